@@ -1,0 +1,122 @@
+"""How every command starts and fails: options from dataclasses, errors as one line and an exit code."""
+
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trl import TrlParser  # type: ignore[attr-defined]  # exported lazily
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message names the file, row, field or flag, and the remedy."""
+
+
+class CommandParser(TrlParser):
+    """TrlParser (default < YAML < command line) whose YAML values pass the same type checks as the command line's."""
+
+    def set_defaults_with_config(self, **config: Any) -> list[str]:
+        # argparse converts and checks a default only if it is a string: `lora_r: 8.5` or `learning_rate: 2e-4` (which
+        # YAML reads as text) would otherwise pass as they are.
+        return super().set_defaults_with_config(
+            **{key: str(value) if isinstance(value, int | float) else value for key, value in config.items()}
+        )
+
+
+def parse_options(*dataclass_types: type, description: str, argv: list[str] | None = None) -> tuple[Any, ...]:
+    """An instance of each dataclass, from `--config file.yaml` (any of the fields) and the command line, which wins.
+
+    Raises InputError for a key or a flag that no field has, with the nearest one that exists. The process ends with
+    code 2, as argparse does, where a value has the wrong type or a required one is missing.
+    """
+    parser = CommandParser(
+        list(dataclass_types),
+        description=description,
+        epilog="--config FILE reads any of these options from a YAML file; the command line wins.",
+        allow_abbrev=False,
+    )
+    known = {name for action in parser._actions for name in action.option_strings}
+    arguments: list[str] = []
+    for argument in sys.argv[1:] if argv is None else argv:
+        flag, _, value = argument.partition("=")
+        if flag == "--config" and value:  # TrlParser does not see --config=FILE
+            arguments += [flag, value]
+            continue
+        if flag.startswith("--") and flag not in known | {"--config"}:
+            raise InputError(f"unknown option {flag}{_suggestion(flag, known)}; --help lists them all")
+        arguments.append(argument)
+    config_file = _config_file(arguments)
+    try:
+        return tuple(parser.parse_args_and_config(args=arguments))
+    except ValueError as error:
+        if isinstance(error, InputError) or config_file is None:
+            raise InputError(str(error)) from error
+        if unknown := re.findall(r"'--(\w+)'", str(error)) if "Unknown arguments from config" in str(error) else []:
+            keys = ", ".join(f"{key}{_suggestion(f'--{key}', known)}" for key in unknown)
+            raise InputError(f"{config_file}: unknown key {keys}; --help lists them all") from error
+        raise InputError(f"{error} ({config_file})") from error
+
+
+def _suggestion(flag: str, known: set[str]) -> str:
+    nearest = difflib.get_close_matches(flag, known, n=1)
+    return f" (did you mean {nearest[0]}?)" if nearest else ""
+
+
+def _config_file(arguments: list[str]) -> Path | None:
+    if "--config" not in arguments:
+        return None
+    position = arguments.index("--config") + 1
+    if position == len(arguments):
+        raise InputError("--config needs a file: --config training/configs/quickstart.yaml")
+    file = Path(arguments[position])
+    if not file.is_file():
+        raise InputError(f"--config {file}: no such file")
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"--config {file} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"--config {file} must hold `key: value` lines, got {type(content).__name__}")
+    return file
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call a command's `main` and end the process: its own code, or 2 and one line on stderr for an InputError."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "filelock", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        code = main() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except BrokenPipeError:  # `command | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)
+
+
+def readable_file(path: str | Path, *, flag: str) -> Path:
+    """`path` as a Path. Raises InputError, naming the flag, if there is no such file."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{flag} {file}: {'is a folder, not a file' if file.is_dir() else 'no such file'}")
+    return file
+
+
+def writable_folder(path: str | Path, *, flag: str) -> Path:
+    """`path`, made if it is not there. Raises InputError, naming the flag, if it cannot be written to."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{flag} {folder}: cannot be made ({error.strerror}); choose another folder") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{flag} {folder}: not writable; choose another folder or change its permissions")
+    return folder

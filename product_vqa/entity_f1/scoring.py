@@ -1,0 +1,90 @@
+"""The challenge's F1, as pure functions on the standard library.
+
+Source: the scoring section of the Amazon ML Challenge 2024. OUT is the prediction, GT the ground truth:
+
+    True positive   OUT and GT are not empty, and OUT == GT
+    False positive  OUT is not empty, and GT is empty or differs
+    False negative  OUT is empty, GT is not
+    True negative   both are empty
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s+([a-z]+(?: [a-z]+)*)")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many answers were right, wrong, owed and rightly withheld."""
+
+    true_positives: int = 0
+    false_positives: int = 0
+    false_negatives: int = 0
+    true_negatives: int = 0
+
+    @property
+    def precision(self) -> float:
+        return _ratio(self.true_positives, self.true_positives + self.false_positives)
+
+    @property
+    def recall(self) -> float:
+        return _ratio(self.true_positives, self.true_positives + self.false_negatives)
+
+    @property
+    def f1(self) -> float:
+        return _ratio(2 * self.precision * self.recall, self.precision + self.recall)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def equal_as_strings(prediction: str, reference: str) -> bool:
+    """The official comparison: `10 gram` differs from `10.0 gram`."""
+    return prediction == reference
+
+
+def equal_as_quantities(prediction: str, reference: str) -> bool:
+    """Equal number and unit: `10 gram` equals `10.0 gram`, `1 meter` `1.0 metre`; 1 kilogram is not 1000 gram."""
+    return normalize_quantity(prediction) == normalize_quantity(reference)
+
+
+def normalize_quantity(text: str) -> tuple[Decimal, str] | str:
+    """(number, unit) of `number unit`; any other text, such as a range, is itself."""
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        return text
+    # The two spellings that the official checker forgives.
+    return Decimal(match[1]), re.sub(r"ter\b", "tre", match[2]).replace("feet", "foot")
+
+
+def count(
+    predictions: Iterable[str], references: Iterable[str], *, equal: Callable[[str, str], bool] = equal_as_strings
+) -> Counts:
+    """Compare answer by answer. Outer blanks do not count; "" is no answer. Raises ValueError for unequal lengths."""
+    tp = fp = fn = tn = 0
+    for prediction, reference in zip(predictions, references, strict=True):
+        prediction, reference = prediction.strip(), reference.strip()
+        if not prediction:
+            tn, fn = (tn + 1, fn) if not reference else (tn, fn + 1)
+        elif reference and equal(prediction, reference):
+            tp += 1
+        else:
+            fp += 1
+    return Counts(tp, fp, fn, tn)
+
+
+def score(predictions: list[str], references: list[str]) -> dict[str, float]:
+    """f1, precision, recall and the four counts by exact string; f1_quantity by number and unit."""
+    exact = count(predictions, references)
+    quantity = count(predictions, references, equal=equal_as_quantities)
+    return {
+        "f1": exact.f1,
+        "precision": exact.precision,
+        "recall": exact.recall,
+        **asdict(exact),
+        "f1_quantity": quantity.f1,
+    }

@@ -1,0 +1,194 @@
+"""How PaliGemma is spoken to: base and processor loaded, and the one place that makes a batch.
+
+The text is `<image>` x N + `<bos>` + prompt + newline, then the answer + `<eos>` (big_vision's PaliGemma: prefix,
+separator, suffix). Image and prompt see each other in both directions, the answer is causal. The model is told which
+is which by `token_type_ids` (0 prefix, 1 answer) alone: without them transformers silently builds another mask, so
+their presence is asserted where a batch is made.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+)
+
+from product_vqa.command import InputError
+from product_vqa.hub import Location
+from product_vqa.prompt import format_prompt
+
+Row = Mapping[str, Any]
+Batch = dict[str, torch.Tensor]
+
+IGNORED = -100  # the label that no loss is taken at
+IMAGE_TOKEN = "<image>"
+
+# Suffixes alone (`q_proj`) would also adapt SigLIP, 1.5 M parameters more at r=8.
+LANGUAGE_MODEL_LINEARS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+PROJECTOR_LINEAR = r".*multi_modal_projector\.linear"
+
+# The short name `vision_tower` matches nothing and leaves SigLIP quantized.
+UNQUANTIZED_MODULES = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+# ---- Loading -------------------------------------------------------------------------------------------------------
+
+
+def resolve_dtype(dtype: str) -> torch.dtype:
+    """`auto`: bfloat16 where the GPU has it, float16 on an older GPU, float32 on a CPU. Else the one of that name."""
+    if dtype != "auto":
+        resolved = getattr(torch, dtype)
+        assert isinstance(resolved, torch.dtype)
+        return resolved
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    """4-bit NormalFloat with double quantization, for the language model only."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        # FSDP shards by storage type; one type for all parameters lets it.
+        bnb_4bit_quant_storage=compute_dtype,
+        llm_int8_skip_modules=UNQUANTIZED_MODULES,
+    )
+
+
+def load_processor(location: Location) -> PaliGemmaProcessor:
+    """The processor of a base, or of an adapter that brings one. Raises InputError if there is none."""
+    try:
+        processor = AutoProcessor.from_pretrained(location.name, revision=location.revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{location} holds no processor that can be loaded: {_first_line(error)}") from error
+    if not isinstance(processor, PaliGemmaProcessor):
+        raise InputError(f"{location} holds a {type(processor).__name__}, not a PaliGemmaProcessor")
+    return processor
+
+
+def load_base(
+    location: Location,
+    *,
+    flag: str,
+    dtype: torch.dtype,
+    load_in_4bit: bool = False,
+    attn_implementation: str | None = None,
+    device: str | torch.device | None = None,
+) -> PaliGemmaForConditionalGeneration:
+    """PaliGemma (1 or 2, any size) from a folder or a pinned repo, safetensors only.
+
+    `device` places a quantized base at once (it cannot be moved later), and any other after loading; None leaves it on
+    the CPU. Raises InputError, naming `flag`, if this is no PaliGemma.
+    """
+    try:
+        config = AutoConfig.from_pretrained(location.name, revision=location.revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{flag} {location} holds no model: {_first_line(error)}") from error
+    if config.model_type != "paligemma":
+        raise InputError(f"{flag} {location} is a {config.model_type} model; a PaliGemma is needed")
+    try:
+        model = PaliGemmaForConditionalGeneration.from_pretrained(
+            location.name,
+            revision=location.revision or "main",
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            quantization_config=nf4_config(torch.bfloat16 if dtype == torch.float32 else dtype)
+            if load_in_4bit
+            else None,
+            device_map={"": device if device is not None else "cpu"} if load_in_4bit else None,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{flag} {location} cannot be loaded: {_first_line(error)}") from error
+    if device is not None and not load_in_4bit:
+        torch.nn.Module.to(model, device)
+    return model
+
+
+def check_image_size(model_config: Any, processor: PaliGemmaProcessor, *, base: Location) -> None:
+    """Raises InputError if the processor makes other pictures than the base was built for."""
+    size, made = model_config.vision_config.image_size, processor.image_processor.size["height"]
+    tokens = (size // model_config.vision_config.patch_size) ** 2
+    if size != made or tokens != processor.image_seq_length:
+        raise InputError(
+            f"base {base} takes pictures of {size} px ({tokens} image tokens), the processor makes {made} px "
+            f"({processor.image_seq_length}): take the processor of the same base"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+# ---- Batches -------------------------------------------------------------------------------------------------------
+
+
+def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -> Batch:
+    """Batch rows (`image`, `entity_name`, `entity_value`) for training.
+
+    Returns input_ids, attention_mask, token_type_ids and labels (B, T) int64, padded on the right, and pixel_values
+    (B, 3, H, W) float32 in [-1, 1]. labels is -100 on image, prompt and padding: loss falls on the answer and its end
+    token only, and every row has both.
+    """
+    answers = [row["entity_value"] for row in rows]
+    if not all(answers):
+        raise ValueError(f"row {answers.index('')} of the batch has an empty entity_value: nothing to learn from it")
+    batch = _encode(rows, processor=processor, suffix=answers, padding_side="right")
+    # Right pads have token type 0, like the prefix; the processor marks labels by type, and so far leaves them out.
+    # Said by the mask as well, no pad can ever be supervised.
+    batch["labels"] = batch["labels"].masked_fill(batch["attention_mask"] == 0, IGNORED)
+    assert (batch["labels"] != IGNORED).any(dim=1).all()
+    return batch
+
+
+def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -> Batch:
+    """Batch rows (`image`, `entity_name`) for `generate`.
+
+    As `make_training_batch`, but padded on the left, without answers and without labels.
+    """
+    batch = _encode(rows, processor=processor, suffix=None, padding_side="left")
+    del batch["labels"]
+    return batch
+
+
+def _encode(
+    rows: Sequence[Row], *, processor: PaliGemmaProcessor, suffix: list[str] | None, padding_side: str
+) -> Batch:
+    batch = dict(
+        processor(
+            images=[_as_rgb(row["image"]) for row in rows],
+            text=[IMAGE_TOKEN + format_prompt(row["entity_name"]) for row in rows],
+            suffix=suffix,
+            return_tensors="pt",
+            padding=True,
+            padding_side=padding_side,
+        )
+    )
+    assert "token_type_ids" in batch, "without token_type_ids the prefix mask is silently another one"
+    return batch
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class TrainingCollator:
+    """`make_training_batch` as a data collator that worker processes can pickle."""
+
+    processor: PaliGemmaProcessor
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        return make_training_batch(rows, processor=self.processor)

@@ -1,0 +1,133 @@
+"""`AttributeReader`: an adapter and its base, ready to answer."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import huggingface_hub
+import torch
+from peft import PeftModel
+from PIL import Image
+from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+
+from product_vqa.command import InputError
+from product_vqa.generation import Answer, generate_answers
+from product_vqa.hub import Location, explained, locate
+from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
+from product_vqa.prompt import TASK_FILE, check_prompt
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+class AttributeReader:
+    """Reads attributes off product photographs.
+
+    >>> reader = AttributeReader.from_pretrained("user/adapter")
+    >>> answer = reader.read(Image.open("pack.jpg"), "item_weight")
+    >>> answer.value, answer.unit, answer.confidence
+    ('500.0', 'gram', 0.97)
+    """
+
+    def __init__(self, model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> None:
+        self.model = model
+        self.processor = processor
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        adapter: str | None,
+        *,
+        base_model: str | None = None,
+        revision: str | None = None,
+        dtype: str = "auto",
+        load_in_4bit: bool = False,
+        device: str | torch.device | None = None,
+    ) -> "AttributeReader":
+        """Load an adapter (Hub id[@revision] or folder) and the base that its config names, at the revision it names.
+
+        `base_model` overrides that base; with `adapter` None the base answers alone. The processor is the adapter's,
+        or else the base's. `device` defaults to the first GPU, or the CPU. Raises InputError if anything cannot be had
+        or does not fit together.
+        """
+        if adapter is None:
+            if base_model is None:
+                raise InputError("--adapter or --base_model is needed: user/name, or a folder")
+            adapter_folder = None
+        else:
+            adapter_location = locate(adapter, flag="--adapter", revision=revision)
+            adapter_folder = _fetch_adapter(adapter_location)
+        base = _locate_base(adapter_folder, adapter=adapter, base_model=base_model)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        has_processor = adapter_folder is not None and (adapter_folder / "processor_config.json").is_file()
+        processor = load_processor(Location(str(adapter_folder)) if has_processor else base)
+        model = load_base(
+            base, flag="--base_model", dtype=resolve_dtype(dtype), load_in_4bit=load_in_4bit, device=device
+        )
+        check_image_size(model.config, processor, base=base)
+        if adapter_folder is not None:
+            model = _add_adapter(model, adapter_folder, adapter=str(adapter), base=base, merge=not load_in_4bit)
+        # `generate` hands lm_head a strided slice, for which a CPU copies the whole matrix once a row and step.
+        model.lm_head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+        return cls(model.eval(), processor)
+
+    def read(self, image: Image.Image, entity_name: str) -> Answer:
+        """Answer one question about one picture. Raises ValueError for an entity that is none of the eight."""
+        return self.read_batch([image], [entity_name])[0]
+
+    def read_batch(self, images: Sequence[Image.Image], entity_names: Sequence[str]) -> list[Answer]:
+        """Answer one question about each picture, in one batch."""
+        rows = [{"image": i, "entity_name": e} for i, e in zip(images, entity_names, strict=True)]
+        return generate_answers(self.model, rows, processor=self.processor)
+
+
+def _fetch_adapter(location: Location) -> Path:
+    if location.folder is not None:
+        folder = location.folder
+    else:
+        with explained(location.name, flag="--adapter", revision=location.revision):
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    location.name,
+                    revision=location.revision,
+                    allow_patterns=["*.json", ADAPTER_WEIGHTS, "tokenizer*"],
+                )
+            )
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(f"--adapter {location} holds no {name}: is it a LoRA adapter? (Pickles are not loaded.)")
+    if (folder / TASK_FILE).is_file():
+        check_prompt(folder / TASK_FILE, adapter=str(location))
+    return folder
+
+
+def _locate_base(adapter_folder: Path | None, *, adapter: str | None, base_model: str | None) -> Location:
+    if base_model is not None:
+        return locate(base_model, flag="--base_model")
+    assert adapter_folder is not None
+    config = json.loads((adapter_folder / ADAPTER_CONFIG).read_text())
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not name:
+        raise InputError(f"--adapter {adapter}: its {ADAPTER_CONFIG} names no base; say it with --base_model")
+    try:
+        return locate(name, flag="--base_model", revision=revision)
+    except InputError as error:
+        raise InputError(f"{error} (the base that {adapter} names; --base_model takes another place of it)") from error
+
+
+def _add_adapter(
+    model: PaliGemmaForConditionalGeneration, folder: Path, *, adapter: str, base: Location, merge: bool
+) -> PaliGemmaForConditionalGeneration:
+    with warnings.catch_warnings():
+        # peft only warns where weights are missing, and the model answers as if it had not been trained.
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        try:
+            adapted = PeftModel.from_pretrained(model, str(folder))
+        except (ValueError, RuntimeError, KeyError, UserWarning) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"--adapter {adapter} does not fit base {base}: {reason}") from error
+    # A merged adapter costs nothing at each step; into 4-bit weights it cannot be merged without loss.
+    answering = adapted.merge_and_unload() if merge else adapted.get_base_model()
+    assert isinstance(answering, PaliGemmaForConditionalGeneration)
+    return answering

@@ -1,0 +1,18 @@
+"""The published dataset's columns: the contract between the stages."""
+
+from datasets import Features, Image, Value
+
+FEATURES = Features(
+    {
+        "index": Value("int64"),  # test.csv's own; in train the column, or else the row number from 0
+        "image": Image(),  # null where a test row's picture could not be had
+        "image_link": Value("string"),
+        "group_id": Value("string"),
+        "entity_name": Value("string"),
+        "entity_value": Value("string"),  # canonical, "500.0 gram"; "" in test
+        "entity_value_raw": Value("string"),  # as in the CSV; "" in test
+    }
+)
+TRAIN_COLUMNS = ("image_link", "group_id", "entity_name", "entity_value")
+TEST_COLUMNS = ("index", "image_link", "group_id", "entity_name")
+SPLITS = ("train", "validation", "test")
