@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from trl import TrlParser  # type: ignore[attr-defined]  # exported lazily
 
@@ -18,6 +18,9 @@ class InputError(ValueError):
 
 class CommandParser(TrlParser):
     """TrlParser (default < YAML < command line) whose YAML values pass the same type checks as the command line's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message.replace("argument ", ""))  # argparse would print the whole usage, here 200 lines
 
     def set_defaults_with_config(self, **config: Any) -> list[str]:
         # argparse converts and checks a default only if it is a string: `lora_r: 8.5` or `learning_rate: 2e-4` (which
@@ -30,11 +33,11 @@ class CommandParser(TrlParser):
 def parse_options(*dataclass_types: type, description: str, argv: list[str] | None = None) -> tuple[Any, ...]:
     """An instance of each dataclass, from `--config file.yaml` (any of the fields) and the command line, which wins.
 
-    Raises InputError for a key or a flag that no field has, with the nearest one that exists. The process ends with
-    code 2, as argparse does, where a value has the wrong type or a required one is missing.
+    Raises InputError for a key or a flag that no field has, with the nearest one that exists, for a value of the wrong
+    type and for a required one that is missing.
     """
     parser = CommandParser(
-        list(dataclass_types),
+        list(dataclass_types),  # type: ignore[arg-type]
         description=description,
         epilog="--config FILE reads any of these options from a YAML file; the command line wins.",
         allow_abbrev=False,
@@ -89,7 +92,7 @@ def _config_file(arguments: list[str]) -> Path | None:
 def run(main: Callable[[], int | None]) -> None:
     """Call a command's `main` and end the process: its own code, or 2 and one line on stderr for an InputError."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpcore", "filelock", "fsspec"):
+    for noisy in ("httpx", "httpx2", "httpcore", "filelock", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         code = main() or 0

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2  # huggingface_hub's own client
 import huggingface_hub
 from huggingface_hub import HfApi, constants, errors
 
@@ -72,6 +72,8 @@ def explained(repo_id: str, *, flag: str, repo_type: str = "model", revision: st
     url = page_url(repo_id, repo_type=repo_type)
     try:
         yield
+    except errors.LocalTokenNotFoundError as error:
+        raise InputError(f"{what}: no token to write with. Set HF_TOKEN, or `hf auth login`") from error
     except errors.GatedRepoError as error:
         raise InputError(
             f"{what} is gated: open {url}, accept its licence there, then `hf auth login` with a token of that account"
@@ -96,7 +98,7 @@ def explained(repo_id: str, *, flag: str, repo_type: str = "model", revision: st
                 f"{'read' if status == 401 else 'write to'} it"
             ) from error
         raise InputError(f"{what}: the Hub answered HTTP {status}: {error.server_message or error}") from error
-    except (httpx.TransportError, errors.OfflineModeIsEnabled) as error:
+    except (httpx2.TransportError, errors.OfflineModeIsEnabled) as error:
         raise InputError(
             f"{what}: no Hub answers at {constants.ENDPOINT} ({type(error).__name__}). Check network and HF_ENDPOINT"
         ) from error

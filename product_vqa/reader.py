@@ -30,9 +30,16 @@ class AttributeReader:
     ('500.0', 'gram', 0.97)
     """
 
-    def __init__(self, model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> None:
+    def __init__(
+        self,
+        model: PaliGemmaForConditionalGeneration,
+        processor: PaliGemmaProcessor,
+        *,
+        provenance: dict[str, str] | None = None,
+    ) -> None:
         self.model = model
         self.processor = processor
+        self.provenance = provenance or {}  # adapter and base with their revisions, and the dtype
 
     @classmethod
     def from_pretrained(
@@ -51,15 +58,12 @@ class AttributeReader:
         or else the base's. `device` defaults to the first GPU, or the CPU. Raises InputError if anything cannot be had
         or does not fit together.
         """
-        if adapter is None:
-            if base_model is None:
-                raise InputError("--adapter or --base_model is needed: user/name, or a folder")
-            adapter_folder = None
-        else:
-            adapter_location = locate(adapter, flag="--adapter", revision=revision)
-            adapter_folder = _fetch_adapter(adapter_location)
-        base = _locate_base(adapter_folder, adapter=adapter, base_model=base_model)
+        if adapter is None and base_model is None:
+            raise InputError("--adapter or --base_model is needed: user/name, or a folder")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        adapter_location = locate(adapter, flag="--adapter", revision=revision) if adapter is not None else None
+        adapter_folder = _fetch_adapter(adapter_location) if adapter_location else None
+        base = _locate_base(adapter_folder, adapter=adapter, base_model=base_model)
         has_processor = adapter_folder is not None and (adapter_folder / "processor_config.json").is_file()
         processor = load_processor(Location(str(adapter_folder)) if has_processor else base)
         model = load_base(
@@ -70,7 +74,8 @@ class AttributeReader:
             model = _add_adapter(model, adapter_folder, adapter=str(adapter), base=base, merge=not load_in_4bit)
         # `generate` hands lm_head a strided slice, for which a CPU copies the whole matrix once a row and step.
         model.lm_head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
-        return cls(model.eval(), processor)
+        provenance = {"adapter": str(adapter_location), "base_model": str(base), "dtype": str(model.dtype)}
+        return cls(model.eval(), processor, provenance=provenance)
 
     def read(self, image: Image.Image, entity_name: str) -> Answer:
         """Answer one question about one picture. Raises ValueError for an entity that is none of the eight."""

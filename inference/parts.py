@@ -1,0 +1,67 @@
+"""Finished batches on disk: a prediction that was cut off goes on where it was, whatever processes it had."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from product_vqa.command import InputError
+
+_RUN_FILE = "run.json"
+
+
+class Parts:
+    """The folder `X.parts` beside `X.csv`: one Parquet file a batch, whole or absent.
+
+    The unit of work is a batch, fixed by row order and batch size; so its rows depend neither on the number of
+    processes nor on restarts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, run: dict[str, Any]) -> None:
+        """Make the folder, or take up what lies in it. Raises InputError if another run made it."""
+        self.folder.mkdir(exist_ok=True)
+        file = self.folder / _RUN_FILE
+        if not file.is_file():
+            _write(file, lambda temporary: temporary.write_text(json.dumps(run, indent=2)))
+            return
+        before = json.loads(file.read_text())
+        changed = [
+            f"{key}: {before.get(key)} -> {run.get(key)}"
+            for key in sorted(before.keys() | run.keys())
+            if before.get(key) != run.get(key)
+        ]
+        if changed:
+            raise InputError(
+                f"{self.folder} holds a prediction of other settings ({'; '.join(changed)}): "
+                "delete the folder, or choose another --output"
+            )
+
+    def has(self, batch: int) -> bool:
+        return self._file(batch).is_file()
+
+    def save(self, batch: int, rows: pd.DataFrame) -> None:
+        _write(self._file(batch), lambda temporary: rows.to_parquet(temporary, index=False))
+
+    def load(self, batches: int) -> Iterator[pd.DataFrame]:
+        """All of them, in order."""
+        for batch in range(batches):
+            yield pd.read_parquet(self._file(batch))
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+    def _file(self, batch: int) -> Path:
+        return self.folder / f"{batch:06d}.parquet"
+
+
+def _write(file: Path, write: Any) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    write(temporary)
+    os.replace(temporary, file)

@@ -1,0 +1,42 @@
+"""The published dataset, read back: single splits of a folder or of a repo at its commit."""
+
+from datasets import Dataset, Image, load_dataset, load_dataset_builder
+from datasets.exceptions import DatasetNotFoundError
+
+from product_vqa.command import InputError
+from product_vqa.hub import Location, explained
+from product_vqa.schema import FEATURES
+
+
+def load_splits(location: Location, splits: list[str], *, flag: str) -> dict[str, Dataset]:
+    """Those of `splits` that the dataset has; only their files are fetched (`load_dataset` would fetch them all).
+
+    Raises InputError, naming `flag`, for no dataset at all or one of other columns.
+    """
+    with explained(location.name, flag=flag, repo_type="dataset", revision=location.revision):
+        try:
+            builder = load_dataset_builder(location.name, revision=location.revision)
+        except (DatasetNotFoundError, FileNotFoundError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{flag} {location} is no dataset that dataset_builder.build made: {reason}") from error
+        files = builder.config.data_files or {}
+        wanted = {split: list(files[split]) for split in splits if split in files}
+        if builder.dataset_name is None or not wanted:
+            return {}
+        loaded = load_dataset("parquet", data_files=wanted)
+    for split, dataset in loaded.items():
+        missing = [name for name in FEATURES if name not in dataset.column_names]
+        if missing or not isinstance(dataset.features["image"], Image):
+            raise InputError(
+                f"{flag} {location}: split {split} lacks {', '.join(missing) or 'decoded images'}; "
+                f"its columns are {', '.join(dataset.column_names)}. dataset_builder.build makes what is needed"
+            )
+    return dict(loaded)
+
+
+def load_split(location: Location, split: str, *, flag: str) -> Dataset:
+    """One split. Raises InputError if the dataset does not have it."""
+    splits = load_splits(location, [split], flag=flag)
+    if split not in splits:
+        raise InputError(f"{flag} {location} has no split {split!r}")
+    return splits[split]

@@ -1,0 +1,42 @@
+"""The configuration of a run as one flat YAML: what `--config` reads, without anything of this machine."""
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from training.options import DatasetOptions, ModelOptions, TrainingOptions
+from training.sources import Sources
+
+# Where it is written and whether it is pushed are no part of what is trained; tokens are nobody's business.
+_LOCAL = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "push_to_hub", "base_model_id")
+_LOCAL_PREFIXES = ("hub_",)
+
+
+def resolve_config(
+    dataset_options: DatasetOptions, model_options: ModelOptions, options: TrainingOptions, sources: Sources
+) -> dict[str, Any]:
+    """What was chosen: dataset, base and adapter whole, of TRL's settings those that are not the default."""
+    defaults = TrainingOptions(output_dir=options.output_dir)
+    chosen = {
+        field.name: getattr(options, field.name)
+        for field in fields(TrainingOptions)
+        if getattr(options, field.name) != getattr(defaults, field.name)
+    }
+    config = asdict(dataset_options) | asdict(model_options) | chosen
+    config |= {
+        "dataset_name": sources.named_dataset.name,
+        "dataset_revision": sources.named_dataset.revision,
+        "model_name_or_path": sources.named_base.name,
+        "model_revision": sources.named_base.revision,
+    }
+    return {
+        key: _plain(value)
+        for key, value in config.items()
+        if value is not None and key not in _LOCAL and not key.startswith(_LOCAL_PREFIXES)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Enumerations as their values, so that YAML holds only text, numbers, lists and mappings."""
+    if isinstance(value, bool | int | float | list | dict):
+        return value
+    return str(getattr(value, "value", value))

@@ -1,0 +1,135 @@
+"""What a training run can be told: the dataset, the base and its adapter, and TRL's own settings."""
+
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+import torch
+from trl import SFTConfig
+
+from product_vqa.command import InputError
+from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS
+from product_vqa.processes import runs_on_cpu
+
+
+@dataclass
+class DatasetOptions:
+    """The dataset to learn from; its columns are those of `product_vqa.schema`."""
+
+    dataset_name: str = field(
+        metadata={"help": "Dataset that dataset_builder.build made: a repo (user/name) or a folder."}
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the dataset repo; default: what main is now."}
+    )
+    dataset_train_split: str = field(default="train", metadata={"help": "The split to learn from."})
+    dataset_test_split: str = field(default="validation", metadata={"help": "The split to score on."})
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Learn from so many rows at most, the first after a shuffle with data_seed."}
+    )
+    max_eval_samples: int = field(
+        default=500,
+        metadata={"help": "Answer and score so many rows of dataset_test_split after training; 0: none."},
+    )
+
+
+@dataclass
+class ModelOptions:
+    """The base, how it is loaded, and the adapter that is trained on it."""
+
+    model_name_or_path: str = field(
+        default="google/paligemma-3b-pt-224", metadata={"help": "PaliGemma: a repo (user/name) or a folder."}
+    )
+    model_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the base's repo; default: what main is now."}
+    )
+    base_model_id: str | None = field(
+        default=None,
+        metadata={"help": "Where the base is a folder: the repo id that the adapter names as its base."},
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
+        default="auto",
+        metadata={"help": "Of the frozen base. auto: bfloat16 where the GPU has it, else float16; float32 on a CPU."},
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "sdpa or eager; flash attention has no prefix mask and is refused."}
+    )
+    load_in_4bit: bool = field(
+        default=False, metadata={"help": "Quantize the language model to 4-bit NF4 (double quantization); not SigLIP."}
+    )
+    lora_r: int = field(default=8, metadata={"help": "Rank of the adapter."})
+    lora_alpha: int = field(default=16, metadata={"help": "The update is scaled by lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter, 0 to 1."})
+    lora_target_modules: str = field(
+        default=LANGUAGE_MODEL_LINEARS,
+        metadata={"help": "Regular expression of the layers to adapt; default: all linears of the language model."},
+    )
+    use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(lora_r) (peft's rsLoRA)."})
+    use_dora: bool = field(default=False, metadata={"help": "Learn magnitude and direction apart (peft's DoRA)."})
+
+    def __post_init__(self) -> None:
+        if self.lora_r < 1:
+            raise InputError(f"lora_r must be at least 1, got {self.lora_r}")
+        if not 0 <= self.lora_dropout < 1:
+            raise InputError(f"lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
+        if self.attn_implementation and "flash" in self.attn_implementation:
+            raise InputError("attn_implementation: flash attention drops PaliGemma's prefix mask; use sdpa or eager")
+
+
+# Settings of SFTConfig that our batches or our loss would ignore without a word.
+_IGNORED_SETTINGS = (
+    "assistant_only_loss",
+    "chat_template_path",
+    "completion_only_loss",
+    "dataset_kwargs",
+    "dataset_num_proc",
+    "dataset_text_field",
+    "eos_token",
+    "eval_packing",
+    "label_smoothing_factor",
+    "loss_type",
+    "model_init_kwargs",
+    "packing",
+    "packing_strategy",
+    "pad_to_multiple_of",
+    "padding_free",
+    "shuffle_dataset",
+    "truncation_mode",
+    "trust_remote_code",
+)
+
+
+@dataclass
+class TrainingOptions(SFTConfig):
+    """TRL's SFTConfig with the defaults that suit an adapter on a frozen PaliGemma."""
+
+    gradient_checkpointing: bool | None = field(
+        default=None, metadata={"help": "Less memory, 45 % more compute: rows are short, so usually not needed."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Every row has an image and an answer: every parameter is used."}
+    )
+    hub_strategy: str = field(
+        default="end",
+        metadata={
+            "help": "Only end: a push on the way would carry optimizer state.",
+            "choices": ["end"],
+        },
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Only unset: rows are image, question and answer, and never cut."}
+    )
+
+    def __post_init__(self) -> None:
+        self.use_cpu = self.use_cpu or runs_on_cpu()
+        if self.bf16 is None and not self.fp16:
+            # SFTConfig's default, True, computes in bfloat16 on a CPU too.
+            self.bf16 = (
+                not self.use_cpu
+                and torch.cuda.is_available()
+                and torch.cuda.is_bf16_supported(including_emulation=False)
+            )
+        defaults = {f.name: f.default for f in fields(SFTConfig)} | {"max_length": None}
+        for name in (*_IGNORED_SETTINGS, "max_length"):
+            if getattr(self, name) != defaults[name]:
+                raise InputError(f"{name}: {getattr(self, name)!r} would change nothing here; leave it out")
+        super().__post_init__()

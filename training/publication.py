@@ -1,0 +1,70 @@
+"""What leaves a run: the adapter's folder, and its repo on the Hub. Safetensors and text only."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCard
+from peft import PeftModel
+from transformers import PaliGemmaProcessor
+
+from product_vqa.hub import Location, explained
+from product_vqa.prompt import save_prompt
+
+# The last to be put in place: a folder that has it is whole.
+_LAST = "adapter_config.json"
+
+
+def save_adapter(
+    output_dir: Path,
+    *,
+    model: PeftModel,
+    processor: PaliGemmaProcessor,
+    base: Location,
+    card: ModelCard,
+    log_history: list[dict[str, Any]],
+) -> list[str]:
+    """Write adapter, processor, wording, log and card into `output_dir`; returns the names of the files.
+
+    The adapter names `base` by id and commit: peft would write the folder that it was loaded from, and no revision.
+    """
+    temporary = output_dir / ".publication"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    adapter_config = model.peft_config["default"]
+    adapter_config.base_model_name_or_path, adapter_config.revision = base.name, base.revision
+    # No embeddings are adapted; to find that out by itself, peft would ask the Hub for the base's configuration.
+    model.save_pretrained(temporary, save_embedding_layers=False)
+    processor.save_pretrained(temporary)
+    save_prompt(temporary)
+    _write_log(temporary / "log.csv", log_history)
+    (temporary / "README.md").write_text(str(card))
+    names = sorted(file.name for file in temporary.iterdir())
+    for name in sorted(names, key=lambda name: name == _LAST):
+        os.replace(temporary / name, output_dir / name)
+    temporary.rmdir()
+    return names
+
+
+def push_adapter(output_dir: Path, *, files: list[str], repo_id: str, revision: str | None) -> str:
+    """Upload `files` of `output_dir` in one commit; returns its URL. Raises InputError if the Hub refuses it."""
+    with explained(repo_id, flag="--hub_model_id"):
+        return HfApi().upload_folder(
+            repo_id=repo_id,
+            folder_path=output_dir,
+            allow_patterns=files,
+            commit_message="Adapter, processor, card and log of a run",
+            revision=revision,
+        )
+
+
+def _write_log(file: Path, log_history: list[dict[str, Any]]) -> None:
+    columns = ["step", "epoch"]
+    for entry in log_history:
+        columns += [key for key in entry if key not in columns]
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(log_history)

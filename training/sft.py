@@ -1,0 +1,88 @@
+"""Fine-tune PaliGemma to read product attributes: dataset + base -> LoRA adapter with its card, on the Hub.
+
+    accelerate launch --config_file training/accelerate/gpu.yaml -m training.sft \\
+        --config training/configs/paligemma_3b_224_nf4.yaml --dataset_name user/dataset --output_dir runs/first
+
+Started again with the same options, it goes on from the last whole checkpoint.
+"""
+
+from product_vqa.command import InputError, parse_options, run, writable_folder
+
+
+def main() -> None:
+    from training.options import DatasetOptions, ModelOptions, TrainingOptions
+
+    dataset_options, model_options, options = parse_options(
+        DatasetOptions, ModelOptions, TrainingOptions, description="Fine-tune PaliGemma to read product attributes."
+    )
+
+    from product_vqa.hub import explained
+    from product_vqa.paligemma import TrainingCollator
+    from training.card import make_card, run_facts
+    from training.checkpoints import check_same_run, last_whole_checkpoint, save_config
+    from training.configuration import resolve_config
+    from training.evaluation import evaluate_answers
+    from training.publication import push_adapter, save_adapter
+    from training.sources import load_data, load_model, locate_sources
+    from training.trainer import PaliGemmaTrainer
+
+    # What can be wrong is found out before anything long begins.
+    output_dir = writable_folder(options.output_dir, flag="--output_dir")
+    sources = locate_sources(dataset_options, model_options)
+    config = resolve_config(dataset_options, model_options, options, sources)
+    check_same_run(output_dir, config)
+    train_rows, test_rows = load_data(sources, dataset_options, seed=options.data_seed or options.seed)
+    model, processor, lora = load_model(sources, model_options)
+
+    with explained(options.hub_model_id or output_dir.name, flag="--hub_model_id"):
+        try:
+            trainer = PaliGemmaTrainer(
+                model=model,
+                args=options,
+                train_dataset=train_rows,
+                eval_dataset=test_rows,
+                processing_class=processor,
+                data_collator=TrainingCollator(processor),
+                peft_config=lora,
+            )
+        except ValueError as error:
+            if "arget modules" not in str(error):
+                raise
+            raise InputError(f"lora_target_modules: {error}") from error
+
+    checkpoint = options.resume_from_checkpoint or last_whole_checkpoint(output_dir, trainer.accelerator)
+    if trainer.is_world_process_zero():
+        save_config(output_dir, config)
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+
+    scores = None
+    if test_rows is not None:
+        scores = evaluate_answers(
+            trainer.model, test_rows, processor=processor, batch_size=options.per_device_eval_batch_size
+        )
+    if trainer.is_world_process_zero():
+        facts = run_facts(trainer, sources, result, scores)
+        card = make_card(
+            facts,
+            config,
+            train_split=dataset_options.dataset_train_split,
+            eval_split=dataset_options.dataset_test_split,
+        )
+        files = save_adapter(
+            output_dir,
+            model=trainer.model,
+            processor=processor,
+            base=sources.named_base,
+            card=card,
+            log_history=trainer.state.log_history,
+        )
+        print(f"adapter: {output_dir}")
+        if options.push_to_hub:
+            url = push_adapter(output_dir, files=files, repo_id=trainer.hub_model_id, revision=options.hub_revision)
+            print(f"pushed: {url}")
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,95 @@
+"""What a run starts from: the base, the dataset, and the names under which adapter and card will mention them."""
+
+import logging
+from dataclasses import dataclass
+
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+
+from product_vqa.command import InputError
+from product_vqa.dataset import load_splits
+from product_vqa.hub import Location, locate
+from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
+from product_vqa.processes import join_processes
+from training.options import DatasetOptions, ModelOptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where base and dataset lie, and what to call them: a folder of this machine is never named outside of it."""
+
+    base: Location
+    dataset: Location
+    named_base: Location
+    named_dataset: Location
+
+
+def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions) -> Sources:
+    """Find base and dataset, pinned to commits. Raises InputError with the flag and the remedy."""
+    base = locate(model_options.model_name_or_path, flag="--model_name_or_path", revision=model_options.model_revision)
+    dataset = locate(
+        dataset_options.dataset_name,
+        flag="--dataset_name",
+        repo_type="dataset",
+        revision=dataset_options.dataset_revision,
+    )
+    named_base = base
+    if base.folder is not None:
+        name = base.folder.resolve().name
+        if model_options.base_model_id:
+            name = model_options.base_model_id
+        else:
+            logger.warning(
+                "The base is a folder: the adapter will name it %r, which nobody can load. --base_model_id user/name "
+                "says where it can be had.",
+                name,
+            )
+        named_base = Location(name)
+    elif model_options.base_model_id not in (None, base.name):
+        raise InputError(f"--base_model_id {model_options.base_model_id}: the base is already named {base.name}")
+    named_dataset = dataset if dataset.folder is None else Location(dataset.folder.resolve().name)
+    return Sources(base, dataset, named_base, named_dataset)
+
+
+def load_data(sources: Sources, options: DatasetOptions, *, seed: int) -> tuple[Dataset, Dataset | None]:
+    """The rows to learn from, and those to score on (None where there are none or none are wanted)."""
+    train_name, test_name = options.dataset_train_split, options.dataset_test_split
+    with join_processes().main_process_first():  # one process fetches, the others find it in the cache
+        splits = load_splits(sources.dataset, [train_name, test_name], flag="--dataset_name")
+    if train_name not in splits:
+        raise InputError(f"--dataset_name {sources.dataset} has no split {train_name!r} (--dataset_train_split)")
+    train, test = splits[train_name], splits.get(test_name)
+    if options.max_train_samples is not None and options.max_train_samples < len(train):
+        train = train.shuffle(seed=seed).select(range(options.max_train_samples))
+    if test is not None:
+        test = test.shuffle(seed=seed).select(range(min(options.max_eval_samples, len(test))))
+    return train, test if test else None
+
+
+def load_model(
+    sources: Sources, options: ModelOptions
+) -> tuple[PaliGemmaForConditionalGeneration, PaliGemmaProcessor, LoraConfig]:
+    """The frozen base, its processor, and what is to be trained on it."""
+    processor = load_processor(sources.base)
+    model = load_base(
+        sources.base,
+        flag="--model_name_or_path",
+        dtype=resolve_dtype(options.dtype),
+        load_in_4bit=options.load_in_4bit,
+        attn_implementation=options.attn_implementation,
+        device=join_processes().device if options.load_in_4bit else None,
+    )
+    check_image_size(model.config, processor, base=sources.base)
+    lora = LoraConfig(
+        r=options.lora_r,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=options.lora_target_modules,
+        use_rslora=options.use_rslora,
+        use_dora=options.use_dora,
+        task_type="CAUSAL_LM",
+    )
+    return model, processor, lora
