@@ -19,7 +19,7 @@ def main() -> None:
     from product_vqa.hub import explained
     from product_vqa.paligemma import TrainingCollator
     from training.card import make_card, run_facts
-    from training.checkpoints import check_same_run, last_whole_checkpoint, save_config
+    from training.checkpoints import CONFIG_FILE, check_same_run, last_whole_checkpoint, save_config
     from training.configuration import resolve_config
     from training.evaluation import evaluate_answers
     from training.publication import push_adapter, save_adapter
@@ -78,7 +78,12 @@ def main() -> None:
         )
         print(f"adapter: {output_dir}")
         if options.push_to_hub:
-            url = push_adapter(output_dir, files=files, repo_id=trainer.hub_model_id, revision=options.hub_revision)
+            url = push_adapter(
+                output_dir,
+                files=[*files, CONFIG_FILE],
+                repo_id=trainer.hub_model_id,
+                revision=options.hub_revision,
+            )
             print(f"pushed: {url}")
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()

@@ -1,0 +1,47 @@
+"""Commands as a user types them, in a process of their own; and their `main` in this one, where only words matter."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CPU = ROOT / "training" / "accelerate" / "cpu.yaml"
+CPU_2 = ROOT / "training" / "accelerate" / "cpu_2.yaml"
+
+
+def run_module(
+    module: str, *arguments: str | Path, environment: dict[str, str] | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """`python -m module arguments`."""
+    return _run([sys.executable, "-m", module, *map(str, arguments)], environment, check)
+
+
+def launch(
+    module: str,
+    *arguments: str | Path,
+    config_file: Path = CPU,
+    environment: dict[str, str] | None = None,
+    check: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """`accelerate launch --config_file config_file -m module arguments`."""
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file)]
+    return _run([*accelerate, "-m", module, *map(str, arguments)], environment, check)
+
+
+def _run(command: list[str], environment: dict[str, str] | None, check: bool) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, env=os.environ | (environment or {}), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    if check:
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return done
+
+
+def call(main: Callable[[], int | None], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int | None:
+    """A command's `main` with these arguments, in this process: what it raises, the test sees."""
+    monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, arguments)])
+    return main()

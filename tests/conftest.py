@@ -1,0 +1,87 @@
+"""What the tests of several rooms share: a Hub of their own, a tiny base, a tiny dataset, the challenge's files."""
+
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+# The clients read these when they are imported, before any fixture runs. Each test process has a Hub and a cache of
+# its own: nothing leaves the machine, and nothing of the user's is read or written.
+_PORT = _free_port()
+os.environ.update(
+    HF_ENDPOINT=f"http://127.0.0.1:{_PORT}",
+    HF_TOKEN=f"hf_{secrets.token_urlsafe(24)}",
+    HF_HOME=tempfile.mkdtemp(prefix="product-vqa-tests-"),
+    HF_HUB_DISABLE_XET="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_DATASETS_DISABLE_PROGRESS_BARS="1",
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator["LocalHub"]:  # noqa: F821
+    """The Hub that HF_ENDPOINT names, with a second account that may only read."""
+    from local_hub import LocalHub
+
+    server = LocalHub(
+        tmp_path_factory.mktemp("hub"),
+        port=_PORT,
+        token=os.environ["HF_TOKEN"],
+        reader_token=f"hf_{secrets.token_urlsafe(24)}",
+    )
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The challenge's CSVs and some photographs; they carry no licence, so they do not travel with the project."""
+    folder = Path(os.environ.get("PRODUCT_VQA_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "train.csv.gz").is_file():
+        pytest.skip("the challenge's files are not here (PRODUCT_VQA_DATA names their folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny import save_tiny_base
+
+    return save_tiny_base(tmp_path_factory.mktemp("bases") / "tiny-base")
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny import save_dataset
+
+    return save_dataset(tmp_path_factory.mktemp("datasets") / "tiny-dataset")
+
+
+@pytest.fixture(scope="session")
+def tiny_repos(hub: "LocalHub", tiny_base: Path, tiny_dataset: Path) -> tuple[str, str]:  # noqa: F821
+    """The tiny base and the tiny dataset as repos of the Hub: (base id, dataset id)."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    for repo_id, folder, repo_type in (
+        ("local/tiny-base", tiny_base, "model"),
+        ("local/tiny-dataset", tiny_dataset, "dataset"),
+    ):
+        api.create_repo(repo_id, repo_type=repo_type, private=True)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type=repo_type)
+    return "local/tiny-base", "local/tiny-dataset"

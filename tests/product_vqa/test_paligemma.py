@@ -1,0 +1,177 @@
+"""The batch, the mask, quantization, and what LoRA adapts: what is silently wrong elsewhere."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
+
+from product_vqa.command import InputError
+from product_vqa.hub import Location
+from product_vqa.paligemma import (
+    LANGUAGE_MODEL_LINEARS,
+    PROJECTOR_LINEAR,
+    check_image_size,
+    load_base,
+    load_processor,
+    make_generation_batch,
+    make_training_batch,
+)
+from quickstart.base import make_processor
+from tests.tiny import make_rows
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_base: Path):
+    return load_processor(Location(str(tiny_base)))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base: Path) -> PaliGemmaForConditionalGeneration:
+    return load_base(Location(str(tiny_base)), flag="--base_model", dtype=torch.float32).eval()
+
+
+def test_the_golden_training_batch(processor) -> None:
+    batch = make_training_batch(make_rows(3), processor=processor)  # item_weight, voltage, maximum_weight_...
+    img, pad = ["<image>"] * 4, "<pad>"
+    ask = ["<bos>", "What", "▁is", "▁the"]
+    first = [*img, *ask, "▁item", "▁weight", "?", "\n", "5", "0", "0", ".", "0", "▁gram", "<eos>"]
+    second = [*img, *ask, "▁voltage", "?", "\n", "2", "3", "0", ".", "0", "▁volt", "<eos>", pad]
+    third = [*img, *ask, "▁maximum", "▁weight", "▁recommendation", "?", "\n", "1", ".", "5", "▁kilogram", "<eos>", pad]
+    third, first, second = third[:18], [*first], [*second]
+    length = 19
+    tokens = [row + [pad] * (length - len(row)) for row in (first, second, third)]
+    ids = [processor.tokenizer.convert_tokens_to_ids(row) for row in tokens]
+    assert batch["input_ids"].tolist() == ids
+    prompts, answers = (12, 11, 13), (7, 7, 5)
+    for row in range(3):
+        end = prompts[row] + answers[row]
+        assert batch["token_type_ids"][row].tolist() == [0] * prompts[row] + [1] * answers[row] + [0] * (length - end)
+        assert batch["attention_mask"][row].tolist() == [1] * end + [0] * (length - end)
+        assert batch["labels"][row].tolist() == (
+            [-100] * prompts[row] + ids[row][prompts[row] : end] + [-100] * (length - end)
+        )
+    assert batch["pixel_values"].shape == (3, 3, 28, 28)
+    assert batch["pixel_values"].dtype == torch.float32
+    assert batch["pixel_values"].abs().max() <= 1
+
+
+def test_a_generation_batch_is_the_prompt_padded_on_the_left(processor) -> None:
+    batch = make_generation_batch(make_rows(2), processor=processor)
+    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "pixel_values"}
+    assert batch["attention_mask"].tolist() == [[1] * 12, [0] + [1] * 11]
+    assert batch["token_type_ids"].tolist() == [[0] * 12] * 2
+    assert processor.tokenizer.decode(batch["input_ids"][1]) == "<pad>" + "<image>" * 4 + "<bos>What is the voltage?\n"
+
+
+def test_an_image_token_in_the_words_of_nobody_changes_nothing(processor) -> None:
+    """Question and answer come from fixed words and labels: every row holds exactly its own image's tokens."""
+    batch = make_training_batch(make_rows(8), processor=processor)
+    assert ((batch["input_ids"] == processor.image_token_id).sum(dim=1) == 4).all()
+
+
+def test_a_row_without_an_answer_is_refused(processor) -> None:
+    rows = make_rows(2)
+    rows[1]["entity_value"] = ""
+    with pytest.raises(ValueError, match="row 1 of the batch has an empty entity_value"):
+        make_training_batch(rows, processor=processor)
+
+
+def test_a_picture_of_any_mode_is_read_as_rgb(processor) -> None:
+    rows = make_rows(4)
+    for row, mode in zip(rows, ("L", "RGBA", "CMYK", "P"), strict=True):
+        row["image"] = row["image"].convert(mode)
+    assert make_generation_batch(rows, processor=processor)["pixel_values"].shape == (4, 3, 28, 28)
+
+
+def test_a_row_alone_and_in_a_padded_batch_gives_the_same_logits(processor, model) -> None:
+    rows = make_rows(4)
+    together = make_training_batch(rows, processor=processor)
+    with torch.inference_mode():
+        logits = model(**{k: v for k, v in together.items() if k != "labels"}).logits
+        for index, row in enumerate(rows):
+            alone = make_training_batch([row], processor=processor)
+            length = alone["input_ids"].shape[1]
+            single = model(**{k: v for k, v in alone.items() if k != "labels"}).logits[0]
+            torch.testing.assert_close(logits[index, :length], single, atol=1e-5, rtol=0)
+        # And on the left, as generation pads.
+        left = model(**make_generation_batch(rows, processor=processor)).logits[:, -1]
+        for index, row in enumerate(rows):
+            single = model(**make_generation_batch([row], processor=processor)).logits[0, -1]
+            torch.testing.assert_close(left[index], single, atol=1e-5, rtol=0)
+
+
+def test_the_prefix_sees_itself_in_both_directions_and_the_answer_only_backwards(processor, model) -> None:
+    batch = make_training_batch(make_rows(1), processor=processor)
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+
+    def logits_with(position: int, token: str) -> torch.Tensor:
+        ids = inputs["input_ids"].clone()
+        ids[0, position] = processor.tokenizer.convert_tokens_to_ids(token)
+        with torch.inference_mode():
+            return model(**(inputs | {"input_ids": ids})).logits[0]
+
+    with torch.inference_mode():
+        plain = model(**inputs).logits[0]
+    newline, first_digit, last = 11, 12, 18
+    # Another last word of the prompt is seen at its first word...
+    assert not torch.allclose(plain[4], logits_with(newline - 1, "x")[4], atol=1e-5)
+    # ...another answer token is not seen before it: the answer is causal.
+    changed = logits_with(first_digit + 2, "9")
+    torch.testing.assert_close(plain[: first_digit + 2], changed[: first_digit + 2], atol=1e-5, rtol=0)
+    assert not torch.allclose(plain[last], changed[last], atol=1e-5)
+
+
+def test_nf4_quantizes_the_language_model_and_nothing_else(tiny_base: Path) -> None:
+    model = load_base(Location(str(tiny_base)), flag="--base_model", dtype=torch.float32, load_in_4bit=True)
+    quantized = {name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
+    assert len(quantized) == 2 * 7
+    assert all(name.startswith("model.language_model.layers.") for name in quantized)
+    layer = model.model.language_model.layers[0].mlp.up_proj
+    assert layer.weight.quant_state.quant_type == "nf4"
+    assert layer.weight.quant_state.nested
+    assert layer.compute_dtype == torch.bfloat16
+
+
+def count_trainable(config: PaliGemmaConfig, target: str | list[str]) -> int:
+    with torch.device("meta"):
+        model = PaliGemmaForConditionalGeneration(config)
+        adapted = get_peft_model(model, LoraConfig(r=8, target_modules=target))
+    return adapted.get_nb_trainable_parameters()[0]
+
+
+def test_lora_on_the_real_3b_shape_has_the_known_number_of_parameters() -> None:
+    config = PaliGemmaConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, patch_size=14,
+            image_size=224, projection_dim=2048, vision_use_head=False,
+        ).to_dict(),
+        text_config=GemmaConfig(
+            hidden_size=2048, intermediate_size=16384, num_hidden_layers=18, num_attention_heads=8, head_dim=256,
+            num_key_value_heads=1, vocab_size=257216,
+        ).to_dict(),
+        projection_dim=2048, hidden_size=2048, image_token_index=257152,
+    )  # fmt: skip
+    # By hand, r x (in + out) a layer: q, o 2048+2048; k, v 2048+256; gate, up, down 2048+16384.
+    layer = 8 * (2 * 4096 + 2 * 2304 + 3 * 18432)
+    assert count_trainable(config, LANGUAGE_MODEL_LINEARS) == 18 * layer == 9_805_824
+    assert count_trainable(config, f"{LANGUAGE_MODEL_LINEARS}|{PROJECTOR_LINEAR}") == 9_805_824 + 8 * (1152 + 2048)
+    # What suffixes would have done: SigLIP's q, k, v too.
+    suffixes = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert count_trainable(config, suffixes) == 11_298_816
+
+
+def test_a_processor_of_another_size_is_refused(model, tiny_base: Path) -> None:
+    with pytest.raises(InputError, match="takes pictures of 28 px"):
+        check_image_size(model.config, make_processor(image_size=56, patch_size=14), base=Location(str(tiny_base)))
+
+
+def test_a_folder_that_holds_no_paligemma_is_refused_with_the_flag(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--base_model .* holds no model"):
+        load_base(Location(str(tmp_path)), flag="--base_model", dtype=torch.float32)
+    GemmaConfig(hidden_size=64).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is a gemma model; a PaliGemma is needed"):
+        load_base(Location(str(tmp_path)), flag="--base_model", dtype=torch.float32)
+    with pytest.raises(InputError, match="not a PaliGemmaProcessor"):
+        load_processor(Location(str(tmp_path)))

@@ -1,0 +1,206 @@
+"""The command, as a user runs it: against a Hub, cut off and started again, with wrong input."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import HfApi, ModelCard, snapshot_download
+from safetensors.torch import load_file
+
+from product_vqa.command import InputError
+from tests.commands import CPU_2, ROOT, call, launch
+from training import sft
+
+QUICKSTART = ROOT / "training" / "configs" / "quickstart.yaml"
+SHORT = ["--config", QUICKSTART, "--max_steps", 4, "--save_steps", 2, "--logging_steps", 1, "--lora_r", 4,
+         "--per_device_train_batch_size", 4, "--seed", 3, "--disable_tqdm", "true"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_repos: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run from the Hub to the Hub: local/tiny-adapter."""
+    base, dataset = tiny_repos
+    output_dir = tmp_path_factory.mktemp("runs") / "tiny-adapter"
+    launch(
+        "training.sft", *SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir", output_dir,
+        "--push_to_hub", "--hub_model_id", "local/tiny-adapter", "--hub_private_repo", "true",
+    )  # fmt: skip
+    return output_dir
+
+
+@pytest.fixture(scope="module")
+def pulled(trained: Path) -> Path:
+    return Path(snapshot_download("local/tiny-adapter"))
+
+
+def test_the_adapter_repo_holds_what_is_needed_and_no_pickle(pulled: Path) -> None:
+    files = {file.relative_to(pulled).as_posix() for file in pulled.rglob("*") if file.is_file()}
+    assert files == {
+        ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "log.csv",
+        "processor_config.json", "product_vqa.json", "sft_config.yaml", "tokenizer.json", "tokenizer_config.json",
+    } - ({".gitattributes"} - files)  # fmt: skip
+
+
+def test_the_adapter_names_its_base_by_id_and_commit(pulled: Path) -> None:
+    config = json.loads((pulled / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "local/tiny-base"
+    assert config["revision"] == HfApi().model_info("local/tiny-base").sha
+
+
+def test_the_card_has_metadata_scores_and_provenance(pulled: Path) -> None:
+    card = ModelCard.load(pulled / "README.md")
+    data = card.data.to_dict()
+    assert data["base_model"] == "local/tiny-base"
+    assert data["datasets"] == ["local/tiny-dataset"]
+    assert data["library_name"] == "peft"
+    assert data["pipeline_tag"] == "image-text-to-text"
+    (dataset,) = {(r.dataset_type, r.dataset_split, r.dataset_revision) for r in card.data.eval_results}
+    assert dataset == ("local/tiny-dataset", "validation", HfApi().dataset_info("local/tiny-dataset").sha)
+    assert {r.metric_name for r in card.data.eval_results} == {"F1, number and unit", "F1, exact string"}
+    assert "More Information Needed" not in card.text
+    assert "On 8 rows of split `validation`" in card.text
+    config = yaml.safe_load(re.search(r"```yaml\n(.*?)```", card.text, re.DOTALL)[1])
+    assert config == yaml.safe_load((pulled / "sft_config.yaml").read_text())
+    assert config["dataset_revision"] == HfApi().dataset_info("local/tiny-dataset").sha
+
+
+def test_no_path_host_or_token_of_the_machine_is_published(hub: Any, trained: Path, pulled: Path) -> None:
+    texts = [file for file in pulled.iterdir() if file.suffix in {".md", ".json", ".yaml", ".csv"}]
+    assert len(texts) == 8
+    for file in texts:
+        text = file.read_text()
+        for secret in (hub.token, "127.0.0.1", str(trained.parent), str(ROOT), "/tmp/", "/root"):
+            assert secret not in text, f"{secret} stands in {file.name}"
+
+
+def test_the_code_in_the_card_answers_about_a_picture(pulled: Path, tmp_path: Path, capsys: Any) -> None:
+    from tests.tiny import make_image
+
+    code = re.search(r"```python\n(.*?)```", (pulled / "README.md").read_text(), re.DOTALL)[1]
+    assert "product_vqa" not in code
+    make_image(0).save(tmp_path / "photo.jpg")
+    exec(code.replace('"photo.jpg"', repr(str(tmp_path / "photo.jpg"))), {})
+    assert capsys.readouterr().out.endswith("\n")
+
+
+def test_the_log_has_a_loss_for_each_step(pulled: Path) -> None:
+    header, *lines = (pulled / "log.csv").read_text().splitlines()
+    losses = [line.split(",")[header.split(",").index("loss")] for line in lines]
+    assert len([loss for loss in losses if loss]) == 4
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_adapter(
+    trained: Path, tiny_repos: tuple[str, str], tmp_path: Path
+) -> None:
+    base, dataset = tiny_repos
+    again = shutil.copytree(trained, tmp_path / "tiny-adapter")
+    expected = load_file(again / "adapter_model.safetensors")
+    (again / "adapter_model.safetensors").unlink()
+    (again / "checkpoint-4" / "trainer_state.json").unlink()  # killed while checkpoint-4 was written
+    done = launch(
+        "training.sft", *SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir", again
+    )
+    assert "checkpoint-4 was cut off while it was written: removed" in done.stderr
+    resumed = load_file(again / "adapter_model.safetensors")
+    assert resumed.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert (resumed[name] == tensor).all(), name
+
+
+def test_two_processes_with_half_the_batch_each_train_the_same_adapter(
+    trained: Path, tiny_repos: tuple[str, str], tmp_path: Path
+) -> None:
+    base, dataset = tiny_repos
+    launch(
+        "training.sft", *SHORT, "--dataset_name", dataset, "--model_name_or_path", base,
+        "--output_dir", tmp_path / "half", "--per_device_train_batch_size", 2, config_file=CPU_2,
+    )  # fmt: skip
+    whole, half = (load_file(folder / "adapter_model.safetensors") for folder in (trained, tmp_path / "half"))
+    for name, tensor in whole.items():
+        # The gradient is the same up to rounding; AdamW's first steps are as long whatever the gradient's size.
+        assert (half[name] - tensor).abs().max() < 5e-3, name
+    assert "2 processes" in (tmp_path / "half" / "README.md").read_text()
+
+
+def test_a_base_in_a_folder_is_named_by_its_id_or_with_a_warning(
+    tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    arguments = [*SHORT, "--max_steps", 1, "--max_eval_samples", 0, "--dataset_name", tiny_dataset,
+                 "--model_name_or_path", tiny_base]  # fmt: skip
+    call(sft.main, monkeypatch, *arguments, "--output_dir", tmp_path / "a", "--base_model_id", "user/base")
+    call(sft.main, monkeypatch, *arguments, "--output_dir", tmp_path / "b")
+    names = [
+        json.loads((tmp_path / run / "adapter_config.json").read_text())["base_model_name_or_path"] for run in "ab"
+    ]
+    assert names == ["user/base", "tiny-base"]
+    assert "which nobody can load" in caplog.text
+    assert str(tiny_base.parent) not in (tmp_path / "b" / "README.md").read_text()
+    assert "Not scored" in (tmp_path / "b" / "README.md").read_text()
+
+
+def wrong(**changed: Any) -> list[Any]:
+    return [*SHORT, *(word for key, value in changed.items() for word in (f"--{key}", value))]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"dataset_name": "local/none"}, "--dataset_name local/none: no such dataset repo"),
+        ({"dataset_name": "./none"}, "--dataset_name ./none: no such folder"),
+        ({"model_name_or_path": "local/none"}, "--model_name_or_path local/none: no such model repo"),
+        ({"model_revision": "v9"}, "has no revision 'v9'"),
+        ({"dataset_train_split": "training"}, "has no split 'training'"),
+        ({"lora_target_modules": "nothing"}, "lora_target_modules: "),
+        ({"output_dir": ROOT / "LICENSE" / "run"}, "--output_dir .*cannot be made"),
+        ({"packing": "true"}, "packing: True would change nothing"),
+        ({"lora_rank": 8}, r"unknown option --lora_rank"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_input_is_named_with_its_flag(
+    tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict, message: str
+) -> None:
+    base, dataset = tiny_repos
+    arguments = {"dataset_name": dataset, "model_name_or_path": base, "output_dir": tmp_path / "run"} | changed
+    with pytest.raises(InputError, match=message):
+        call(sft.main, monkeypatch, *wrong(**arguments))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_gated_base_is_refused_with_its_licence_page(
+    hub: Any, tiny_repos: tuple[str, str], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = HfApi()
+    api.create_repo("local/gated", private=False)
+    api.upload_folder(repo_id="local/gated", folder_path=tiny_base)
+    api.update_repo_settings("local/gated", gated="manual")
+    monkeypatch.setenv("HF_TOKEN", hub.reader_token)
+    with pytest.raises(InputError, match=r"is gated: open http://127\.0\.0\.1:\d+/local/gated.*`hf auth login`"):
+        call(sft.main, monkeypatch, *wrong(model_name_or_path="local/gated", dataset_name="x/y", output_dir=tmp_path))
+
+
+def test_a_token_that_may_not_write_is_refused_before_the_training(
+    hub: Any, tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = wrong(
+        model_name_or_path=tiny_base, dataset_name=tiny_dataset, output_dir=tmp_path / "run", push_to_hub="true",
+        hub_model_id="local/other",
+    )  # fmt: skip
+    for token, message in ((hub.reader_token, "HTTP 403"), ("hf_wrong", "HTTP 401")):
+        monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(InputError, match=rf"--hub_model_id local/other: the Hub refused the token \({message}"):
+            call(sft.main, monkeypatch, *arguments)
+    assert not list(tmp_path.rglob("checkpoint-*"))
+
+
+def test_where_no_hub_answers_the_message_says_so(tmp_path: Path) -> None:
+    done = launch(
+        "training.sft", *wrong(dataset_name="user/data", output_dir=tmp_path),
+        environment={"HF_ENDPOINT": "http://127.0.0.1:9"}, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "error: --model_name_or_path local/small-paligemma: no Hub answers at http://127.0.0.1:9" in done.stderr

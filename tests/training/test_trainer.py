@@ -1,0 +1,105 @@
+"""The loss, and what a step changes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from trl import SFTTrainer
+
+from product_vqa.hub import Location
+from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, TrainingCollator, load_base, load_processor
+from product_vqa.schema import FEATURES
+from tests.tiny import make_rows
+from training.options import TrainingOptions
+from training.trainer import PaliGemmaTrainer
+
+
+class TrlLossTrainer(PaliGemmaTrainer):
+    """Our batches under TRL's own loss."""
+
+    compute_loss = SFTTrainer.compute_loss
+
+
+def make_trainer(
+    kind: type[PaliGemmaTrainer], base: Path, output_dir: Path, *, load_in_4bit: bool = False, **settings: Any
+) -> PaliGemmaTrainer:
+    location = Location(str(base))
+    processor = load_processor(location)
+    lora = LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS, init_lora_weights=False)
+    options: dict[str, Any] = {
+        "per_device_train_batch_size": 3,
+        "max_steps": 3,
+        "logging_steps": 1,
+        "learning_rate": 1e-3,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+    return kind(
+        model=load_base(location, flag="--base_model", dtype=torch.float32, load_in_4bit=load_in_4bit),
+        args=TrainingOptions(output_dir=str(output_dir), **(options | settings)),
+        train_dataset=Dataset.from_list(make_rows(24), features=FEATURES),
+        eval_dataset=Dataset.from_list(make_rows(8), features=FEATURES),
+        processing_class=processor,
+        data_collator=TrainingCollator(processor),
+        peft_config=lora,
+    )
+
+
+def logged(trainer: PaliGemmaTrainer, key: str) -> list[float]:
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def as_bytes(parameter: torch.Tensor) -> torch.Tensor:
+    """4-bit weights lie in bfloat16 storage, where many are NaN, which equals nothing."""
+    return parameter.detach().contiguous().view(torch.uint8)
+
+
+def test_the_loss_is_trls_with_accumulation_and_answers_of_unequal_length(tiny_base: Path, tmp_path: Path) -> None:
+    ours = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path, gradient_accumulation_steps=2)
+    theirs = make_trainer(TrlLossTrainer, tiny_base, tmp_path, gradient_accumulation_steps=2)
+    for trainer in (ours, theirs):
+        trainer.train()
+    assert len(logged(ours, "loss")) == 3
+    assert logged(ours, "loss") == pytest.approx(logged(theirs, "loss"), abs=1e-5)
+    assert logged(ours, "grad_norm") == pytest.approx(logged(theirs, "grad_norm"), rel=1e-4)
+    assert ours.evaluate()["eval_loss"] == pytest.approx(theirs.evaluate()["eval_loss"], abs=1e-5)
+
+
+def test_logits_are_made_at_answer_and_end_tokens_only(tiny_base: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path)
+    batch = trainer.data_collator(make_rows(4))
+    _, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    answers = 7 + 7 + 5 + 7  # 500.0 gram, 230.0 volt, 1.5 kilogram, 12.25 inch: tokens with the end
+    assert outputs.logits.shape == (answers, trainer.model.config.text_config.vocab_size)
+
+
+@pytest.mark.parametrize("load_in_4bit", [False, True], ids=["fp32", "nf4"])
+def test_a_step_changes_every_adapter_weight_and_nothing_else(
+    tiny_base: Path, tmp_path: Path, load_in_4bit: bool
+) -> None:
+    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path, load_in_4bit=load_in_4bit, max_steps=1)
+    before = {name: as_bytes(parameter).clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    adapter, frozen = 0, 0
+    for name, parameter in trainer.model.named_parameters():
+        same = torch.equal(as_bytes(parameter), before[name])
+        if "lora_" in name:
+            assert ".language_model.layers." in name
+            assert not same, f"{name} did not change"
+            adapter += 1
+        else:
+            assert same, f"{name} changed"
+            frozen += 1
+    assert adapter == 2 * 7 * 2
+    assert frozen > 40
+
+
+def test_a_batch_without_token_types_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path)
+    batch = trainer.data_collator(make_rows(2))
+    del batch["token_type_ids"]
+    with pytest.raises(AssertionError, match="token_type_ids"):
+        trainer.compute_loss(trainer.model, batch)
