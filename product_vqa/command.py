@@ -92,13 +92,16 @@ def _config_file(arguments: list[str]) -> Path | None:
 def run(main: Callable[[], int | None]) -> None:
     """Call a command's `main` and end the process: its own code, or 2 and one line on stderr for an InputError."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "httpcore", "filelock", "fsspec"):
+    for noisy in ("httpx2", "httpcore2", "filelock", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         code = main() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except KeyboardInterrupt:
+        print("stopped: started again with the same options, it goes on where it was", file=sys.stderr)
+        code = 130
     except BrokenPipeError:  # `command | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141

@@ -1,0 +1,84 @@
+"""CSVs and pictures -> a dataset folder and, with --push_to_hub, a dataset repo on the Hub.
+
+python -m dataset_builder.build --train_csv train.csv --test_csv test.csv --image_dir images --output_dir dataset
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dataset_builder.options import FetchOptions, TableOptions
+from product_vqa.command import InputError, parse_options, run
+
+
+@dataclass
+class BuildOptions:
+    output_dir: str = field(metadata={"help": "folder to make, or an earlier build to replace"})
+    image_dir: str | None = field(
+        default=None, metadata={"help": "folder of pictures, each named as the last part of its link"}
+    )
+    image_store: str | None = field(
+        default=None, metadata={"help": "folder of fetched pictures; what it lacks is fetched first"}
+    )
+    validation_size: float = field(default=0.05, metadata={"help": "share of the labelled rows to hold out; 0: none"})
+    seed: int = field(default=0, metadata={"help": "which rows are held out"})
+    push_to_hub: bool = field(default=False, metadata={"help": "publish the folder as --hub_dataset_id"})
+    hub_dataset_id: str | None = field(default=None, metadata={"help": "user/name of the dataset repo"})
+    hub_private_repo: bool = field(default=True, metadata={"help": "false: let everyone see the repo"})
+
+    def __post_init__(self) -> None:
+        if (self.image_dir is None) == (self.image_store is None):
+            raise InputError("where are the pictures? give --image_dir FOLDER or --image_store FOLDER, one of the two")
+        if self.push_to_hub and not self.hub_dataset_id:
+            raise InputError("--push_to_hub needs to know where: --hub_dataset_id user/name")
+
+
+def main() -> None:
+    table_options, options, fetch_options = parse_options(
+        TableOptions, BuildOptions, FetchOptions, description=__doc__
+    )
+
+    from dataset_builder.builder import ProductVqa
+    from dataset_builder.card import save_card
+    from dataset_builder.dataset_folder import check_output, temporary_beside, write_dataset
+    from dataset_builder.filling import fill
+    from dataset_builder.image_store import ImageStore
+    from dataset_builder.publication import check_target, push
+    from dataset_builder.tables import links_of, read_tables
+    from product_vqa.hub import page_url, replace_folder
+
+    folder = Path(options.output_dir).resolve()
+    earlier = check_output(folder)
+    repo_id = options.hub_dataset_id
+    if options.push_to_hub:
+        repo_id = check_target(repo_id, private=options.hub_private_repo)
+    if options.image_store:
+        fill(ImageStore(options.image_store), links_of(*read_tables(table_options)), fetch_options)
+
+    with temporary_beside(folder) as temporary:
+        builder = ProductVqa(
+            train_csv=table_options.train_csv,
+            test_csv=table_options.test_csv,
+            image_dir=options.image_dir,
+            image_store=options.image_store,
+            validation_size=options.validation_size,
+            seed=options.seed,
+            cache_dir=temporary / "cache",
+        )
+        if earlier and earlier.fingerprint == builder.config.fingerprint:
+            print(f"unchanged: {folder}")
+            save_card(earlier, folder, location=repo_id or folder.name)
+        else:
+            record = write_dataset(builder, temporary / "dataset")
+            save_card(record, temporary / "dataset", location=repo_id or folder.name)
+            replace_folder(temporary / "dataset", folder)
+            for split, counts in record.rows.items():
+                print(f"{split}: {sum(counts.values())} rows")
+            print(f"written: {folder}")
+
+    if options.push_to_hub:
+        commit = push(folder, repo_id, private=options.hub_private_repo)
+        print(f"pushed: {page_url(repo_id, repo_type='dataset')} (commit {commit.oid})")
+
+
+if __name__ == "__main__":
+    run(main)

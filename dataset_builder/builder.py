@@ -1,0 +1,135 @@
+"""The builder: CSVs and pictures -> splits, as `datasets` generates and caches them."""
+
+import hashlib
+import importlib.resources
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import datasets
+
+import product_vqa
+from dataset_builder.image_store import ImageStore, count_reasons
+from dataset_builder.options import TableOptions
+from dataset_builder.pictures import ImageFolder
+from dataset_builder.selection import LEFT_OUT_FILE, Pictures, Selected, select_rows, write_left_out
+from dataset_builder.tables import Table, read_tables
+from product_vqa.command import InputError
+from product_vqa.schema import FEATURES, SPLITS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class ProductVqaConfig(datasets.BuilderConfig):
+    version: datasets.Version | str | None = product_vqa.__version__
+    train_csv: str | None = None
+    test_csv: str | None = None
+    image_dir: str | None = None
+    image_store: str | None = None
+    validation_size: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.validation_size < 1:
+            raise InputError(
+                f"--validation_size must be a share from 0 up to (not including) 1, got {self.validation_size}"
+            )
+        if (self.image_dir is None) == (self.image_store is None):
+            raise InputError("where are the pictures? give --image_dir FOLDER or --image_store FOLDER, one of the two")
+        self.tables: tuple[Table | None, Table | None] = read_tables(TableOptions(self.train_csv, self.test_csv))
+        self.pictures: Pictures = ImageFolder(self.image_dir) if self.image_dir else ImageStore(self.image_store)
+
+    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
+        # datasets would take the file names; a CSV or a picture can change beneath its name.
+        return f"{self.name}-{self.fingerprint}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal where the built rows would be: by the content of the CSVs, the pictures, the options, and our code."""
+        train, test = self.tables
+        parts = [
+            repr((train and (train.name, train.sha256), test and (test.name, test.sha256))),
+            repr((float(self.validation_size), self.seed)),
+            self.pictures.fingerprint(),
+        ]
+        agreement = importlib.resources.files("product_vqa")
+        code = [agreement / name for name in ("entities.py", "quantity.py", "schema.py")]
+        code += [file for file in importlib.resources.files("dataset_builder").iterdir() if file.name.endswith(".py")]
+        parts += [file.read_text(encoding="utf-8") for file in sorted(code, key=lambda file: file.name)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+class ProductVqa(datasets.GeneratorBasedBuilder):
+    """`ProductVqa(train_csv=..., test_csv=..., image_dir=...)`, then `download_and_prepare()` and `as_dataset()`.
+
+    Either CSV may be left out; the pictures come from `image_dir` or from an `image_store` that
+    `python -m dataset_builder.download` has filled: nothing is fetched here. What is left out, and why, is in
+    `left_out.csv` in `cache_dir`.
+    """
+
+    BUILDER_CONFIG_CLASS = ProductVqaConfig
+    DEFAULT_WRITER_BATCH_SIZE = 32  # rows held in memory, with the bytes of their pictures
+
+    def __init__(
+        self,
+        *,
+        train_csv: str | os.PathLike[str] | None = None,
+        test_csv: str | os.PathLike[str] | None = None,
+        image_dir: str | os.PathLike[str] | None = None,
+        image_store: str | os.PathLike[str] | None = None,
+        validation_size: float = 0.05,
+        seed: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        paths = {"train_csv": train_csv, "test_csv": test_csv, "image_dir": image_dir, "image_store": image_store}
+        super().__init__(
+            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+            dataset_name="product_vqa",
+            **{name: None if path is None else os.fspath(path) for name, path in paths.items()},
+            validation_size=validation_size,
+            seed=seed,
+        )
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=FEATURES)
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        config = self.config
+        selection = select_rows(
+            *config.tables, pictures=config.pictures, validation_size=config.validation_size, seed=config.seed
+        )
+        # The folder becomes cache_dir once it is whole; where rows are streamed there is none.
+        if os.path.isdir(self._output_dir):
+            write_left_out(selection.left_out, f"{self._output_dir}/{LEFT_OUT_FILE}")
+        for what, message in (("row", "rows of train left out"), ("image", "rows of test without an image")):
+            if reasons := count_reasons(left_out.reason for left_out in selection.left_out if left_out.what == what):
+                counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+                logger.warning("%s %s: %s", reasons.total(), message, counts)
+        # Rows in a tuple: datasets would hand out a list to several processes, and an open store stays in its own.
+        return [
+            datasets.SplitGenerator(split, gen_kwargs={"rows": selection.rows_by_split[split]})
+            for split in SPLITS
+            if split in selection.rows_by_split
+        ]
+
+    def _generate_examples(self, rows: tuple[Selected, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, (row, label, has_picture) in enumerate(rows):
+            yield (
+                number,
+                {
+                    "index": row.index,
+                    # The bytes as they are, and no path: Image would take a file of that name in the working
+                    # directory for the picture and forget the bytes.
+                    "image": self.config.pictures.read(row.image_link) if has_picture else None,
+                    "image_link": row.image_link,
+                    "group_id": row.group_id,
+                    "entity_name": row.entity_name,
+                    "entity_value": label,
+                    "entity_value_raw": row.entity_value,
+                },
+            )

@@ -1,0 +1,82 @@
+"""The dataset card: what the Hub shows, and what `load_dataset` reads to find the splits."""
+
+import os
+import shlex
+from pathlib import Path
+
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from dataset_builder.dataset_folder import Record
+from dataset_builder.labels import UNIT_UNSUITABLE
+from product_vqa.entities import ENTITIES
+from product_vqa.prompt import format_prompt
+from product_vqa.quantity import LabelForm
+
+PRETTY_NAME = "Product attributes from photographs"
+_MEANINGS = {
+    LabelForm.RANGE_BRACKETS.value: "like `[100.0, 240.0] volt`",
+    LabelForm.RANGE_TO.value: "like `10 kilogram to 15 kilogram`",
+    LabelForm.EXPONENT.value: "like `2.2e+20 gram`",
+    LabelForm.UNIT_UNKNOWN.value: "a unit that is not allowed, like `5 horsepower`",
+    LabelForm.BROKEN.value: "not a number and a unit",
+    UNIT_UNSUITABLE: "a unit of another attribute, like a weight in litres",
+}
+
+
+def save_card(record: Record, folder: Path, *, location: str) -> None:
+    """Write `README.md` into `folder`, in one step, which loads the dataset from `location`: a repo or a folder."""
+    rows = record.rows
+    data = DatasetCardData(
+        pretty_name=PRETTY_NAME,
+        language="en",
+        license="other",
+        license_name="photographs-without-a-licence",
+        license_details="The photographs carry no licence; they belong to whoever made them.",
+        task_categories=["visual-question-answering"],
+        size_categories=_size_category(sum(sum(counts.values()) for counts in rows.values())),
+        tags=["product-vqa", "product-attributes", "paligemma"],
+        configs=[
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"data/{split}-*"} for split in rows],
+            }
+        ],
+        dataset_info=record.dataset_info,
+    )
+    card = DatasetCard.from_template(
+        data,
+        template_path=str(Path(__file__).with_name("dataset_card.md")),
+        **{
+            "example_question": format_prompt("item_weight"),
+            "location": location,
+            "first_split": next(iter(rows)),
+            "rows": rows,
+            "entities": [entity for entity in ENTITIES if any(entity in counts for counts in rows.values())],
+            "rows_left_out": record.rows_left_out,
+            "images_missing": record.images_missing,
+            "meanings": _MEANINGS,
+            "sources": record.sources,
+            "versions": record.versions,
+            "command": _command(record),
+        },
+    )
+    temporary = folder / ".README.md"
+    card.save(temporary)
+    os.replace(temporary, folder / "README.md")
+
+
+def _command(record: Record) -> str:
+    """The command that builds this, with the names of the CSVs but no folder of the machine."""
+    arguments = [f"--{flag} {shlex.quote(source['file'])}" for flag, source in record.sources.items()]
+    arguments += [
+        f"--{record.picture_source} {'images' if record.picture_source == 'image_dir' else 'store'}",
+        f"--validation_size {record.validation_size} --seed {record.seed}",
+        "--output_dir dataset",
+    ]
+    return " \\\n  ".join(["python -m dataset_builder.build", *arguments])
+
+
+def _size_category(num_rows: int) -> str:
+    bounds = [10**3, 10**4, 10**5, 10**6, 10**7]
+    names = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"]
+    return names[sum(num_rows >= bound for bound in bounds)]

@@ -1,0 +1,127 @@
+"""The dataset as a folder: Parquet, the rows left out, the record of how it was made, and its card."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+import product_vqa
+from dataset_builder.builder import ProductVqa
+from dataset_builder.selection import LEFT_OUT_FILE, count_left_out
+from product_vqa.command import InputError, writable_folder
+
+RECORD_FILE = "build.json"
+MAX_SHARD_BYTES = 500 * 1024**2
+ROWS_PER_GROUP = 100  # what a reader must load to show one row: about 10 MB
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a dataset folder was made and what is in it. Names and counts only, no path of the machine."""
+
+    fingerprint: str
+    sources: dict[str, dict[str, str]]  # train_csv, test_csv -> file, sha256
+    picture_source: str  # "image_dir" or "image_store"
+    validation_size: float
+    seed: int
+    versions: dict[str, str]
+    rows: dict[str, dict[str, int]]  # split -> entity -> rows
+    rows_left_out: dict[str, int]  # reason -> rows of train.csv
+    images_missing: dict[str, int]  # reason -> rows of test.csv
+    dataset_info: dict[str, Any] = field(default_factory=dict)  # as the card's metadata give it
+
+
+def check_output(folder: Path) -> Record | None:
+    """The record of the earlier build in `folder`, None if nothing is there. Raises InputError for anything else."""
+    writable_folder(folder.parent, flag="--output_dir")
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise InputError(f"--output_dir {folder}: is a file; choose another name")
+    writable_folder(folder, flag="--output_dir")
+    if not any(folder.iterdir()):
+        return None
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        record = None
+    if not isinstance(record, dict) or "fingerprint" not in record:
+        raise InputError(
+            f"--output_dir {folder}: holds files that are not an earlier build of this command; "
+            "choose another folder, or empty it yourself"
+        )
+    try:
+        return Record(**record)
+    except TypeError:  # of another version: to be built anew
+        return None
+
+
+@contextmanager
+def temporary_beside(folder: Path) -> Iterator[Path]:
+    """A folder on the same disk, in which a build can grow unseen; gone at the end, or when the next build starts.
+
+    It takes twice the bytes of the pictures for a while: as Arrow and as Parquet.
+    """
+    temporary = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_dataset(builder: ProductVqa, folder: Path) -> Record:
+    """Run the builder and write all but the card to `folder`, which must not exist yet."""
+    try:
+        builder.download_and_prepare()
+        (folder / "data").mkdir(parents=True)
+        rows: dict[str, dict[str, int]] = {}
+        download_size = 0
+        for split, dataset in builder.as_dataset().items():
+            rows[str(split)] = dict(Counter(dataset.data.column("entity_name").to_pylist()).most_common())
+            num_shards = -(-builder.info.splits[split].num_bytes // MAX_SHARD_BYTES)
+            for number in range(num_shards):
+                file = folder / "data" / f"{split}-{number:05d}-of-{num_shards:05d}.parquet"
+                dataset.shard(num_shards, number).to_parquet(file, batch_size=ROWS_PER_GROUP)
+                download_size += file.stat().st_size
+        shutil.copyfile(Path(builder.cache_dir) / LEFT_OUT_FILE, folder / LEFT_OUT_FILE)
+        record = _record(builder, folder, rows=rows, download_size=download_size)
+        (folder / RECORD_FILE).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+        raise InputError(f"--output_dir: the dataset cannot be written ({error.__cause__ or error})") from error
+    return record
+
+
+def _record(builder: ProductVqa, folder: Path, *, rows: dict[str, dict[str, int]], download_size: int) -> Record:
+    config = builder.config
+    info = datasets.DatasetInfo(
+        features=builder.info.features,
+        splits=builder.info.splits,
+        download_size=download_size,
+        dataset_size=builder.info.dataset_size,
+    )
+    card_data: dict[str, Any] = {}
+    datasets.info.DatasetInfosDict(default=info).to_dataset_card_data(card_data)
+    return Record(
+        fingerprint=config.fingerprint,
+        sources={
+            flag: {"file": table.name, "sha256": table.sha256}
+            for flag, table in zip(("train_csv", "test_csv"), config.tables, strict=True)
+            if table
+        },
+        picture_source="image_dir" if config.image_dir else "image_store",
+        validation_size=config.validation_size,
+        seed=config.seed,
+        versions={"product-vqa": product_vqa.__version__, "datasets": datasets.__version__},
+        rows=rows,
+        rows_left_out=count_left_out(folder / LEFT_OUT_FILE, "row"),
+        images_missing=count_left_out(folder / LEFT_OUT_FILE, "image"),
+        dataset_info=card_data["dataset_info"],
+    )

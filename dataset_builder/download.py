@@ -1,0 +1,36 @@
+"""Links in CSVs -> image store. Start it again to continue where it was.
+
+python -m dataset_builder.download --train_csv train.csv --test_csv test.csv --image_store store
+"""
+
+from dataclasses import dataclass, field
+
+from dataset_builder.options import FetchOptions, TableOptions
+from product_vqa.command import InputError, parse_options, run
+
+
+@dataclass
+class DownloadOptions:
+    image_store: str = field(metadata={"help": "folder for the pictures and the state of every link"})
+
+
+def main() -> None:
+    table_options, download_options, fetch_options = parse_options(
+        TableOptions, DownloadOptions, FetchOptions, description=__doc__
+    )
+
+    from dataset_builder.filling import fill
+    from dataset_builder.image_store import ImageStore
+    from dataset_builder.tables import links_of, read_tables
+
+    links = links_of(*read_tables(table_options))
+    store = ImageStore(download_options.image_store)
+    reasons = fill(store, links, fetch_options)
+    if reasons.total() == len(links):
+        raise InputError(
+            f"none of the {len(links)} links gave a picture; check the network and {store.folder}/failed.csv"
+        )
+
+
+if __name__ == "__main__":
+    run(main)

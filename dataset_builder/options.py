@@ -1,0 +1,29 @@
+"""The options that the commands share. Nothing heavy is imported here: `--help` answers at once."""
+
+from dataclasses import dataclass, field
+
+from product_vqa.command import InputError
+
+
+@dataclass
+class TableOptions:
+    train_csv: str | None = field(default=None, metadata={"help": "labelled rows, .csv or .csv.gz"})
+    test_csv: str | None = field(default=None, metadata={"help": "rows to be answered, .csv or .csv.gz"})
+
+    def __post_init__(self) -> None:
+        if self.train_csv is None and self.test_csv is None:
+            raise InputError("no rows: give --train_csv FILE, --test_csv FILE, or both")
+
+
+@dataclass
+class FetchOptions:
+    connections: int = field(default=32, metadata={"help": "pictures fetched at the same time"})
+    retry_failed: bool = field(default=False, metadata={"help": "try again the links that failed in earlier runs"})
+    allow_private_hosts: bool = field(
+        default=False,
+        metadata={"help": "fetch from loopback and private addresses too; only for links that you wrote yourself"},
+    )
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.connections <= 256:
+            raise InputError(f"--connections must be between 1 and 256, got {self.connections}")

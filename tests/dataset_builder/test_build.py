@@ -1,0 +1,212 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from product_vqa.command import InputError
+from tests.dataset_builder.conftest import TRAIN_COLUMNS, PictureServer, Shop, run_command, run_here, write_csv
+
+# What anyone does who has never heard of this project: its packages cannot be imported here.
+READ_ELSEWHERE = """
+import sys
+sys.modules |= {"dataset_builder": None, "product_vqa": None}
+from datasets import load_dataset
+dataset = load_dataset(sys.argv[1])
+streamed = load_dataset(sys.argv[1], streaming=True)
+for split in dataset:
+    for rows in (dataset[split], streamed[split]):
+        print(split, *[f"{row['index']}:{row['image'].size}:{row['entity_value']}" for row in rows], sep="|")
+print(dataset["test"].features["index"].dtype, type(dataset["test"].features["image"]).__name__)
+"""
+
+
+def read_elsewhere(name: object, *, cwd: Path, env: dict[str, str] | None = None) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", READ_ELSEWHERE, str(name)],
+        cwd=cwd,
+        env=os.environ | {"HF_HOME": str(cwd / "hf_elsewhere"), "HF_HUB_OFFLINE": "1"} | (env or {}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def card_data(folder: Path) -> dict:
+    return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+
+
+def test_a_built_folder_is_a_dataset_to_everyone(shop: Shop):
+    folder = shop.folder / "out"
+    (shop.folder / "build.yaml").write_text(f"output_dir: {folder}\nvalidation_size: 0.25\nseed: 3\n")
+    done = run_command("build", "--config", "build.yaml", *shop.arguments(), cwd=shop.folder)
+    assert done.returncode == 0, done.stderr
+    assert "test: 4 rows" in done.stdout
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
+        "README.md",
+        "build.json",
+        "data/test-00000-of-00001.parquet",
+        "data/train-00000-of-00001.parquet",
+        "data/validation-00000-of-00001.parquet",
+        "left_out.csv",
+    ]
+    assert not list(shop.folder.glob(".*"))
+    assert 'load_dataset("out")' in (folder / "README.md").read_text()
+
+    *splits, kinds = read_elsewhere(folder, cwd=shop.folder)
+    assert kinds == "int64 Image"
+    assert splits[0::2] == splits[1::2]  # loaded and streamed
+    assert splits[-1] == "test|7:(48, 32):|3:(48, 32):|11:(48, 32):|12:(48, 32):"
+    labelled = [row for split in splits[0:4:2] for row in split.split("|")[1:]]
+    assert len(labelled) == 11
+    assert "11:(48, 32):2.5 inch" in labelled
+
+    # The same again: nothing is generated, and the card follows the repo's name.
+    before = (folder / "data" / "train-00000-of-00001.parquet").stat().st_mtime_ns
+    again = run_command(
+        "build", "--config", "build.yaml", *shop.arguments(), "--hub_dataset_id", "a/b", cwd=shop.folder
+    )
+    assert again.stdout == f"unchanged: {folder}\n"
+    assert (folder / "data" / "train-00000-of-00001.parquet").stat().st_mtime_ns == before
+    assert 'load_dataset("a/b")' in (folder / "README.md").read_text()
+
+
+def test_the_card_says_what_is_in_it_and_how_it_came(shop: Shop, monkeypatch):
+    shop.file(shop.test_links[0]).unlink()
+    folder = shop.folder / "out"
+    run_here(monkeypatch, "build", *shop.arguments(), "--validation_size", 0, "--output_dir", folder)
+    data = card_data(folder)
+    assert data["configs"] == [
+        {
+            "config_name": "default",
+            "data_files": [{"split": split, "path": f"data/{split}-*"} for split in ("train", "test")],
+        }
+    ]
+    assert [(split["name"], split["num_examples"]) for split in data["dataset_info"]["splits"]] == [
+        ("train", 11),
+        ("test", 4),
+    ]
+    assert data["license"] == "other"
+    assert data["license_details"]
+    assert data["task_categories"] == ["visual-question-answering"]
+    text = (folder / "README.md").read_text()
+    for line in (
+        "| entity_name | train | test |",
+        "| item_weight | 10 | 0 |",
+        "| all | 11 | 4 |",
+        "| range_brackets (like `[100.0, 240.0] volt`) | 1 |",
+        "| image_missing | 2 |",
+        "  --train_csv train.csv \\",
+    ):
+        assert line in text.splitlines(), text
+    assert "\n\n\n" not in text
+    record = (folder / "build.json").read_text()
+    assert json.loads(record)["images_missing"] == {"image_missing": 2}
+    for published in (text, record, (folder / "left_out.csv").read_text()):
+        assert str(shop.folder) not in published
+    metadata = pq.read_metadata(folder / "data" / "test-00000-of-00001.parquet")
+    assert b"Image" in metadata.metadata[b"huggingface"]
+
+
+def test_shards_and_row_groups_are_bounded(shop: Shop, monkeypatch):
+    rows = [[shop.train_links[number % 10], "g", "width", f"{number + 1} inch"] for number in range(230)]
+    write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
+    monkeypatch.setattr("dataset_builder.dataset_folder.MAX_SHARD_BYTES", 200_000)
+    folder = shop.folder / "out"
+    run_here(
+        monkeypatch,
+        "build",
+        *shop.arguments()[:2],
+        *shop.arguments()[4:],
+        "--validation_size",
+        0,
+        "--output_dir",
+        folder,
+    )
+    files = sorted((folder / "data").iterdir())
+    assert [file.name for file in files] == [f"train-{n:05d}-of-{len(files):05d}.parquet" for n in range(len(files))]
+    assert len(files) >= 2
+    metadata = [pq.read_metadata(file) for file in files]
+    assert sum(part.num_rows for part in metadata) == 230
+    assert all(part.row_group(n).num_rows <= 100 for part in metadata for n in range(part.num_row_groups))
+
+
+def test_a_store_is_filled_as_needed(server: PictureServer, shop: Shop, monkeypatch):
+    for link, picture in shop.pictures.items():
+        server.answers["/" + link.rsplit("/", 1)[-1]] = picture
+    rows = [[server.url + "/" + row[0].rsplit("/", 1)[-1], *row[1:]] for row in shop.train_rows]
+    rows.append([server.url + "/gone.jpg", "g", "width", "1 inch"])
+    write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
+    run_here(
+        monkeypatch, "build", "--train_csv", shop.train_csv, "--image_store", shop.folder / "store",
+        "--allow_private_hosts", "--output_dir", shop.folder / "out",
+    )  # fmt: skip
+    assert json.loads((shop.folder / "out" / "build.json").read_text())["rows_left_out"] == {
+        "range_brackets": 1,
+        "http_404": 1,
+    }
+    assert server.requests.total() == 11  # ten pictures and the one that is gone, each once
+
+
+REFUSED = [
+    (["--train_csv", "nowhere.csv"], "--train_csv nowhere.csv: no such file"),
+    (["--image_store", "store"], "one of the two"),
+    (["--push_to_hub"], "--hub_dataset_id user/name"),
+    (["--validation_size", "2"], "--validation_size must be"),
+    (["--output_dir", "train.csv"], "train.csv: is a file"),
+    (["--output_dir", "images"], "holds files that are not an earlier build"),
+    (["--output_dir", "train.csv/out"], "cannot be made"),
+    (["--image_dri", "images"], "unknown option --image_dri (did you mean --image_dir?)"),
+    (["--config", "wrong.yaml"], "unknown key validaton_size (did you mean --validation_size?)"),
+    (["--connections", "0"], "--connections must be between 1 and 256"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "complaint"), REFUSED, ids=[case[-1] for case in REFUSED])
+def test_wrong_input_is_refused_and_leaves_nothing(shop: Shop, monkeypatch, arguments: list[str], complaint: str):
+    monkeypatch.chdir(shop.folder)
+    Path("wrong.yaml").write_text("validaton_size: 0.1\n")
+    before = sorted(shop.folder.rglob("*"))
+    with pytest.raises(InputError) as refusal:
+        run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", "out", *arguments)
+    assert complaint in str(refusal.value)
+    assert sorted(shop.folder.rglob("*")) == before
+
+
+def test_a_build_that_fails_leaves_the_earlier_one(shop: Shop, monkeypatch):
+    folder = shop.folder / "out"
+    run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", folder)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    (shop.folder / "empty").mkdir()
+    with pytest.raises(InputError, match="not one of the 13 pictures"):
+        run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", folder, "--image_dir", shop.folder / "empty")
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    assert not list(shop.folder.glob(".*"))
+
+    run_here(
+        monkeypatch, "build", *shop.arguments()[2:], "--output_dir", folder
+    )  # and one that succeeds takes its place
+    assert sorted(file.name for file in (folder / "data").iterdir()) == ["test-00000-of-00001.parquet"]
+
+
+def test_a_wrong_row_ends_the_command_with_one_line_and_code_2(shop: Shop):
+    with shop.train_csv.open("a") as stream:
+        stream.write("https://shop.example/p/x.jpg,1,colour,red\n")
+    done = run_command("build", *shop.arguments(), "--output_dir", "out", cwd=shop.folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: --train_csv {shop.train_csv}, line 14: unknown entity_name 'colour'")
+    assert done.stderr.count("\n") == 1
+    assert not (shop.folder / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["inspect", "download", "build"])
+def test_every_command_answers_help(name: str, tmp_path: Path):
+    done = run_command(name, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "--train_csv" in done.stdout

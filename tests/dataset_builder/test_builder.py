@@ -1,0 +1,157 @@
+import csv
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+
+from dataset_builder import ProductVqa
+from dataset_builder.filling import fill
+from dataset_builder.image_store import ImageStore
+from dataset_builder.options import FetchOptions
+from product_vqa.command import InputError
+from product_vqa.schema import FEATURES
+from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, jpeg, write_csv
+
+
+def build(shop: Shop, **options) -> tuple[ProductVqa, datasets.DatasetDict]:
+    builder = ProductVqa(**{**shop.options(), "cache_dir": shop.folder / "cache", **options})
+    builder.download_and_prepare()
+    return builder, builder.as_dataset()
+
+
+def left_out(builder: ProductVqa) -> list[dict[str, str]]:
+    with open(f"{builder.cache_dir}/left_out.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_splits_hold_every_row_once_with_its_own_picture(shop: Shop):
+    builder, dataset = build(shop, validation_size=0.25)
+    assert list(dataset) == ["train", "validation", "test"]
+    assert all(dataset[split].features == FEATURES for split in dataset)
+
+    labelled = [*dataset["train"], *dataset["validation"]]
+    assert sorted(row["index"] for row in labelled) == [0, 1, 2, *range(4, 12)]  # row 3 is the range
+    assert {row["image_link"] for row in dataset["train"]}.isdisjoint(dataset["validation"]["image_link"])
+    assert 2 <= len(dataset["validation"]) <= 4  # a quarter of 11, and perhaps the second row of a link
+    by_index = {row["index"]: row for row in labelled}
+    assert by_index[1]["entity_value"] == "2.0 gram"
+    assert by_index[1]["entity_value_raw"] == "2 gram"
+    assert by_index[11]["entity_value"] == "2.5 inch"
+    assert isinstance(by_index[1]["image"], Image.Image)
+
+    assert dataset["test"]["index"][:] == [7, 3, 11, 12]
+    assert dataset["test"]["group_id"][:] == ["g1", "g1", "g1", "9"]
+    assert set(dataset["test"]["entity_value"]) == set(dataset["test"]["entity_value_raw"]) == {""}
+    for split in dataset:
+        for row in dataset[split].cast_column("image", datasets.Image(decode=False)):
+            assert row["image"]["bytes"] == shop.pictures[row["image_link"]]
+    (row,) = left_out(builder)
+    assert (row["left_out"], row["reason"], row["row"], row["entity_value"]) == (
+        "row", "range_brackets", "3", "[1.0, 2.0] gram",
+    )  # fmt: skip
+
+
+def test_a_picture_that_cannot_be_had_leaves_out_train_rows_but_no_test_row(shop: Shop):
+    shop.file(shop.train_links[0]).unlink()
+    shop.file(shop.train_links[5]).write_bytes(jpeg()[:-200])
+    shop.file(shop.test_links[0]).write_text("<html>")
+    builder, dataset = build(shop, validation_size=0)
+    assert list(dataset) == ["train", "test"]
+    assert dataset["train"]["index"][:] == [1, 2, 4, 5, 7, 8, 9, 10]
+    assert [row["image"] is None for row in dataset["test"]] == [True, False, True, False]
+    reasons = [(row["left_out"], row["file"], row["index"], row["reason"]) for row in left_out(builder)]
+    assert [(*row, reason.partition(":")[0]) for *row, reason in reasons] == [
+        ("row", "train.csv", "3", "range_brackets"),
+        ("row", "train.csv", "0", "image_missing"),
+        ("row", "train.csv", "6", "image_unreadable"),
+        ("row", "train.csv", "11", "image_missing"),
+        ("image", "test.csv", "7", "not_a_picture"),
+        ("image", "test.csv", "11", "not_a_picture"),
+    ]  # fmt: skip
+
+
+def test_pictures_of_the_working_directory_are_not_taken_for_those_of_the_folder(shop: Shop, monkeypatch):
+    elsewhere = shop.folder / "elsewhere"
+    elsewhere.mkdir()
+    for link in shop.pictures:
+        (elsewhere / shop.file(link).name).write_bytes(jpeg(99))
+    monkeypatch.chdir(elsewhere)
+    _, dataset = build(shop)
+    stored = dataset["test"].cast_column("image", datasets.Image(decode=False))[0]["image"]
+    assert stored["bytes"] == shop.pictures[shop.test_links[0]]
+
+
+def test_a_store_gives_its_pictures_and_its_reasons(shop: Shop, server):
+    server.answers["/a.jpg"] = jpeg(1)
+    links = [f"{server.url}/{name}.jpg" for name in "abc"]
+    store_folder = shop.folder / "store"
+    fill(ImageStore(store_folder), links[:2], FetchOptions(connections=2, allow_private_hosts=True))
+    train_csv = write_csv(shop.train_csv, TRAIN_COLUMNS, [[link, 1, "width", "1 inch"] for link in links])
+    options = {"train_csv": train_csv, "test_csv": None, "image_dir": None, "image_store": store_folder}
+    builder, dataset = build(shop, **options)
+    assert dataset["train"].cast_column("image", datasets.Image(decode=False))[0]["image"]["bytes"] == jpeg(1)
+    assert [row["reason"] for row in left_out(builder)] == ["http_404", "not_fetched"]
+
+
+def test_the_cache_is_used_again_only_for_the_same_input(shop: Shop):
+    first, _ = build(shop)
+    written = [file.stat().st_mtime_ns for file in Path(first.cache_dir).iterdir()]
+    again, _ = build(shop)
+    assert again.cache_dir == first.cache_dir
+    assert [file.stat().st_mtime_ns for file in Path(again.cache_dir).iterdir()] == written
+
+    seen = {first.cache_dir}
+    for change in (
+        lambda: {"seed": 1},
+        lambda: {"validation_size": 0.3},
+        lambda: {"test_csv": None},
+        lambda: shop.file(shop.train_links[1]).write_bytes(jpeg(77)) and {},
+        lambda: write_csv(shop.train_csv, TRAIN_COLUMNS, shop.train_rows[:-1]) and {},
+    ):
+        builder, changed = build(shop, **change())
+        assert builder.cache_dir not in seen
+        seen.add(builder.cache_dir)
+    assert "validation" not in changed  # a twentieth of the ten rows that are left
+    assert changed["train"].num_rows == 10
+
+
+def test_the_same_input_gives_the_same_splits_elsewhere(shop: Shop):
+    first, second = (build(shop, validation_size=0.3, cache_dir=shop.folder / name)[1] for name in "ab")
+    assert first["validation"]["index"][:] == second["validation"]["index"][:]
+
+
+REFUSED = [
+    ({"image_dir": None}, "give --image_dir FOLDER or --image_store FOLDER"),
+    ({"image_store": "store"}, "one of the two"),
+    ({"image_dir": "nowhere"}, "--image_dir nowhere: no such folder"),
+    ({"train_csv": None, "test_csv": None}, "give --train_csv FILE, --test_csv FILE"),
+    ({"validation_size": 1}, "--validation_size must be"),
+    ({"validation_size": -0.1}, "--validation_size must be"),
+]
+
+
+@pytest.mark.parametrize(("options", "complaint"), REFUSED, ids=[case[-1] for case in REFUSED])
+def test_options_that_do_not_fit_are_refused(shop: Shop, options, complaint: str):
+    with pytest.raises(InputError) as refusal:
+        build(shop, **options)
+    assert complaint in str(refusal.value)
+
+
+def test_a_folder_with_none_of_the_pictures_is_refused(shop: Shop):
+    (shop.folder / "empty").mkdir()
+    with pytest.raises(InputError, match="not one of the 13 pictures could be had"):
+        build(shop, image_dir=shop.folder / "empty")
+
+
+def test_labels_of_which_none_can_be_used_are_refused(shop: Shop):
+    write_csv(shop.train_csv, TRAIN_COLUMNS, [[shop.train_links[0], 1, "width", "wide"]])
+    with pytest.raises(InputError, match="none of the 1 rows has a label that can be used"):
+        build(shop, test_csv=None)
+    assert not list(Path(shop.folder / "cache").rglob("*.arrow"))
+
+
+def test_the_builder_streams(shop: Shop):
+    rows = list(ProductVqa(**shop.options(), cache_dir=shop.folder / "cache").as_streaming_dataset(split="test"))
+    assert [row["index"] for row in rows] == [7, 3, 11, 12]
+    assert isinstance(rows[0]["image"], Image.Image)

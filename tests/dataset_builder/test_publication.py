@@ -1,0 +1,103 @@
+from collections.abc import Iterator
+
+import pytest
+from huggingface_hub import HfApi, constants
+
+from dataset_builder.publication import check_target
+from local_hub import LocalHub
+from product_vqa.command import InputError
+from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, run_command, run_here, write_csv
+from tests.dataset_builder.test_build import read_elsewhere
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
+    with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+def push_arguments(shop: Shop, repo_id: str) -> list[str]:
+    output_dir = str(shop.folder / "out")
+    return [*shop.arguments(), "--output_dir", output_dir, "--push_to_hub", "--hub_dataset_id", repo_id]
+
+
+def published(hub: LocalHub, repo_id: str) -> tuple[bool, str, list[str]]:
+    info = HfApi(endpoint=hub.endpoint, token=hub.token).dataset_info(repo_id)
+    return info.private, info.sha, sorted(file.rfilename for file in info.siblings)
+
+
+def test_a_pushed_dataset_is_private_and_read_by_everyone_who_may(shop: Shop, hub: LocalHub, monkeypatch):
+    arguments = [*push_arguments(shop, "local/products"), "--validation_size", 0.25]
+    first = run_command("build", *arguments, cwd=shop.folder, env=hub.environment)
+    assert first.returncode == 0, first.stderr
+    private, commit, files = published(hub, "local/products")
+    assert private
+    assert first.stdout.splitlines()[-1] == f"pushed: {hub.endpoint}/datasets/local/products (commit {commit})"
+    assert [file for file in files if file != ".gitattributes"] == [
+        "README.md",
+        "build.json",
+        "data/test-00000-of-00001.parquet",
+        "data/train-00000-of-00001.parquet",
+        "data/validation-00000-of-00001.parquet",
+        "left_out.csv",
+    ]
+    *splits, _ = read_elsewhere("local/products", cwd=shop.folder, env=hub.environment | {"HF_HUB_OFFLINE": "0"})
+    assert splits[0::2] == splits[1::2]
+    assert splits[-1].startswith("test|7:(48, 32):|3:")
+
+    point_at(hub, monkeypatch)
+    run_here(monkeypatch, "build", *push_arguments(shop, "products"), "--validation_size", 0.25)  # local/ is added
+    assert published(hub, "local/products")[1] == commit
+
+    run_here(monkeypatch, "build", *push_arguments(shop, "local/products"), "--validation_size", 0)
+    _, new_commit, files = published(hub, "local/products")
+    assert new_commit != commit
+    assert "data/validation-00000-of-00001.parquet" not in files
+
+
+def test_a_public_repo_is_made_only_when_asked(shop: Shop, hub: LocalHub, monkeypatch):
+    point_at(hub, monkeypatch)
+    run_here(monkeypatch, "build", *push_arguments(shop, "local/everyone"), "--hub_private_repo", "false")
+    assert published(hub, "local/everyone")[0] is False
+
+
+REFUSED = [
+    ("a/b/c", {}, "neither a folder here nor a repo id like user/name"),
+    ("somebody/products", {}, "cannot write to somebody"),
+    ("local/products", {"HF_TOKEN": "hf_wrong"}, "the Hub refused the token"),
+    ("local/products", {"HF_TOKEN": ""}, "no token to write with"),
+    ("local/products", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "no Hub answers at http://127.0.0.1:9"),
+]
+
+
+@pytest.mark.parametrize(("repo_id", "environment", "complaint"), REFUSED, ids=[case[-1] for case in REFUSED])
+def test_a_push_that_cannot_succeed_ends_before_anything_is_built(
+    shop: Shop, hub: LocalHub, monkeypatch, repo_id: str, environment: dict[str, str], complaint: str
+):
+    point_at(hub, monkeypatch, **environment)
+    write_csv(shop.train_csv, TRAIN_COLUMNS, [])  # not even looked at
+    with pytest.raises(InputError) as refusal:
+        run_here(monkeypatch, "build", *push_arguments(shop, repo_id))
+    assert str(refusal.value).startswith(f"--hub_dataset_id {repo_id}")
+    assert complaint in str(refusal.value)
+    assert not (shop.folder / "out").exists()
+
+
+@pytest.mark.parametrize("is_private", [True, False])
+def test_a_repo_of_the_other_kind_is_refused(hub: LocalHub, monkeypatch, is_private: bool):
+    point_at(hub, monkeypatch)
+    repo_id = f"local/kind{is_private}"
+    HfApi(endpoint=hub.endpoint, token=hub.token).create_repo(repo_id, repo_type="dataset", private=is_private)
+    assert check_target(repo_id, private=is_private) == repo_id
+    with pytest.raises(InputError, match=f"is there already, and {'private' if is_private else 'public'}"):
+        check_target(repo_id, private=not is_private)
+
+
+def point_at(hub: LocalHub, monkeypatch, **environment: str) -> None:
+    """As if the environment had been so when huggingface_hub was imported."""
+    environment = hub.environment | environment
+    monkeypatch.setenv("HF_TOKEN", environment["HF_TOKEN"])
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "nowhere")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", environment["HF_ENDPOINT"])
