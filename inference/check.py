@@ -111,11 +111,13 @@ def _prediction_problems(
             verdicts[prediction] = check_prediction(prediction)
         index = parse_index(index_text)
         if problem := verdicts[prediction]:
-            yield Problem(index, problem[0], prediction, problem[1])
+            yield Problem(index, problem[0], prediction, f"index {index_text}: {problem[1]}")
         elif entities is not None and prediction.strip() and index in entities:
             entity, unit = entities[index], canonical_unit(prediction.split(maxsplit=1)[1].strip())
             if entity in UNITS_BY_ENTITY and unit is not None and not is_suitable(unit, entity):
-                yield Problem(index, "unit_unsuitable", prediction, f"{entity} is not answered in {unit}")
+                yield Problem(
+                    index, "unit_unsuitable", prediction, f"index {index}: {entity} is not answered in {unit}"
+                )
 
 
 def main() -> int:
@@ -126,8 +128,7 @@ def main() -> int:
     else:
         print(f"{verdict.rows} rows: {verdict.answered} answered, {verdict.empty} empty")
         for problem in verdict.problems[:20]:
-            where = "" if problem.index is None else f"index {problem.index}: "
-            print(f"  {problem.kind}: {where}{problem.message}")
+            print(f"  {problem.kind}: {problem.message}")
         if len(verdict.problems) > 20:
             print(f"  ... and {len(verdict.problems) - 20} more; --json lists them all")
         print("accepted" if verdict.ok else f"refused: {len(verdict.problems)} problems")

@@ -88,6 +88,7 @@ def make_model(
         num_key_value_heads=1,
         head_dim=64,
         max_position_embeddings=1024,
+        initializer_range=hidden_size**-0.5,  # embeddings of norm 1: at the usual 0.02 all logits are nearly equal
         **special,
     )
     config = PaliGemmaConfig(

@@ -58,7 +58,7 @@ def save_dataset(folder: Path, *, train: int = 32, validation: int = 8, test: in
 
 def save_tiny_base(folder: Path, *, seed: int = 0) -> Path:
     """A base of 28 px (4 image tokens) and two layers, hidden size 128 so that NF4 runs on a CPU."""
-    from quickstart.base import save_base
+    from quickstart.small_paligemma import save_base
 
     save_base(folder, image_size=28, patch_size=14, hidden_size=128, layers=2, seed=seed)
     return folder

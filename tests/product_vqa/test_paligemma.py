@@ -18,7 +18,7 @@ from product_vqa.paligemma import (
     make_generation_batch,
     make_training_batch,
 )
-from quickstart.base import make_processor
+from quickstart.small_paligemma import make_processor
 from tests.tiny import make_rows
 
 

@@ -1,0 +1,176 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from inference import check
+from inference.check import check_prediction, check_submission
+from product_vqa.command import InputError
+from tests.commands import call, run_module
+
+TEST_CSV = """index,image_link,group_id,entity_name
+0,http://x/a.jpg,1,width
+5,http://x/a.jpg,1,item_weight
+6,http://x/b.jpg,1,voltage
+9,http://x/c.jpg,1,item_volume
+"""
+
+
+@pytest.fixture
+def test_csv(tmp_path: Path) -> Path:
+    file = tmp_path / "test.csv"
+    file.write_text(TEST_CSV)
+    return file
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "submission.csv"
+    file.write_text(text)
+    return file
+
+
+def test_a_submission_that_answers_every_index_is_accepted(tmp_path: Path, test_csv: Path) -> None:
+    submission = write(tmp_path, "index,prediction\n0,12.5 centimetre\n5,\n6,230 volt\n9,2 cubic feet\n")
+    for official in (False, True):
+        verdict = check_submission(submission, test_csv, official=official)
+        assert verdict.ok
+        assert (verdict.rows, verdict.answered, verdict.empty, verdict.problems) == (4, 3, 1, [])
+
+
+@pytest.mark.parametrize(
+    ("rows", "index", "kind", "official"),
+    [
+        ("0,2 gms\n5,\n6,\n9,", 0, "unit", True),
+        ("0,60 ounce/1.7 kilogram\n5,\n6,\n9,", 0, "format", True),
+        ("0,\n5,2.2e2 kilogram\n6,\n9,", 5, "format", True),
+        ("0,12\n5,\n6,\n9,", 0, "format", True),
+        ("0,5 gram\n5,\n6,\n9,", 0, "unit_unsuitable", False),
+        ("0,\n5,1 fluid ounce\n6,\n9,", 5, "unit_unsuitable", False),
+        ("0,\n5,\n9,", 6, "missing_index", False),
+        ("0,\n5,\n6,\n9,\n10,", 10, "extra_index", False),
+        ("0,\n5,\n6,\n9,\nten,", None, "extra_index", False),
+        ("0,\n5,\n6,\n9,\n,", None, "extra_index", False),
+        ("0,\n5,\n6,\n9,\n9,1 litre", 9, "repeated_index", False),
+    ],
+)
+def test_each_kind_of_problem_is_found_with_its_index(
+    tmp_path: Path, test_csv: Path, rows: str, index: int | None, kind: str, official: bool
+) -> None:
+    submission = write(tmp_path, f"index,prediction\n{rows}\n")
+    (problem,) = check_submission(submission, test_csv).problems
+    assert (problem.index, problem.kind) == (index, kind)
+    assert check_submission(submission, test_csv, official=True).ok is not official
+
+
+def test_all_problems_are_reported_and_not_the_first(tmp_path: Path, test_csv: Path) -> None:
+    submission = write(tmp_path, "index,prediction\n0,x\n0,5 lbs\n7,1 gram\n")
+    found = [(problem.index, problem.kind) for problem in check_submission(submission, test_csv).problems]
+    assert sorted(found, key=str) == sorted(
+        [(0, "repeated_index"), (0, "format"), (0, "unit"), (7, "extra_index"), (5, "missing_index"),
+         (6, "missing_index"), (9, "missing_index")], key=str,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("header", ["index,answer", "id,prediction", "a,b"])
+def test_a_missing_column_is_a_problem_of_its_own(tmp_path: Path, test_csv: Path, header: str) -> None:
+    submission = write(tmp_path, f"{header}\n0,1 volt\n")
+    for official in (False, True):
+        (problem,) = check_submission(submission, test_csv, official=official).problems
+        assert problem.index is None
+        assert problem.kind == "column"
+
+
+def test_exit_codes_and_json(tmp_path: Path, test_csv: Path) -> None:
+    good = write(tmp_path, "index,prediction\n0,1.0 metre\n5,\n6,\n9,\n")
+    done = run_module("inference.check", "--submission", good, "--test_csv", test_csv, "--json")
+    assert json.loads(done.stdout) == {"ok": True, "rows": 4, "answered": 1, "empty": 3, "problems": []}
+    bad = write(tmp_path, "index,prediction\n0,6.75 lbs\n5,\n6,\n9,\n")
+    done = run_module("inference.check", "--submission", bad, "--test_csv", test_csv, "--json", check=False)
+    assert done.returncode == 1
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert problem.items() >= {"index": 0, "kind": "unit", "value": "6.75 lbs"}.items()
+    done = run_module("inference.check", "--submission", "none.csv", "--test_csv", test_csv, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --submission none.csv: no such file\n"
+    done = run_module("inference.check", "--submision", bad, "--test_csv", test_csv, check=False)
+    assert done.returncode == 2
+    assert "did you mean --submission?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("submission.txt", "index,prediction\n", "only files that end in .csv"),
+        ("submission.csv", "", "cannot be read as a table"),
+        ("submission.csv", '"unclosed', "cannot be read as a table"),
+    ],
+)
+def test_what_cannot_be_checked_is_said(tmp_path: Path, test_csv: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        check_submission(tmp_path / name, test_csv)
+
+
+def test_a_broken_test_csv_is_named_with_its_line(tmp_path: Path, test_csv: Path) -> None:
+    submission = write(tmp_path, "index,prediction\n0,\n")
+    test_csv.write_text("index,entity_name\n0,width\n0,width\n")
+    with pytest.raises(InputError, match=r"--test_csv .*test\.csv, line 3: index 0 stands in line 2 already"):
+        check_submission(submission, test_csv)
+    test_csv.write_text("image_link,entity_name\nx,width\n")
+    with pytest.raises(InputError, match="has no column index"):
+        check_submission(submission, test_csv)
+
+
+def test_the_words_for_people_name_each_problem(
+    tmp_path: Path, test_csv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submission = write(tmp_path, "index,prediction\n0,6.75 lbs\n5,\n6,\n")
+    assert call(check.main, monkeypatch, "--submission", submission, "--test_csv", test_csv) == 1
+    said = capsys.readouterr().out
+    assert "unit: index 0: unit 'lbs' in '6.75 lbs' is none of the 31 allowed" in said
+    assert "missing_index: index 9 of test.csv is not answered" in said
+    assert said.endswith("refused: 2 problems\n")
+
+
+@pytest.mark.data
+def test_the_official_verdicts_are_ours(data_dir: Path, tmp_path: Path) -> None:
+    verdicts = pd.read_csv(data_dir / "sanity_verdicts.csv", dtype=str, keep_default_na=False)
+    assert len(verdicts) == 2907
+    for prediction, verdict, why in zip(verdicts.prediction, verdicts.verdict, verdicts.why, strict=True):
+        problem = check_prediction(prediction)
+        assert (problem[0] if problem else "") == why, prediction
+        assert (problem is not None) == (verdict == "invalid"), prediction
+    # And through a file, where what pandas reads as missing is empty.
+    predictions = verdicts.assign(index=range(len(verdicts)))[["index", "prediction"]]
+    predictions.to_csv(tmp_path / "submission.csv", index=False)
+    predictions.assign(entity_name="width").to_csv(tmp_path / "test.csv", index=False)
+    found = {
+        problem.index: problem.kind
+        for problem in check_submission(tmp_path / "submission.csv", tmp_path / "test.csv", official=True).problems
+    }
+    different = [p for i, (p, why) in enumerate(zip(verdicts.prediction, verdicts.why, strict=True))
+                 if found.get(i, "") != why]  # fmt: skip
+    assert sorted(different) == ["NaN", "None"]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("flag", [[], ["--official"]], ids=["ours", "official"])
+def test_the_samples_of_the_challenge_are_judged_as_published(data_dir: Path, flag: list[str]) -> None:
+    for name, code in (("sample_test_out.csv", 0), ("sample_test_out_fail.csv", 1)):
+        done = run_module(
+            "inference.check", "--submission", data_dir / name, "--test_csv", data_dir / "sample_test.csv", *flag,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout
+    assert "index 14" in done.stdout
+    assert "lbs" in done.stdout
+
+
+@pytest.mark.data
+def test_a_submission_for_the_whole_test_csv_is_checked(data_dir: Path, tmp_path: Path) -> None:
+    test = pd.read_csv(data_dir / "test.csv.gz", dtype=str)
+    pd.DataFrame({"index": test["index"], "prediction": ""}).to_csv(tmp_path / "s.csv", index=False)
+    verdict = check_submission(tmp_path / "s.csv", data_dir / "test.csv.gz")
+    assert verdict.ok
+    assert (verdict.rows, verdict.empty) == (131187, 131187)

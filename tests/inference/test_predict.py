@@ -1,0 +1,217 @@
+"""predict, through the Hub and back: every row answered, in order, whatever processes and restarts there were."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+from huggingface_hub import HfApi
+from peft import LoraConfig, get_peft_model
+
+from inference import AttributeReader, predict
+from inference.check import check_submission
+from product_vqa.command import InputError
+from product_vqa.generation import generate_answers
+from product_vqa.hub import Location
+from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, TrainingCollator, load_base, load_processor
+from product_vqa.schema import FEATURES
+from tests.commands import CPU, CPU_2, call, launch
+from tests.tiny import make_rows, save_dataset, save_tiny_base
+from training.options import TrainingOptions
+from training.trainer import PaliGemmaTrainer
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    """An adapter on the Hub that has learnt one answer a question, and the same as it was in memory."""
+    folder = tmp_path_factory.mktemp("adapter")
+    location = Location(str(tiny_base))
+    processor = load_processor(location)
+    trainer = PaliGemmaTrainer(
+        model=load_base(location, flag="", dtype=torch.float32),
+        args=TrainingOptions(
+            output_dir=str(folder / "run"),
+            max_steps=60,
+            per_device_train_batch_size=4,
+            learning_rate=1e-2,
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list(make_rows(16), features=FEATURES),
+        processing_class=processor,
+        data_collator=TrainingCollator(processor),
+        peft_config=LoraConfig(r=16, target_modules=LANGUAGE_MODEL_LINEARS),
+    )
+    trainer.train()
+    model = trainer.model.eval()
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = "local/tiny-base", HfApi().model_info("local/tiny-base").sha
+    model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    HfApi().create_repo("local/taught-adapter", private=True)
+    HfApi().upload_folder(repo_id="local/taught-adapter", folder_path=folder / "adapter")
+    return "local/taught-adapter", model
+
+
+def run_predict(adapter: str, dataset: Path | str, output: Path, *more: Any, config_file: Path = CPU) -> pd.DataFrame:
+    launch(
+        "inference.predict", "--adapter", adapter, "--dataset", dataset, "--output", output, "--batch_size", 4, *more,
+        config_file=config_file,
+    )  # fmt: skip
+    return pd.read_parquet(output.with_suffix(".parquet"))
+
+
+def test_an_adapter_pushed_and_pulled_answers_like_the_one_in_memory(
+    adapter: tuple[str, Any], tiny_repos: tuple[str, str], tiny_base: Path, tmp_path: Path
+) -> None:
+    name, model = adapter
+    table = run_predict(f"{name}@main", tiny_repos[1], tmp_path / "out" / "submission.csv")
+    rows = make_rows(11, labelled=False, start=5000)
+    processor = load_processor(Location(str(tiny_base)))
+    assert list(table.columns) == ["index", "image_link", "entity_name", "prediction", "answer", "confidence"]
+    assert list(table["index"]) == [row["index"] for row in rows]
+    for start in range(0, 11, 4):
+        part = [row for row in rows[start : start + 4] if row["index"] != 5002]  # that one has no picture
+        for row, answer in zip(part, generate_answers(model, part, processor=processor), strict=True):
+            found = table[table["index"] == row["index"]].iloc[0]
+            assert found["answer"] == answer.text
+            assert found["prediction"] == answer.prediction
+            assert found["confidence"] == pytest.approx(answer.confidence, rel=1e-3)
+    assert (table["prediction"] != "").sum() >= 8, "the adapter was taught to answer"
+    empty = table[table["index"] == 5002].iloc[0]
+    assert empty["prediction"] == ""
+    assert pd.isna(empty["answer"]) and pd.isna(empty["confidence"])
+    csv = (tmp_path / "out" / "submission.csv").read_text().splitlines()
+    assert csv[0] == "index,prediction"
+    assert [line.split(",")[0] for line in csv[1:]] == [str(row["index"]) for row in rows]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["submission.csv", "submission.parquet"]
+
+
+def test_two_processes_write_what_one_writes(adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path) -> None:
+    one = run_predict(adapter[0], tiny_dataset, tmp_path / "one.csv")
+    two = run_predict(adapter[0], tiny_dataset, tmp_path / "two.csv", config_file=CPU_2)
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+
+
+def test_started_again_only_what_is_missing_is_computed(
+    adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--adapter", adapter[0], "--dataset", tiny_dataset, "--output", tmp_path / "s.csv",
+                 "--batch_size", 4]  # fmt: skip
+    computed = []
+    answer_rows = predict.answer_rows
+
+    def cut_off(reader: Any, rows: list[Any]) -> pd.DataFrame:
+        if len(computed) == 2:
+            raise KeyboardInterrupt
+        computed.append([row["index"] for row in rows])
+        return answer_rows(reader, rows)
+
+    monkeypatch.setattr(predict, "answer_rows", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        call(predict.main, monkeypatch, *arguments)
+    assert not (tmp_path / "s.csv").exists()
+    with pytest.raises(InputError, match=r"other settings \(batch_size: 4 -> 5\)"):
+        call(predict.main, monkeypatch, *arguments[:-1], 5)
+    monkeypatch.setattr(predict, "answer_rows", lambda *a: computed.append("rest") or answer_rows(*a))
+    call(predict.main, monkeypatch, *arguments)
+    assert computed == [[5000, 5001, 5002, 5003], [5004, 5005, 5006, 5007], "rest"]
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "s.parquet"), run_predict(adapter[0], tiny_dataset, tmp_path / "whole.csv")
+    )
+    assert not (tmp_path / "s.parts").exists()
+
+
+def test_the_base_alone_can_answer_and_4_bit_too(
+    tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, more in enumerate(([], ["--load_in_4bit", "true"])):
+        output = tmp_path / f"{number}.csv"
+        call(
+            predict.main, monkeypatch, "--base_model", tiny_base, "--dataset", tiny_dataset, "--output", output, *more
+        )
+        assert len(pd.read_csv(output)) == 11
+
+
+def test_the_submission_passes_the_check(adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path) -> None:
+    run_predict(adapter[0], tiny_dataset, tmp_path / "submission.csv")
+    rows = make_rows(11, labelled=False, start=5000)
+    pd.DataFrame(rows)[["index", "image_link", "group_id", "entity_name"]].to_csv(tmp_path / "test.csv", index=False)
+    for official in (False, True):
+        assert check_submission(tmp_path / "submission.csv", tmp_path / "test.csv", official=official).ok
+
+
+def test_the_reader_answers_one_and_many(adapter: tuple[str, Any]) -> None:
+    reader = AttributeReader.from_pretrained(adapter[0], revision="main")
+    rows = make_rows(3)
+    answers = reader.read_batch([row["image"] for row in rows], [row["entity_name"] for row in rows])
+    for row, answer in zip(rows, answers, strict=True):
+        alone = reader.read(row["image"], row["entity_name"])
+        assert alone.text == answer.text
+        assert 0 <= answer.confidence <= 1
+        assert alone.confidence == pytest.approx(answer.confidence, rel=1e-3)
+    with pytest.raises(ValueError, match="unknown entity_name 'colour'"):
+        reader.read(rows[0]["image"], "colour")
+
+
+@pytest.fixture(scope="module")
+def misfit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of a base with another hidden size."""
+    from quickstart.small_paligemma import save_base
+
+    folder = tmp_path_factory.mktemp("misfit")
+    save_base(folder / "base", image_size=28, patch_size=14, hidden_size=64, layers=2)
+    model = get_peft_model(
+        load_base(Location(str(folder / "base")), flag="", dtype=torch.float32),
+        LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS),
+    )
+    model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    return folder / "adapter"
+
+
+def test_wrong_input_is_named_with_its_flag(
+    adapter: tuple[str, Any], misfit: Path, tiny_base: Path, tiny_dataset: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    deeper = save_tiny_base(tmp_path / "deeper")
+    config = json.loads((misfit / "adapter_config.json").read_text())
+    another = tmp_path / "llama-adapter"
+    another.mkdir()
+    config |= {"base_model_name_or_path": str(tmp_path / "none"), "target_modules": ["c_attn"]}
+    (another / "adapter_config.json").write_text(json.dumps(config))
+    (another / "adapter_model.safetensors").write_bytes((misfit / "adapter_model.safetensors").read_bytes())
+    good = {"adapter": adapter[0], "dataset": tiny_dataset, "output": tmp_path / "s.csv"}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"adapter": "local/none"}, "--adapter local/none: no such model repo"),
+        ({"adapter": f"{adapter[0]}@v7"}, "has no revision 'v7'"),
+        ({"adapter": deeper}, r"holds no adapter_config\.json: is it a LoRA adapter\?"),
+        (
+            {"adapter": misfit, "base_model": tiny_base},
+            r"--adapter .* does not fit base .*: .*size mismatch|does not fit base",
+        ),
+        ({"adapter": another, "base_model": tiny_base}, "does not fit base"),
+        ({"adapter": another}, r"--base_model .*none: no such folder \(the base that .* names"),
+        ({"dataset": "local/none"}, "--dataset local/none: no such dataset repo"),
+        ({"split": "validatoin"}, "has no split 'validatoin'"),
+        ({"output": tmp_path / "s.txt"}, "must end in .csv"),
+        ({"output": deeper / "config.json" / "s.csv"}, "--output .*cannot be made"),
+        ({"batch_size": 0}, "--batch_size must be at least 1, got 0"),
+    ]
+    for changed, message in cases:
+        arguments = [word for key, value in (good | changed).items() for word in (f"--{key}", value)]
+        with pytest.raises(InputError, match=message):
+            call(predict.main, monkeypatch, *arguments)
+        assert not list(tmp_path.glob("s.*")), changed
+
+
+def test_a_dataset_without_a_single_picture_is_answered_empty(
+    tiny_base: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    dataset = save_dataset(tmp_path / "data", train=0, validation=0, test=3)
+    table = pd.read_parquet(dataset / "data" / "test-00000-of-00001.parquet")
+    assert len(table) == 3
+    call(predict.main, monkeypatch, "--base_model", tiny_base, "--dataset", dataset, "--output", tmp_path / "s.csv")
+    assert list(pd.read_csv(tmp_path / "s.csv")["index"]) == [5000, 5001, 5002]
