@@ -65,7 +65,7 @@ def main() -> None:
             cache_dir=temporary / "cache",
         )
         if earlier and earlier.fingerprint == builder.config.fingerprint:
-            print(f"unchanged: {folder}")
+            print(f"unchanged: {options.output_dir}")
             save_card(earlier, folder, location=repo_id or folder.name)
         else:
             record = write_dataset(builder, temporary / "dataset")
@@ -73,7 +73,7 @@ def main() -> None:
             replace_folder(temporary / "dataset", folder)
             for split, counts in record.rows.items():
                 print(f"{split}: {sum(counts.values())} rows")
-            print(f"written: {folder}")
+            print(f"written: {options.output_dir}")
 
     if options.push_to_hub:
         commit = push(folder, repo_id, private=options.hub_private_repo)

@@ -103,7 +103,7 @@ class TrainingOptions(SFTConfig):
     """TRL's SFTConfig with the defaults that suit an adapter on a frozen PaliGemma."""
 
     gradient_checkpointing: bool | None = field(
-        default=None, metadata={"help": "Less memory, 45 % more compute: rows are short, so usually not needed."}
+        default=None, metadata={"help": "Less memory, 45 percent more compute: rows are short, so usually not needed."}
     )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Every row has an image and an answer: every parameter is used."}

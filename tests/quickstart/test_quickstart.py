@@ -1,0 +1,43 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from product_vqa.command import InputError
+from quickstart import __main__ as quickstart
+from tests.commands import call, run_module
+
+
+def test_the_whole_chain_runs_offline_and_says_where_everything_lies(tmp_path: Path) -> None:
+    folder = tmp_path / "quickstart"
+    done = run_module("quickstart", "--output_dir", folder, "--train_rows", 48, "--test_rows", 16, "--seed", 5)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary["seconds"]) == [
+        "render", "inspect", "build", "base", "predict_before", "train", "predict", "check", "check_official",
+        "evaluate_before", "evaluate",
+    ]  # fmt: skip
+    assert summary["rows"] == 16
+    assert summary["check"] == "accepted"
+    assert 0 <= summary["f1_before"] <= 1
+    assert 0 <= summary["f1_exact_after"] <= summary["f1_after"] <= 1
+    assert set(summary["exact_by_entity"]) == set(pd.read_csv(folder / "labels" / "test.csv")["entity_name"])
+    for command in ("dataset_builder.build", "training.sft", "inference.predict", "inference.check"):
+        assert f"-m {command}" in done.stdout  # each step is printed as a user would type it
+    submission = pd.read_csv(folder / "submission.csv")
+    assert list(submission["index"]) == list(pd.read_csv(folder / "labels" / "test.csv")["index"])
+    assert (folder / "contact_sheet.png").stat().st_size > 10_000
+    for kind, repo in (("datasets", "product-labels"), ("models", "small-paligemma"), ("models", "label-reader")):
+        assert (folder / "hub" / kind / "local" / repo).is_dir()
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="holds files that are not an earlier quickstart's"):
+        call(quickstart.main, monkeypatch, "--output_dir", tmp_path)
+    assert (tmp_path / "thesis.tex").is_file()
+
+
+def test_a_step_that_fails_ends_the_quickstart_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="step 'render' failed with exit code"):
+        call(quickstart.main, monkeypatch, "--output_dir", tmp_path / "q", "--level", "impossible")

@@ -1,0 +1,146 @@
+"""The architecture as a test: who imports whom, every command, every command line that is printed anywhere."""
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, run_module
+
+FLOORS = {
+    "product_vqa": 0,
+    "dataset_builder": 1,
+    "training": 1,
+    "inference": 1,
+    "local_hub": 1,
+    "quickstart": 2,
+}
+COMMANDS = [
+    "dataset_builder.inspect",
+    "dataset_builder.download",
+    "dataset_builder.build",
+    "training.sft",
+    "inference.predict",
+    "inference.check",
+    "inference.evaluate",
+    "local_hub",
+    "quickstart",
+    "quickstart.labels",
+]
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs/*.md"),
+                    *ROOT.glob("training/configs/*.yaml")])  # fmt: skip
+
+
+def imported_rooms(file: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        rooms |= {name.split(".")[0] for name in names}
+    return rooms & FLOORS.keys()
+
+
+def test_a_room_imports_rooms_on_lower_floors_only() -> None:
+    checked = 0
+    for room, floor in FLOORS.items():
+        for file in (ROOT / room).rglob("*.py"):
+            for other in imported_rooms(file) - {room}:
+                assert FLOORS[other] < floor, f"{file.relative_to(ROOT)} imports {other}"
+            checked += 1
+    assert checked > 50
+
+
+@cache
+def help_of(module: str) -> str:
+    return run_module(module, "--help").stdout
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_every_command_answers_help(module: str) -> None:
+    assert "usage:" in help_of(module)
+    assert "--" in help_of(module)
+
+
+def test_every_command_of_the_house_is_listed_here() -> None:
+    found = set()
+    for room in FLOORS:
+        for file in (ROOT / room).rglob("*.py"):
+            if 'if __name__ == "__main__":' in file.read_text():
+                module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+                found.add(module.removesuffix(".__main__"))
+    assert found == set(COMMANDS)
+
+
+@cache
+def printed_commands() -> list[tuple[str, str, str]]:
+    """(document, module, the command line) of each `-m module ...` that README, docs, the card or a YAML prints."""
+    commands = []
+    for document in DOCUMENTS:
+        text = document.read_text().replace("\\\n", " ")
+        for line in text.splitlines():
+            for match in re.finditer(r"-m ((?:[a-z_]+\.)?[a-z_]+)((?: [^`\n|]*)?)", line):
+                if match[1].split(".")[0] in FLOORS:
+                    commands.append((document.name, match[1], match[2]))
+    return commands
+
+
+def test_every_printed_command_exists_with_every_flag_that_it_is_given() -> None:
+    assert len(printed_commands()) >= 15
+    for document, module, rest in printed_commands():
+        assert module in COMMANDS, f"{document} names {module}"
+        for flag in re.findall(r"--[a-z_]+", rest):
+            assert re.search(rf"{flag}\b", help_of(module)), f"{document}: {module} has no {flag}"
+
+
+def test_every_file_that_a_printed_command_names_is_there() -> None:
+    named = set()
+    for document in DOCUMENTS:
+        named |= set(re.findall(r"\b(?:training|quickstart)/[a-z_/0-9]+\.[a-z]+", document.read_text()))
+    assert len(named) >= 4
+    for name in sorted(named):
+        assert (ROOT / name).is_file(), name
+
+
+def test_make_has_the_targets_that_the_readme_names() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        named = set(re.findall(r"\bmake ([a-z]+)\b", document.read_text()))
+        assert named <= targets | {"sure"}
+    assert "make test" in (ROOT / ".ci/run").read_text()
+    assert "make test" in (ROOT / ".github/workflows/test.yml").read_text()
+
+
+def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT], check=True, cwd=tmp_path
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "installed", wheel], check=True)
+    program = (
+        "import product_vqa, training.card, quickstart.labels, pathlib\n"
+        "assert 'installed' in product_vqa.__file__, product_vqa.__file__\n"
+        "assert training.card._template().read_text().startswith('---')\n"
+        "from importlib.resources import files\n"
+        "assert (files('training') / 'configs' / 'quickstart.yaml').is_file()\n"
+        "assert (files('dataset_builder') / 'dataset_card.md').is_file()\n"
+        "assert (files('quickstart') / 'fonts' / 'OpenSans-Regular.ttf').is_file()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        check=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "installed")},
+    )
+
+
+def test_no_file_is_too_long_for_one_noun() -> None:
+    """A size to notice: when a file outgrows this, ask whether it is still one thing."""
+    for room in FLOORS:
+        for file in (ROOT / room).rglob("*.py"):
+            assert len(file.read_text().splitlines()) <= 900, file
