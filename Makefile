@@ -1,11 +1,11 @@
-# make install | quickstart | test | style | quality | bench | faults
+# make install | quickstart | test | faults | style | quality | lock
 # Everything runs in .venv of this checkout; it need not be activated.
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install quickstart test style quality bench faults lock
+.PHONY: install quickstart test faults style quality lock
 
 install: .venv/.installed
 

@@ -5,6 +5,6 @@
 or, in a script or a test, `with LocalHub("folder") as hub:` and `hub.environment` for the client's process.
 """
 
-from .server import LocalHub
+from local_hub.server import LocalHub
 
 __all__ = ["LocalHub"]

@@ -47,9 +47,9 @@ def main() -> None:
 
     import uvicorn
 
-    from .accounts import Accounts
-    from .app import create_app
-    from .store import RootInUseError, Store
+    from local_hub.accounts import Accounts
+    from local_hub.app import create_app
+    from local_hub.store import RootInUseError, Store
 
     try:
         store = Store(arguments.root)

@@ -10,10 +10,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from .accounts import Account
-from .errors import HubError, repo_not_found
-from .repository import Repository
-from .store import Store
+from local_hub.accounts import Account
+from local_hub.errors import HubError, repo_not_found
+from local_hub.repository import Repository
+from local_hub.store import Store
 
 
 def segment(request: Request, name: str) -> str:

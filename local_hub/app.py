@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import contents, pages, repos, uploads
-from .access import account_of, with_json
-from .accounts import Accounts
-from .errors import HubError, invalid_credentials, repo_not_found
-from .store import KINDS, Store
+from local_hub import contents, pages, repos, uploads
+from local_hub.access import account_of, with_json
+from local_hub.accounts import Accounts
+from local_hub.errors import HubError, invalid_credentials, repo_not_found
+from local_hub.store import KINDS, Store
 
 REPO = "/{namespace}/{name}"
 API = "/api/{kind:kind}" + REPO

@@ -9,11 +9,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from .access import is_set, open_repository, page, segment
-from .accounts import OWNER
-from .errors import HubError, entry_not_found
-from .repos import describe_repository
-from .repository import MAIN, Entry, Repository, format_time
+from local_hub.access import is_set, open_repository, page, segment
+from local_hub.accounts import OWNER
+from local_hub.errors import HubError, entry_not_found
+from local_hub.repos import describe_repository
+from local_hub.repository import MAIN, Entry, Repository, format_time
 
 ENTRIES_PER_PAGE = 1000
 EXPANDED_ENTRIES_PER_PAGE = 50

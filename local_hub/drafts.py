@@ -6,10 +6,10 @@ from typing import Any
 import pygit2
 from pygit2.enums import FileMode
 
-from .errors import HubError, entry_not_found
-from .large_files import Pointer, parse_pointer
-from .names import is_file_path
-from .repository import SHORTEST_COMMIT_ID, Repository, sign
+from local_hub.errors import HubError, entry_not_found
+from local_hub.large_files import Pointer, parse_pointer
+from local_hub.names import is_file_path
+from local_hub.repository import SHORTEST_COMMIT_ID, Repository, sign
 
 
 class Draft:

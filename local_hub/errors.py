@@ -4,7 +4,7 @@ import re
 
 from starlette.responses import JSONResponse
 
-from .accounts import Account
+from local_hub.accounts import Account
 
 
 class HubError(Exception):

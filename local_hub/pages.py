@@ -6,9 +6,9 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from .access import is_visible, open_repository, store_of
-from .repository import MAIN, Repository
-from .store import KINDS
+from local_hub.access import is_visible, open_repository, store_of
+from local_hub.repository import MAIN, Repository
+from local_hub.store import KINDS
 
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'", "Cache-Control": "no-store"}
 STYLE = "body{font:16px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}pre{white-space:pre-wrap}"

@@ -5,7 +5,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from .access import (
+from local_hub.access import (
     account_of,
     is_set,
     is_visible,
@@ -17,11 +17,11 @@ from .access import (
     url_of,
     writer_of,
 )
-from .cards import list_tags, parse_card
-from .errors import HubError
-from .names import is_repo_name
-from .repository import MAIN, Repository, format_time
-from .store import KINDS
+from local_hub.cards import list_tags, parse_card
+from local_hub.errors import HubError
+from local_hub.names import is_repo_name
+from local_hub.repository import MAIN, Repository, format_time
+from local_hub.store import KINDS
 
 REPOS_PER_PAGE = 100
 

@@ -18,12 +18,12 @@ from typing import Any
 import pygit2
 from pygit2.enums import ObjectType, SortMode
 
-from .accounts import OWNER
-from .cards import parse_card
-from .errors import HubError, entry_not_found, revision_not_found
-from .large_files import POINTER_SIZE_MAX, LargeFiles, Pointer, parse_pointer
-from .names import is_file_path, is_ref_name
-from .patterns import parse_attributes
+from local_hub.accounts import OWNER
+from local_hub.cards import parse_card
+from local_hub.errors import HubError, entry_not_found, revision_not_found
+from local_hub.large_files import POINTER_SIZE_MAX, LargeFiles, Pointer, parse_pointer
+from local_hub.names import is_file_path, is_ref_name
+from local_hub.patterns import parse_attributes
 
 MAIN = "main"
 ATTRIBUTES = ".gitattributes"

@@ -19,9 +19,9 @@ import pygit2
 from filelock import FileLock, Timeout
 from pygit2.enums import FileMode
 
-from .names import is_repo_name
-from .patterns import LARGE_FILE_PATTERNS, format_attributes
-from .repository import ATTRIBUTES, MAIN, Repository, Settings, sign
+from local_hub.names import is_repo_name
+from local_hub.patterns import LARGE_FILE_PATTERNS, format_attributes
+from local_hub.repository import ATTRIBUTES, MAIN, Repository, Settings, sign
 
 KINDS = ("models", "datasets", "spaces")
 

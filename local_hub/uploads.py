@@ -8,12 +8,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from .access import endpoint_of, open_repository, segment, store_of, url_of
-from .drafts import Draft
-from .errors import HubError, repo_not_found
-from .large_files import OID, Pointer
-from .names import is_file_path
-from .patterns import is_matched, parse_ignored
+from local_hub.access import endpoint_of, open_repository, segment, store_of, url_of
+from local_hub.drafts import Draft
+from local_hub.errors import HubError, repo_not_found
+from local_hub.large_files import OID, Pointer
+from local_hub.names import is_file_path
+from local_hub.patterns import is_matched, parse_ignored
 
 REGULAR_SIZE_MAX = 10_000_000  # above, a file is a large file whatever its name
 LINE_SIZE_MAX = 16 * 2**20  # of a commit: such a file in base64, and room for its path

@@ -126,14 +126,17 @@ def test_started_again_only_what_is_missing_is_computed(
 
 
 def test_the_base_alone_can_answer_and_4_bit_too(
-    tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adapter: tuple[str, Any], tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number, more in enumerate(([], ["--load_in_4bit", "true"])):
+    base, taught = ["--base_model", tiny_base], ["--adapter", adapter[0]]
+    answered = []
+    for number, way in enumerate((base, [*base, "--load_in_4bit"], taught, [*taught, "--load_in_4bit"])):
         output = tmp_path / f"{number}.csv"
-        call(
-            predict.main, monkeypatch, "--base_model", tiny_base, "--dataset", tiny_dataset, "--output", output, *more
-        )
-        assert len(pd.read_csv(output)) == 11
+        call(predict.main, monkeypatch, *way, "--dataset", tiny_dataset, "--output", output)
+        table = pd.read_csv(output, keep_default_na=False)
+        assert len(table) == 11
+        answered.append(list(table["prediction"]))
+    assert answered[2] == answered[3]  # it was taught by heart: 4 bits suffice
 
 
 def test_the_submission_passes_the_check(adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.client
 import os
+import random
 import subprocess
 import threading
 import time
@@ -103,16 +104,19 @@ def check_health(hub: LocalHub, *, contents: dict[str, bytes]) -> None:
         assert send("GET", f"/{REPO}/resolve/main/{path}").body == contents[path]
 
 
-def test_a_kill_during_a_commit_leaves_the_old_state_or_the_new(tmp_path: Path) -> None:
-    """Killed after a share of the time that such a commit takes, started again, and pushed to again."""
+def kill_during_commits(root: Path, *, shares: list[float]) -> int:
+    """Kill the hub after each share of the time that a commit takes, start it again, push again, and check it.
+
+    Returns how many of the commits were absent afterwards.
+    """
     contents = make_files("0")
     interrupted = 0
-    with LocalHub(tmp_path) as hub:
+    with LocalHub(root) as hub:
         HfApi(endpoint=hub.endpoint, token=hub.token).create_repo(REPO)
         start = time.monotonic()
         assert post_commit(hub, big_commit(contents)) == 200
         takes_s = time.monotonic() - start
-        for share in (0.1, 0.4, 0.7, 0.85, 0.95, 1.0):
+        for share in shares:
             new = make_files(str(share))
             body = big_commit(new)
             with ThreadPoolExecutor(1) as pool:
@@ -128,7 +132,19 @@ def test_a_kill_during_a_commit_leaves_the_old_state_or_the_new(tmp_path: Path) 
             assert post_commit(hub, body) == 200
             contents |= new
             check_health(hub, contents=contents)
-    assert interrupted >= 3
+    return interrupted
+
+
+def test_a_kill_during_a_commit_leaves_the_old_state_or_the_new(tmp_path: Path) -> None:
+    assert kill_during_commits(tmp_path, shares=[0.1, 0.4, 0.7, 0.85, 0.95, 1.0]) >= 3
+
+
+@pytest.mark.faults
+def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    assert kill_during_commits(tmp_path, shares=[rng.uniform(0, 1.1) for _ in range(20)]) >= 5
 
 
 def test_a_kill_during_the_upload_of_a_large_file_leaves_nothing_of_it(tmp_path: Path) -> None:
