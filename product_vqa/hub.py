@@ -85,6 +85,8 @@ def explained(repo_id: str, *, flag: str, repo_type: str = "model", revision: st
         ) from error
     except errors.RevisionNotFoundError as error:
         raise InputError(f"{what} has no revision {revision!r}; {url}/commits/main lists them") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise InputError(f"{what} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it") from error
     except errors.EntryNotFoundError as error:
         raise InputError(f"{what}: a file is missing there: {str(error).splitlines()[-1]}") from error
     except errors.HFValidationError as error:
@@ -102,8 +104,6 @@ def explained(repo_id: str, *, flag: str, repo_type: str = "model", revision: st
         raise InputError(
             f"{what}: no Hub answers at {constants.ENDPOINT} ({type(error).__name__}). Check network and HF_ENDPOINT"
         ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise InputError(f"{what} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it") from error
 
 
 def replace_folder(temporary: Path, final: Path) -> None:

@@ -121,6 +121,7 @@ class TrainingOptions(SFTConfig):
 
     def __post_init__(self) -> None:
         self.use_cpu = self.use_cpu or runs_on_cpu()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
         if self.bf16 is None and not self.fp16:
             # SFTConfig's default, True, computes in bfloat16 on a CPU too.
             self.bf16 = (

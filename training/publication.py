@@ -48,6 +48,17 @@ def save_adapter(
     return names
 
 
+def open_repo(repo_id: str, *, private: bool | None) -> None:
+    """Make the adapter's repo if it is not there. Before the training, so that nothing is trained in vain.
+
+    Raises InputError for a token that is missing, bad or may not write there, and where no Hub answers.
+    """
+    with explained(repo_id, flag="--hub_model_id"):
+        api = HfApi()
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with its namespace
+        api.auth_check(repo_id, write=True)
+
+
 def push_adapter(output_dir: Path, *, files: list[str], repo_id: str, revision: str | None) -> str:
     """Upload `files` of `output_dir` in one commit; returns its URL. Raises InputError if the Hub refuses it."""
     with explained(repo_id, flag="--hub_model_id"):

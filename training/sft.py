@@ -16,13 +16,12 @@ def main() -> None:
         DatasetOptions, ModelOptions, TrainingOptions, description="Fine-tune PaliGemma to read product attributes."
     )
 
-    from product_vqa.hub import explained
     from product_vqa.paligemma import TrainingCollator
     from training.card import make_card, run_facts
     from training.checkpoints import CONFIG_FILE, check_same_run, last_whole_checkpoint, save_config
     from training.configuration import resolve_config
     from training.evaluation import evaluate_answers
-    from training.publication import push_adapter, save_adapter
+    from training.publication import open_repo, push_adapter, save_adapter
     from training.sources import load_data, load_model, locate_sources
     from training.trainer import PaliGemmaTrainer
 
@@ -31,24 +30,25 @@ def main() -> None:
     sources = locate_sources(dataset_options, model_options)
     config = resolve_config(dataset_options, model_options, options, sources)
     check_same_run(output_dir, config)
+    if options.push_to_hub:
+        open_repo(options.hub_model_id or output_dir.name, private=options.hub_private_repo)
     train_rows, test_rows = load_data(sources, dataset_options, seed=options.data_seed or options.seed)
     model, processor, lora = load_model(sources, model_options)
 
-    with explained(options.hub_model_id or output_dir.name, flag="--hub_model_id"):
-        try:
-            trainer = PaliGemmaTrainer(
-                model=model,
-                args=options,
-                train_dataset=train_rows,
-                eval_dataset=test_rows,
-                processing_class=processor,
-                data_collator=TrainingCollator(processor),
-                peft_config=lora,
-            )
-        except ValueError as error:
-            if "arget modules" not in str(error):
-                raise
-            raise InputError(f"lora_target_modules: {error}") from error
+    try:
+        trainer = PaliGemmaTrainer(
+            model=model,
+            args=options,
+            train_dataset=train_rows,
+            eval_dataset=test_rows,
+            processing_class=processor,
+            data_collator=TrainingCollator(processor),
+            peft_config=lora,
+        )
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        raise InputError(f"lora_target_modules: {error}") from error
 
     checkpoint = options.resume_from_checkpoint or last_whole_checkpoint(output_dir, trainer.accelerator)
     if trainer.is_world_process_zero():
