@@ -1,5 +1,6 @@
 """How every command starts and fails: options from dataclasses, errors as one line and an exit code."""
 
+import argparse
 import difflib
 import logging
 import os
@@ -14,6 +15,21 @@ from trl import TrlParser  # type: ignore[attr-defined]  # exported lazily
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message names the file, row, field or flag, and the remedy."""
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Each option once (TrlParser knows `--a_b` as `--a-b` too), with its default where it has one."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        names = [name for name in action.option_strings if "-" not in name.removeprefix("--")] or action.option_strings
+        value = "" if action.nargs == 0 else f" {self._format_args(action, action.dest.upper())}"
+        return ", ".join(names) + value
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if action.required:
+            return f"{text} (required)"
+        return f"{text} (default: %(default)s)" if action.default not in (None, argparse.SUPPRESS) else text
 
 
 class CommandParser(TrlParser):
@@ -41,6 +57,8 @@ def parse_options(*dataclass_types: type, description: str, argv: list[str] | No
         description=description,
         epilog="--config FILE reads any of these options from a YAML file; the command line wins.",
         allow_abbrev=False,
+        usage=f"{_program_name()} [--config FILE] [options]",
+        formatter_class=_HelpFormatter,
     )
     known = {name for action in parser._actions for name in action.option_strings}
     arguments: list[str] = []
@@ -62,6 +80,12 @@ def parse_options(*dataclass_types: type, description: str, argv: list[str] | No
             keys = ", ".join(f"{key}{_suggestion(f'--{key}', known)}" for key in unknown)
             raise InputError(f"{config_file}: unknown key {keys}; --help lists them all") from error
         raise InputError(f"{error} ({config_file})") from error
+
+
+def _program_name() -> str:
+    """`python -m inference.check`: as it was started, and not the name of a file."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else "%(prog)s"
 
 
 def _suggestion(flag: str, known: set[str]) -> str:
