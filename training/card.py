@@ -36,10 +36,11 @@ class RunFacts:
     hardware: str
     minutes: float
     final_loss: float | None
-    scores: dict[str, Any] | None  # as `evaluation.evaluate_answers` returns them
+    scores: dict[str, float] | None  # what `trainer.evaluate()` returned
+    scored_rows: int
 
 
-def run_facts(trainer: Any, sources: Sources, result: TrainOutput, scores: dict[str, Any] | None) -> RunFacts:
+def run_facts(trainer: Any, sources: Sources, result: TrainOutput, scores: dict[str, float] | None) -> RunFacts:
     """Gather from a trainer that has trained what its card says."""
     args, model = trainer.args, trainer.model
     quantized = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
@@ -63,6 +64,7 @@ def run_facts(trainer: Any, sources: Sources, result: TrainOutput, scores: dict[
         minutes=result.metrics["train_runtime"] / 60,
         final_loss=losses[-1] if losses else None,
         scores=scores,
+        scored_rows=len(trainer.eval_dataset) if scores else 0,
     )
 
 
@@ -106,7 +108,8 @@ def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval
         hardware=facts.hardware,
         minutes=f"{facts.minutes:.1f}",
         final_loss="unknown" if facts.final_loss is None else f"{facts.final_loss:.4f}",
-        scores=facts.scores,
+        scores=_score_table(facts.scores) if facts.scores else None,
+        scored_rows=facts.scored_rows,
         software=_software(),
         config=yaml.safe_dump(config, sort_keys=True).strip(),
         entities=[entity.replace("_", " ") for entity in ENTITIES],
@@ -120,6 +123,19 @@ def _template() -> Path:
     packaged = importlib.resources.files(product_vqa) / "model_card.md"
     root = Path(product_vqa.__file__).parent.parent / "model_card.md"
     return Path(str(packaged)) if packaged.is_file() else root
+
+
+def _score_table(scores: dict[str, float]) -> dict[str, float]:
+    named = {
+        "F1, number and unit": scores["eval_f1_quantity"],
+        "F1, exact string (the challenge's own)": scores["eval_f1"],
+    }
+    exact = {
+        f"right number and unit: {entity.replace('_', ' ')}": scores[f"eval_exact_{entity}"]
+        for entity in ENTITIES
+        if f"eval_exact_{entity}" in scores
+    }
+    return named | exact
 
 
 def _link(location: Location, *, repo_type: str = "model") -> str:
@@ -143,7 +159,9 @@ def _software() -> list[str]:
 def _metadata(facts: RunFacts, *, name: str, eval_split: str) -> ModelCardData:
     scores = facts.scores
     results = []
-    for metric, label in (("f1_quantity", "F1, number and unit"), ("f1", "F1, exact string")) if scores else ():
+    for metric, label in (
+        (("eval_f1_quantity", "F1, number and unit"), ("eval_f1", "F1, exact string")) if scores else ()
+    ):
         results.append(
             EvalResult(
                 task_type="visual-question-answering",

@@ -1,47 +1,65 @@
 """The task's own score: rows answered by the code that predicts, compared as the challenge compares."""
 
-from typing import Any
-
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor, Trainer
 
 from product_vqa.entities import ENTITIES
-from product_vqa.entity_f1.scoring import count, equal_as_quantities, score
+from product_vqa.entity_f1.scoring import count, equal_as_quantities
 from product_vqa.generation import generate_answers
 from product_vqa.processes import join_processes
 
 
-def evaluate_answers(
-    model: PaliGemmaForConditionalGeneration, dataset: Dataset, *, processor: PaliGemmaProcessor, batch_size: int
-) -> dict[str, Any]:
-    """F1 of the model's answers to `dataset`, on all processes together.
+def last_scores(trainer: Trainer) -> dict[str, float] | None:
+    """What was measured at the very last step already, if it is that step's model which is kept."""
+    for entry in reversed(trainer.state.log_history):
+        if "eval_f1" in entry and entry["step"] == trainer.state.global_step:
+            return None if trainer.args.load_best_model_at_end else entry
+    return None
 
-    Returns `rows`, `f1` (exact string against entity_value_raw), `f1_quantity`, and `f1_quantity_by_entity`.
+
+def sample_rows(dataset: Dataset, number: int, *, seed: int) -> Dataset:
+    """`number` rows at most, always the same, each entity with its share of the whole."""
+    shuffled = dataset.shuffle(seed=seed)
+    entities = shuffled.select_columns("entity_name")["entity_name"][:]
+    by_entity = sorted(range(len(shuffled)), key=lambda row: entities[row])  # stable: shuffled within an entity
+    number = min(number, len(shuffled))
+    return shuffled.select(sorted(by_entity[row * len(shuffled) // number] for row in range(number)))
+
+
+def score_answers(
+    model: PaliGemmaForConditionalGeneration, dataset: Dataset, *, processor: PaliGemmaProcessor, batch_size: int
+) -> dict[str, float]:
+    """What the model answers to `dataset`, on all processes together.
+
+    Returns `f1` (exact string against entity_value_raw, the challenge's), `f1_quantity` (number and unit), and
+    `exact_ENTITY`, the share of rows whose number and unit are right, for each entity that occurs.
     """
     was_training = model.training
     model.eval()
     state = join_processes()
-    starts = range(0, len(dataset), batch_size)[state.process_index :: state.num_processes]
+    starts = list(range(0, len(dataset), batch_size))
+    # Where parameters are sharded, processes generate together or not at all: all get the same number of batches.
+    rounds = -(-len(starts) // state.num_processes)
     answered = []
-    for start in starts:
+    for batch in range(state.process_index, rounds * state.num_processes, state.num_processes):
+        start = starts[min(batch, len(starts) - 1)]
         rows = list(dataset.select(range(start, min(start + batch_size, len(dataset)))))
         answers = generate_answers(model, rows, processor=processor)
-        answered += [
-            (row["entity_name"], answer.prediction, row["entity_value_raw"])
-            for row, answer in zip(rows, answers, strict=True)
-        ]
+        if batch < len(starts):
+            answered += [
+                (row["entity_name"], answer.prediction, row["entity_value_raw"])
+                for row, answer in zip(rows, answers, strict=True)
+            ]
     model.train(was_training)
     answered = gather_object(answered)
-    scores = score([prediction for _, prediction, _ in answered], [reference for _, _, reference in answered])
-    by_entity = {}
-    for entity in ENTITIES:
-        pairs = [(prediction, reference) for name, prediction, reference in answered if name == entity]
-        if pairs:
-            by_entity[entity] = count(*zip(*pairs, strict=True), equal=equal_as_quantities).f1
-    return {
-        "rows": len(answered),
-        "f1": scores["f1"],
-        "f1_quantity": scores["f1_quantity"],
-        "f1_quantity_by_entity": by_entity,
+    predictions, references = [row[1] for row in answered], [row[2] for row in answered]
+    scores = {
+        "f1": count(predictions, references).f1,
+        "f1_quantity": count(predictions, references, equal=equal_as_quantities).f1,
     }
+    for entity in ENTITIES:
+        right = [equal_as_quantities(row[1], row[2]) for row in answered if row[0] == entity]
+        if right:
+            scores[f"exact_{entity}"] = sum(right) / len(right)
+    return scores

@@ -28,7 +28,7 @@ class DatasetOptions:
     )
     max_eval_samples: int = field(
         default=500,
-        metadata={"help": "Answer and score so many rows of dataset_test_split after training; 0: none."},
+        metadata={"help": "Answer and score so many rows of dataset_test_split, every eval_steps and at the end."},
     )
 
 

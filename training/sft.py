@@ -6,7 +6,11 @@
 Started again with the same options, it goes on from the last whole checkpoint.
 """
 
+import logging
+
 from product_vqa.command import InputError, parse_options, run, writable_folder
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -16,11 +20,14 @@ def main() -> None:
         DatasetOptions, ModelOptions, TrainingOptions, description="Fine-tune PaliGemma to read product attributes."
     )
 
+    from transformers import PrinterCallback, ProgressCallback
+
     from product_vqa.paligemma import TrainingCollator
     from training.card import make_card, run_facts
     from training.checkpoints import CONFIG_FILE, check_same_run, last_whole_checkpoint, save_config
     from training.configuration import resolve_config
-    from training.evaluation import evaluate_answers
+    from training.console import ConsoleLines
+    from training.evaluation import last_scores
     from training.publication import open_repo, push_adapter, save_adapter
     from training.sources import load_data, load_model, locate_sources
     from training.trainer import PaliGemmaTrainer
@@ -33,6 +40,9 @@ def main() -> None:
     if options.push_to_hub:
         open_repo(options.hub_model_id or output_dir.name, private=options.hub_private_repo)
     train_rows, test_rows = load_data(sources, dataset_options, seed=options.data_seed or options.seed)
+    if test_rows is None and options.eval_strategy != "no":
+        logger.warning("No rows to score on (--dataset_test_split, --max_eval_samples): nothing is evaluated.")
+        options.eval_strategy = "no"
     model, processor, lora = load_model(sources, model_options)
 
     try:
@@ -50,16 +60,16 @@ def main() -> None:
             raise
         raise InputError(f"lora_target_modules: {error}") from error
 
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ConsoleLines())
+
     checkpoint = options.resume_from_checkpoint or last_whole_checkpoint(output_dir, trainer.accelerator)
     if trainer.is_world_process_zero():
         save_config(output_dir, config)
     result = trainer.train(resume_from_checkpoint=checkpoint)
 
-    scores = None
-    if test_rows is not None:
-        scores = evaluate_answers(
-            trainer.model, test_rows, processor=processor, batch_size=options.per_device_eval_batch_size
-        )
+    scores = (last_scores(trainer) or trainer.evaluate()) if test_rows is not None else None
     if trainer.is_world_process_zero():
         facts = run_facts(trainer, sources, result, scores)
         card = make_card(

@@ -12,6 +12,7 @@ from product_vqa.dataset import load_splits
 from product_vqa.hub import Location, locate
 from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
 from product_vqa.processes import join_processes
+from training.evaluation import sample_rows
 from training.options import DatasetOptions, ModelOptions
 
 logger = logging.getLogger(__name__)
@@ -64,9 +65,10 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int) -> tuple[
     train, test = splits[train_name], splits.get(test_name)
     if options.max_train_samples is not None and options.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(options.max_train_samples))
-    if test is not None:
-        test = test.shuffle(seed=seed).select(range(min(options.max_eval_samples, len(test))))
-    return train, test if test else None
+    if test is not None and options.max_eval_samples:
+        test = sample_rows(test, options.max_eval_samples, seed=seed)
+        return train, test
+    return train, None
 
 
 def load_model(

@@ -17,7 +17,7 @@ from training import sft
 
 QUICKSTART = ROOT / "training" / "configs" / "quickstart.yaml"
 SHORT = ["--config", QUICKSTART, "--max_steps", 4, "--save_steps", 2, "--logging_steps", 1, "--lora_r", 4,
-         "--per_device_train_batch_size", 4, "--seed", 3, "--disable_tqdm", "true"]  # fmt: skip
+         "--per_device_train_batch_size", 4, "--seed", 3, "--eval_steps", 2]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,24 @@ def test_the_loss_is_trls_with_accumulation_and_answers_of_unequal_length(tiny_b
     assert ours.evaluate()["eval_loss"] == pytest.approx(theirs.evaluate()["eval_loss"], abs=1e-5)
 
 
+def test_evaluation_returns_the_tasks_own_score(tiny_base: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(
+        PaliGemmaTrainer, tiny_base, tmp_path, max_steps=100, learning_rate=1e-2, per_device_train_batch_size=4,
+        logging_steps=50, eval_strategy="steps", eval_steps=50, save_strategy="steps", save_steps=50,
+        metric_for_best_model="f1", load_best_model_at_end=True,
+    )  # fmt: skip
+    trainer.train()
+    metrics = trainer.evaluate()
+    # Taught by heart. One label in four says `500 gram`, where the answer is `500.0 gram`: 6 of 8 equal as strings,
+    # none is empty: precision 3/4, recall 1.
+    assert metrics["eval_f1_quantity"] == 1.0
+    assert metrics["eval_f1"] == pytest.approx(6 / 7)
+    assert {name for name in metrics if name.startswith("eval_exact_")} == {
+        "eval_exact_item_weight", "eval_exact_voltage", "eval_exact_width", "eval_exact_maximum_weight_recommendation",
+    }  # fmt: skip
+    assert trainer.state.best_metric == pytest.approx(6 / 7)
+
+
 def test_logits_are_made_at_answer_and_end_tokens_only(tiny_base: Path, tmp_path: Path) -> None:
     trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path)
     batch = trainer.data_collator(make_rows(4))
