@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from inference.answers import ANSWERS
 from product_vqa.command import InputError
 
 _RUN_FILE = "run.json"
@@ -46,13 +47,12 @@ class Parts:
     def has(self, batch: int) -> bool:
         return self._file(batch).is_file()
 
-    def save(self, batch: int, rows: pd.DataFrame) -> None:
-        _write(self._file(batch), lambda temporary: rows.to_parquet(temporary, index=False))
+    def save(self, batch: int, rows: pa.Table) -> None:
+        _write(self._file(batch), lambda temporary: pq.write_table(rows, temporary))
 
-    def load(self, batches: int) -> Iterator[pd.DataFrame]:
+    def load(self, batches: int) -> pa.Table:
         """All of them, in order."""
-        for batch in range(batches):
-            yield pd.read_parquet(self._file(batch))
+        return pa.concat_tables([pq.read_table(self._file(batch), schema=ANSWERS) for batch in range(batches)])
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)

@@ -6,17 +6,11 @@
 Any number of processes share the work; started again after a kill, only the rest is computed.
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from product_vqa.command import InputError, parse_options, run, writable_folder
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from product_vqa.reader import AttributeReader
 
 
 @dataclass
@@ -39,10 +33,18 @@ class PredictOptions:
         default="auto", metadata={"help": "auto: bfloat16 where the GPU has it, else float16; float32 on a CPU."}
     )
     load_in_4bit: bool = field(default=False, metadata={"help": "Quantize the language model to 4-bit NF4."})
+    constrain: Literal["on", "off"] = field(
+        default="on",
+        metadata={"help": "on: only `number unit` in a unit of the asked attribute can be said; off: anything."},
+    )
+    allow_empty: bool = field(default=False, metadata={"help": "With constrain on: nothing can be said too."})
+    num_beams: int = field(default=1, metadata={"help": "Hypotheses a row; all but the best are its runners-up."})
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"--batch_size must be at least 1, got {self.batch_size}")
+        if not 1 <= self.num_beams <= 8:
+            raise InputError(f"--num_beams must be 1 to 8, got {self.num_beams}")
         if not self.output.endswith(".csv"):
             raise InputError(f"--output {self.output} must end in .csv: the challenge takes no other file")
 
@@ -52,6 +54,7 @@ def main() -> None:
 
     from tqdm import tqdm
 
+    from inference.answers import answer_rows, summarize, write_answers
     from inference.parts import Parts
     from product_vqa.dataset import load_split
     from product_vqa.hub import locate
@@ -70,6 +73,9 @@ def main() -> None:
             dtype=options.dtype,
             load_in_4bit=options.load_in_4bit,
             device=state.device,
+            constrain=options.constrain == "on",
+            allow_empty=options.allow_empty,
+            num_beams=options.num_beams,
         )
         parts = Parts(output.with_suffix(".parts"))
         parts.open(
@@ -79,6 +85,9 @@ def main() -> None:
                 "rows": len(dataset),
                 "batch_size": options.batch_size,
                 "load_in_4bit": options.load_in_4bit,
+                "constrain": options.constrain,
+                "allow_empty": options.allow_empty,
+                "num_beams": options.num_beams,
                 **reader.provenance,
             }
         )
@@ -91,65 +100,12 @@ def main() -> None:
 
     state.wait_for_everyone()
     if state.is_main_process:
-        import pandas as pd
-
-        table = pd.concat(parts.load(len(starts)), ignore_index=True)
-        write_submission(table, output)
+        table = parts.load(len(starts))
+        write_answers(table, output)
         parts.remove()
-        print(summary(table, output))
+        print(f"{output}: {summarize(table)}")
     state.wait_for_everyone()
     state.destroy_process_group()
-
-
-def answer_rows(reader: "AttributeReader", rows: list[dict[str, Any]]) -> "pd.DataFrame":
-    """index, image_link, entity_name, prediction, answer, confidence of each row, in order.
-
-    A row without a picture goes out empty, its answer and confidence null: there is nothing to read.
-    """
-    import pandas as pd
-
-    with_image = [row for row in rows if row["image"] is not None]
-    answers = iter(
-        reader.read_batch([row["image"] for row in with_image], [row["entity_name"] for row in with_image])
-        if with_image
-        else ()
-    )
-    records = []
-    for row in rows:
-        answer = next(answers) if row["image"] is not None else None
-        records.append(
-            {
-                "index": row["index"],
-                "image_link": row["image_link"],
-                "entity_name": row["entity_name"],
-                "prediction": answer.prediction if answer else "",
-                "answer": answer.text if answer else None,
-                "confidence": answer.confidence if answer else None,
-            }
-        )
-    types = {"index": "int64", "answer": "string", "confidence": "float64"}
-    return pd.DataFrame.from_records(records).astype(types)
-
-
-def write_submission(table: "pd.DataFrame", output: Path) -> None:
-    """X.parquet, then X.csv: each written beside and renamed, so that neither is ever a half."""
-    for file, write in (
-        (output.with_suffix(".parquet"), lambda path: table.to_parquet(path, index=False)),
-        (output, lambda path: table[["index", "prediction"]].to_csv(path, index=False)),
-    ):
-        temporary = file.with_name(f".{file.name}")
-        write(temporary)
-        os.replace(temporary, file)
-
-
-def summary(table: "pd.DataFrame", output: Path) -> str:
-    without_picture = int(table["answer"].isna().sum())
-    answered = int((table["prediction"] != "").sum())
-    invalid = len(table) - answered - without_picture
-    return (
-        f"{output}: {len(table)} rows, {answered} answered; empty: {invalid} whose answer is not valid, "
-        f"{without_picture} without a picture"
-    )
 
 
 if __name__ == "__main__":

@@ -1,26 +1,34 @@
-"""Answers, many at a time: generated, parsed, put into the canonical form, each with its probability."""
+"""Answers, many at a time: decoded, constrained to valid ones, each with its probability and the runners-up."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
+from product_vqa.constraint import AnswerAutomaton
 from product_vqa.entities import is_suitable
-from product_vqa.paligemma import Row, make_generation_batch
+from product_vqa.paligemma import Batch, Row, make_generation_batch
 from product_vqa.quantity import Quantity, format_number, format_quantity, parse_quantity
 
-# One token a digit: `12345.678 ` and `imperial gallon` fit.
+# `123456.1234`, `imperial gallon` and the end fit: one token a digit.
 MAX_NEW_TOKENS = 16
+
+_NEVER = float("-inf")
 
 
 @dataclass(frozen=True)
 class Answer:
     """What the model said about one picture, and what of it can go out."""
 
-    text: str  # as generated
+    text: str  # as decoded
     quantity: Quantity | None  # None where the text is no `number unit` in a unit that suits the entity
-    confidence: float  # probability of the generated tokens, the end token included: 0..1
+    confidence: float  # probability of the answer among those that were possible: 0..1
+    number_confidence: float | None = (
+        None  # of its number, whatever the unit; None where the answer was not constrained
+    )
+    unit_confidence: float | None = None  # of its unit, given the number
+    alternatives: "tuple[Answer, ...]" = ()  # runners-up, the likeliest first; as many as there were beams beside
 
     @property
     def prediction(self) -> str:
@@ -36,44 +44,164 @@ class Answer:
         return self.quantity.unit if self.quantity else ""
 
 
-def parse_answer(text: str, *, entity_name: str, confidence: float) -> Answer:
-    """An answer that parses to a unit of the asked entity keeps its quantity; any other goes out empty."""
+def parse_answer(text: str, *, entity_name: str) -> Quantity | None:
+    """The quantity of an answer in a unit of the asked entity; None for any other answer, which goes out empty."""
     try:
         quantity = parse_quantity(text)
     except ValueError:
-        quantity = None
-    if quantity is not None and not is_suitable(quantity.unit, entity_name):
-        quantity = None
-    return Answer(text=text, quantity=quantity, confidence=confidence)
+        return None
+    return quantity if is_suitable(quantity.unit, entity_name) else None
 
 
 @torch.inference_mode()
 def generate_answers(
-    model: PaliGemmaForConditionalGeneration, rows: Sequence[Row], *, processor: PaliGemmaProcessor
+    model: PaliGemmaForConditionalGeneration,
+    rows: Sequence[Row],
+    *,
+    processor: PaliGemmaProcessor,
+    automaton: AnswerAutomaton | None,
+    num_beams: int = 1,
 ) -> list[Answer]:
-    """Answer each row (`image`, `entity_name`) greedily, all in one batch.
+    """Answer each row (`image`, `entity_name`), all in one batch: greedily, or by beam search.
 
-    An answer depends on its own row only, up to rounding: at float32 its probability moves by less than 1e-5 with the
-    batch that it stands in.
+    With an automaton every answer is valid by construction, and confidences are shares among valid answers; with None
+    the model says what it likes. An answer depends on its own row only, up to rounding: at float32 its probability
+    moves by less than 1e-5 with the batch that it stands in.
     """
     batch = make_generation_batch(rows, processor=processor)
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
-    output = model.generate(
-        **batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, return_dict_in_generate=True, output_logits=True
+    if automaton is not None:
+        automaton = automaton.to(model.device)
+    start = automaton.start_states([row["entity_name"] for row in rows]) if automaton else None
+    beams = _decode(model, batch, automaton=automaton, start=start, num_beams=num_beams, tokenizer=processor.tokenizer)
+    texts = processor.tokenizer.batch_decode(beams.tokens, skip_special_tokens=True)
+    confidences, number_confidences = beams.total.exp().tolist(), beams.number.exp().tolist()
+    answers = []
+    for place, (text, confidence, number) in enumerate(zip(texts, confidences, number_confidences, strict=True)):
+        quantity = parse_answer(text, entity_name=rows[place // num_beams]["entity_name"])
+        parts = (number, min(1.0, confidence / number) if number else 0.0) if automaton else (None, None)
+        answers.append(Answer(text, quantity, confidence, *parts))
+    ranked = [answers[place : place + num_beams] for place in range(0, len(answers), num_beams)]
+    return [replace(best, alternatives=tuple(o for o in others if o.confidence > 0)) for best, *others in ranked]
+
+
+@dataclass
+class _Beams:
+    """Hypotheses, `num_beams` to a row and the likeliest first: (B * num_beams, ...)."""
+
+    tokens: torch.Tensor  # (B * num_beams, T) int64
+    states: torch.Tensor  # in the automaton
+    total: torch.Tensor  # log probability
+    number: torch.Tensor  # log probability of the number: of its digits, and that a unit follows
+    in_number: torch.Tensor  # bool: the unit has not begun
+    ended: torch.Tensor  # bool
+
+
+def _decode(
+    model: PaliGemmaForConditionalGeneration,
+    batch: Batch,
+    *,
+    automaton: AnswerAutomaton | None,
+    start: torch.Tensor | None,
+    num_beams: int,
+    tokenizer: object,
+) -> _Beams:
+    """Beam search (greedy with one beam) in which the picture is read once a row, however many beams there are.
+
+    Not `generate`: it would copy each picture for each beam, and could not gather the few allowed logits; it is no
+    faster either.
+    """
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id  # type: ignore[attr-defined]
+    mask = batch["attention_mask"]
+    size, device = len(mask), mask.device
+    cache = DynamicCache(config=model.config.get_text_config())
+    # Positions count from 1, as PaliGemma's do, and pads have none.
+    logits = model(
+        **batch, position_ids=mask.cumsum(-1).clamp(min=1), cache=cache, use_cache=True, logits_to_keep=1
+    ).logits[:, -1]
+
+    beams = _Beams(
+        tokens=torch.empty(size, 0, dtype=torch.long, device=device),
+        states=torch.zeros(size, dtype=torch.long, device=device) if start is None else start,
+        total=torch.zeros(size, device=device),
+        number=torch.zeros(size, device=device),
+        in_number=torch.ones(size, dtype=torch.bool, device=device),
+        ended=torch.zeros(size, dtype=torch.bool, device=device),
     )
-    new_tokens = output.sequences[:, batch["input_ids"].shape[1] :]
-    texts = processor.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-    # (new tokens, batch, vocabulary) -> the probability of what was chosen; pads after the end count as certain.
-    log_probabilities = torch.stack(
-        [
-            logits.float().log_softmax(-1).gather(-1, chosen[:, None]).squeeze(-1)
-            for logits, chosen in zip(output.logits, new_tokens.T, strict=True)
-        ],
-        dim=1,
-    ).masked_fill(new_tokens == processor.tokenizer.pad_token_id, 0.0)
-    confidences = log_probabilities.sum(dim=1).exp().tolist()
-    return [
-        parse_answer(text, entity_name=row["entity_name"], confidence=confidence)
-        for text, row, confidence in zip(texts, rows, confidences, strict=True)
-    ]
+    for step in range(MAX_NEW_TOKENS):
+        choices = _choose(logits, beams, automaton=automaton, pad=pad, num_choices=num_beams)
+        beams, parents = _extend(beams, choices, size=size, num_beams=num_beams, eos=eos, pad=pad)
+        if bool(beams.ended.all()) or step == MAX_NEW_TOKENS - 1:
+            break
+        if step == 0 and num_beams > 1:  # every beam begins with a copy of its row's cache
+            cache.batch_repeat_interleave(num_beams)
+            mask = mask.repeat_interleave(num_beams, dim=0)
+        elif num_beams > 1:
+            cache.reorder_cache(parents)  # type: ignore[arg-type]  # asks for a LongTensor, which it is
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        logits = model(
+            input_ids=beams.tokens[:, -1:],
+            attention_mask=mask,
+            position_ids=mask.sum(-1, keepdim=True),
+            cache=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+    return beams
+
+
+@dataclass
+class _Choices:
+    """What may come next: (hypotheses, K), with log probabilities among just these (-inf where there is none)."""
+
+    token_ids: torch.Tensor
+    next_states: torch.Tensor
+    begins_unit: torch.Tensor
+    log_p: torch.Tensor
+    unit_log_p: torch.Tensor  # (hypotheses,): that any unit begins now
+
+
+def _choose(
+    logits: torch.Tensor, beams: _Beams, *, automaton: AnswerAutomaton | None, pad: int, num_choices: int
+) -> _Choices:
+    """The automaton's next tokens; without one the likeliest `num_choices`, and pads after the end."""
+    if automaton is not None:
+        token_ids = automaton.token_ids[beams.states]
+        begins_unit = automaton.begins_unit[beams.states]
+        possible = logits.gather(1, token_ids.clamp(min=0)).float().masked_fill(token_ids < 0, _NEVER)
+        log_p = possible.log_softmax(-1)
+        unit_log_p = log_p.masked_fill(~begins_unit, _NEVER).logsumexp(-1)
+        return _Choices(token_ids, automaton.next_states[beams.states], begins_unit, log_p, unit_log_p)
+    log_p, token_ids = logits.float().log_softmax(-1).topk(num_choices)
+    ended = beams.ended[:, None]
+    only_pad = torch.full_like(log_p, _NEVER)
+    only_pad[:, 0] = 0.0
+    log_p = torch.where(ended, only_pad, log_p)
+    states = beams.states[:, None].expand_as(token_ids)
+    nothing = torch.zeros_like(token_ids, dtype=torch.bool)
+    return _Choices(token_ids.masked_fill(ended, pad), states, nothing, log_p, log_p[:, 0])
+
+
+def _extend(
+    beams: _Beams, choices: _Choices, *, size: int, num_beams: int, eos: int, pad: int
+) -> tuple[_Beams, torch.Tensor]:
+    """The likeliest `num_beams` continuations of each row, and the hypothesis that each continues."""
+    best = (beams.total[:, None] + choices.log_p).view(size, -1).topk(num_beams)
+    hypotheses, width = len(beams.total) // size, choices.log_p.shape[1]
+    first = torch.arange(0, size * hypotheses, hypotheses, device=best.indices.device)[:, None]
+    parents, picked = (first + best.indices // width).flatten(), (best.indices % width).flatten()
+    total, log_p = best.values.flatten(), choices.log_p[parents, picked]
+    tokens = choices.token_ids[parents, picked].masked_fill(log_p == _NEVER, pad)
+    begins_unit, in_number = choices.begins_unit[parents, picked], beams.in_number[parents]
+    # Up to the unit a number's probability is its answer's; then it counts that any unit begins; then it is fixed.
+    number = beams.number[parents] + torch.where(begins_unit, choices.unit_log_p[parents], log_p) * in_number
+    extended = _Beams(
+        tokens=torch.cat([beams.tokens[parents], tokens[:, None]], dim=1),
+        states=choices.next_states[parents, picked],
+        total=total,
+        number=torch.where(in_number, number, beams.number[parents]),
+        in_number=in_number & ~begins_unit,
+        ended=beams.ended[parents] | (tokens == eos) | (total == _NEVER),
+    )
+    return extended, parents

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.command import InputError
+from product_vqa.constraint import AnswerAutomaton
 from product_vqa.generation import Answer, generate_answers
 from product_vqa.hub import Location, explained, locate
 from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
@@ -35,10 +36,18 @@ class AttributeReader:
         model: PaliGemmaForConditionalGeneration,
         processor: PaliGemmaProcessor,
         *,
+        constrain: bool = True,
+        allow_empty: bool = False,
+        num_beams: int = 1,
         provenance: dict[str, str] | None = None,
     ) -> None:
+        """See `from_pretrained`."""
         self.model = model
         self.processor = processor
+        self.num_beams = num_beams
+        self.automaton = (
+            AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=allow_empty) if constrain else None
+        )
         self.provenance = provenance or {}  # adapter and base with their revisions, and the dtype
 
     @classmethod
@@ -51,12 +60,18 @@ class AttributeReader:
         dtype: str = "auto",
         load_in_4bit: bool = False,
         device: str | torch.device | None = None,
+        constrain: bool = True,
+        allow_empty: bool = False,
+        num_beams: int = 1,
     ) -> "AttributeReader":
         """Load an adapter (Hub id[@revision] or folder) and the base that its config names, at the revision it names.
 
         `base_model` overrides that base; with `adapter` None the base answers alone. The processor is the adapter's,
         or else the base's. `device` defaults to the first GPU, or the CPU. Raises InputError if anything cannot be had
         or does not fit together.
+
+        Answers are valid by construction; `allow_empty` lets them be nothing at all, `constrain` False lets the model
+        say what it likes. With more than one beam an answer brings its runners-up.
         """
         if adapter is None and base_model is None:
             raise InputError("--adapter or --base_model is needed: user/name, or a folder")
@@ -75,7 +90,14 @@ class AttributeReader:
         # `generate` hands lm_head a strided slice, for which a CPU copies the whole matrix once a row and step.
         model.lm_head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
         provenance = {"adapter": str(adapter_location), "base_model": str(base), "dtype": str(model.dtype)}
-        return cls(model.eval(), processor, provenance=provenance)
+        return cls(
+            model.eval(),
+            processor,
+            constrain=constrain,
+            allow_empty=allow_empty,
+            num_beams=num_beams,
+            provenance=provenance,
+        )
 
     def read(self, image: Image.Image, entity_name: str) -> Answer:
         """Answer one question about one picture. Raises ValueError for an entity that is none of the eight."""
@@ -84,7 +106,9 @@ class AttributeReader:
     def read_batch(self, images: Sequence[Image.Image], entity_names: Sequence[str]) -> list[Answer]:
         """Answer one question about each picture, in one batch."""
         rows = [{"image": i, "entity_name": e} for i, e in zip(images, entity_names, strict=True)]
-        return generate_answers(self.model, rows, processor=self.processor)
+        return generate_answers(
+            self.model, rows, processor=self.processor, automaton=self.automaton, num_beams=self.num_beams
+        )
 
 
 def _fetch_adapter(location: Location) -> Path:

@@ -4,6 +4,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor, Trainer
 
+from product_vqa.constraint import AnswerAutomaton
 from product_vqa.entities import ENTITIES
 from product_vqa.entity_f1.scoring import count, equal_as_quantities
 from product_vqa.generation import generate_answers
@@ -38,6 +39,7 @@ def score_answers(
     was_training = model.training
     model.eval()
     state = join_processes()
+    automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer)
     starts = list(range(0, len(dataset), batch_size))
     # Where parameters are sharded, processes generate together or not at all: all get the same number of batches.
     rounds = -(-len(starts) // state.num_processes)
@@ -45,7 +47,7 @@ def score_answers(
     for batch in range(state.process_index, rounds * state.num_processes, state.num_processes):
         start = starts[min(batch, len(starts) - 1)]
         rows = list(dataset.select(range(start, min(start + batch_size, len(dataset)))))
-        answers = generate_answers(model, rows, processor=processor)
+        answers = generate_answers(model, rows, processor=processor, automaton=automaton)
         if batch < len(starts):
             answered += [
                 (row["entity_name"], answer.prediction, row["entity_value_raw"])

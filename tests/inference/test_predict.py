@@ -11,9 +11,10 @@ from datasets import Dataset
 from huggingface_hub import HfApi
 from peft import LoraConfig, get_peft_model
 
-from inference import AttributeReader, predict
+from inference import AttributeReader, answers, predict
 from inference.check import check_submission
 from product_vqa.command import InputError
+from product_vqa.constraint import AnswerAutomaton
 from product_vqa.generation import generate_answers
 from product_vqa.hub import Location
 from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, TrainingCollator, load_base, load_processor
@@ -70,11 +71,14 @@ def test_an_adapter_pushed_and_pulled_answers_like_the_one_in_memory(
     table = run_predict(f"{name}@main", tiny_repos[1], tmp_path / "out" / "submission.csv")
     rows = make_rows(11, labelled=False, start=5000)
     processor = load_processor(Location(str(tiny_base)))
-    assert list(table.columns) == ["index", "image_link", "entity_name", "prediction", "answer", "confidence"]
+    automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer)
+    assert list(table.columns)[:6] == ["index", "image_link", "entity_name", "prediction", "answer", "confidence"]
     assert list(table["index"]) == [row["index"] for row in rows]
     for start in range(0, 11, 4):
         part = [row for row in rows[start : start + 4] if row["index"] != 5002]  # that one has no picture
-        for row, answer in zip(part, generate_answers(model, part, processor=processor), strict=True):
+        for row, answer in zip(
+            part, generate_answers(model, part, processor=processor, automaton=automaton), strict=True
+        ):
             found = table[table["index"] == row["index"]].iloc[0]
             assert found["answer"] == answer.text
             assert found["prediction"] == answer.prediction
@@ -102,21 +106,21 @@ def test_started_again_only_what_is_missing_is_computed(
     arguments = ["--adapter", adapter[0], "--dataset", tiny_dataset, "--output", tmp_path / "s.csv",
                  "--batch_size", 4]  # fmt: skip
     computed = []
-    answer_rows = predict.answer_rows
+    answer_rows = answers.answer_rows
 
-    def cut_off(reader: Any, rows: list[Any]) -> pd.DataFrame:
+    def cut_off(reader: Any, rows: list[Any]) -> Any:
         if len(computed) == 2:
             raise KeyboardInterrupt
         computed.append([row["index"] for row in rows])
         return answer_rows(reader, rows)
 
-    monkeypatch.setattr(predict, "answer_rows", cut_off)
+    monkeypatch.setattr(answers, "answer_rows", cut_off)
     with pytest.raises(KeyboardInterrupt):
         call(predict.main, monkeypatch, *arguments)
     assert not (tmp_path / "s.csv").exists()
     with pytest.raises(InputError, match=r"other settings \(batch_size: 4 -> 5\)"):
         call(predict.main, monkeypatch, *arguments[:-1], 5)
-    monkeypatch.setattr(predict, "answer_rows", lambda *a: computed.append("rest") or answer_rows(*a))
+    monkeypatch.setattr(answers, "answer_rows", lambda *a: computed.append("rest") or answer_rows(*a))
     call(predict.main, monkeypatch, *arguments)
     assert computed == [[5000, 5001, 5002, 5003], [5004, 5005, 5006, 5007], "rest"]
     pd.testing.assert_frame_equal(
@@ -201,6 +205,7 @@ def test_wrong_input_is_named_with_its_flag(
         ({"split": "validatoin"}, "has no split 'validatoin'"),
         ({"output": tmp_path / "s.txt"}, "must end in .csv"),
         ({"output": deeper / "config.json" / "s.csv"}, "--output .*cannot be made"),
+        ({"num_beams": 9}, "--num_beams must be 1 to 8, got 9"),
         ({"batch_size": 0}, "--batch_size must be at least 1, got 0"),
     ]
     for changed, message in cases:
@@ -218,3 +223,19 @@ def test_a_dataset_without_a_single_picture_is_answered_empty(
     assert len(table) == 3
     call(predict.main, monkeypatch, "--base_model", tiny_base, "--dataset", dataset, "--output", tmp_path / "s.csv")
     assert list(pd.read_csv(tmp_path / "s.csv")["index"]) == [5000, 5001, 5002]
+
+
+def test_runners_up_and_free_answers_are_written_where_they_are_asked_for(
+    adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught = ["--adapter", adapter[0], "--dataset", tiny_dataset, "--output"]
+    call(predict.main, monkeypatch, *taught, tmp_path / "beams.csv", "--num_beams", 3)
+    call(predict.main, monkeypatch, *taught, tmp_path / "free.csv", "--constrain", "off")
+    beams, free = (pd.read_parquet(tmp_path / name) for name in ("beams.parquet", "free.parquet"))
+    for row in beams.dropna(subset="answer").itertuples():
+        assert len(row.alternatives) == 2
+        assert row.confidence >= row.alternatives[0]["confidence"] >= row.alternatives[1]["confidence"] > 0
+        assert row.prediction not in {other["prediction"] for other in row.alternatives}
+        assert row.confidence == pytest.approx(row.number_confidence * row.unit_confidence, rel=1e-6)
+    assert free["number_confidence"].isna().all()
+    assert list(free["prediction"]) == list(beams["prediction"])  # taught by heart, it says the same unasked

@@ -1,0 +1,75 @@
+"""What was said of each row: the table that predict writes, as Parquet and as the submission."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from product_vqa.reader import AttributeReader
+
+ANSWERS = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("image_link", pa.string()),
+        pa.field("entity_name", pa.string()),
+        pa.field("prediction", pa.string(), nullable=False),  # as in the submission
+        pa.field("answer", pa.string()),  # as decoded; this and what follows: null where there is no picture
+        pa.field("confidence", pa.float64()),  # 0..1
+        pa.field("number_confidence", pa.float64()),  # null without --constrain too
+        pa.field("unit_confidence", pa.float64()),
+        pa.field("alternatives", pa.list_(pa.struct({"prediction": pa.string(), "confidence": pa.float64()}))),
+    ]
+)
+
+
+def answer_rows(reader: AttributeReader, rows: list[dict[str, Any]]) -> pa.Table:
+    """One row of `ANSWERS` for each row of the dataset, in order, answered in one batch.
+
+    A row without a picture goes out empty: there is nothing to read.
+    """
+    asked = [row for row in rows if row["image"] is not None]
+    answers = iter(
+        reader.read_batch([row["image"] for row in asked], [row["entity_name"] for row in asked]) if asked else ()
+    )
+    records = []
+    for row in rows:
+        record = {name: row[name] for name in ("index", "image_link", "entity_name")} | {"prediction": ""}
+        if row["image"] is not None:
+            answer = next(answers)
+            record |= {
+                "prediction": answer.prediction,
+                "answer": answer.text,
+                "confidence": answer.confidence,
+                "number_confidence": answer.number_confidence,
+                "unit_confidence": answer.unit_confidence,
+                "alternatives": [
+                    {"prediction": other.prediction, "confidence": other.confidence} for other in answer.alternatives
+                ],
+            }
+        records.append(record)
+    return pa.Table.from_pylist(records, schema=ANSWERS)
+
+
+def write_answers(table: pa.Table, output: Path) -> None:
+    """X.parquet, then the submission X.csv: each written beside and renamed, so that neither is ever a half."""
+    parquet = output.with_suffix(".parquet")
+    pq.write_table(table, parquet.with_name(f".{parquet.name}"))
+    os.replace(parquet.with_name(f".{parquet.name}"), parquet)
+    temporary = output.with_name(f".{output.name}")
+    with temporary.open("w", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(["index", "prediction"])
+        writer.writerows(zip(*(table[name].to_pylist() for name in ("index", "prediction")), strict=True))
+    os.replace(temporary, output)
+
+
+def summarize(table: pa.Table) -> str:
+    """`809 rows, 800 answered; empty: 5 not valid, 4 without a picture`."""
+    answered = pc.sum(pc.not_equal(table["prediction"], "")).as_py() or 0
+    without_picture = table["answer"].null_count
+    not_valid = len(table) - answered - without_picture
+    return f"{len(table)} rows, {answered} answered; empty: {not_valid} not valid, {without_picture} without a picture"

@@ -1,0 +1,178 @@
+"""Answers: valid by construction, their probabilities worked out by brute force, decoding equal to the library's."""
+
+import itertools
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PaliGemmaForConditionalGeneration
+
+from inference.check import check_prediction
+from product_vqa.constraint import MAX_DECIMALS, MAX_INTEGER_DIGITS, AnswerAutomaton, answer_pattern
+from product_vqa.entities import ENTITIES, UNITS_BY_ENTITY
+from product_vqa.generation import MAX_NEW_TOKENS, generate_answers, parse_answer
+from product_vqa.hub import Location
+from product_vqa.paligemma import load_base, load_processor, make_generation_batch, make_training_batch
+from product_vqa.quantity import format_quantity, parse_quantity
+from tests.tiny import make_image, make_rows
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_base: Path):
+    return load_processor(Location(str(tiny_base)))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base: Path) -> PaliGemmaForConditionalGeneration:
+    return load_base(Location(str(tiny_base)), flag="--base_model", dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def automaton(processor) -> AnswerAutomaton:
+    return AnswerAutomaton.from_tokenizer(processor.tokenizer)
+
+
+def rows_of(entity_names: list[str]) -> list[dict]:
+    return [{"image": make_image(seed), "entity_name": name} for seed, name in enumerate(entity_names)]
+
+
+def answers_of(automaton: AnswerAutomaton, tokenizer, entity_name: str, text: str) -> bool:
+    """Whether the automaton accepts the text as the tokenizer splits it."""
+    state = automaton.start_by_entity[entity_name]
+    for token in [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]:
+        places = (automaton.token_ids[state] == token).nonzero()
+        if len(places) != 1:
+            return False
+        state = int(automaton.next_states[state, places[0, 0]])
+    return state == automaton.end_state
+
+
+@pytest.mark.parametrize("entity_name", ENTITIES)
+def test_the_automaton_accepts_canonical_answers_in_the_entitys_units_and_nothing_else(
+    automaton: AnswerAutomaton, processor, entity_name: str
+) -> None:
+    good = ("0.0", "34.0", "12.5", "0.25", "100.0", "999999.9999", "0.0001", "10.01")
+    bad = ("", "34", "034.0", "34.50", "34.", ".5", "1234567.0", "1.23456", "3.4.0", "-1.0")
+    for unit in UNITS_BY_ENTITY[entity_name]:
+        for number in good:
+            assert answers_of(automaton, processor.tokenizer, entity_name, f"{number} {unit}")
+            assert re.fullmatch(answer_pattern(entity_name), f"{number} {unit}")
+        for number in bad:
+            assert not answers_of(automaton, processor.tokenizer, entity_name, f"{number} {unit}")
+    other = "volt" if entity_name != "voltage" else "gram"
+    assert not answers_of(automaton, processor.tokenizer, entity_name, f"34.0 {other}")
+    assert not answers_of(automaton, processor.tokenizer, entity_name, "")
+
+
+def test_the_longest_answer_fits(processor) -> None:
+    number = "9" * MAX_INTEGER_DIGITS + "." + "9" * MAX_DECIMALS
+    for units in UNITS_BY_ENTITY.values():
+        for unit in units:
+            assert len(processor.tokenizer.encode(f"{number} {unit}", add_special_tokens=False)) < MAX_NEW_TOKENS
+
+
+def test_random_weights_give_valid_answers_only(processor, tiny_base: Path, automaton: AnswerAutomaton) -> None:
+    """Many random models, all entities: whatever the weights say, nothing invalid goes out."""
+    checked = 0
+    for seed in range(6):
+        torch.manual_seed(seed)
+        model = load_base(Location(str(tiny_base)), flag="", dtype=torch.float32).eval()
+        for parameter in model.model.language_model.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * parameter.data.std() * 2)
+        rows = rows_of([*ENTITIES] * 2)
+        for answer, row in zip(
+            generate_answers(model, rows, processor=processor, automaton=automaton, num_beams=3), rows, strict=True
+        ):
+            for one in (answer, *answer.alternatives):
+                assert check_prediction(one.prediction) is None
+                assert one.unit in UNITS_BY_ENTITY[row["entity_name"]]
+                assert format_quantity(parse_quantity(one.text)) == one.text == one.prediction
+                checked += 1
+    assert checked >= 6 * 16 * 3
+
+
+def test_free_greedy_answers_are_what_generate_says(processor, model) -> None:
+    rows = make_rows(5)
+    batch = make_generation_batch(rows, processor=processor)
+    tokens = model.generate(**batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+    expected = processor.tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    answers = generate_answers(model, rows, processor=processor, automaton=None)
+    assert [answer.text for answer in answers] == expected
+    assert all(answer.number_confidence is None for answer in answers)
+
+
+def log_probability(model, processor, automaton: AnswerAutomaton, row: dict, text: str) -> tuple[float, float]:
+    """(answer, number): teacher-forced, a step at a time, each step normalized over what may come there."""
+    batch = make_training_batch([row | {"entity_value": text}], processor=processor)
+    with torch.inference_mode():
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits[0]
+    labels = batch["labels"][0]
+    state, answer, number, in_number = automaton.start_by_entity[row["entity_name"]], 0.0, 0.0, True
+    for position in (labels != -100).nonzero().flatten().tolist():
+        ids = automaton.token_ids[state]
+        ids = ids[ids >= 0]
+        log_p = logits[position - 1, ids].log_softmax(-1)
+        place = int((ids == labels[position]).nonzero()[0, 0])
+        answer += float(log_p[place])
+        if in_number:
+            units = automaton.begins_unit[state, : len(ids)]
+            begins = bool(units[place])
+            number += float(log_p[units].logsumexp(-1)) if begins else float(log_p[place])
+            in_number = not begins
+        state = int(automaton.next_states[state, place])
+    return answer, number
+
+
+def test_probabilities_are_those_worked_out_step_by_step(processor, model, automaton: AnswerAutomaton) -> None:
+    rows = make_rows(4)
+    answers = generate_answers(model, rows, processor=processor, automaton=automaton, num_beams=3)
+    for row, best in zip(rows, answers, strict=True):
+        assert len(best.alternatives) == 2
+        for answer in (best, *best.alternatives):
+            total, number = log_probability(model, processor, automaton, row, answer.text)
+            assert answer.confidence == pytest.approx(math.exp(total), rel=1e-3)
+            assert answer.number_confidence == pytest.approx(math.exp(number), rel=1e-3)
+            assert answer.unit_confidence == pytest.approx(math.exp(total - number), rel=1e-3)
+        confidences = [answer.confidence for answer in (best, *best.alternatives)]
+        assert confidences == sorted(confidences, reverse=True)
+
+
+def test_enough_beams_find_the_likeliest_of_all_answers(processor, model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a vocabulary small enough to try every answer: one digit before the point, one after it, two units."""
+    monkeypatch.setattr(
+        "product_vqa.constraint.answer_pattern",
+        lambda entity_name: f"[0-9]\\.[0-9] ({'|'.join(UNITS_BY_ENTITY[entity_name])})",
+    )
+    small = AnswerAutomaton.from_tokenizer(processor.tokenizer)
+    row = make_rows(1)[0] | {"entity_name": "wattage"}
+    tried = {
+        f"{a}.{b} {unit}": log_probability(model, processor, small, row, f"{a}.{b} {unit}")[0]
+        for a, b, unit in itertools.product("0123456789", "0123456789", UNITS_BY_ENTITY["wattage"])
+    }
+    assert sum(map(math.exp, tried.values())) == pytest.approx(1.0, abs=1e-4)
+    ranked = sorted(tried, key=lambda text: -tried[text])
+    (answer,) = generate_answers(model, [row], processor=processor, automaton=small, num_beams=10)
+    assert [answer.text, *(other.text for other in answer.alternatives)][:3] == ranked[:3]
+
+
+def test_an_answer_does_not_depend_on_its_batch(processor, model, automaton: AnswerAutomaton) -> None:
+    rows = make_rows(6)
+    together = generate_answers(model, rows, processor=processor, automaton=automaton, num_beams=2)
+    for row, answer in zip(rows, together, strict=True):
+        (alone,) = generate_answers(model, [row], processor=processor, automaton=automaton, num_beams=2)
+        assert alone.text == answer.text
+        assert alone.confidence == pytest.approx(answer.confidence, rel=1e-4)
+
+
+def test_an_answer_may_be_empty_if_it_is_allowed(processor) -> None:
+    allowed = AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=True)
+    assert answers_of(allowed, processor.tokenizer, "width", "")
+    assert answers_of(allowed, processor.tokenizer, "width", "3.0 inch")
+
+
+def test_an_answer_in_a_unit_of_another_entity_goes_out_empty() -> None:
+    assert parse_answer("10 gram", entity_name="item_weight") is not None
+    assert parse_answer("10 gram", entity_name="voltage") is None
+    assert parse_answer("about 10 gram", entity_name="item_weight") is None
