@@ -16,10 +16,8 @@ MAX_DECIMALS = 4
 _NO_TOKEN = -1
 
 
-def answer_pattern(entity_name: str) -> str:
-    """Regular expression of the valid answers, in canonical form: no leading zero but `0.x`, no trailing but `.0`."""
-    number = rf"(0|[1-9][0-9]{{0,{MAX_INTEGER_DIGITS - 1}}})\.(0|[0-9]{{0,{MAX_DECIMALS - 1}}}[1-9])"
-    return f"{number} ({'|'.join(UNITS_BY_ENTITY[entity_name])})"
+# Canonical: no leading zero but in `0.x`, no trailing one but in `x.0`.
+NUMBER_PATTERN = rf"(0|[1-9][0-9]{{0,{MAX_INTEGER_DIGITS - 1}}})\.(0|[0-9]{{0,{MAX_DECIMALS - 1}}}[1-9])"
 
 
 @dataclass(frozen=True)
@@ -40,37 +38,30 @@ class AnswerAutomaton:
     def from_tokenizer(cls, tokenizer: Any, *, allow_empty: bool = False) -> "AnswerAutomaton":
         """For a tokenizer of the PaliGemma family. With `allow_empty` an answer may also be nothing at all.
 
-        Only the tokens of which the tokenizer itself would make an answer are used, so that each answer is reached in
-        one way: the one that was trained. Raises ValueError for a tokenizer that splits `34.0 gram` in a way that
-        depends on the number.
+        Each answer is reached in one way, as the tokenizer itself splits it and as it was trained. Raises ValueError
+        for a tokenizer that does not give each digit and the point a token of their own.
         """
-        text_by_token = _answer_tokens(tokenizer)
-        ids_by_text: dict[str | bytes, list[int]] = {text.encode(): [token] for token, text in text_by_token.items()}
-        eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-        vocabulary = Vocabulary(eos, ids_by_text)
+        eos = tokenizer.eos_token_id
         end = 0
-        rows: list[dict[int, int]] = [{pad: end}]
-        start_by_entity: dict[str, int] = {}
+        rows: list[dict[int, int]] = [{tokenizer.pad_token_id: end}]
+        units = {unit: _unit_tokens(tokenizer, unit) for unit in sorted(UNITS)}
         start_by_units: dict[tuple[str, ...], int] = {}
-        for entity, units in UNITS_BY_ENTITY.items():
-            if units not in start_by_units:
-                index = Index(answer_pattern(entity), vocabulary)
-                transitions = index.get_transitions()
-                number = {state: len(rows) + place for place, state in enumerate(transitions)}
-                for tokens in transitions.values():
-                    rows.append({token: end if token == eos else number[state] for token, state in tokens.items()})
-                start_by_units[units] = number[index.get_initial_state()]
+        for names in UNITS_BY_ENTITY.values():
+            if names not in start_by_units:
+                first = _add_units(rows, [units[name] for name in names], eos=eos, end=end)
+                start_by_units[names] = _add_number(rows, tokenizer, then=first)
                 if allow_empty:
-                    rows[start_by_units[units]][eos] = end
-            start_by_entity[entity] = start_by_units[units]
+                    rows[start_by_units[names]][eos] = end
         width = max(map(len, rows))
         token_ids = torch.full((len(rows), width), _NO_TOKEN)
         next_states = torch.arange(len(rows))[:, None].repeat(1, width)
         begins_unit = torch.zeros(len(rows), width, dtype=torch.bool)
-        for state, tokens in enumerate(rows):
-            for place, (token, following) in enumerate(sorted(tokens.items())):
-                token_ids[state, place], next_states[state, place] = token, following
-                begins_unit[state, place] = text_by_token.get(token, "").startswith(" ")
+        beginnings = {tokens[0] for tokens in units.values()}
+        for state, following in enumerate(rows):
+            for place, (token, next_state) in enumerate(sorted(following.items())):
+                token_ids[state, place], next_states[state, place] = token, next_state
+                begins_unit[state, place] = token in beginnings
+        start_by_entity = {entity: start_by_units[names] for entity, names in UNITS_BY_ENTITY.items()}
         return cls(token_ids, next_states, begins_unit, start_by_entity, end)
 
     def to(self, device: torch.device) -> "AnswerAutomaton":
@@ -87,15 +78,46 @@ class AnswerAutomaton:
         return torch.tensor([self.start_by_entity[name] for name in entity_names], device=self.token_ids.device)
 
 
-def _answer_tokens(tokenizer: Any) -> dict[int, str]:
-    """The tokens that answers are made of, and their text."""
-    texts: dict[int, str] = {}
-    for unit in sorted(UNITS):
-        for number in ("0.0", "12.34", "987.65"):
-            answer = f"{number} {unit}"
-            tokens = tokenizer.encode(answer, add_special_tokens=False)
-            pieces = [token.replace("▁", " ") for token in tokenizer.convert_ids_to_tokens(tokens)]
-            if "".join(pieces) != answer or pieces[: len(number)] != list(number):
-                raise ValueError(f"the tokenizer splits {answer!r} into {pieces}: one token a digit is expected")
-            texts |= dict(zip(tokens, pieces, strict=True))
-    return texts
+def _unit_tokens(tokenizer: Any, unit: str) -> list[int]:
+    """The tokens of ` unit` behind a number, whichever number it is."""
+    tails = []
+    for number in ("0.0", "12.34", "987.65"):
+        tokens = tokenizer.encode(f"{number} {unit}", add_special_tokens=False)
+        pieces = [token.replace("▁", " ") for token in tokenizer.convert_ids_to_tokens(tokens)]
+        if "".join(pieces) != f"{number} {unit}" or pieces[: len(number)] != list(number):
+            raise ValueError(f"the tokenizer splits '{number} {unit}' into {pieces}: one token a digit is expected")
+        tails.append(tokens[len(number) :])
+    if tails.count(tails[0]) != len(tails):
+        raise ValueError(f"the tokenizer splits ' {unit}' in ways that depend on the number before it: {tails}")
+    return tails[0]
+
+
+def _add_units(rows: list[dict[int, int]], units: list[list[int]], *, eos: int, end: int) -> dict[int, int]:
+    """Add a trie of the units' tokens, each ended by `eos`; returns what its root leads to."""
+    root: dict[int, int] = {}
+    for tokens in units:
+        node = root
+        for token in tokens:
+            if token not in node:
+                node[token] = len(rows)
+                rows.append({})
+            node = rows[node[token]]
+        node[eos] = end
+    return root
+
+
+def _add_number(rows: list[dict[int, int]], tokenizer: Any, *, then: dict[int, int]) -> int:
+    """Add the automaton of `NUMBER_PATTERN`; where a number may end, `then` follows. Returns where it starts."""
+    pieces: dict[str | bytes, list[int]] = {
+        piece.encode(): [tokenizer.convert_tokens_to_ids(piece)] for piece in "0123456789."
+    }
+    # A blank stands for the unit. The library's automaton stops at the first match (`5.0` of `5.01`), so no match may
+    # be there before the number's end.
+    blank = len(tokenizer)
+    index = Index(f"{NUMBER_PATTERN} ", Vocabulary(tokenizer.eos_token_id, pieces | {b" ": [blank]}))
+    transitions = {state: following for state, following in index.get_transitions().items() if following}
+    number = {state: len(rows) + place for place, state in enumerate(transitions)}
+    for following in transitions.values():
+        row = {token: number[state] for token, state in following.items() if token < blank}
+        rows.append(row | (then if blank in following else {}))
+    return number[index.get_initial_state()]
