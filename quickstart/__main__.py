@@ -30,7 +30,7 @@ class QuickstartOptions:
     """What to render, and where everything goes."""
 
     output_dir: str = field(default="runs/quickstart", metadata={"help": "Everything goes there; emptied first."})
-    train_rows: int = field(default=800, metadata={"help": "Questions about labels to learn from."})
+    train_rows: int = field(default=2400, metadata={"help": "Questions about labels to learn from."})
     test_rows: int = field(default=320, metadata={"help": "Questions about labels never seen, to answer and score."})
     level: str = field(default="standard", metadata={"help": "Difficulty of the labels: plain, standard, hard."})
     seed: int = field(default=0, metadata={"help": "Of the labels and of the training."})
@@ -104,9 +104,8 @@ def run_chain(steps: Steps, folder: Path, options: QuickstartOptions, *, picture
         *python, "dataset_builder.build", *tables, "--image_store", folder / "images", "--allow_private_hosts",
         "--output_dir", folder / "dataset", "--push_to_hub", "--hub_dataset_id", DATASET_ID,
     )  # fmt: skip
-    steps.run(
-        "base", "Publish a small PaliGemma", "hf", "upload", "--private", BASE_ID, shown(base_folder(folder)), "."
-    )
+    base = shown(PACKAGE / "base")
+    steps.run("base", "Publish a small PaliGemma that reads", "hf", "upload", "--private", BASE_ID, base, ".")
 
     before, after = folder / "before.csv", folder / "submission.csv"
     questions = ("--dataset", DATASET_ID, "--split", "test")
@@ -205,14 +204,6 @@ def training_config() -> Path:
     import training
 
     return Path(training.__file__).parent / "configs" / "quickstart.yaml"
-
-
-def base_folder(folder: Path) -> Path:
-    """A small PaliGemma with random weights."""
-    from quickstart.small_paligemma import save_base
-
-    save_base(folder / "base")
-    return folder / "base"
 
 
 def shown(path: Path) -> Path:

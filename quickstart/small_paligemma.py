@@ -1,5 +1,6 @@
 """A small PaliGemma: the real classes with few weights, and a tokenizer of its own built like Gemma's."""
 
+import math
 import string
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transformers import (
 
 from product_vqa.entities import ENTITIES, UNITS
 from product_vqa.prompt import PROMPT_TEMPLATE
+from quickstart.reading_tasks import FIRST_WORDS, PRINTED_UNITS, WORDS
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<image>")
 
@@ -24,15 +26,17 @@ SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<image>")
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Like Gemma's: a blank is `▁` and belongs to the word after it, every digit is a token of its own.
 
-    The vocabulary is printable ASCII, the words of the questions and of the units; the processor adds `<loc>` and
-    `<seg>`.
+    The vocabulary is printable ASCII, the words of the questions, of the units and of the tasks of pretraining; the
+    processor adds `<loc>` and `<seg>`.
     """
     words = {word for text in (*ENTITIES, *UNITS) for word in text.replace("_", " ").split()}
     words |= set(PROMPT_TEMPLATE.removesuffix("?").split()) - {"{entity}"}
+    words |= {*WORDS, *PRINTED_UNITS}
     pieces = [(token, 0.0) for token in SPECIAL_TOKENS]
     pieces += [(character, -5.0) for character in f"\n▁{string.printable.strip()}"]
+    # One whole word beats its letters, whatever the word: a text has one tokenization only.
     pieces += [(f"▁{word}", -4.0) for word in sorted(words)]
-    pieces += [("What", -4.0)]
+    pieces += [(word, -4.0) for word in ("What", *FIRST_WORDS)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=SPECIAL_TOKENS.index("<unk>"), byte_fallback=False))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\d"), "isolated")
@@ -100,13 +104,60 @@ def make_model(
         vocab_size=vocabulary,
         **special,
     )
-    return PaliGemmaForConditionalGeneration(config)
+    model = PaliGemmaForConditionalGeneration(config)
+    _lay_out_positions(model)
+    return model
+
+
+# In which directions (patches right, patches down) the heads of the tower's layers look at first.
+_DIRECTIONS = (((-1, 0), (1, 0)), ((0, -1), (0, 1)), ((-1, 0), (1, 0)))
+
+
+@torch.no_grad()
+def _lay_out_positions(model: PaliGemmaForConditionalGeneration) -> None:
+    """Let the tower begin with what it would take minutes to find out: where a patch is, and which are beside it.
+
+    The first half of the dimensions (64 or fewer) holds the position as sines and cosines of both coordinates, the
+    rest the pixels. In these a shift is a rotation, so a query turned by one patch finds its neighbour.
+    """
+    tower = model.model.vision_tower
+    embeddings, size = tower.embeddings, tower.config.hidden_size
+    grid = tower.config.image_size // tower.config.patch_size
+    width = min(64, size // 2)
+    count = width // 4
+    frequencies = torch.logspace(math.log10(2.6), math.log10(math.pi / grid), count)
+    down, right = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    x, y = right.reshape(-1, 1) * frequencies, down.reshape(-1, 1) * frequencies
+    positions = embeddings.position_embedding.weight
+    positions.normal_(std=0.02)
+    positions[:, :width] = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
+    pixels = embeddings.patch_embedding.weight
+    pixels.normal_(std=pixels[0].numel() ** -0.5)
+    pixels[:width] *= 0.05
+    embeddings.patch_embedding.bias.zero_()
+
+    head_size = size // tower.config.num_attention_heads
+    for layer, directions in zip(tower.encoder.layers, _DIRECTIONS, strict=False):
+        query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
+        for head, (shift_x, shift_y) in enumerate(directions[: tower.config.num_attention_heads]):
+            rows = slice(head * head_size, head * head_size + width)
+            turn = torch.block_diag(_turn(frequencies * shift_x), _turn(frequencies * shift_y))
+            query[rows] *= 0.1
+            key[rows] *= 0.1
+            query[rows, :width] += 1.7 * turn
+            key[rows, :width] += 1.7 * torch.eye(width)
+
+
+def _turn(angles: torch.Tensor) -> torch.Tensor:
+    """The matrix that adds these angles in a vector of sines followed by cosines."""
+    sine, cosine = angles.sin().diag(), angles.cos().diag()
+    return torch.cat([torch.cat([cosine, sine], dim=1), torch.cat([-sine, cosine], dim=1)])
 
 
 def save_base(
     folder: Path, *, image_size: int = 112, patch_size: int = 8, hidden_size: int = 128, layers: int = 2, seed: int = 0
 ) -> None:
-    """Write a whole base (bf16 safetensors, config, processor) to `folder`."""
+    """Write a base with random weights (bf16 safetensors, config, processor) to `folder`."""
     processor = make_processor(image_size=image_size, patch_size=patch_size)
     model = make_model(processor, patch_size=patch_size, hidden_size=hidden_size, layers=layers, seed=seed)
     model.to(torch.bfloat16).save_pretrained(folder)

@@ -30,6 +30,9 @@ COMMANDS = [
     "local_hub",
     "quickstart",
     "quickstart.labels",
+    "quickstart.overlap",
+    "quickstart.pretrain",
+    "quickstart.reading",
 ]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs/*.md"),
                     *ROOT.glob("training/configs/*.yaml")])  # fmt: skip
