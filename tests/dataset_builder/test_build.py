@@ -55,6 +55,9 @@ def test_a_built_folder_is_a_dataset_to_everyone(shop: Shop):
         "data/train-00000-of-00001.parquet",
         "data/validation-00000-of-00001.parquet",
         "left_out.csv",
+        "rows/test.parquet",
+        "rows/train.parquet",
+        "rows/validation.parquet",
     ]
     assert not list(shop.folder.glob(".*"))
     assert 'load_dataset("out")' in (folder / "README.md").read_text()
@@ -86,7 +89,11 @@ def test_the_card_says_what_is_in_it_and_how_it_came(shop: Shop, monkeypatch):
         {
             "config_name": "default",
             "data_files": [{"split": split, "path": f"data/{split}-*"} for split in ("train", "test")],
-        }
+        },
+        {
+            "config_name": "rows",
+            "data_files": [{"split": split, "path": f"rows/{split}.parquet"} for split in ("train", "test")],
+        },
     ]
     assert [(split["name"], split["num_examples"]) for split in data["dataset_info"]["splits"]] == [
         ("train", 11),
