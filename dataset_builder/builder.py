@@ -191,5 +191,9 @@ def _log(selection: Selection) -> None:
         if reasons:
             counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
             logger.warning("%s %s: %s", reasons.total(), message, counts)
-    for part in selection.oversize:
-        logger.warning("%s rows that belong together stay in train whole, like %s", part.rows, part.example)
+    if selection.oversize:
+        logger.warning(
+            "%s components of %s rows stay in train, each too large to be held out; the largest: %s rows, like %s",
+            len(selection.oversize), sum(part.rows for part in selection.oversize),
+            selection.oversize[0].rows, selection.oversize[0].example,
+        )  # fmt: skip

@@ -12,10 +12,20 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import imagehash
+import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dataset_builder.fetching import Fetched, FetchError
 from product_vqa.command import InputError
+
+try:
+    import cykooz_resizer  # Lanczos in a quarter of Pillow's time: most of the work on a picture
+except ImportError:  # on Linux for ARM, where there is no wheel
+    cykooz_resizer = None
+else:
+    _LANCZOS = cykooz_resizer.ResizeOptions(
+        resize_alg=cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.lanczos3), use_alpha=False
+    )
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what shops serve; no format that starts a program
 MAX_BYTES = 32 * 1024**2
@@ -99,13 +109,24 @@ def _is_stored_form(image: Image.Image, image_size: int) -> bool:
 
 
 def _fit(image: Image.Image, image_size: int) -> Image.Image:
-    if image.format != "JPEG":  # a JPEG has no palette and no alpha: it is converted when it is small
-        image.load()  # TIFF turns itself upright here
+    if image.format == "TIFF":
+        image.load()  # and turn itself upright
     orientation = _orientation(image)
-    image = image if image.format == "JPEG" else _rgb(image)
-    image.thumbnail((image_size, image_size), Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
-    image = _rgb(image)
+    scale = min(1, image_size / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image.draft("RGB", (int(size[0] * REDUCING_GAP), int(size[1] * REDUCING_GAP)))  # does nothing but to a JPEG
+    image = _resize(_rgb(image), size)
     return image.transpose(_TO_UPRIGHT[orientation]) if orientation in _TO_UPRIGHT else image
+
+
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    if image.size == size:
+        return image
+    if cykooz_resizer is None:
+        return image.resize(size, Image.Resampling.LANCZOS)
+    resized = Image.new("RGB", size, None)  # not filled
+    cykooz_resizer.Resizer().resize_pil(image, resized, _LANCZOS)
+    return resized
 
 
 def _orientation(image: Image.Image) -> int:
@@ -116,6 +137,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
     if image.mode == "F" or image.mode.startswith("I"):  # grey of more than 8 bits
         whites = {"F": (1, 255, 65535), "I": (255, 65535)}.get(image.mode, (65535,))
         grey = image.convert("I").convert("F") if image.mode.startswith("I;") else image.convert("F")
@@ -133,8 +157,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _phash(image: Image.Image) -> int:
     grey = image.convert("L")
     grey = grey.reduce(max(1, min(grey.size) // 64))  # phash itself goes on to 32 x 32
-    value = int(str(imagehash.phash(grey)), 16)
-    return value - (1 << 64) if value >> 63 else value
+    return int.from_bytes(np.packbits(imagehash.phash(grey).hash).tobytes(), signed=True)
 
 
 class ImageFolder:

@@ -63,7 +63,7 @@ def hold_out(rows: pd.DataFrame, *, validation_size: float, seed: int) -> tuple[
     while they fit: which ones depends on the links and the seed, not on the order of the rows.
     """
     is_held_out = np.zeros(len(rows), dtype=bool)
-    if not len(rows):
+    if not len(rows) or validation_size == 0:
         return is_held_out, []
     component = components(rows)
     size = np.bincount(component)

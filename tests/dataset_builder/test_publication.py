@@ -14,8 +14,8 @@ from huggingface_hub import HfApi, constants
 from dataset_builder.publication import check_target, push
 from local_hub import LocalHub
 from product_vqa.command import InputError
-from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, run_command, run_here, write_csv
-from tests.dataset_builder.test_build import read_elsewhere
+from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, run_command, run_elsewhere, run_here, write_csv
+from tests.dataset_builder.test_build import READ_ELSEWHERE
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,9 @@ def test_a_pushed_dataset_is_private_and_read_by_everyone_who_may(shop: Shop, hu
         "rows/train.parquet",
         "rows/validation.parquet",
     ]
-    *splits, _ = read_elsewhere("local/products", cwd=shop.folder, env=hub.environment | {"HF_HUB_OFFLINE": "0"})
+    *splits, _ = run_elsewhere(
+        READ_ELSEWHERE, "local/products", cwd=shop.folder, env=hub.environment | {"HF_HUB_OFFLINE": "0"}
+    )
     assert splits[0::2] == splits[1::2]
     assert splits[-1].startswith("test|7:(48, 32):|3:")
 
