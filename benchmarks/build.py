@@ -54,11 +54,18 @@ def main() -> None:
                     run = build(links, folder, size) if who == "ours" else img2dataset(links, folder, size, peer)
                     best[who] = min(best.get(who, run), run, key=lambda measured: measured.seconds)
             for who, measured in best.items():
+                folder = Path(work, f"{who}{size}-start")
+                folder.mkdir()
+                start = build(links[:1], folder, size) if who == "ours" else img2dataset(links[:1], folder, size, peer)
                 result[f"{who}{suffix}"] = asdict(measured) | {
+                    "seconds_for_one_image": start.seconds,
                     "images_per_s": round(len(links) / measured.seconds, 1),
+                    "images_per_s_after_the_first": round((len(links) - 1) / (measured.seconds - start.seconds), 1),
                     "images_per_cpu_s": round(len(links) / measured.cpu_seconds, 1),
                 }
-            result[f"ratio_images_per_s{suffix}"] = round(best["theirs"].seconds / best["ours"].seconds, 2)
+            ours, theirs = result[f"ours{suffix}"], result[f"theirs{suffix}"]
+            for rate in ("images_per_s", "images_per_s_after_the_first"):
+                result[f"ratio_{rate}{suffix}"] = round(ours[rate] / theirs[rate], 2)
         for who, pictures in (("ours", built), ("theirs", downloaded)):
             result[who] |= quality(pictures(Path(work, f"{who}{IMAGE_SIZE}-0")), options.images)
     result["psnr_gain_db"] = round(result["ours"]["psnr_db"] - result["theirs"]["psnr_db"], 2)

@@ -31,8 +31,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what shops se
 MAX_BYTES = 32 * 1024**2
 MAX_PIXELS = 64 * 1000**2  # 8,000 x 8,000: 0.2 GB while it is decoded; the challenge's are about 1,400 x 1,400
 JPEG_QUALITY = 95
+SUBSAMPLING = "4:4:4"  # coloured print keeps its edges: the worst of 769 photographs 38 dB instead of 29
 # A JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that is still this many times as large as what is wanted.
-REDUCING_GAP = 1.0
+# 3 costs nothing against a full decode, 2 already 0.16 dB (docs/dataset.md).
+REDUCING_GAP = 3.0
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -91,7 +93,7 @@ def prepare_picture(data: bytes, *, image_size: int) -> Picture:
                     return Picture(data, width, height, _phash(image))
                 fitted = _fit(image, image_size)
                 stream = BytesIO()
-                fitted.save(stream, "JPEG", quality=JPEG_QUALITY, comment=b"")
+                fitted.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=SUBSAMPLING, comment=b"")
                 return Picture(stream.getvalue(), *fitted.size, _phash(fitted))
     except PictureError:
         raise
