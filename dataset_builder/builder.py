@@ -153,7 +153,7 @@ class ProductVqa(datasets.GeneratorBasedBuilder):
         return self._cache_dir_root
 
     def _write_rows(self, folder: str) -> None:
-        os.mkdir(folder)
+        os.makedirs(folder, exist_ok=True)
         fields = {name: feature.pa_type for name, feature in FEATURES.items() if name != "image"} | _PICTURE_COLUMNS
         for split, rows in self.selection.rows_by_split.items():
             with pq.ParquetWriter(f"{folder}/{split}.parquet", pa.schema(fields)) as writer:
