@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from dataset_builder.fetching import Fetched, Fetcher, FetchError
 from dataset_builder.image_store import ImageStore, LinkState, Status, count_reasons
 from dataset_builder.options import FetchOptions
-from dataset_builder.pictures import ImageFolder, PictureError, prepare_picture
+from dataset_builder.pictures import ImageFolder, Picture, PictureError, prepare_picture
 from dataset_builder.pool import map_unordered
 from product_vqa.command import InputError
 
@@ -27,8 +27,14 @@ def fill(store: ImageStore, links: Collection[str], options: FetchOptions) -> Co
     """
     with store.filling():
         pending = store.pending(links, retry_failed=options.retry_failed)
-        with Fetcher(connections=options.connections, allow_private_hosts=options.allow_private_hosts) as fetcher:
-            _store_pictures(store, pending, fetcher.fetch, threads=options.connections, num_links=len(links))
+        with (
+            ThreadPoolExecutor(options.connections) as pool,
+            # Closed before the pool, which waits for its threads: none of them waits for its next attempt then.
+            Fetcher(connections=options.connections, allow_private_hosts=options.allow_private_hosts) as fetcher,
+        ):
+            _store_pictures(
+                store, pending, fetcher.fetch, pool=pool, in_flight=4 * options.connections, num_links=len(links)
+            )
         failures_file = store.write_failures()
         reasons = count_reasons(store.failures(links).values())
     logger.info("%s of %s links have a picture in %s", len(links) - reasons.total(), len(links), store.folder)
@@ -44,29 +50,40 @@ def fill(store: ImageStore, links: Collection[str], options: FetchOptions) -> Co
 def fill_from_folder(store: ImageStore, links: Collection[str], folder: ImageFolder) -> None:
     """The same from the files of a folder, on all cores."""
     folder.check_names(links)
-    with store.filling():
-        _store_pictures(
-            store, store.pending(links, retry_failed=True), folder.read,
-            threads=os.cpu_count() or 1, num_links=len(links),
-        )  # fmt: skip
+    pending = store.pending(links, retry_failed=True)
+    num_threads = os.cpu_count() or 1
+    with store.filling(), ThreadPoolExecutor(num_threads) as pool:
+        _store_pictures(store, pending, folder.read, pool=pool, in_flight=4 * num_threads, num_links=len(links))
 
 
 def _store_pictures(
-    store: ImageStore, links: list[str], read: Callable[[str], Fetched], *, threads: int, num_links: int
+    store: ImageStore,
+    links: list[str],
+    read: Callable[[str], Fetched],
+    *,
+    pool: ThreadPoolExecutor,
+    in_flight: int,
+    num_links: int,
 ) -> None:
+    # Decoded pictures are what takes memory and cores: one a core at a time, however many threads fetch.
+    preparing = ThreadPoolExecutor(os.cpu_count() or 1)
+
+    def prepare(data: bytes) -> Picture:
+        return preparing.submit(prepare_picture, data, image_size=store.image_size).result()
+
     def obtain(link: str) -> LinkState:
         start = time.monotonic()
-        state = _obtain(link, read, store)
+        state = _obtain(link, read, prepare, store)
         finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         return state._replace(seconds=round(time.monotonic() - start, 3), finished_at=finished_at)
 
     num_failed = 0
     with (
-        ThreadPoolExecutor(threads) as pool,
+        preparing,
         tqdm(total=num_links, initial=num_links - len(links), desc="Pictures", unit=" links") as progress,
     ):
         try:
-            for number, state in enumerate(map_unordered(pool, obtain, links, in_flight=4 * threads), start=1):
+            for number, state in enumerate(map_unordered(pool, obtain, links, in_flight=in_flight), start=1):
                 store.record(state)
                 num_failed += state.status != Status.STORED
                 progress.set_postfix_str(f"{num_failed / number:.1%} failed", refresh=False)
@@ -78,11 +95,13 @@ def _store_pictures(
             ) from error
 
 
-def _obtain(link: str, read: Callable[[str], Fetched], store: ImageStore) -> LinkState:
+def _obtain(
+    link: str, read: Callable[[str], Fetched], prepare: Callable[[bytes], Picture], store: ImageStore
+) -> LinkState:
     http_status, tries = None, 1
     try:
         data, http_status, tries = read(link)
-        picture = prepare_picture(data, image_size=store.image_size)
+        picture = prepare(data)
     except FetchError as error:
         status = Status.FAILED if error.could_succeed else Status.REFUSED
         return LinkState(link, status, str(error), error.http_status, error.tries)

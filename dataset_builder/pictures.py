@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import threading
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -33,8 +32,8 @@ MAX_PIXELS = 64 * 1000**2  # 8,000 x 8,000: 0.2 GB while it is decoded; the chal
 JPEG_QUALITY = 95
 SUBSAMPLING = "4:4:4"  # coloured print keeps its edges: the worst of 769 photographs 38 dB instead of 29
 # A JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that is still this many times as large as what is wanted.
-# 3 costs nothing against a full decode, 2 already 0.16 dB (docs/dataset.md).
-REDUCING_GAP = 3.0
+# 2 is a quarter less work than a full decode and costs 0.16 dB of 47.90 (docs/dataset.md).
+REDUCING_GAP = 2.0
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,8 +43,6 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Decoded pictures are what takes memory: one a core at a time, however many threads fetch.
-_DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
 warnings.filterwarnings("ignore", module=r"PIL\.")  # a line on the console for every odd picture of 350,000
@@ -84,17 +81,16 @@ def prepare_picture(data: bytes, *, image_size: int) -> Picture:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise PictureError(f"too_many_pixels: {width}x{height}")
-            with _DECODING:
-                if image_size == 0 or _is_stored_form(image, image_size):
-                    # Every coefficient of a JPEG is read whatever size comes out: truncated data is found as well.
-                    image.draft("L", (64, 64))
-                    image.load()
-                    image.getexif()  # as whoever opens it will
-                    return Picture(data, width, height, _phash(image))
-                fitted = _fit(image, image_size)
-                stream = BytesIO()
-                fitted.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=SUBSAMPLING, comment=b"")
-                return Picture(stream.getvalue(), *fitted.size, _phash(fitted))
+            if image_size == 0 or _is_stored_form(image, image_size):
+                # Every coefficient of a JPEG is read whatever size comes out: truncated data is found as well.
+                image.draft("L", (64, 64))
+                image.load()
+                image.getexif()  # as whoever opens it will
+                return Picture(data, width, height, _phash(image))
+            fitted = _fit(image, image_size)
+            stream = BytesIO()
+            fitted.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=SUBSAMPLING, comment=b"")
+            return Picture(stream.getvalue(), *fitted.size, _phash(fitted))
     except PictureError:
         raise
     except Image.DecompressionBombError as error:

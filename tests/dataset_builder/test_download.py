@@ -269,3 +269,20 @@ def test_a_download_that_gets_nothing_fails(server: PictureServer, tmp_path: Pat
     with pytest.raises(InputError, match="none of the 1 links gave a picture"):
         run_here(monkeypatch, "download", "--train_csv", train_csv, "--image_store", tmp_path / "store")
     assert "private_address" in (tmp_path / "store" / "failed.csv").read_text()
+
+
+def test_a_stopped_download_ends_at_once_though_a_host_asked_for_a_pause(server: PictureServer, tmp_path: Path):
+    server.answers["/a.jpg"] = status(429, Retry_After="200")
+    train_csv = write_csv(tmp_path / "train.csv", TRAIN_COLUMNS, [[f"{server.url}/a.jpg", 1, "width", "1 inch"]])
+    arguments = ["--train_csv", train_csv, "--image_store", tmp_path / "store", "--allow_private_hosts"]
+    command = [sys.executable, "-m", "dataset_builder.download", *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not server.requests and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert server.requests
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "stopped: started again with the same options" in error
