@@ -6,7 +6,7 @@ python -m dataset_builder.build --train_csv train.csv --test_csv test.csv --imag
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataset_builder.options import FetchOptions, TableOptions
+from dataset_builder.options import FetchOptions, PictureOptions, TableOptions
 from product_vqa.command import InputError, parse_options, run
 
 
@@ -18,6 +18,10 @@ class BuildOptions:
     )
     image_store: str | None = field(
         default=None, metadata={"help": "folder of fetched pictures; what it lacks is fetched first"}
+    )
+    ranges: str = field(
+        default="leave_out",
+        metadata={"help": "a label like `[100.0, 240.0] volt`: leave_out its row, or read its first or last number"},
     )
     validation_size: float = field(default=0.05, metadata={"help": "share of the labelled rows to hold out; 0: none"})
     seed: int = field(default=0, metadata={"help": "which rows are held out"})
@@ -33,8 +37,8 @@ class BuildOptions:
 
 
 def main() -> None:
-    table_options, options, fetch_options = parse_options(
-        TableOptions, BuildOptions, FetchOptions, description=__doc__
+    table_options, options, picture_options, fetch_options = parse_options(
+        TableOptions, BuildOptions, PictureOptions, FetchOptions, description=__doc__
     )
 
     from dataset_builder.builder import ProductVqa
@@ -42,6 +46,7 @@ def main() -> None:
     from dataset_builder.dataset_folder import check_output, temporary_beside, write_dataset
     from dataset_builder.filling import fill
     from dataset_builder.image_store import ImageStore
+    from dataset_builder.leaks import Leak
     from dataset_builder.publication import check_target, push
     from dataset_builder.tables import links_of, read_tables
     from product_vqa.hub import page_url, replace_folder
@@ -52,7 +57,8 @@ def main() -> None:
     if options.push_to_hub:
         repo_id = check_target(repo_id, private=options.hub_private_repo)
     if options.image_store:
-        fill(ImageStore(options.image_store), links_of(*read_tables(table_options)), fetch_options)
+        store = ImageStore(options.image_store, image_size=picture_options.image_size)
+        fill(store, links_of(*read_tables(table_options)), fetch_options)
 
     with temporary_beside(folder) as temporary:
         builder = ProductVqa(
@@ -60,6 +66,8 @@ def main() -> None:
             test_csv=table_options.test_csv,
             image_dir=options.image_dir,
             image_store=options.image_store,
+            image_size=picture_options.image_size,
+            ranges=options.ranges,
             validation_size=options.validation_size,
             seed=options.seed,
             cache_dir=temporary / "cache",
@@ -73,6 +81,8 @@ def main() -> None:
             replace_folder(temporary / "dataset", folder)
             for split, counts in record.rows.items():
                 print(f"{split}: {sum(counts.values())} rows")
+            for leak in record.leaks:
+                print(Leak(**leak))
             print(f"written: {options.output_dir}")
 
     if options.push_to_hub:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from dataset_builder.builder import ROWS_FOLDER
 from dataset_builder.dataset_folder import Record
 from dataset_builder.labels import UNIT_UNSUITABLE
+from dataset_builder.leaks import ROWS_CONFIG, Leak
 from product_vqa.entities import ENTITIES
 from product_vqa.prompt import format_prompt
 from product_vqa.quantity import LabelForm
@@ -39,7 +41,11 @@ def save_card(record: Record, folder: Path, *, location: str) -> None:
             {
                 "config_name": "default",
                 "data_files": [{"split": split, "path": f"data/{split}-*"} for split in rows],
-            }
+            },
+            {
+                "config_name": ROWS_CONFIG,
+                "data_files": [{"split": split, "path": f"{ROWS_FOLDER}/{split}.parquet"} for split in rows],
+            },
         ],
         dataset_info=record.dataset_info,
     )
@@ -55,6 +61,8 @@ def save_card(record: Record, folder: Path, *, location: str) -> None:
             "rows_left_out": record.rows_left_out,
             "images_missing": record.images_missing,
             "meanings": _MEANINGS,
+            "record": record,
+            "leaks": [Leak(**leak) for leak in record.leaks],
             "sources": record.sources,
             "versions": record.versions,
             "command": _command(record),
@@ -70,6 +78,7 @@ def _command(record: Record) -> str:
     arguments = [f"--{flag} {shlex.quote(source['file'])}" for flag, source in record.sources.items()]
     arguments += [
         f"--{record.picture_source} {'images' if record.picture_source == 'image_dir' else 'store'}",
+        f"--image_size {record.image_size} --ranges {record.ranges}",
         f"--validation_size {record.validation_size} --seed {record.seed}",
         "--output_dir dataset",
     ]

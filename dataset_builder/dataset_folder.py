@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 
 import product_vqa
-from dataset_builder.builder import ProductVqa
+from dataset_builder.builder import ROWS_FOLDER, ProductVqa
+from dataset_builder.leaks import find_leaks, rows_of_folder
 from dataset_builder.selection import LEFT_OUT_FILE, count_left_out
 from product_vqa.command import InputError, writable_folder
 
 RECORD_FILE = "build.json"
 MAX_SHARD_BYTES = 500 * 1024**2
-ROWS_PER_GROUP = 100  # what a reader must load to show one row: about 10 MB
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,16 @@ class Record:
     fingerprint: str
     sources: dict[str, dict[str, str]]  # train_csv, test_csv -> file, sha256
     picture_source: str  # "image_dir" or "image_store"
+    image_size: int
+    ranges: str
     validation_size: float
     seed: int
     versions: dict[str, str]
     rows: dict[str, dict[str, int]]  # split -> entity -> rows
     rows_left_out: dict[str, int]  # reason -> rows of train.csv
     images_missing: dict[str, int]  # reason -> rows of test.csv
+    oversize: list[dict[str, Any]]  # rows that belong together and are in train for their number
+    leaks: list[dict[str, Any]]  # what every two splits share
     dataset_info: dict[str, Any] = field(default_factory=dict)  # as the card's metadata give it
 
 
@@ -66,7 +71,7 @@ def check_output(folder: Path) -> Record | None:
 def temporary_beside(folder: Path) -> Iterator[Path]:
     """A folder on the same disk, in which a build can grow unseen; gone at the end, or when the next build starts.
 
-    It takes twice the bytes of the pictures for a while: as Arrow and as Parquet.
+    With --image_dir it takes twice the bytes of the pictures for a while: as files, fitted, and as Parquet.
     """
     temporary = folder.with_name(f".{folder.name}.building")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -80,31 +85,28 @@ def temporary_beside(folder: Path) -> Iterator[Path]:
 def write_dataset(builder: ProductVqa, folder: Path) -> Record:
     """Run the builder and write all but the card to `folder`, which must not exist yet."""
     try:
-        builder.download_and_prepare()
-        (folder / "data").mkdir(parents=True)
-        rows: dict[str, dict[str, int]] = {}
-        download_size = 0
-        for split, dataset in builder.as_dataset().items():
-            rows[str(split)] = dict(Counter(dataset.data.column("entity_name").to_pylist()).most_common())
-            num_shards = -(-builder.info.splits[split].num_bytes // MAX_SHARD_BYTES)
-            for number in range(num_shards):
-                file = folder / "data" / f"{split}-{number:05d}-of-{num_shards:05d}.parquet"
-                dataset.shard(num_shards, number).to_parquet(file, batch_size=ROWS_PER_GROUP)
-                download_size += file.stat().st_size
-        shutil.copyfile(Path(builder.cache_dir) / LEFT_OUT_FILE, folder / LEFT_OUT_FILE)
-        record = _record(builder, folder, rows=rows, download_size=download_size)
+        builder.download_and_prepare(str(folder), file_format="parquet", max_shard_size=MAX_SHARD_BYTES)
+        (folder / datasets.config.DATASET_INFO_FILENAME).unlink()  # the card says the same
+        (folder / "data").mkdir()
+        for file in folder.glob(f"{builder.dataset_name}-*.parquet"):
+            name = file.stem.removeprefix(f"{builder.dataset_name}-")
+            name = name if "-of-" in name else f"{name}-00000-of-00001"  # datasets does not count a single one
+            file.rename(folder / "data" / f"{name}.parquet")
+        record = _record(builder, folder)
+        for leak in record.leaks:
+            assert leak["splits"] != ("train", "validation") or not leak["crossing"], leak
         (folder / RECORD_FILE).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
     except (OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise InputError(f"--output_dir: the dataset cannot be written ({error.__cause__ or error})") from error
     return record
 
 
-def _record(builder: ProductVqa, folder: Path, *, rows: dict[str, dict[str, int]], download_size: int) -> Record:
+def _record(builder: ProductVqa, folder: Path) -> Record:
     config = builder.config
     info = datasets.DatasetInfo(
         features=builder.info.features,
         splits=builder.info.splits,
-        download_size=download_size,
+        download_size=sum(file.stat().st_size for file in (folder / "data").iterdir()),
         dataset_size=builder.info.dataset_size,
     )
     card_data: dict[str, Any] = {}
@@ -117,11 +119,22 @@ def _record(builder: ProductVqa, folder: Path, *, rows: dict[str, dict[str, int]
             if table
         },
         picture_source="image_dir" if config.image_dir else "image_store",
+        image_size=config.image_size,
+        ranges=config.ranges,
         validation_size=config.validation_size,
         seed=config.seed,
         versions={"product-vqa": product_vqa.__version__, "datasets": datasets.__version__},
-        rows=rows,
+        rows={
+            str(split): dict(Counter(_entities(folder / ROWS_FOLDER / f"{split}.parquet")).most_common())
+            for split in builder.info.splits
+        },
         rows_left_out=count_left_out(folder / LEFT_OUT_FILE, "row"),
         images_missing=count_left_out(folder / LEFT_OUT_FILE, "image"),
+        oversize=[asdict(part) for part in builder.selection.oversize],
+        leaks=[asdict(leak) for leak in find_leaks(rows_of_folder(folder / ROWS_FOLDER))],
         dataset_info=card_data["dataset_info"],
     )
+
+
+def _entities(file: Path) -> list[str]:
+    return pq.read_table(file, columns=["entity_name"])["entity_name"].to_pylist()

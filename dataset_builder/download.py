@@ -5,7 +5,7 @@ python -m dataset_builder.download --train_csv train.csv --test_csv test.csv --i
 
 from dataclasses import dataclass, field
 
-from dataset_builder.options import FetchOptions, TableOptions
+from dataset_builder.options import FetchOptions, PictureOptions, TableOptions
 from product_vqa.command import InputError, parse_options, run
 
 
@@ -15,8 +15,8 @@ class DownloadOptions:
 
 
 def main() -> None:
-    table_options, download_options, fetch_options = parse_options(
-        TableOptions, DownloadOptions, FetchOptions, description=__doc__
+    table_options, download_options, picture_options, fetch_options = parse_options(
+        TableOptions, DownloadOptions, PictureOptions, FetchOptions, description=__doc__
     )
 
     from dataset_builder.filling import fill
@@ -24,7 +24,7 @@ def main() -> None:
     from dataset_builder.tables import links_of, read_tables
 
     links = links_of(*read_tables(table_options))
-    store = ImageStore(download_options.image_store)
+    store = ImageStore(download_options.image_store, image_size=picture_options.image_size)
     reasons = fill(store, links, fetch_options)
     if reasons.total() == len(links):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Fetched pictures: files named by their content, and a SQLite table that says which link gave which, or why none."""
+"""Fetched pictures: files named by their content, and a SQLite table that says what came of each link."""
 
 import csv
 import hashlib
@@ -8,41 +8,96 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from dataset_builder.options import PictureOptions
+from dataset_builder.pictures import Picture
 from product_vqa.command import InputError, writable_folder
 
-_TABLE = """
-CREATE TABLE IF NOT EXISTS pictures (
+_VERSION = 2  # of the tables
+_TABLES = f"""
+CREATE TABLE IF NOT EXISTS links (
   link TEXT PRIMARY KEY,
-  sha256 TEXT,       -- of the picture; NULL where there is none
-  num_bytes INTEGER,
-  failure TEXT       -- why there is none; NULL where there is one
-) WITHOUT ROWID
+  status TEXT NOT NULL,    -- stored | failed (another try could succeed) | refused (it could not)
+  reason TEXT NOT NULL,    -- why there is no picture, `token` or `token: detail`; '' where there is one
+  http_status INTEGER,     -- of the last answer; NULL where there was none
+  tries INTEGER NOT NULL,
+  seconds REAL NOT NULL,   -- fetching, waiting and preparing
+  finished_at TEXT NOT NULL,
+  num_bytes INTEGER, width INTEGER, height INTEGER,  -- of what is stored, as is all that follows
+  sha256 TEXT,
+  phash INTEGER
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS settings (image_size INTEGER NOT NULL);
+PRAGMA user_version = {_VERSION};
 """
+NOT_FETCHED = "not_fetched"
+
+
+class Status(StrEnum):
+    STORED = "stored"
+    FAILED = "failed"  # another try could succeed: --retry_failed
+    REFUSED = "refused"  # it could not
+
+
+class LinkState(NamedTuple):
+    """What came of a link, in the order of the table's columns."""
+
+    link: str
+    status: str
+    reason: str = ""
+    http_status: int | None = None
+    tries: int = 0
+    seconds: float = 0
+    finished_at: str = ""
+    num_bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+    phash: int | None = None
 
 
 class ImageStore:
     """A folder that survives being killed at any moment: a file gets its name, and then its row, when it is whole.
 
-    One thread records; any number of threads may `save`.
+    One thread records; any number of threads may `save`. All pictures of a store are fitted to one `image_size`, that
+    of its first use; None: to that, or to the default in a new one. Where it is another one InputError is raised.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, image_size: int | None = None) -> None:
         self.folder = writable_folder(folder, flag="--image_store")
         try:
             self._state = sqlite3.connect(self.folder / "state.sqlite", isolation_level=None)
             # A row survives a killed process, and perhaps not a power cut: then its picture is fetched again.
             self._state.execute("PRAGMA journal_mode = WAL")
             self._state.execute("PRAGMA synchronous = NORMAL")
-            self._state.execute(_TABLE)
+            version = self._state.execute("PRAGMA user_version").fetchone()[0]
+            is_empty = not self._state.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if version != _VERSION and not is_empty:
+                raise sqlite3.DatabaseError(f"made by another version of this command: tables {version}")
+            self._state.executescript(_TABLES)
         except sqlite3.DatabaseError as error:
             raise InputError(
                 f"--image_store {folder}: state.sqlite cannot be used ({error}); choose another folder, "
                 "or remove that file to fetch everything again"
             ) from error
+        self.image_size = self._image_size(image_size)
+
+    def _image_size(self, asked: int | None) -> int:
+        found = self._state.execute("SELECT image_size FROM settings").fetchone()
+        if found is None:
+            found = (PictureOptions().image_size if asked is None else asked,)
+            self._state.execute("INSERT INTO settings VALUES (?)", found)
+        if asked not in (None, found[0]):
+            raise InputError(
+                f"--image_store {self.folder}: its pictures were stored with --image_size {found[0]}, not {asked}; "
+                "say the same again, or choose another folder"
+            )
+        return found[0]
 
     @contextmanager
     def filling(self) -> Iterator[None]:
@@ -55,61 +110,62 @@ class ImageStore:
         except Timeout as error:
             raise InputError(f"--image_store {self.folder}: another process is filling it; wait for it") from error
 
-    def save(self, data: bytes) -> str:
-        """Write a picture and return its sha256, under which the file is found."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        file = self._file(sha256)
-        if not self._is_whole(sha256, len(data)):
+    def save(self, picture: Picture) -> None:
+        """Write a picture's bytes to the file that bears their sha256."""
+        file = self._file(picture.sha256)
+        if not self._is_whole(picture.sha256, len(picture.data)):
             file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-                part.write(data)
+                part.write(picture.data)
             os.replace(part.name, file)
-        return sha256
 
-    def record(
-        self, link: str, *, sha256: str | None = None, num_bytes: int | None = None, failure: str | None = None
-    ):
-        """Note what came of a link: a picture that is saved, or the reason why there is none."""
-        assert (sha256 is None) != (failure is None)
-        self._state.execute("REPLACE INTO pictures VALUES (?, ?, ?, ?)", (link, sha256, num_bytes, failure))
+    def record(self, state: LinkState) -> None:
+        """Note what came of a link; a picture is saved before."""
+        assert (state.status == Status.STORED) == (state.sha256 is not None)
+        self._state.execute(f"REPLACE INTO links VALUES ({', '.join('?' * len(state))})", state)
+
+    def state(self, link: str) -> LinkState:
+        """A picture was decoded in full before it was recorded; one whose file is gone counts as never fetched."""
+        row = self._state.execute("SELECT * FROM links WHERE link = ?", (link,)).fetchone()
+        state = LinkState(*row) if row else LinkState(link, Status.FAILED, NOT_FETCHED)
+        if state.status == Status.STORED and not self._is_whole(state.sha256, state.num_bytes):
+            return LinkState(link, Status.FAILED, NOT_FETCHED)
+        return state
 
     def failures(self, links: Iterable[str]) -> dict[str, str]:
-        """The reason for each link that has no picture here; a picture was decoded in full before it was recorded."""
-        reasons = {}
-        for link in links:
-            sha256, num_bytes, failure = self._row(link)
-            if failure is not None:
-                reasons[link] = failure
-            elif not self._is_whole(sha256, num_bytes):
-                reasons[link] = "not_fetched"
-        return reasons
+        """The reason for each link that has no picture here."""
+        states = map(self.state, links)
+        return {state.link: state.reason for state in states if state.status != Status.STORED}
 
     def pending(self, links: Iterable[str], *, retry_failed: bool) -> list[str]:
-        """The links still to be fetched: never tried, or their file is gone, or failed and `retry_failed`."""
-        return [link for link, reason in self.failures(links).items() if reason == "not_fetched" or retry_failed]
+        """The links still to be fetched: never tried, or their file is gone, or with `retry_failed` those that failed
+        and could succeed."""
+        return [
+            state.link
+            for state in map(self.state, links)
+            if state.reason == NOT_FETCHED or (retry_failed and state.status == Status.FAILED)
+        ]
 
     def read(self, link: str) -> bytes:
-        return self._file(self._row(link)[0]).read_bytes()
+        return self._file(self.state(link).sha256).read_bytes()
 
     def fingerprint(self) -> str:
         """Changes when a link's picture does."""
         digest = hashlib.sha256()
-        for row in self._state.execute("SELECT link, sha256, failure FROM pictures ORDER BY link"):
-            digest.update(f"{row}\n".encode())
+        for row in self._state.execute("SELECT link, sha256, reason FROM links ORDER BY link"):
+            digest.update(f"{row}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
     def write_failures(self) -> Path:
-        """Write `failed.csv`: every link without a picture, and its reason."""
+        """Write `failed.csv`: every link without a picture, and what is known about it."""
         file = self.folder / "failed.csv"
+        columns = ("link", "reason", "status", "http_status", "tries", "seconds", "finished_at")
+        query = f"SELECT {', '.join(columns)} FROM links WHERE status != ? ORDER BY link"
         with file.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
-            writer.writerow(["image_link", "reason"])
-            writer.writerows(self._state.execute("SELECT link, failure FROM pictures WHERE failure IS NOT NULL"))
+            writer.writerow(["image_link", *columns[1:]])
+            writer.writerows(self._state.execute(query, (Status.STORED,)))
         return file
-
-    def _row(self, link: str) -> tuple[str | None, int | None, str | None]:
-        query = "SELECT sha256, num_bytes, failure FROM pictures WHERE link = ?"
-        return self._state.execute(query, (link,)).fetchone() or (None, None, None)
 
     def _file(self, sha256: str) -> Path:
         return self.folder / "files" / sha256[:2] / sha256

@@ -1,37 +1,63 @@
-"""What is in train.csv and test.csv.
+"""What is in train.csv and test.csv, or in a dataset; which labels are suspicious, and what its splits share.
 
 python -m dataset_builder.inspect --train_csv train.csv --test_csv test.csv
+python -m dataset_builder.inspect --dataset user/name
 """
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builder.options import TableOptions
-from product_vqa.command import parse_options, run
+from product_vqa.command import InputError, parse_options, run
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dataset_builder.tables import Table
+
+NUM_EXAMPLES = 3  # of each kind of suspicious label
 
 
 @dataclass
 class InspectOptions:
+    train_csv: str | None = field(default=None, metadata={"help": "labelled rows, .csv or .csv.gz"})
+    test_csv: str | None = field(default=None, metadata={"help": "rows to be answered, .csv or .csv.gz"})
+    dataset: str | None = field(
+        default=None, metadata={"help": "folder or user/name[@revision]: what do its splits share?"}
+    )
+    suspicious_csv: str | None = field(
+        default=None, metadata={"help": "file to write, with every suspicious label of --train_csv and why it is one"}
+    )
     json: bool = field(default=False, metadata={"help": "print the counts as JSON"})
+
+    def __post_init__(self) -> None:
+        if self.train_csv is None and self.test_csv is None and self.dataset is None:
+            raise InputError("no rows: give --train_csv FILE, --test_csv FILE or both, or --dataset user/name")
+        if self.suspicious_csv is not None and self.train_csv is None:
+            raise InputError("--suspicious_csv needs labels: give --train_csv FILE")
 
 
 def main() -> None:
-    table_options, options = parse_options(TableOptions, InspectOptions, description=__doc__)
+    (options,) = parse_options(InspectOptions, description=__doc__)
 
     from dataset_builder.tables import read_test_csv, read_train_csv
 
     counts: dict[str, Any] = {}
-    if table_options.train_csv is not None:  # one after the other: a table goes before the next one comes
-        train = read_train_csv(table_options.train_csv)
-        counts["train"] = count_rows(train) | count_labels(train)
+    if options.train_csv is not None:  # one after the other: a table goes before the next one comes
+        train = read_train_csv(options.train_csv)
+        counts["train"] = count_rows(train) | count_labels(train) | count_suspicious(train, options.suspicious_csv)
         del train
-    if table_options.test_csv is not None:
-        counts["test"] = count_rows(read_test_csv(table_options.test_csv))
+    if options.test_csv is not None:
+        counts["test"] = count_rows(read_test_csv(options.test_csv))
+    if options.dataset is not None:
+        from dataset_builder.leaks import find_leaks, read_rows
+        from product_vqa.hub import locate
+
+        rows = read_rows(locate(options.dataset, flag="--dataset", repo_type="dataset"), flag="--dataset")
+        counts["dataset"] = count_splits(rows)
+        counts["leaks"] = [asdict(leak) for leak in find_leaks(rows)]
     print(json.dumps(counts, indent=2) if options.json else as_text(counts))
 
 
@@ -55,15 +81,50 @@ def count_labels(table: "Table") -> dict[str, Any]:
     return {"label_forms": {form.value: reasons[form] for form in LabelForm}, "unit_unsuitable": unsuitable}
 
 
+def count_suspicious(table: "Table", file: str | None) -> dict[str, Any]:
+    from dataset_builder.suspicious import find_suspicious, write_suspicious
+
+    found = list(find_suspicious(table))
+    if file is not None:
+        try:
+            write_suspicious(found, Path(file))
+        except OSError as error:
+            raise InputError(f"--suspicious_csv {file}: cannot be written ({error.strerror})") from error
+    examples: dict[str, list[str]] = {}
+    for row, reason in found:
+        if len(named := examples.setdefault(reason, [])) < NUM_EXAMPLES:
+            named.append(f"row {row.position}: {row.entity_name} {row.entity_value}")
+    return {
+        "suspicious": dict(Counter(reason for _, reason in found).most_common()),
+        "suspicious_examples": examples,
+    }
+
+
+def count_splits(rows: "pd.DataFrame") -> dict[str, Any]:
+    return {
+        split: {"rows": len(part), "rows_by_entity": part["entity_name"].value_counts().to_dict()}
+        for split, part in rows.groupby("split", sort=False)
+    }
+
+
 def as_text(counts: dict[str, Any]) -> str:
+    from dataset_builder.leaks import Leak
+
+    leaks = counts.pop("leaks", [])
+    return "\n".join([*_lines(counts, depth=0), *(str(Leak(**leak)) for leak in leaks)])
+
+
+def _lines(counts: dict[str, Any], *, depth: int) -> list[str]:
     lines = []
-    for split, values in counts.items():
-        lines.append(split)
-        for name, value in values.items():
-            lines.append(f"  {name:<32}" + ("" if isinstance(value, dict) else f"{value:>9,}"))
-            if isinstance(value, dict):
-                lines += [f"    {key:<30}{count:>9,}" for key, count in value.items()]
-    return "\n".join(lines)
+    for name, value in counts.items():
+        start = f"{'  ' * depth}{name}"
+        if isinstance(value, dict):
+            lines += [start, *_lines(value, depth=depth + 1)]
+        elif isinstance(value, list):
+            lines += [start, *(f"{'  ' * (depth + 1)}{item}" for item in value)]
+        else:
+            lines.append(f"{start:<34}{value:>9,}")
+    return lines
 
 
 if __name__ == "__main__":

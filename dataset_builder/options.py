@@ -16,9 +16,22 @@ class TableOptions:
 
 
 @dataclass
+class PictureOptions:
+    image_size: int = field(
+        default=448, metadata={"help": "pictures are fitted into a square of so many pixels; 0 keeps their bytes"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.image_size != 0 and not 32 <= self.image_size <= 8192:
+            raise InputError(f"--image_size must be 0 or between 32 and 8192, got {self.image_size}")
+
+
+@dataclass
 class FetchOptions:
     connections: int = field(default=32, metadata={"help": "pictures fetched at the same time"})
-    retry_failed: bool = field(default=False, metadata={"help": "try again the links that failed in earlier runs"})
+    retry_failed: bool = field(
+        default=False, metadata={"help": "try again what failed in earlier runs and could succeed"}
+    )
     allow_private_hosts: bool = field(
         default=False,
         metadata={"help": "fetch from loopback and private addresses too; only for links that you wrote yourself"},

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, HfApi, errors, utils
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, errors, utils
+from tqdm.auto import tqdm
 
 from product_vqa.command import InputError
 from product_vqa.hub import explained
@@ -43,14 +44,24 @@ def check_target(repo_id: str, *, private: bool) -> str:
 
 
 def push(folder: Path, repo_id: str, *, private: bool) -> CommitInfo:
-    """Make the repo hold what `folder` holds. No new commit where it does so already."""
+    """Make the repo hold what `folder` holds, in one commit; in none where it does so already.
+
+    The shards go first, one by one, to where no revision shows them yet: cut off and started again, a push sends those
+    that are missing, and whoever reads the repo meanwhile sees the earlier build.
+    """
     with explained(repo_id, flag=_FLAG, repo_type="dataset"):
         api = HfApi()
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        return api.upload_folder(
-            repo_id=repo_id,
-            repo_type="dataset",
-            folder_path=folder,
+        repo_files = set(api.list_repo_files(repo_id, repo_type="dataset"))
+        names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+        additions = [CommitOperationAdd(name, folder / name) for name in names]
+        for addition in tqdm(additions, desc="Pushing", unit=" files"):
+            api.preupload_lfs_files(repo_id, [addition], repo_type="dataset", free_memory=False)
+        # Those of an earlier build that this one does not write.
+        gone = [name for name in repo_files - set(names) if name.startswith(("data/", "rows/"))]
+        return api.create_commit(
+            repo_id,
+            [*additions, *(CommitOperationDelete(name) for name in sorted(gone))],
             commit_message="Build with product-vqa",
-            delete_patterns="data/*",  # those of an earlier build that this one does not write
+            repo_type="dataset",
         )

@@ -1,23 +1,87 @@
-"""Which image links are held out for validation."""
+"""Which rows are held out for validation: whole components, so that no product stands on both sides."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+LINKS = "image_link"
+LIKENESS = (LINKS, "sha256", "phash")  # columns in which equal values join two rows
+_NEIGHBOURHOOD = ["group_id", "entity_name", "entity_value"]
+MAX_COMPONENT_SHARE = 0.005  # of the rows: a larger one would be a tenth of the usual validation split
+MIN_OVERSIZE_ROWS = 10  # in a small dataset a picture with some questions is no monster
 
 
-def validation_links(links: Iterable[str], *, validation_size: float, seed: int) -> set[str]:
-    """Links that carry `validation_size` (a share of 1) of the rows; `links` holds one entry for each row.
+@dataclass(frozen=True)
+class Oversize:
+    """A component that is too large to be held out."""
 
-    Whole links, so that no picture stands on both sides. Which ones depends on the links and the seed, not on the
-    order of the rows: links are ranked by their hash, and taken from the front while the share is not yet reached.
+    rows: int
+    example: str  # one of its links
+
+
+def components(rows: pd.DataFrame) -> np.ndarray:
+    """The component of each row, as a number: rows are joined by an equal value in a column of LIKENESS, and where
+    they follow one another by `index` and ask one thing of one group with one answer.
+
+    Columns that are not there, and values that are null, join nothing; an empty answer (test) has no neighbours.
     """
-    rows_by_link = Counter(links)
-    wanted = round(validation_size * rows_by_link.total())
-    taken: set[str] = set()
-    num_rows = 0
-    for link in sorted(rows_by_link, key=lambda link: hashlib.sha256(f"{seed} {link}".encode()).digest()):
-        if num_rows >= wanted:
+    edges = [_equal(rows[column]) for column in LIKENESS if column in rows]
+    edges.append(_neighbours(rows))
+    first, second = np.concatenate(edges, axis=1)
+    graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(len(rows), len(rows)))
+    return connected_components(graph, directed=False)[1]
+
+
+def _equal(values: pd.Series) -> np.ndarray:
+    """Pairs of positions, shape (2, n): each row with the next one of the same value."""
+    codes = pd.factorize(values)[0]
+    order = np.argsort(codes, kind="stable")
+    order = order[codes[order] >= 0]  # null is equal to nothing
+    return _pairs(order, codes[order][1:] == codes[order][:-1])
+
+
+def _neighbours(rows: pd.DataFrame) -> np.ndarray:
+    labelled = np.flatnonzero((rows["entity_value"] != "").to_numpy())
+    order = labelled[np.argsort(rows["index"].to_numpy()[labelled], kind="stable")]
+    codes = np.column_stack([pd.factorize(rows[column])[0] for column in _NEIGHBOURHOOD])[order]
+    return _pairs(order, (codes[1:] == codes[:-1]).all(axis=1))
+
+
+def _pairs(order: np.ndarray, is_joined: np.ndarray) -> np.ndarray:
+    return np.stack([order[:-1][is_joined], order[1:][is_joined]])
+
+
+def hold_out(rows: pd.DataFrame, *, validation_size: float, seed: int) -> tuple[np.ndarray, list[Oversize]]:
+    """Which rows (a boolean each) make up the share `validation_size` of all, and the components left in train for
+    their size.
+
+    Every entity gives about that share. Components are ranked by a hash of their first link and the seed, and taken
+    while they fit: which ones depends on the links and the seed, not on the order of the rows.
+    """
+    is_held_out = np.zeros(len(rows), dtype=bool)
+    if not len(rows) or validation_size == 0:
+        return is_held_out, []
+    component = components(rows)
+    size = np.bincount(component)
+    first_link = rows[LINKS].groupby(component).min()
+    is_oversize = size > max(MAX_COMPONENT_SHARE * len(rows), MIN_OVERSIZE_ROWS)
+    oversize = [Oversize(int(size[number]), first_link[number]) for number in np.flatnonzero(is_oversize)]
+
+    entities, names = pd.factorize(rows["entity_name"])
+    room = np.ceil(validation_size * np.bincount(entities, minlength=len(names))).astype(int)
+    wanted = round(validation_size * len(rows))
+    rows_of = np.split(np.argsort(component, kind="stable"), np.cumsum(size)[:-1])
+    rank = [hashlib.sha256(f"{seed} {link}".encode()).digest() for link in first_link]
+    for number in sorted(np.flatnonzero(~is_oversize), key=rank.__getitem__):
+        if wanted == 0:
             break
-        taken.add(link)
-        num_rows += rows_by_link[link]
-    return taken
+        asked = np.bincount(entities[rows_of[number]], minlength=len(names))
+        if size[number] <= wanted and (asked <= room).all():
+            is_held_out[rows_of[number]] = True
+            room -= asked
+            wanted -= size[number]
+    return is_held_out, sorted(oversize, key=lambda part: -part.rows)

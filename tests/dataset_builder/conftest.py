@@ -89,6 +89,23 @@ def run_command(name: str, *arguments: object, cwd: Path, env: dict[str, str] | 
     )
 
 
+ELSEWHERE = "import sys; sys.modules |= {'dataset_builder': None, 'product_vqa': None}\n"
+
+
+def run_elsewhere(program: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> list[str]:
+    """The lines printed by what somebody runs who has never heard of this project: its packages cannot be imported."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ELSEWHERE + program, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"HF_HOME": str(cwd / "hf_elsewhere"), "HF_HUB_OFFLINE": "1"} | (env or {}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def run_here(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> None:
     """The same in this process: a second faster, and an InputError is raised."""
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])

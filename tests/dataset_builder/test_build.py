@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,12 +6,17 @@ import pytest
 import yaml
 
 from product_vqa.command import InputError
-from tests.dataset_builder.conftest import TRAIN_COLUMNS, PictureServer, Shop, run_command, run_here, write_csv
+from tests.dataset_builder.conftest import (
+    TRAIN_COLUMNS,
+    PictureServer,
+    Shop,
+    run_command,
+    run_elsewhere,
+    run_here,
+    write_csv,
+)
 
-# What anyone does who has never heard of this project: its packages cannot be imported here.
 READ_ELSEWHERE = """
-import sys
-sys.modules |= {"dataset_builder": None, "product_vqa": None}
 from datasets import load_dataset
 dataset = load_dataset(sys.argv[1])
 streamed = load_dataset(sys.argv[1], streaming=True)
@@ -23,19 +25,43 @@ for split in dataset:
         print(split, *[f"{row['index']}:{row['image'].size}:{row['entity_value']}" for row in rows], sep="|")
 print(dataset["test"].features["index"].dtype, type(dataset["test"].features["image"]).__name__)
 """
+# The other ways to read a dataset of 1,000 rows of train, all without this project.
+READ_IN_EVERY_WAY = """
+from datasets import load_dataset, get_dataset_config_names
+from datasets.distributed import split_dataset_by_node
+name = sys.argv[1]
+print(get_dataset_config_names(name))
+print(len(load_dataset(name, split="train[:1%]")))
+stream = load_dataset(name, split="train", streaming=True)
+print(sorted(row["index"] for row in stream.shuffle(seed=1, buffer_size=100)) == list(range(1000)))
+print([row["index"] for row in stream.shuffle(seed=1, buffer_size=100).take(3)] != [0, 1, 2])
+nodes = [{row["index"] for row in split_dataset_by_node(stream, rank=rank, world_size=2)} for rank in (0, 1)]
+print(min(map(len, nodes)) > 0, sum(map(len, nodes)), len(set.union(*nodes)))
+columns = load_dataset(name, split="train", columns=["index", "entity_value"])
+print(columns.column_names, columns[999])
+rows = load_dataset(name, "rows", split="train")
+print(rows.column_names, rows[0]["width"], rows[0]["height"])
+"""
 
 
-def read_elsewhere(name: object, *, cwd: Path, env: dict[str, str] | None = None) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", READ_ELSEWHERE, str(name)],
-        cwd=cwd,
-        env=os.environ | {"HF_HOME": str(cwd / "hf_elsewhere"), "HF_HUB_OFFLINE": "1"} | (env or {}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+def test_a_dataset_is_read_in_every_way_without_this_project(shop: Shop, monkeypatch):
+    rows = [[shop.train_links[number % 10], "g", "width", f"{number + 1} inch"] for number in range(1000)]
+    write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
+    monkeypatch.setattr("dataset_builder.dataset_folder.MAX_SHARD_BYTES", 300_000)
+    folder = shop.folder / "out"
+    arguments = ["--train_csv", shop.train_csv, "--image_dir", shop.image_dir, "--validation_size", 0]
+    run_here(monkeypatch, "build", *arguments, "--output_dir", folder)
+    assert len(list((folder / "data").iterdir())) >= 4
+    assert run_elsewhere(READ_IN_EVERY_WAY, folder, cwd=shop.folder) == [
+        "['default', 'rows']",
+        "10",
+        "True",
+        "True",
+        "True 1000 1000",
+        "['index', 'entity_value'] {'index': 999, 'entity_value': '1000.0 inch'}",
+        "['index', 'image_link', 'group_id', 'entity_name', 'entity_value', 'entity_value_raw', "
+        "'num_bytes', 'width', 'height', 'sha256', 'phash'] 48 32",
+    ]
 
 
 def card_data(folder: Path) -> dict:
@@ -55,11 +81,14 @@ def test_a_built_folder_is_a_dataset_to_everyone(shop: Shop):
         "data/train-00000-of-00001.parquet",
         "data/validation-00000-of-00001.parquet",
         "left_out.csv",
+        "rows/test.parquet",
+        "rows/train.parquet",
+        "rows/validation.parquet",
     ]
     assert not list(shop.folder.glob(".*"))
     assert 'load_dataset("out")' in (folder / "README.md").read_text()
 
-    *splits, kinds = read_elsewhere(folder, cwd=shop.folder)
+    *splits, kinds = run_elsewhere(READ_ELSEWHERE, folder, cwd=shop.folder)
     assert kinds == "int64 Image"
     assert splits[0::2] == splits[1::2]  # loaded and streamed
     assert splits[-1] == "test|7:(48, 32):|3:(48, 32):|11:(48, 32):|12:(48, 32):"
@@ -86,7 +115,11 @@ def test_the_card_says_what_is_in_it_and_how_it_came(shop: Shop, monkeypatch):
         {
             "config_name": "default",
             "data_files": [{"split": split, "path": f"data/{split}-*"} for split in ("train", "test")],
-        }
+        },
+        {
+            "config_name": "rows",
+            "data_files": [{"split": split, "path": f"rows/{split}.parquet"} for split in ("train", "test")],
+        },
     ]
     assert [(split["name"], split["num_examples"]) for split in data["dataset_info"]["splits"]] == [
         ("train", 11),

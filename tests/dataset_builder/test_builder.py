@@ -1,4 +1,5 @@
 import csv
+import gc
 from pathlib import Path
 
 import datasets
@@ -127,6 +128,7 @@ REFUSED = [
     ({"image_dir": "nowhere"}, "--image_dir nowhere: no such folder"),
     ({"train_csv": None, "test_csv": None}, "give --train_csv FILE, --test_csv FILE"),
     ({"validation_size": 1}, "--validation_size must be"),
+    ({"ranges": "middle"}, "--ranges must be one of leave_out, first, last, got middle"),
     ({"validation_size": -0.1}, "--validation_size must be"),
 ]
 
@@ -151,7 +153,29 @@ def test_labels_of_which_none_can_be_used_are_refused(shop: Shop):
     assert not list(Path(shop.folder / "cache").rglob("*.arrow"))
 
 
-def test_the_builder_streams(shop: Shop):
-    rows = list(ProductVqa(**shop.options(), cache_dir=shop.folder / "cache").as_streaming_dataset(split="test"))
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_the_builder_streams(shop: Shop, is_prepared: bool):
+    builder = ProductVqa(**shop.options(), cache_dir=shop.folder / "cache")
+    if is_prepared:
+        builder.download_and_prepare()
+    rows = list(builder.as_streaming_dataset(split="test"))
     assert [row["index"] for row in rows] == [7, 3, 11, 12]
     assert isinstance(rows[0]["image"], Image.Image)
+
+
+def test_pictures_of_a_folder_are_fitted_and_leave_nothing_behind(shop: Shop):
+    for link in shop.train_links:
+        shop.file(link).write_bytes(jpeg(1, size=(900, 600)))
+    builder, dataset = build(shop, image_size=64, test_csv=None, validation_size=0)
+    assert {image.size for image in dataset["train"]["image"][:]} == {(64, 43)}
+    del builder
+    gc.collect()
+    assert not list((shop.folder / "cache").rglob("pictures-*"))
+
+
+def test_a_range_teaches_the_end_that_was_asked_for(shop: Shop):
+    for ranges, label in (("first", "1.0 gram"), ("last", "2.0 gram")):
+        builder, dataset = build(shop, ranges=ranges, validation_size=0)
+        assert dataset["train"][3]["entity_value"] == label
+        assert dataset["train"][3]["entity_value_raw"] == "[1.0, 2.0] gram"
+        assert not left_out(builder)

@@ -6,10 +6,16 @@ import shutil
 from pathlib import Path
 
 import datasets
+import numpy as np
+import pandas as pd
 import pytest
 
 from dataset_builder import ProductVqa
-from dataset_builder.selection import count_left_out
+from dataset_builder.leaks import find_leaks, rows_of_folder
+from dataset_builder.pictures import prepare_picture
+from dataset_builder.selection import count_left_out, judge_rows
+from dataset_builder.split import hold_out
+from dataset_builder.tables import read_train_csv
 from tests.dataset_builder.conftest import run_command
 
 DATA = Path(os.environ.get("PRODUCT_VQA_DATA") or Path(__file__).resolve().parents[2].parent / "shared" / "data")
@@ -30,8 +36,23 @@ def test_the_challenge_is_counted(tmp_path: Path):
         "plain": 259992, "range_brackets": 3276, "range_to": 272, "exponent": 5, "unit_unknown": 313, "broken": 1,
     }  # fmt: skip
     assert counts["train"]["unit_unsuitable"] == 469
+    suspicious = counts["train"]["suspicious"]
+    assert (suspicious["unit_unsuitable"], suspicious["zero"]) == (469, 534)
+    assert suspicious["outlier"] > 0
     assert counts["train"]["rows_by_entity"]["item_weight"] == 102786
     assert counts["test"]["rows_by_entity"]["height"] == 32282
+
+
+def test_no_link_and_no_neighbour_of_the_real_rows_stands_in_two_splits():
+    labelled, _ = judge_rows(read_train_csv(DATA / "train.csv.gz"), ranges="leave_out")
+    rows = pd.DataFrame([row for row, _ in labelled]).assign(entity_value=[label for _, label in labelled])
+    is_held_out, _ = hold_out(rows, validation_size=0.05, seed=0)
+    assert is_held_out.mean() == pytest.approx(0.05, abs=0.0001)
+    for entity, part in rows.groupby("entity_name"):
+        assert is_held_out[part.index].mean() == pytest.approx(0.05, abs=0.005), entity
+    (leak,) = find_leaks(rows.assign(split=np.where(is_held_out, "validation", "train")))
+    assert (leak.crossing, leak.rows_crossing, leak.shared) == (0, 0, {"image_link": 0})
+    assert leak.crossing_if_random > 1000
 
 
 def test_real_rows_and_photographs_become_a_dataset(tmp_path: Path):
@@ -54,4 +75,10 @@ def test_real_rows_and_photographs_become_a_dataset(tmp_path: Path):
     assert dataset["test"].num_rows == 809
     assert dataset["test"]["image"][808].size
     row = dataset["train"].cast_column("image", datasets.Image(decode=False))[0]
-    assert row["image"]["bytes"] == (images / row["image_link"].rsplit("/", 1)[-1]).read_bytes()
+    original = (images / row["image_link"].rsplit("/", 1)[-1]).read_bytes()
+    assert row["image"]["bytes"] == prepare_picture(original, image_size=448).data
+    rows = rows_of_folder(Path(builder.cache_dir) / "rows")
+    assert rows["sha256"].notna().all() and rows["phash"].notna().all()
+    for leak in find_leaks(rows):
+        if leak.splits == ("train", "validation"):
+            assert (leak.crossing, leak.shared) == (0, {"image_link": 0, "sha256": 0, "phash": 0})

@@ -1,6 +1,8 @@
 import csv
 import hashlib
+import io
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -8,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dataset_builder.filling import fill
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
+from dataset_builder.pictures import prepare_picture
 from product_vqa.command import InputError
 from tests.dataset_builder.conftest import (
     TRAIN_COLUMNS,
@@ -25,6 +29,8 @@ from tests.dataset_builder.conftest import (
     slowly,
     write_csv,
 )
+from tests.dataset_builder.test_fetching import drip, endless, packed, status
+from tests.dataset_builder.test_pictures import huge_png
 
 OPTIONS = FetchOptions(connections=4, allow_private_hosts=True)
 
@@ -52,6 +58,16 @@ def test_every_link_is_fetched_once_and_every_failure_has_its_reason(server: Pic
         failed = {row["image_link"]: row["reason"] for row in csv.DictReader(stream)}
     assert set(failed) == {links[2], links[4], links[5]}
     assert failed[links[5]].startswith("image_unreadable: OSError: image file is truncated")
+    states = [store.state(link) for link in links]
+    assert [state.status for state in states] == [
+        "stored", "stored", "refused", "stored", "refused", "refused", "stored",
+    ]  # fmt: skip
+    assert [state.http_status for state in states] == [200, 200, 404, 200, 200, 200, 200]
+    assert [state.tries for state in states] == [1, 1, 1, 2, 1, 1, 2]
+    assert (states[0].num_bytes, states[0].width, states[0].height) == (len(jpeg(1)), 48, 32)
+    assert states[0].phash == states[1].phash != states[3].phash
+    assert states[3].seconds >= 0.25  # it waited
+    assert all(state.finished_at.startswith("20") for state in states)
 
     requests = server.requests.copy()
     assert requests == {f"/{name}.jpg": 2 if name in ("shaky", "cut") else 1 for name in names}
@@ -64,14 +80,129 @@ def test_what_failed_is_tried_again_when_asked(server: PictureServer, tmp_path: 
     server.answers["/a.jpg"] = jpeg(1)
     store = ImageStore(tmp_path)
     before = store.fingerprint()
+    server.answers["/b.jpg"] = lambda handler: send(handler, b"go away", status=403)
     fill(store, links, OPTIONS)
     server.answers["/b.jpg"] = jpeg(2)
     first = store.fingerprint()
+    assert fill(store, links, OPTIONS) == {"http_403": 1}
+    assert server.requests == {"/a.jpg": 1, "/b.jpg": 1}
     again = FetchOptions(connections=4, allow_private_hosts=True, retry_failed=True)
     assert not fill(store, links, again)
     assert server.requests == {"/a.jpg": 1, "/b.jpg": 2}
     assert len({before, first, store.fingerprint()}) == 3
-    assert (tmp_path / "failed.csv").read_text().splitlines() == ["image_link,reason"]
+    assert (tmp_path / "failed.csv").read_text().splitlines() == [
+        "image_link,reason,status,http_status,tries,seconds,finished_at"
+    ]
+
+
+def test_what_cannot_succeed_is_not_tried_again(server: PictureServer, tmp_path: Path):
+    server.answers |= {"/page.jpg": b"<html>", "/gone.jpg": lambda handler: send(handler, b"", status=410)}
+    links = [f"{server.url}/page.jpg", f"{server.url}/gone.jpg", "ftp://shop.example/a.jpg"]
+    store = ImageStore(tmp_path)
+    again = FetchOptions(connections=4, allow_private_hosts=True, retry_failed=True)
+    for options in (OPTIONS, again, again):
+        assert fill(store, links, options) == {"not_a_picture": 1, "http_410": 1, "bad_link": 1}
+    assert server.requests == {"/page.jpg": 1, "/gone.jpg": 1}
+
+
+def test_pictures_are_fitted_when_they_enter_a_store_and_a_store_keeps_to_one_size(
+    server: PictureServer, tmp_path: Path, monkeypatch
+):
+    server.answers["/a.jpg"] = jpeg(1, size=(900, 600))
+    train_csv = write_csv(tmp_path / "train.csv", TRAIN_COLUMNS, [[f"{server.url}/a.jpg", 1, "width", "1 inch"]])
+    arguments = ["--train_csv", train_csv, "--allow_private_hosts"]
+    sizes = {}
+    for name, options in {"448": [], "100": ["--image_size", 100], "0": ["--image_size", 0]}.items():
+        run_here(monkeypatch, "download", *arguments, "--image_store", tmp_path / name, *options)
+        store = ImageStore(tmp_path / name)
+        data = store.read(f"{server.url}/a.jpg")
+        sizes[name] = Image.open(io.BytesIO(data)).size
+        state = store.state(f"{server.url}/a.jpg")
+        assert (state.width, state.height, state.num_bytes) == (*sizes[name], len(data))
+    assert sizes == {"448": (448, 299), "100": (100, 67), "0": (900, 600)}
+    assert data == jpeg(1, size=(900, 600))
+    with pytest.raises(InputError, match="stored with --image_size 100, not 448"):
+        run_here(monkeypatch, "download", *arguments, "--image_store", tmp_path / "100")
+
+
+def test_a_server_of_every_trouble_leaves_every_link_with_its_reason(server: PictureServer, tmp_path: Path):
+    """One run over all of it, with short patience; what is whole arrives whole."""
+    good = {f"/good{number}.jpg": jpeg(number, size=(500, 300)) for number in range(20)}
+    bomb = packed(bytes(64 * 1024**2))
+    whole = jpeg(50)
+    answers = {
+        "/404.jpg": (status(404), "refused", "http_404", 404, 1),
+        "/410.jpg": (status(410), "refused", "http_410", 410, 1),
+        "/403.jpg": (status(403), "failed", "http_403", 403, 1),
+        "/429.jpg": (first_then(status(429, Retry_After="1"), whole), "stored", "", 200, 2),
+        "/500.jpg": (first_then(status(500), whole), "stored", "", 200, 2),
+        "/always500.jpg": (status(500), "failed", "http_500", 500, 2),
+        "/silence.jpg": (slowly(whole, pause_s=3), "failed", "timeout: ReadTimeout", None, 2),
+        "/cut.jpg": (cut, "failed", "connection: RemoteProtocolError", None, 2),
+        "/truncated.jpg": (whole[:-300], "refused", "image_unreadable: OSError", 200, 1),
+        "/html.jpg": (b"<!DOCTYPE html><title>Robot check</title>", "refused", "not_a_picture", 200, 1),
+        "/shorter.jpg": (length(whole, 300), "refused", "image_unreadable", 200, 1),
+        "/longer.jpg": (length(whole, len(whole) + 9), "failed", "connection: RemoteProtocolError", None, 2),
+        "/loop.jpg": (status(302, Location="/loop.jpg"), "refused", "bad_answer: TooManyRedirects", None, 1),
+        "/metadata.jpg": (
+            status(302, Location="http://169.254.169.254/latest/meta-data"),
+            "failed", "private_address: 169.254.169.254", None, 1,
+        ),
+        "/huge.png": (huge_png(50_000, 50_000), "refused", "too_many_pixels", 200, 1),
+        "/bomb.jpg": (bomb, "refused", "too_many_bytes", 200, 1),
+        "/endless.jpg": (endless, "refused", "too_many_bytes", 200, 1),
+        "/drip.jpg": (drip, "failed", "timeout: not complete", 200, 2),
+    }  # fmt: skip
+    server.answers |= good | {path: answer for path, (answer, *_) in answers.items()}
+    links = [server.url + path for path in [*good, *answers]]
+    random.Random(0).shuffle(links)
+    # The server itself is at a private address, which the command's flag would allow, and every other with it.
+    program = (
+        "import sys\n"
+        "from dataset_builder import fetching\n"
+        "is_public = fetching._is_public\n"
+        "fetching._is_public = lambda address: address == '127.0.0.1' or is_public(address)\n"
+        "fetching.Fetcher.__init__.__kwdefaults__['limits'] = fetching.FetchLimits("
+        "read_timeout_s=1.5, whole_timeout_s=2, num_attempts=2, backoff_s=0.05, max_bytes=4 * 1024**2)\n"
+        "from dataset_builder.download import main\n"
+        "from product_vqa.command import run\n"
+        "run(main)\n"
+    )
+    train_csv = write_csv(tmp_path / "train.csv", TRAIN_COLUMNS, [[link, 1, "width", "1 inch"] for link in links])
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--train_csv", train_csv, "--image_store", tmp_path / "store"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 30
+    assert "22 of 38 links have a picture" in done.stderr
+    store = ImageStore(tmp_path / "store")
+    checked = 0
+    for path, (_, *expected) in answers.items():
+        state = store.state(server.url + path)
+        reason = state.reason[: len(expected[1])]
+        assert [state.status, reason, state.http_status, state.tries] == expected, (path, state)
+        assert server.requests[path] == (6 if path == "/loop.jpg" else state.tries), path
+        checked += 1
+    assert checked == 18
+    for path, picture in good.items():
+        expected = prepare_picture(picture, image_size=448)
+        assert store.read(server.url + path) == expected.data
+        assert server.requests[path] == 1
+
+
+def length(body: bytes, promised: int):
+    """Promises another number of bytes than it sends, and hangs up."""
+
+    def answer(handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(promised))
+        handler.end_headers()
+        handler.wfile.write(body)
+        handler.close_connection = True
+
+    return answer
 
 
 def test_a_picture_whose_file_is_gone_or_cut_is_fetched_again(server: PictureServer, tmp_path: Path):
@@ -138,3 +269,20 @@ def test_a_download_that_gets_nothing_fails(server: PictureServer, tmp_path: Pat
     with pytest.raises(InputError, match="none of the 1 links gave a picture"):
         run_here(monkeypatch, "download", "--train_csv", train_csv, "--image_store", tmp_path / "store")
     assert "private_address" in (tmp_path / "store" / "failed.csv").read_text()
+
+
+def test_a_stopped_download_ends_at_once_though_a_host_asked_for_a_pause(server: PictureServer, tmp_path: Path):
+    server.answers["/a.jpg"] = status(429, Retry_After="200")
+    train_csv = write_csv(tmp_path / "train.csv", TRAIN_COLUMNS, [[f"{server.url}/a.jpg", 1, "width", "1 inch"]])
+    arguments = ["--train_csv", train_csv, "--image_store", tmp_path / "store", "--allow_private_hosts"]
+    command = [sys.executable, "-m", "dataset_builder.download", *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not server.requests and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert server.requests
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "stopped: started again with the same options" in error

@@ -1,6 +1,9 @@
+import contextlib
+import gzip
 import ipaddress
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -17,7 +20,7 @@ QUICK = FetchLimits(
 
 def fetch(link: str, *, allow_private_hosts: bool = True, limits: FetchLimits = QUICK) -> bytes:
     with Fetcher(connections=2, allow_private_hosts=allow_private_hosts, limits=limits) as fetcher:
-        return fetcher.fetch(link)
+        return fetcher.fetch(link).data
 
 
 def status(code: int, **headers: str):
@@ -35,6 +38,20 @@ def drip(handler) -> None:
         time.sleep(0.1)
 
 
+def endless(handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    handler.close_connection = True
+    with contextlib.suppress(OSError):
+        while True:
+            handler.wfile.write(b"x" * 4096)
+
+
+def packed(body: bytes):
+    content = gzip.compress(body)
+    return lambda handler: send(handler, content, Content_Encoding="gzip")
+
+
 PASSING = [status(500), status(503, Retry_After="0"), status(429), status(408), cut, slowly(b"late", pause_s=0.5)]
 
 
@@ -50,7 +67,10 @@ LASTING = [
     (status(410), 1, "http_410"),
     (status(403), 1, "http_403"),
     (status(304), 1, "http_304"),
-    (b"x" * 1001, 1, "too_many_bytes: more than 1000"),
+    (b"x" * 1001, 1, "too_many_bytes: 1001"),
+    (endless, 1, "too_many_bytes: more than 1000"),
+    (packed(b"x" * 500_000), 1, "too_many_bytes: more than 1000"),
+    (lambda handler: send(handler, b"no", Content_Encoding="gzip"), 1, "bad_answer: Error -3"),
     (status(500), 3, "http_500"),
     (cut, 3, "connection: RemoteProtocolError"),
     (slowly(b"late", pause_s=0.5), 3, "timeout: ReadTimeout"),
@@ -69,6 +89,11 @@ def test_a_lasting_trouble_ends_with_its_reason(server: PictureServer, answer, n
     assert server.requests["/a.jpg"] == num_requests
 
 
+def test_what_was_packed_unasked_is_unpacked(server: PictureServer):
+    server.answers["/a.jpg"] = packed(b"picture")
+    assert fetch(f"{server.url}/a.jpg") == b"picture"
+
+
 def test_a_redirect_is_followed(server: PictureServer):
     server.answers["/old.jpg"] = status(301, Location="/new.jpg")
     server.answers["/new.jpg"] = b"picture"
@@ -76,7 +101,16 @@ def test_a_redirect_is_followed(server: PictureServer):
 
 
 @pytest.mark.parametrize(
-    "link", ["", "x", "ftp://shop.example/a.jpg", "file:///etc/hostname", "http://", "http://shop.example:port/a.jpg"]
+    "link",
+    [
+        "",
+        "x",
+        "ftp://shop.example/a.jpg",
+        "file:///etc/hostname",
+        "http://",
+        "http://shop.example:port/a.jpg",
+        "http://user:word@shop.example/a.jpg",
+    ],
 )
 def test_a_link_that_is_none_is_not_followed(link: str):
     with pytest.raises(FetchError, match=r"^bad_link"):
@@ -130,12 +164,53 @@ def test_only_addresses_of_the_internet_are_public(address: str, is_public: bool
     assert fetching._is_public(address) == is_public
 
 
-def test_retry_after_is_obeyed_within_a_bound(server: PictureServer):
-    server.answers["/a.jpg"] = first_then(status(429, Retry_After="1000"), b"picture")
-    start = time.monotonic()
-    limits = FetchLimits(num_attempts=2, backoff_s=30, max_wait_s=0.4)
-    assert fetch(f"{server.url}/a.jpg", limits=limits) == b"picture"
-    assert 0.4 <= time.monotonic() - start < 5
+def test_retry_after_is_obeyed_by_every_link_of_the_host(server: PictureServer):
+    asked_at = []
+
+    def answer(handler) -> None:
+        asked_at.append(time.monotonic())
+        if len(asked_at) == 1:
+            send(handler, b"busy", status=429, Retry_After="1")
+        else:
+            send(handler, b"picture")
+
+    server.answers |= {"/a.jpg": answer, "/b.jpg": answer}
+    with (
+        Fetcher(connections=2, allow_private_hosts=True, limits=FetchLimits(backoff_s=30)) as fetcher,
+        ThreadPoolExecutor() as pool,
+    ):
+        first = pool.submit(fetcher.fetch, f"{server.url}/a.jpg")
+        while not fetcher._resumes_at:
+            time.sleep(0.01)
+        assert fetcher.fetch(f"{server.url}/b.jpg") == (b"picture", 200, 1)
+        assert first.result() == (b"picture", 200, 2)
+    assert len(asked_at) == 3 and min(asked_at[1:]) - asked_at[0] >= 0.95
+
+
+def test_a_host_that_asks_for_too_long_a_pause_is_left_alone(server: PictureServer):
+    server.answers["/a.jpg"] = status(503, Retry_After="1000")
+    with Fetcher(connections=2, allow_private_hosts=True) as fetcher:
+        for name, reason in (("a", "http_503"), ("a", "host_pauses: for 1000 s"), ("b", "host_pauses: for 1000 s")):
+            with pytest.raises(FetchError) as failure:
+                fetcher.fetch(f"{server.url}/{name}.jpg")
+            assert (str(failure.value), failure.value.could_succeed) == (reason, True)
+    assert server.requests == {"/a.jpg": 1}
+
+
+def test_nothing_is_sent_but_the_request(server: PictureServer, monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password word\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    seen = []
+
+    def answer(handler) -> None:
+        seen.append({name.lower() for name in handler.headers})
+        send(handler, b"picture", Set_Cookie="session=1; Path=/")
+
+    server.answers["/a.jpg"] = answer
+    with Fetcher(connections=1, allow_private_hosts=True) as fetcher:
+        for _ in range(2):
+            fetcher.fetch(f"{server.url}/a.jpg")
+    assert seen == [{"host", "accept", "accept-encoding", "connection", "user-agent"}] * 2
 
 
 def test_retry_after_is_read_as_seconds_or_as_a_date():

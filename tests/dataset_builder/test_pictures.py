@@ -1,28 +1,160 @@
 import contextlib
 import io
+import struct
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from dataset_builder import pictures
-from dataset_builder.pictures import ImageFolder, PictureError, check_picture
+from dataset_builder.fetching import FetchError
+from dataset_builder.filling import fill_from_folder
+from dataset_builder.image_store import ImageStore
+from dataset_builder.pictures import ImageFolder, Picture, PictureError, prepare_picture
 from product_vqa.command import InputError
 from tests.dataset_builder.conftest import jpeg
 
 
-def encode(image: Image.Image, format: str) -> bytes:
+def encode(image: Image.Image, format: str, **options) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, format)
+    image.save(stream, format, **options)
     return stream.getvalue()
+
+
+def decode(picture: Picture) -> Image.Image:
+    image = Image.open(io.BytesIO(picture.data))
+    assert image.size == (picture.width, picture.height)
+    return image
+
+
+def scene(size: tuple[int, int] = (600, 400)) -> Image.Image:
+    """Smooth colours and a black corner at the top left."""
+    x, y = np.meshgrid(np.linspace(60, 250, size[0]), np.linspace(60, 250, size[1]))
+    image = Image.fromarray(np.stack([x, y, 310 - x], axis=-1).astype(np.uint8))
+    image.paste("black", (0, 0, size[0] // 4, size[1] // 4))
+    return image
+
+
+def difference(first: Image.Image, second: Image.Image) -> float:
+    """Mean absolute difference, of 255."""
+    assert first.size == second.size
+    pixels = [np.asarray(image.convert("RGB"), dtype=float) for image in (first, second)]
+    return float(np.abs(pixels[0] - pixels[1]).mean())
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_the_usual_formats_are_pictures(format: str, mode: str):
-    check_picture(encode(Image.new(mode, (20, 10)), format))
+def test_the_usual_formats_become_an_rgb_jpeg_or_keep_their_bytes(format: str, mode: str):
+    data = encode(Image.new(mode, (20, 10), "white"), format)
+    fitted = prepare_picture(data, image_size=448)
+    image = decode(fitted)
+    assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (20, 10))
+    assert difference(image, Image.new("RGB", (20, 10), "white")) < 2
+    assert prepare_picture(data, image_size=0).data == data
+    assert (fitted.data == data) == (format == "JPEG" and mode == "RGB")  # it was stored form already
+
+
+SIZES = [
+    ((1400, 700), 448, (448, 224)), ((700, 1400), 448, (224, 448)), ((448, 448), 448, (448, 448)),
+    ((449, 449), 448, (448, 448)), ((224, 224), 448, (224, 224)), ((3000, 4), 448, (448, 1)),
+    ((1400, 700), 0, (1400, 700)), ((900, 900), 64, (64, 64)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("size", "image_size", "expected"), SIZES)
+def test_a_picture_is_fitted_into_a_square_and_never_enlarged(format: str, size, image_size: int, expected):
+    assert decode(prepare_picture(encode(scene(size), format), image_size=image_size)).size == expected
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(600, 400), (60, 40)])
+def test_a_picture_is_turned_upright(format: str, orientation: int, size: tuple[int, int]):
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the Transpose that undoes what the orientation asks for
+    upright = scene(size)
+    lying = upright.transpose(Image.Transpose(back[orientation])) if orientation in back else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} if format in ("JPEG", "WEBP") else {}
+    image = decode(prepare_picture(encode(lying, format, exif=exif, **options), image_size=448))
+    expected = upright.copy()
+    expected.thumbnail((448, 448))
+    assert difference(image, expected) < 4
+    assert image.getexif().get(0x0112, 1) == 1
+
+
+def rgba(colour: tuple[int, ...]) -> Image.Image:
+    return Image.new("RGBA", (40, 40), colour)
+
+
+MODES = [
+    ("cmyk", encode(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "JPEG"), (255, 0, 0)),
+    ("palette", encode(Image.new("RGB", (40, 40), (10, 200, 30)).quantize(), "PNG"), (10, 200, 30)),
+    ("transparent", encode(rgba((255, 0, 0, 0)), "PNG"), (255, 255, 255)),
+    ("half transparent", encode(rgba((0, 0, 0, 128)), "PNG"), (127, 127, 127)),
+    ("grey and alpha", encode(Image.new("LA", (40, 40), (0, 0)), "PNG"), (255, 255, 255)),
+    ("transparent colour", encode(Image.new("RGB", (40, 40), (9, 9, 9)), "PNG", transparency=(9, 9, 9)), (255,) * 3),
+    ("transparent palette", encode(Image.new("P", (40, 40), 0), "PNG", transparency=0), (255, 255, 255)),
+    ("16 bit", encode(Image.fromarray(np.full((40, 40), 51400, np.uint16)), "PNG"), (200, 200, 200)),
+    ("16 bit, dark", encode(Image.fromarray(np.full((40, 40), 255, np.uint16)), "TIFF"), (1, 1, 1)),
+    ("32 bit", encode(Image.fromarray(np.full((40, 40), 51400, np.int32)), "TIFF"), (200, 200, 200)),
+    ("float", encode(Image.fromarray(np.full((40, 40), 0.5, np.float32)), "TIFF"), (128, 128, 128)),
+    ("one bit", encode(Image.new("1", (40, 40), 1), "PNG"), (255, 255, 255)),
+    ("animated", encode(Image.new("RGB", (40, 40), "red"), "GIF", save_all=True,
+                        append_images=[Image.new("RGB", (40, 40), "blue")]), (255, 0, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "colour"), [case[1:] for case in MODES], ids=[case[0] for case in MODES])
+def test_any_mode_becomes_rgb_on_white(data: bytes, colour: tuple[int, ...]):
+    image = decode(prepare_picture(data, image_size=32))
+    assert (image.mode, image.size) == ("RGB", (32, 32))
+    assert difference(image, Image.new("RGB", (32, 32), colour)) < 2.5
+
+
+def test_what_the_camera_wrote_beside_the_picture_does_not_come_along():
+    exif = Image.Exif()
+    exif[0x8825] = {1: "N", 2: (52.0, 30.0, 0.0)}
+    exif[0x0112] = 6
+    data = encode(scene((900, 300)), "JPEG", exif=exif, comment=b"holiday")
+    stored = prepare_picture(data, image_size=448).data
+    assert b"Exif" in data and b"Exif" not in stored
+    assert b"holiday" not in stored
+
+
+def test_broken_exif_is_no_broken_picture():
+    data = encode(scene((900, 300)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 40)
+    assert decode(prepare_picture(data, image_size=448)).size == (448, 149)
+
+
+def test_pictures_that_look_the_same_have_one_hash_and_others_have_another():
+    first = scene((900, 700))
+    hashes = {
+        prepare_picture(data, image_size=size).phash
+        for data in (encode(first, "JPEG", quality=95), encode(first, "PNG"), encode(first.resize((450, 350)), "PNG"))
+        for size in (448, 0)
+    }
+    assert len(hashes) == 1
+    assert -(2**63) <= min(hashes) < 2**63
+    assert prepare_picture(encode(first.rotate(90, expand=True), "PNG"), image_size=448).phash not in hashes
+
+
+def huge_png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
 
 
 BAD = [
@@ -31,52 +163,87 @@ BAD = [
     (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not_a_picture"),  # Pillow would start Ghostscript
     (jpeg()[:-200], "image_unreadable: OSError: image file is truncated"),
     (jpeg()[:40], "image_unreadable: OSError: Truncated File Read"),
+    (jpeg(size=(900, 600))[:-200], "image_unreadable: OSError: image file is truncated"),
     (encode(Image.new("1", (9000, 9000)), "PNG"), "too_many_pixels: 9000x9000"),
+    (huge_png(50_000, 50_000), "too_many_pixels: Image size (2500000000 pixels)"),
 ]
 
 
+@pytest.mark.parametrize("image_size", [448, 0])
 @pytest.mark.parametrize(("data", "reason"), BAD, ids=[case[-1] for case in BAD])
-def test_what_cannot_be_decoded_in_full_is_no_picture(data: bytes, reason: str):
+def test_what_cannot_be_decoded_in_full_is_no_picture(data: bytes, reason: str, image_size: int):
     with pytest.raises(PictureError) as failure:
-        check_picture(data)
+        prepare_picture(data, image_size=image_size)
     assert str(failure.value).startswith(reason)
 
 
 def test_a_picture_of_too_many_bytes_is_refused(monkeypatch):
     monkeypatch.setattr(pictures, "MAX_BYTES", 100)
-    with pytest.raises(PictureError, match=r"^too_many_bytes"):
-        check_picture(jpeg())
+    with pytest.raises(PictureError, match="too_many_bytes: "):
+        prepare_picture(jpeg(), image_size=448)
 
 
-@given(place=st.integers(0, len(jpeg()) - 1), change=st.binary(min_size=1, max_size=20))
-def test_a_damaged_picture_is_read_or_refused(place: int, change: bytes):
-    data = bytearray(jpeg())
-    data[place : place + len(change)] = change
+@given(data=st.binary(max_size=300), position=st.integers(0, 900), image_size=st.sampled_from([0, 32]))
+def test_any_bytes_are_a_picture_or_a_picture_error(data: bytes, position: int, image_size: int):
     with contextlib.suppress(PictureError):
-        check_picture(bytes(data))
+        prepare_picture(data, image_size=image_size)
+    broken = jpeg()[:position] + data + jpeg()[position + len(data) :]
+    with contextlib.suppress(PictureError):
+        prepare_picture(broken, image_size=image_size)
+
+
+@settings(max_examples=50)
+@given(length=st.integers(100, len(jpeg(size=(300, 200))) - 1))
+def test_a_reduced_decode_refuses_what_a_full_decode_refuses(length: int):
+    """The end-of-image marker alone may be missing: Pillow accepts that either way."""
+    data = jpeg(size=(300, 200))[:length]
+    try:
+        Image.open(io.BytesIO(data)).load()
+        is_whole = True
+    except OSError:
+        is_whole = False
+    for image_size in (0, 32):
+        if is_whole:
+            prepare_picture(data, image_size=image_size)
+        else:
+            with pytest.raises(PictureError):
+                prepare_picture(data, image_size=image_size)
 
 
 def test_a_folder_gives_a_reason_for_each_picture_it_lacks(tmp_path: Path):
-    (tmp_path / "a.jpg").write_bytes(jpeg())
-    (tmp_path / "b+c.jpg").write_bytes(jpeg()[:-200])
-    (tmp_path / "d.jpg").mkdir()
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(jpeg())
+    (folder / "b+c.jpg").write_bytes(jpeg()[:-200])
+    (folder / "d.jpg").mkdir()
     links = ["https://h/x/a.jpg?size=1", "https://h/b+c.jpg", "https://h/d.jpg", "https://h/..", "", "https://h/e.jpg"]
-    failures = ImageFolder(tmp_path).failures(links)
-    assert {link: reason.partition(":")[0] for link, reason in failures.items()} == {
+    store = ImageStore(tmp_path / "store")
+    fill_from_folder(store, links, ImageFolder(folder))
+    assert {link: reason.partition(":")[0] for link, reason in store.failures(links).items()} == {
         "https://h/b+c.jpg": "image_unreadable",
         "https://h/d.jpg": "image_unreadable",
         "https://h/..": "image_missing",
         "": "image_missing",
         "https://h/e.jpg": "image_missing",
     }
-    assert ImageFolder(tmp_path).read(links[0]) == jpeg()
+    assert store.read(links[0]) == jpeg()
+
+
+@given(link=st.one_of(st.text(max_size=40), st.text(max_size=40).map("https://h/".__add__)))
+def test_no_link_leads_out_of_the_folder(tmp_path_factory: pytest.TempPathFactory, link: str):
+    folder = tmp_path_factory.getbasetemp() / "empty"
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(FetchError):
+        ImageFolder(folder).read(link)
+    with pytest.raises(FetchError):
+        ImageFolder(folder).read(f"https://h/../..{folder}/../{link}")
 
 
 def test_two_links_that_end_in_one_name_are_refused(tmp_path: Path):
     with pytest.raises(
         InputError, match=r"a\.jpg could be the picture of https://h/x/a\.jpg and of https://h/y/a\.jpg"
     ):
-        ImageFolder(tmp_path).failures(["https://h/x/a.jpg", "https://h/y/a.jpg"])
+        ImageFolder(tmp_path).check_names(["https://h/x/a.jpg", "https://h/y/a.jpg"])
 
 
 def test_a_changed_file_changes_the_fingerprint(tmp_path: Path):

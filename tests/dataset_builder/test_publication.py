@@ -1,13 +1,21 @@
+import hashlib
+import os
+import random
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, constants
 
-from dataset_builder.publication import check_target
+from dataset_builder.publication import check_target, push
 from local_hub import LocalHub
 from product_vqa.command import InputError
-from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, run_command, run_here, write_csv
-from tests.dataset_builder.test_build import read_elsewhere
+from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, run_command, run_elsewhere, run_here, write_csv
+from tests.dataset_builder.test_build import READ_ELSEWHERE
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +48,13 @@ def test_a_pushed_dataset_is_private_and_read_by_everyone_who_may(shop: Shop, hu
         "data/train-00000-of-00001.parquet",
         "data/validation-00000-of-00001.parquet",
         "left_out.csv",
+        "rows/test.parquet",
+        "rows/train.parquet",
+        "rows/validation.parquet",
     ]
-    *splits, _ = read_elsewhere("local/products", cwd=shop.folder, env=hub.environment | {"HF_HUB_OFFLINE": "0"})
+    *splits, _ = run_elsewhere(
+        READ_ELSEWHERE, "local/products", cwd=shop.folder, env=hub.environment | {"HF_HUB_OFFLINE": "0"}
+    )
     assert splits[0::2] == splits[1::2]
     assert splits[-1].startswith("test|7:(48, 32):|3:")
 
@@ -101,3 +114,52 @@ def point_at(hub: LocalHub, monkeypatch, **environment: str) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", environment["HF_ENDPOINT"])
+
+
+def made_folder(folder: Path, *, num_shards: int) -> Path:
+    """Files as a build writes them, but of random bytes: what is in a shard makes no difference to a push."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: other\n---\n# Made\n")
+    for number in range(num_shards):
+        shard = random.Random(number).randbytes(400_000)
+        (folder / "data" / f"train-{number:05d}-of-{num_shards:05d}.parquet").write_bytes(shard)
+    return folder
+
+
+def large_files(hub_folder: Path) -> dict[str, int]:
+    """sha256 -> inode of each large file that a Hub holds: another inode if it was sent again."""
+    return {file.name: file.stat().st_ino for file in hub_folder.rglob("*") if re.fullmatch("[0-9a-f]{64}", file.name)}
+
+
+def test_a_push_that_was_killed_sends_only_what_is_missing_and_ends_in_one_commit(tmp_path: Path, monkeypatch):
+    folder = made_folder(tmp_path / "out", num_shards=30)
+    program = (
+        "import sys; from pathlib import Path; from dataset_builder.publication import push\n"
+        "push(Path(sys.argv[1]), 'local/cut', private=True)\n"
+    )
+    with LocalHub(tmp_path / "hub") as hub:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, folder], env=os.environ | hub.environment, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while len(large_files(tmp_path / "hub")) < 5 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        arrived = large_files(tmp_path / "hub")
+        assert 5 <= len(arrived) < 30
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        commits = api.list_repo_commits("local/cut", repo_type="dataset")
+        assert all(not file.startswith("data/") for file in published(hub, "local/cut")[2])  # none shows half of it
+
+        point_at(hub, monkeypatch)
+        commit = push(folder, "local/cut", private=True).oid
+        sent = large_files(tmp_path / "hub")
+        assert sent.items() > arrived.items()
+        assert len(sent) == 30
+        assert len(api.list_repo_commits("local/cut", repo_type="dataset")) == len(commits) + 1
+        files = api.list_repo_tree("local/cut", path_in_repo="data", repo_type="dataset", revision=commit)
+        assert {file.path: file.lfs.sha256 for file in files} == {
+            f"data/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest() for file in (folder / "data").iterdir()
+        }
+        assert push(folder, "local/cut", private=True).oid == commit

@@ -1,34 +1,115 @@
 import random
 
+import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dataset_builder.split import validation_links
+from dataset_builder.split import MIN_OVERSIZE_ROWS, components, hold_out
 
-# 1,000 rows about 800 links: 200 links have two rows
-LINKS = [f"https://shop.example/{number % 800}.jpg" for number in range(1000)]
+COLUMNS = ["index", "image_link", "sha256", "phash", "group_id", "entity_name", "entity_value"]
 
 
-def rows_of(taken: set[str]) -> int:
-    return sum(link in taken for link in LINKS)
+def frame(*rows: tuple) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def many_rows(number: int, *, per_link: int = 2, seed: int = 0) -> pd.DataFrame:
+    """Rows about number / per_link pictures, three entities of unequal size among them."""
+    rng = random.Random(seed)
+    entities = rng.choices(["item_weight", "height", "voltage"], [80, 15, 5], k=number)
+    return frame(
+        *((n, f"l{n % (number // per_link)}", None, None, "g", entities[n], f"{n}.0 gram") for n in range(number))
+    )
+
+
+def test_rows_with_one_link_or_bytes_or_hash_or_answer_next_to_each_other_belong_together():
+    rows = frame(
+        (0, "a", "s0", 10, "g", "width", "1.0 inch"),
+        (1, "a", "s1", 11, "g", "height", "1.0 inch"),  # the link of the one before
+        (2, "b", "s2", 12, "g", "width", "2.0 inch"),
+        (3, "c", "s2", 13, "g", "width", "3.0 inch"),  # its bytes
+        (4, "d", "s4", 14, "g", "width", "4.0 inch"),
+        (5, "e", "s5", 14, "g", "width", "5.0 inch"),  # its hash
+        (6, "f", "s6", 16, "g", "width", "6.0 inch"),
+        (7, "h", "s7", 17, "g", "width", "6.0 inch"),  # group, entity and value
+        (8, "i", "s8", 18, "G", "width", "6.0 inch"),  # another group
+        (9, "j", "s9", 19, "g", "width", "6.0 inch"),  # as rows 6 and 7, but not next to them
+    )
+    for order in (range(10), random.Random(0).sample(range(10), 10)):
+        component = components(rows.iloc[list(order)].reset_index(drop=True))
+        together = {}
+        for position, number in zip(order, component, strict=True):
+            together.setdefault(number, set()).add(position)
+        assert sorted(map(sorted, together.values())) == [[0, 1], [2, 3], [4, 5], [6, 7], [8], [9]]
+
+
+def test_chains_are_followed_to_their_end():
+    rows = frame(*((n, f"l{n // 2}", f"s{(n + 1) // 2}", n, "g", "width", f"{n}.0 inch") for n in range(1000)))
+    assert len(set(components(rows))) == 1
+
+
+def test_what_is_not_known_joins_nothing():
+    rows = frame(*((n, f"l{n}", None, None, "g", "width", "") for n in range(5)))
+    assert len(set(components(rows))) == 5
+    assert len(set(components(rows.drop(columns=["sha256", "phash"])))) == 5
 
 
 @pytest.mark.parametrize("validation_size", [0.0, 0.001, 0.05, 0.5, 0.99])
 def test_the_share_of_rows_is_what_was_asked(validation_size: float):
-    taken = validation_links(LINKS, validation_size=validation_size, seed=0)
-    assert 0 <= rows_of(taken) - round(validation_size * 1000) <= 1  # at most one row too many: the last link's second
+    is_held_out, _ = hold_out(many_rows(1000), validation_size=validation_size, seed=0)
+    assert abs(is_held_out.sum() - round(validation_size * 1000)) <= 2  # all components have two rows
 
 
-def test_the_order_of_the_rows_does_not_matter():
-    shuffled = random.Random(1).sample(LINKS, len(LINKS))
-    assert validation_links(shuffled, validation_size=0.1, seed=0) == validation_links(
-        LINKS, validation_size=0.1, seed=0
+@settings(max_examples=25)
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=150, max_size=300),
+    validation_size=st.floats(0.05, 0.9),
+    seed=st.integers(0, 9),
+)
+def test_any_components_give_the_size_asked_within_a_tenth_and_none_crosses(sizes, validation_size, seed):
+    links = [f"l{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    entities = random.Random(seed).choices(["width", "height", "voltage"], [80, 15, 5], k=len(links))
+    rows = frame(*((n, link, None, None, "g", entities[n], f"{n}.0 inch") for n, link in enumerate(links)))
+    is_held_out, oversize = hold_out(rows, validation_size=validation_size, seed=seed)
+    assert set(rows["image_link"][is_held_out]).isdisjoint(rows["image_link"][~is_held_out])
+    too_large = [size for size in sizes if size > MIN_OVERSIZE_ROWS]
+    assert sorted(part.rows for part in oversize) == sorted(too_large)
+    wanted = min(validation_size * len(rows), len(rows) - sum(too_large))
+    assert is_held_out.sum() >= 0.9 * wanted - 3
+    assert is_held_out.sum() <= 1.1 * wanted + 1
+
+
+def test_every_entity_gives_its_share():
+    rows = many_rows(4000)
+    is_held_out, _ = hold_out(rows, validation_size=0.1, seed=0)
+    for entity, part in rows.groupby("entity_name"):
+        assert is_held_out[part.index].mean() == pytest.approx(0.1, abs=0.015), entity
+
+
+def test_a_component_that_is_too_large_stays_in_train_and_is_named():
+    rows = many_rows(1000)
+    rows.loc[100:119, "phash"] = 7  # 20 rows, and 20 others that have their links
+    is_held_out, oversize = hold_out(rows, validation_size=0.9, seed=0)
+    assert [(part.rows, part.example) for part in oversize] == [(40, "l100")]
+    joined = rows["image_link"].isin([f"l{number}" for number in range(100, 120)])
+    assert joined.sum() == 40
+    assert not is_held_out[joined].any()
+    assert abs(is_held_out.sum() - 900) <= 2
+
+
+def test_the_order_of_the_rows_does_not_matter_and_the_seed_does():
+    rows = many_rows(1000)
+    shuffled = rows.sample(frac=1, random_state=1)
+    first, second = (
+        set(part["image_link"][hold_out(part, validation_size=0.1, seed=0)[0]]) for part in (rows, shuffled)
     )
-
-
-def test_another_seed_takes_other_links():
-    first, second = (validation_links(LINKS, validation_size=0.1, seed=seed) for seed in (0, 1))
-    assert len(first & second) < 0.5 * len(first)  # by chance a tenth of them
+    assert first == second
+    other = set(rows["image_link"][hold_out(rows, validation_size=0.1, seed=1)[0]])
+    assert len(first & other) < 0.5 * len(first)  # by chance a tenth of them
 
 
 def test_nothing_is_taken_from_nothing():
-    assert validation_links([], validation_size=0.5, seed=0) == set()
+    is_held_out, oversize = hold_out(frame(), validation_size=0.5, seed=0)
+    assert is_held_out.dtype == np.bool_ and len(is_held_out) == 0 and oversize == []

@@ -4,6 +4,7 @@ import gzip
 import io
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +101,33 @@ def test_any_text_comes_back_as_it_was_written(tmp_path_factory: pytest.TempPath
     file = tmp_path_factory.getbasetemp() / "any.csv"
     write_csv(file, TRAIN_COLUMNS, [list(row) for row in rows])
     assert [row[2:] for row in read_train_csv(file).rows] == rows
+
+
+@given(
+    rows=st.lists(st.tuples(texts, texts, st.sampled_from(ENTITIES), texts), min_size=1, max_size=8),
+    header=st.permutations([*TRAIN_COLUMNS, "index", "colour"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    lineterminator=st.sampled_from(["\n", "\r\n"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig"]),
+    compression=st.sampled_from([None, "gzip"]),
+)
+def test_what_pandas_writes_is_read_whatever_its_header_order_and_dialect(
+    tmp_path_factory: pytest.TempPathFactory, rows, header, quoting, lineterminator, encoding, compression
+):
+    file = tmp_path_factory.getbasetemp() / "pandas.csv"
+    frame = pd.DataFrame(rows, columns=TRAIN_COLUMNS, dtype=object).assign(index=range(7, 7 + len(rows)), colour="red")
+    frame[header].to_csv(
+        file, index=False, quoting=quoting, lineterminator=lineterminator, encoding=encoding, compression=compression
+    )
+    read = read_train_csv(file).rows
+    assert [row[1:] for row in read] == [(7 + number, *row) for number, row in enumerate(rows)]
+
+
+def test_the_row_labels_that_pandas_writes_unasked_do_not_matter(tmp_path: Path):
+    frame = pd.DataFrame([["l", "1", "width", "1 inch"]], columns=TRAIN_COLUMNS, index=[5])
+    frame.to_csv(tmp_path / "train.csv")  # with a first column without a name
+    (row,) = read_train_csv(tmp_path / "train.csv").rows
+    assert (row.index, row.image_link) == (0, "l")
 
 
 @given(content=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: (TEST + text).encode())))
