@@ -103,8 +103,12 @@ def test_any_text_comes_back_as_it_was_written(tmp_path_factory: pytest.TempPath
     assert [row[2:] for row in read_train_csv(file).rows] == rows
 
 
+# pandas leaves a lone carriage return unquoted, which no reader, its own included, can tell from a line's end.
+written = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=20)
+
+
 @given(
-    rows=st.lists(st.tuples(texts, texts, st.sampled_from(ENTITIES), texts), min_size=1, max_size=8),
+    rows=st.lists(st.tuples(written, written, st.sampled_from(ENTITIES), written), min_size=1, max_size=8),
     header=st.permutations([*TRAIN_COLUMNS, "index", "colour"]),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
     lineterminator=st.sampled_from(["\n", "\r\n"]),
