@@ -18,8 +18,9 @@ volumes: `230V~`); lengths and weights always have a word or a letter beside the
 prices, hertz ...) has no unit in which any entity is answered.
 
 **Held-out numbers.** A tenth of all numbers (`is_held_out`) is printed on test pictures and nowhere else, whatever
-they stand for; so a right answer about a test picture was read and not remembered. Printed are 1..9 (held out: 3 and
-8), 10..99 (15 of 90), 100..999 (94 of 900), 1000..9999 (910 of 9000), 0.1..99.9 (73 of 900), 0.01..9.99 (93 of 900).
+they stand for; so a right answer about a test picture was read and not remembered. Printed are 10..99 (held out: 15 of
+90), 100..999 (94 of 900), 1000..9999 (910 of 9000), 0.1..99.9 (73 of 900), 0.01..9.99 (93 of 900); and 1..9, which are
+on all pictures: who never saw a lone 3 would take it for the beginning of a longer number.
 
 **Text** is printable ASCII without exception (`mcg` and `uL`, no Greek mu), at most 20 characters a line, and at least
 16 px high (font size) in a picture of 224 px: 8 px where the model sees 112.
@@ -208,10 +209,18 @@ SPELLINGS_BY_UNIT: dict[str, tuple[str, ...]] = {
     "pint": ("pt", "pints"),
     "quart": ("qt", "quarts"),
 }
-# How often a unit is printed beside the others of its entity; 1 where nothing is said.
-_UNIT_WEIGHTS = {"centimetre": 6, "inch": 6, "millimetre": 4, "foot": 2, "metre": 2}
-_UNIT_WEIGHTS |= {"gram": 6, "kilogram": 6, "ounce": 4, "pound": 4, "milligram": 2, "volt": 8, "watt": 5}
-_UNIT_WEIGHTS |= {"millilitre": 6, "litre": 6, "fluid ounce": 4, "gallon": 2, "centilitre": 2}
+# How often a unit is printed, in percent of its entity: as in the real train.csv, and at least 2.
+_LENGTH_SHARES = {"centimetre": 50, "inch": 34, "millimetre": 14}
+_SHARES_BY_ENTITY = {
+    "width": _LENGTH_SHARES,
+    "depth": _LENGTH_SHARES,
+    "height": _LENGTH_SHARES,
+    "item_weight": {"gram": 62, "kilogram": 12, "ounce": 8, "pound": 8, "milligram": 8},
+    "maximum_weight_recommendation": {"kilogram": 41, "pound": 31, "gram": 13, "ton": 7, "ounce": 4},
+    "voltage": {"volt": 100},
+    "wattage": {"watt": 98},
+    "item_volume": {"millilitre": 47, "fluid ounce": 27, "litre": 12},
+}
 _SMALL_UNITS = {"gram", "microgram", "milligram", "millimetre", "volt", "millivolt", "watt", "millilitre"}
 # Second units as packs give them: the unit, its size in the first, and the last decimal printed.
 _SECOND_UNITS = {
@@ -255,11 +264,13 @@ _SIZES_WHOLE = ("9", "99", "99", "999", "999", "9999", "9999")
 
 
 def is_held_out(number: str) -> bool:
-    """Whether a number, as printed, belongs to the tenth that only test pictures show.
+    """Whether a number, as printed, belongs to the tenth that only test pictures show: one of one digit never does."""
+    return len(number) > 1 and zlib.crc32(number.encode()) % 10 == 1
 
-    The remainder is 1 because 0 would hold out a single one of the nine one-digit numbers.
-    """
-    return zlib.crc32(number.encode()) % 10 == 1
+
+def may_show(number: str, *, held_out: bool) -> bool:
+    """Whether a picture with held-out numbers, or one without, may show this number."""
+    return len(number) == 1 or is_held_out(number) == held_out
 
 
 def numbers_in(text: str) -> list[str]:
@@ -278,7 +289,7 @@ def _numbers(size: str, held_out: bool) -> tuple[str, ...]:
         "9.9": lambda: (f"{whole}.{tenth}" for whole in range(100) for tenth in range(1, 10)),
         "9.99": lambda: (f"{n // 100}.{n % 100:02}" for n in range(1, 1000) if n % 10),
     }[size]()
-    return tuple(number for number in numbers if is_held_out(number) == held_out)
+    return tuple(number for number in numbers if may_show(number, held_out=held_out))
 
 
 def _number(rng: random.Random, sizes: Sequence[str], *, held_out: bool) -> str:
@@ -298,8 +309,8 @@ def _word(rng: random.Random) -> str:
 
 
 def _unit(rng: random.Random, entity_name: str) -> str:
-    units = UNITS_BY_ENTITY[entity_name]
-    return rng.choices(units, [_UNIT_WEIGHTS.get(unit, 1) for unit in units])[0]
+    units, shares = UNITS_BY_ENTITY[entity_name], _SHARES_BY_ENTITY[entity_name]
+    return rng.choices(units, [shares.get(unit, 2) for unit in units])[0]
 
 
 def _spelling(rng: random.Random, unit: str, *, number: str) -> str:
@@ -316,7 +327,7 @@ def _second_value(rng: random.Random, quantity: Quantity, *, held_out: bool) -> 
     """The same quantity in another unit, if that number is printed on such pictures at all."""
     unit, factor, step = _SECOND_UNITS[quantity.unit]
     number = format_number((quantity.number * factor).quantize(step)).removesuffix(".0")
-    if number == "0" or is_held_out(number) != held_out:
+    if number == "0" or not may_show(number, held_out=held_out):
         return None
     return f"{number} {_spelling(rng, unit, number=number)}"
 
@@ -389,8 +400,8 @@ def _other_line(rng: random.Random, *, held_out: bool) -> Line:
 def make_label(rng: random.Random, *, level: Level, entity_names: Sequence[str] = (), held_out: bool = False) -> Label:
     """What a pack says: facts about each of `entity_names` (at least one of any) and, as it comes, about others.
 
-    With `held_out`, every number on it is held out, and otherwise none is. There are as many lines as the level has,
-    and more only if `entity_names` need them.
+    With `held_out`, every number of several digits on it is held out, and otherwise none is. There are as many lines
+    as the level has, and more only if `entity_names` need them.
     """
     needed = max(1, len(entity_names))
     line_count = max(needed, rng.choice(level.line_counts))

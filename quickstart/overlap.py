@@ -32,7 +32,7 @@ def measure_overlap(labels: Path, predictions: Path | None = None) -> dict[str, 
     Returns `test_pictures` and `pictures_in_both` (equal bytes); `test_pairs` (different answers number + unit),
     `pairs_in_training` and `pairs_in_pretraining` of them, `share_seen` of the test's rows; and `f1_quantity_unseen`
     over the rows whose pair stands in neither, if there are predictions. A pair can have been seen in pretraining if
-    its number is not of the held-out class: no other number is ever printed on one of its pictures.
+    its number is not of the held-out class: what is, is printed on none of its pictures.
     """
     train = _read(labels / "train.csv")
     test = _read(labels / "test_answers.csv")

@@ -2,8 +2,8 @@
 
     python -m quickstart.reading --base quickstart/base --rows 400
 
-All numbers on the pictures are held out (see quickstart.labels). An answer counts if every token of it is the
-likeliest one, the end included; that is when greedy generation gives exactly this answer.
+All numbers of several digits on the pictures are held out (see quickstart.labels). An answer counts if every token
+of it is the likeliest one, the end included; that is when greedy generation gives exactly this answer.
 """
 
 import io
@@ -36,7 +36,7 @@ class ReadingOptions:
 
 
 def make_questions(kind: str, *, rows: int, level: Level, seed: int) -> list[tuple[Image.Image, Question]]:
-    """`rows` pictures with a question of this kind; no number on them is on any picture of pretraining."""
+    """`rows` pictures with a question of this kind; no number of several digits on them is on any of pretraining."""
     questions, picture = [], 0
     while len(questions) < rows:
         rng = random.Random(f"reading/{seed}/{kind}/{picture}")

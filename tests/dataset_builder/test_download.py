@@ -276,7 +276,12 @@ def test_a_stopped_download_ends_at_once_though_a_host_asked_for_a_pause(server:
     train_csv = write_csv(tmp_path / "train.csv", TRAIN_COLUMNS, [[f"{server.url}/a.jpg", 1, "width", "1 inch"]])
     arguments = ["--train_csv", train_csv, "--image_store", tmp_path / "store", "--allow_private_hosts"]
     command = [sys.executable, "-m", "dataset_builder.download", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     deadline = time.monotonic() + 60
     while not server.requests and time.monotonic() < deadline:
         time.sleep(0.02)

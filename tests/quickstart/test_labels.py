@@ -34,6 +34,7 @@ from quickstart.labels import (
     is_held_out,
     main,
     make_label,
+    may_show,
     numbers_in,
     write_labels,
 )
@@ -113,7 +114,7 @@ def test_every_number_in_a_test_picture_is_held_out_and_none_in_a_training_pictu
         label = make_label(random.Random(seed), level=level, held_out=held_out)
         numbers = [number for line in label.lines for number in numbers_in(line.text)]
         assert numbers
-        assert {is_held_out(number) for number in numbers} == {held_out}
+        assert {is_held_out(number) for number in numbers if len(number) > 1} <= {held_out}
 
 
 def test_held_out_class_is_as_large_as_documented():
@@ -127,7 +128,7 @@ def test_held_out_class_is_as_large_as_documented():
     }
     held_out = {name: (sum(map(is_held_out, numbers)), len(numbers)) for name, numbers in classes.items()}
     assert held_out == {
-        "9": (2, 9),
+        "9": (0, 9),
         "99": (15, 90),
         "999": (94, 900),
         "9999": (910, 9000),
@@ -311,7 +312,7 @@ def test_test_answers_are_canonical_and_held_out(written):
         quantity = parse_quantity(row["entity_value"])
         assert row["entity_value"] == format_quantity(quantity)
         assert quantity.unit in UNITS_BY_ENTITY[row["entity_name"]]
-        assert is_held_out(row["entity_value"].split()[0].removesuffix(".0"))
+        assert may_show(row["entity_value"].split()[0].removesuffix(".0"), held_out=True)
     numbers = [number for row in read(written / "train.csv") for number in numbers_in(row["entity_value"])]
     plain = [row["entity_value"] for row in read(written / "train.csv") if label_form(row["entity_value"]) == "plain"]
     assert len(numbers) > len(plain) > 900
