@@ -1,6 +1,8 @@
-"""Score predictions against labels, as the challenge does.
+"""Score predictions against labels, as the challenge does, and say where the mistakes are.
 
 python -m inference.evaluate --predictions submission.csv --references user/dataset:validation
+python -m inference.evaluate --predictions new.csv --compare old.csv --references train.csv
+python -m inference.evaluate --predictions new.parquet --references train.csv --sweep
 """
 
 import json
@@ -25,36 +27,59 @@ class EvaluateOptions:
             "dataset: user/name[@revision]:validation, folder:validation."
         }
     )
+    compare: str | None = field(default=None, metadata={"help": "Another run's predictions, to set beside these."})
+    sweep: bool = field(
+        default=False,
+        metadata={"help": "What becomes of the scores if only answers above a confidence go out (Parquet only)."},
+    )
+    bootstrap: int = field(default=1000, metadata={"help": "Resamples of the 95 % interval; 0: none."})
     json: bool = field(default=False, metadata={"help": "Print the scores as JSON."})
 
+    def __post_init__(self) -> None:
+        if self.bootstrap < 0:
+            raise InputError(f"--bootstrap must not be negative, got {self.bootstrap}")
 
-def evaluate(predictions: str | Path, references: str | Path) -> dict[str, Any]:
-    """Scores over all references, and `by_entity`. A reference without a prediction counts as an empty answer.
 
-    `f1` compares with the label as it is written in the CSV, as a string; `f1_quantity` compares number and unit.
+def evaluate(predictions: str | Path, references: str | Path, *, bootstrap: int = 0) -> dict[str, Any]:
+    """Scores over all references, `by_entity`, `by_group`, and `mistakes` by kind.
+
+    A reference without a prediction counts as an empty answer. `f1` compares with the label as it is written in the
+    CSV, as a string; `f1_quantity` compares number and unit; `f1_converted` amounts, whatever the unit;
+    `f1_within_2_percent` forgives what packs round. With `bootstrap` resamples of the pictures, `f1_interval` and
+    `f1_quantity_interval` hold 95 % of them. Raises InputError for an index that is unknown or stands twice.
+    """
+    from inference.scores import f1_intervals, score_parts
+
+    table = join(predictions, references)
+    scores = score_parts(table)
+    if bootstrap:
+        scores |= f1_intervals(table, resamples=bootstrap)
+    return scores
+
+
+def join(predictions: str | Path, references: str | Path) -> "pd.DataFrame":
+    """A row a reference: index, entity_name, group_id, image_link, reference, prediction, confidence (may be NaN).
+
     Raises InputError for an index that is unknown or stands twice.
     """
-    from product_vqa.entity_f1.scoring import score
+    from inference.tables import read_predictions
 
     labels = read_references(str(references))
-    answers = _read_predictions(predictions)
-    if unknown := sorted(answers.keys() - set(labels["index"])):
+    answers = read_predictions(predictions, flag="--predictions")
+    if unknown := sorted(set(answers["index"]) - set(labels["index"])):
         raise InputError(
             f"--predictions {predictions}: index {unknown[0]} (and {len(unknown) - 1} more) does not stand in "
             f"--references {references}: are these the answers to another split?"
         )
-    labels["prediction"] = [answers.get(index, "") for index in labels["index"]]
-    scores: dict[str, Any] = {"rows": len(labels), "answered": int((labels["prediction"] != "").sum())}
-    scores |= score(list(labels["prediction"]), list(labels["reference"]))
-    scores["by_entity"] = {
-        str(entity): {"rows": len(rows)} | score(list(rows["prediction"]), list(rows["reference"]))
-        for entity, rows in labels.groupby("entity_name")
-    }
-    return scores
+    table = labels.merge(answers, on="index", how="left")
+    return table.fillna({"prediction": ""})
 
 
 def read_references(name: str) -> "pd.DataFrame":
-    """index, entity_name, reference (the raw label, "" for none) of a CSV or of a dataset's split."""
+    """index, entity_name, image_link, group_id, reference (the raw label, "" for none) of a CSV or a dataset's split.
+
+    A CSV need have neither links nor groups: then each row is a picture of its own, and of no group.
+    """
     import pandas as pd
 
     from inference.tables import read_indexes, read_table
@@ -64,7 +89,13 @@ def read_references(name: str) -> "pd.DataFrame":
         has_index = "index" in table.columns
         indexes = read_indexes(table, flag="--references", path=name) if has_index else list(range(len(table)))
         return pd.DataFrame(
-            {"index": indexes, "entity_name": table["entity_name"], "reference": table["entity_value"].str.strip()}
+            {
+                "index": indexes,
+                "entity_name": table["entity_name"],
+                "image_link": table["image_link"] if "image_link" in table.columns else list(map(str, indexes)),
+                "group_id": table["group_id"] if "group_id" in table.columns else "",
+                "reference": table["entity_value"].str.strip(),
+            }
         )
     source, colon, split = name.rpartition(":")
     if not colon:
@@ -75,29 +106,66 @@ def read_references(name: str) -> "pd.DataFrame":
 
     location = locate(source, flag="--references", repo_type="dataset")
     table = load_split(location, split, flag="--references").select_columns(
-        ["index", "entity_name", "entity_value_raw"]
+        ["index", "entity_name", "image_link", "group_id", "entity_value_raw"]
     )
     return table.to_pandas().rename(columns={"entity_value_raw": "reference"})
 
 
-def _read_predictions(path: str | Path) -> dict[int, str]:
-    from inference.tables import read_indexes, read_table
-
-    table = read_table(path, flag="--predictions", columns=("index", "prediction"))
-    indexes = read_indexes(table, flag="--predictions", path=path)
-    return dict(zip(indexes, table["prediction"].str.strip(), strict=True))
-
-
 def main() -> None:
     (options,) = parse_options(EvaluateOptions, description="Score predictions against labels.")
-    scores = evaluate(options.predictions, options.references)
+
+    from inference.scores import compare, sweep
+
+    scores = evaluate(options.predictions, options.references, bootstrap=options.bootstrap)
+    if options.compare:
+        other = evaluate(options.compare, options.references, bootstrap=options.bootstrap)
+        pair = (join(options.predictions, options.references), join(options.compare, options.references))
+        scores["compare"] = compare(*pair, resamples=options.bootstrap or 1000) | {"scores": other}
+    if options.sweep:
+        table = join(options.predictions, options.references)
+        if table["confidence"].isna().all():
+            raise InputError(f"--predictions {options.predictions} holds no confidence: give the .parquet beside it")
+        scores["sweep"] = sweep(table)
     if options.json:
         print(json.dumps(scores))
-        return
+    else:
+        print_scores(scores)
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """The tables of a person's console."""
+    from inference.mistakes import KINDS
+
     print(f"{scores['rows']} rows, {scores['answered']} answered")
-    print(f"{'':32}{'rows':>8}{'F1 exact':>10}{'F1 number and unit':>20}")
-    for name, part in (("all", scores), *scores["by_entity"].items()):
-        print(f"{name:32}{part['rows']:>8}{part['f1']:>10.4f}{part['f1_quantity']:>20.4f}")
+    measures = {"f1": "F1 exact", "f1_quantity": "quantity", "f1_converted": "converted", "f1_within_2_percent": "2 %"}
+    parts = {"all": scores, **scores["by_entity"]}
+    if "compare" in scores:
+        parts = {"these": scores, "compared with": scores["compare"]["scores"], **scores["by_entity"]}
+    print(f"{'':32}{'rows':>8}" + "".join(f"{title:>11}" for title in measures.values()))
+    for name, part in parts.items():
+        print(f"{name:32}{part['rows']:>8}" + "".join(f"{part[measure]:>11.4f}" for measure in measures))
+    for measure, title in (("f1", "F1 exact"), ("f1_quantity", "F1 quantity")):
+        if interval := scores.get(f"{measure}_interval"):
+            print(f"95 % of resampled pictures have {title} {interval[0]:.4f} to {interval[1]:.4f}")
+    if "compare" in scores:
+        difference = scores["compare"]
+        low, high = difference["difference_interval"]
+        print(
+            f"F1 exact is {difference['difference']:+.4f} beside the other ({low:+.4f} to {high:+.4f}): "
+            f"{difference['only_these_right']} right that it has wrong, {difference['only_other_right']} the reverse"
+        )
+    print("\nmistakes")
+    for kind, number in scores["mistakes"].items():
+        print(f"{number:>8}  {kind.replace('_', ' '):18}{KINDS[kind]}")
+    if "sweep" in scores:
+        print("\nif only answers of at least this confidence go out")
+        print(f"{'confidence':>12}{'answered':>10}{'precision':>11}{'F1 exact':>10}")
+        best = scores["sweep"]["best"]
+        for point in scores["sweep"]["points"]:
+            mark = "  best" if point["confidence"] == best["confidence"] else ""
+            print(
+                f"{point['confidence']:>12.2f}{point['coverage']:>10.1%}{point['precision']:>11.4f}{point['f1']:>10.4f}{mark}"
+            )
 
 
 if __name__ == "__main__":

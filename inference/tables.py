@@ -49,3 +49,16 @@ def read_indexes(table: pd.DataFrame, *, flag: str, path: str | Path) -> list[in
             raise InputError(f"{flag} {path}, line {line}: index {index} stands in line {seen[index]} already")
         seen[index] = line
     return list(seen)
+
+
+def read_predictions(path: str | Path, *, flag: str) -> pd.DataFrame:
+    """index, prediction ("" for none), confidence (NaN where the file has none) of a CSV or Parquet file."""
+    table = read_table(path, flag=flag, columns=("index", "prediction"))
+    confidence = table["confidence"] if "confidence" in table.columns else pd.Series("", index=table.index)
+    return pd.DataFrame(
+        {
+            "index": read_indexes(table, flag=flag, path=path),
+            "prediction": table["prediction"].str.strip(),
+            "confidence": pd.to_numeric(confidence, errors="coerce"),
+        }
+    )

@@ -91,6 +91,90 @@ def test_references_that_are_not_there_are_named(tmp_path: Path, references: str
 def test_the_command_prints_json_and_a_table(tmp_path: Path, references: Path) -> None:
     predictions = write(tmp_path, "0,10 gram\n")
     done = run_module("inference.evaluate", "--predictions", predictions, "--references", references, "--json")
-    assert json.loads(done.stdout) == evaluate(predictions, references)
+    assert json.loads(done.stdout) == evaluate(predictions, references, bootstrap=1000)
     done = run_module("inference.evaluate", "--predictions", predictions, "--references", references)
     assert "item_weight" in done.stdout
+
+
+def test_amounts_in_other_units_and_rounded_ones_count_where_it_says_so(tmp_path: Path, references: Path) -> None:
+    scores = evaluate(write(tmp_path, "0,0.01 kilogram\n1,0.495 kilogram\n3,0.23 kilovolt\n"), references)
+    assert [scores[name] for name in ("f1", "f1_quantity")] == [0.0, 0.0]
+    assert scores["f1_converted"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))  # rows 0 and 3; 1 wrong, 2 not answered
+    assert scores["f1_within_2_percent"] == pytest.approx(2 * 3 / (2 * 3 + 0 + 1))
+    assert scores["mistakes"] == {"missing": 1, "converted": 2, "other": 1}
+
+
+def test_scores_by_group_are_those_of_its_rows(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("group_id,entity_name,entity_value\n7,width,1.0 inch\n7,width,2.0 inch\n8,width,3.0 inch\n")
+    by_group = evaluate(write(tmp_path, "0,1.0 inch\n1,1.0 inch\n2,3.0 inch\n"), labels)["by_group"]
+    assert list(by_group) == ["7", "8"]
+    assert (by_group["7"]["rows"], by_group["7"]["true_positives"]) == (2, 1)
+    assert by_group["8"]["f1"] == 1.0
+
+
+def many_rows(tmp_path: Path, *, right: list[bool]) -> tuple[Path, Path]:
+    labels = "".join(f"http://x/{n // 2}.jpg,width,{n + 1}.0 inch\n" for n in range(len(right)))
+    (tmp_path / "many.csv").write_text(f"image_link,entity_name,entity_value\n{labels}")
+    answers = "".join(f"{n},{n + 1 if is_right else 9999}.0 inch\n" for n, is_right in enumerate(right))
+    return write(tmp_path, answers), tmp_path / "many.csv"
+
+
+def test_the_interval_holds_the_score_and_narrows_with_rows(tmp_path: Path) -> None:
+    widths = []
+    for rows in (40, 1000):
+        predictions, references = many_rows(tmp_path, right=[n % 4 < 3 for n in range(rows)])
+        scores = evaluate(predictions, references, bootstrap=500)
+        low, high = scores["f1_interval"]
+        assert low < scores["f1"] < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 3
+    # Two rows a picture, right or wrong together: as wide as if there were half as many rows.
+    predictions, references = many_rows(tmp_path, right=[n // 2 % 4 < 3 for n in range(1000)])
+    together = evaluate(predictions, references, bootstrap=500)["f1_interval"]
+    assert together[1] - together[0] > 1.2 * widths[1]
+
+
+def test_two_runs_side_by_side(tmp_path: Path) -> None:
+    worse, references = many_rows(tmp_path, right=[n % 2 == 0 for n in range(200)])
+    worse = worse.rename(tmp_path / "worse.csv")
+    better, _ = many_rows(tmp_path, right=[n % 10 > 0 for n in range(200)])
+    arguments = ("--predictions", better, "--compare", worse, "--references", references)
+    compared = json.loads(run_module("inference.evaluate", *arguments, "--json").stdout)["compare"]
+    assert compared["difference"] == pytest.approx(2 * 180 / (2 * 180 + 20) - 2 * 100 / (2 * 100 + 100))
+    assert 0 < compared["difference_interval"][0] < compared["difference"] < compared["difference_interval"][1]
+    assert (compared["only_these_right"], compared["only_other_right"]) == (100, 20)
+    shown = run_module("inference.evaluate", *arguments).stdout
+    assert "100 right that it has wrong, 20 the reverse" in shown
+
+
+def test_the_sweep_withholds_what_is_below_each_threshold(tmp_path: Path) -> None:
+    """Row 3 is empty in truth: whoever withholds its answer wins."""
+    (tmp_path / "labels.csv").write_text(
+        "entity_name,entity_value\nwidth,1.0 inch\nwidth,2.0 inch\nwidth,3.0 inch\nwidth,\n"
+    )
+    pd.DataFrame(
+        {
+            "index": [0, 1, 2, 3],
+            "prediction": ["1.0 inch", "2.0 inch", "9.0 inch", "9.0 inch"],
+            "confidence": [0.9, 0.6, 0.5, 0.2],
+        }
+    ).to_parquet(tmp_path / "p.parquet")
+    arguments = ("--predictions", tmp_path / "p.parquet", "--references", tmp_path / "labels.csv", "--sweep")
+    sweep = json.loads(run_module("inference.evaluate", *arguments, "--json").stdout)["sweep"]
+    by_threshold = {round(point["confidence"], 2): point for point in sweep["points"]}
+    assert by_threshold[0.0]["f1"] == pytest.approx(2 * 2 / (2 * 2 + 2))
+    assert by_threshold[0.25]["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1))
+    assert by_threshold[0.55]["precision"] == 1.0
+    assert by_threshold[0.65]["coverage"] == 0.25
+    assert sweep["best"] == by_threshold[0.25]
+    assert "best" in run_module("inference.evaluate", *arguments).stdout
+
+
+def test_a_sweep_needs_confidences(tmp_path: Path, references: Path) -> None:
+    done = run_module(
+        "inference.evaluate", "--predictions", write(tmp_path, "0,10 gram\n"), "--references", references, "--sweep",
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "holds no confidence: give the .parquet beside it" in done.stderr
