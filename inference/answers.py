@@ -26,10 +26,11 @@ ANSWERS = pa.schema(
 )
 
 
-def answer_rows(reader: AttributeReader, rows: list[dict[str, Any]]) -> pa.Table:
+def answer_rows(reader: AttributeReader, rows: list[dict[str, Any]], *, min_confidence: float = 0.0) -> pa.Table:
     """One row of `ANSWERS` for each row of the dataset, in order, answered in one batch.
 
-    A row without a picture goes out empty: there is nothing to read.
+    A row without a picture goes out empty: there is nothing to read. So does an answer below `min_confidence`; what it
+    was stays in the column `answer`.
     """
     asked = [row for row in rows if row["image"] is not None]
     answers = iter(
@@ -41,7 +42,7 @@ def answer_rows(reader: AttributeReader, rows: list[dict[str, Any]]) -> pa.Table
         if row["image"] is not None:
             answer = next(answers)
             record |= {
-                "prediction": answer.prediction,
+                "prediction": answer.prediction if answer.confidence >= min_confidence else "",
                 "answer": answer.text,
                 "confidence": answer.confidence,
                 "number_confidence": answer.number_confidence,
@@ -68,8 +69,11 @@ def write_answers(table: pa.Table, output: Path) -> None:
 
 
 def summarize(table: pa.Table) -> str:
-    """`809 rows, 800 answered; empty: 5 not valid, 4 without a picture`."""
+    """`809 rows, 800 answered; empty: 5 withheld or not valid, 4 without a picture`."""
     answered = pc.sum(pc.not_equal(table["prediction"], "")).as_py() or 0
     without_picture = table["answer"].null_count
-    not_valid = len(table) - answered - without_picture
-    return f"{len(table)} rows, {answered} answered; empty: {not_valid} not valid, {without_picture} without a picture"
+    withheld = len(table) - answered - without_picture
+    return (
+        f"{len(table)} rows, {answered} answered; "
+        f"empty: {withheld} withheld or not valid, {without_picture} without a picture"
+    )

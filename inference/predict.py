@@ -39,12 +39,17 @@ class PredictOptions:
     )
     allow_empty: bool = field(default=False, metadata={"help": "With constrain on: nothing can be said too."})
     num_beams: int = field(default=1, metadata={"help": "Hypotheses a row; all but the best are its runners-up."})
+    min_confidence: float = field(
+        default=0.0, metadata={"help": "Answers below this confidence (0 to 1) go out empty; X.parquet keeps them."}
+    )
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"--batch_size must be at least 1, got {self.batch_size}")
         if not 1 <= self.num_beams <= 8:
             raise InputError(f"--num_beams must be 1 to 8, got {self.num_beams}")
+        if not 0 <= self.min_confidence <= 1:
+            raise InputError(f"--min_confidence must be 0 to 1, got {self.min_confidence}")
         if not self.output.endswith(".csv"):
             raise InputError(f"--output {self.output} must end in .csv: the challenge takes no other file")
 
@@ -88,6 +93,7 @@ def main() -> None:
                 "constrain": options.constrain,
                 "allow_empty": options.allow_empty,
                 "num_beams": options.num_beams,
+                "min_confidence": options.min_confidence,
                 **reader.provenance,
             }
         )
@@ -96,7 +102,7 @@ def main() -> None:
     mine = [batch for batch in range(state.process_index, len(starts), state.num_processes) if not parts.has(batch)]
     for batch in tqdm(mine, desc="batches", disable=not state.is_main_process):
         rows = dataset.select(range(starts[batch], min(starts[batch] + options.batch_size, len(dataset))))
-        parts.save(batch, answer_rows(reader, list(rows)))
+        parts.save(batch, answer_rows(reader, list(rows), min_confidence=options.min_confidence))
 
     state.wait_for_everyone()
     if state.is_main_process:

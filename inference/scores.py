@@ -139,3 +139,22 @@ def sweep(table: pd.DataFrame, thresholds: Iterable[float] = tuple(step / 20 for
             }
         )
     return {"points": points, "best": max(points, key=lambda point: round(point["f1"], 9))}
+
+
+def reliability(confidences: np.ndarray, outcomes: np.ndarray, *, bins: int = 10) -> list[dict[str, float]]:
+    """Answers in groups of equal size by rising confidence: `confidence` (mean), `share_right`, `rows` of each."""
+    order = np.argsort(confidences, kind="stable")
+    return [
+        {
+            "confidence": float(confidences[part].mean()),
+            "share_right": float(outcomes[part].mean()),
+            "rows": len(part),
+        }
+        for part in np.array_split(order, min(bins, len(order)))
+    ]
+
+
+def calibration_error(confidences: np.ndarray, outcomes: np.ndarray, *, bins: int = 10) -> float:
+    """How far confidence and share right lie apart, on average over the groups of `reliability`."""
+    groups = reliability(confidences, outcomes, bins=bins)
+    return sum(g["rows"] * abs(g["confidence"] - g["share_right"]) for g in groups) / max(1, len(confidences))

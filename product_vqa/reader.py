@@ -11,6 +11,7 @@ from peft import PeftModel
 from PIL import Image
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
+from product_vqa.calibration import CALIBRATION_FILE, Calibration, load_calibration
 from product_vqa.command import InputError
 from product_vqa.constraint import AnswerAutomaton
 from product_vqa.generation import Answer, generate_answers
@@ -39,16 +40,18 @@ class AttributeReader:
         constrain: bool = True,
         allow_empty: bool = False,
         num_beams: int = 1,
+        calibration: Calibration | None = None,
         provenance: dict[str, str] | None = None,
     ) -> None:
         """See `from_pretrained`."""
         self.model = model
         self.processor = processor
         self.num_beams = num_beams
+        self.calibration = calibration or Calibration()
         self.automaton = (
             AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=allow_empty) if constrain else None
         )
-        self.provenance = provenance or {}  # adapter and base with their revisions, and the dtype
+        self.provenance = provenance or {}  # adapter and base with their revisions, dtype, temperatures
 
     @classmethod
     def from_pretrained(
@@ -63,6 +66,7 @@ class AttributeReader:
         constrain: bool = True,
         allow_empty: bool = False,
         num_beams: int = 1,
+        calibrated: bool = True,
     ) -> "AttributeReader":
         """Load an adapter (Hub id[@revision] or folder) and the base that its config names, at the revision it names.
 
@@ -71,7 +75,8 @@ class AttributeReader:
         or does not fit together.
 
         Answers are valid by construction; `allow_empty` lets them be nothing at all, `constrain` False lets the model
-        say what it likes. With more than one beam an answer brings its runners-up.
+        say what it likes. With more than one beam an answer brings its runners-up. Confidences are calibrated by the
+        adapter's calibration.json if it has one and `calibrated` is not False; else they are the model's own.
         """
         if adapter is None and base_model is None:
             raise InputError("--adapter or --base_model is needed: user/name, or a folder")
@@ -89,13 +94,22 @@ class AttributeReader:
             model = _add_adapter(model, adapter_folder, adapter=str(adapter), base=base, merge=not load_in_4bit)
         # `generate` hands lm_head a strided slice, for which a CPU copies the whole matrix once a row and step.
         model.lm_head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
-        provenance = {"adapter": str(adapter_location), "base_model": str(base), "dtype": str(model.dtype)}
+        calibration = Calibration()
+        if calibrated and adapter_folder is not None and (adapter_folder / CALIBRATION_FILE).is_file():
+            calibration = load_calibration(adapter_folder / CALIBRATION_FILE)
+        provenance = {
+            "adapter": str(adapter_location),
+            "base_model": str(base),
+            "dtype": str(model.dtype),
+            "temperature": str(calibration.temperature),
+        }
         return cls(
             model.eval(),
             processor,
             constrain=constrain,
             allow_empty=allow_empty,
             num_beams=num_beams,
+            calibration=calibration,
             provenance=provenance,
         )
 
@@ -106,9 +120,10 @@ class AttributeReader:
     def read_batch(self, images: Sequence[Image.Image], entity_names: Sequence[str]) -> list[Answer]:
         """Answer one question about each picture, in one batch."""
         rows = [{"image": i, "entity_name": e} for i, e in zip(images, entity_names, strict=True)]
-        return generate_answers(
+        answers = generate_answers(
             self.model, rows, processor=self.processor, automaton=self.automaton, num_beams=self.num_beams
         )
+        return [self.calibration.apply(answer) for answer in answers]
 
 
 def _fetch_adapter(location: Location) -> Path:

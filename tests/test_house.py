@@ -27,6 +27,7 @@ COMMANDS = [
     "inference.predict",
     "inference.check",
     "inference.evaluate",
+    "inference.calibrate",
     "local_hub",
     "quickstart",
     "quickstart.labels",

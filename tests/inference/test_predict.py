@@ -7,8 +7,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from datasets import Dataset
-from huggingface_hub import HfApi
 from peft import LoraConfig, get_peft_model
 
 from inference import AttributeReader, answers, predict
@@ -17,43 +15,9 @@ from product_vqa.command import InputError
 from product_vqa.constraint import AnswerAutomaton
 from product_vqa.generation import generate_answers
 from product_vqa.hub import Location
-from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, TrainingCollator, load_base, load_processor
-from product_vqa.schema import FEATURES
+from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, load_base, load_processor
 from tests.commands import CPU, CPU_2, call, launch
 from tests.tiny import make_rows, save_dataset, save_tiny_base
-from training.options import TrainingOptions
-from training.trainer import PaliGemmaTrainer
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
-    """An adapter on the Hub that has learnt one answer a question, and the same as it was in memory."""
-    folder = tmp_path_factory.mktemp("adapter")
-    location = Location(str(tiny_base))
-    processor = load_processor(location)
-    trainer = PaliGemmaTrainer(
-        model=load_base(location, flag="", dtype=torch.float32),
-        args=TrainingOptions(
-            output_dir=str(folder / "run"),
-            max_steps=60,
-            per_device_train_batch_size=4,
-            learning_rate=1e-2,
-            save_strategy="no",
-            disable_tqdm=True,
-        ),
-        train_dataset=Dataset.from_list(make_rows(16), features=FEATURES),
-        processing_class=processor,
-        data_collator=TrainingCollator(processor),
-        peft_config=LoraConfig(r=16, target_modules=LANGUAGE_MODEL_LINEARS),
-    )
-    trainer.train()
-    model = trainer.model.eval()
-    config = model.peft_config["default"]
-    config.base_model_name_or_path, config.revision = "local/tiny-base", HfApi().model_info("local/tiny-base").sha
-    model.save_pretrained(folder / "adapter", save_embedding_layers=False)
-    HfApi().create_repo("local/taught-adapter", private=True)
-    HfApi().upload_folder(repo_id="local/taught-adapter", folder_path=folder / "adapter")
-    return "local/taught-adapter", model
 
 
 def run_predict(adapter: str, dataset: Path | str, output: Path, *more: Any, config_file: Path = CPU) -> pd.DataFrame:
@@ -108,11 +72,11 @@ def test_started_again_only_what_is_missing_is_computed(
     computed = []
     answer_rows = answers.answer_rows
 
-    def cut_off(reader: Any, rows: list[Any]) -> Any:
+    def cut_off(reader: Any, rows: list[Any], **options: Any) -> Any:
         if len(computed) == 2:
             raise KeyboardInterrupt
         computed.append([row["index"] for row in rows])
-        return answer_rows(reader, rows)
+        return answer_rows(reader, rows, **options)
 
     monkeypatch.setattr(answers, "answer_rows", cut_off)
     with pytest.raises(KeyboardInterrupt):
@@ -120,7 +84,7 @@ def test_started_again_only_what_is_missing_is_computed(
     assert not (tmp_path / "s.csv").exists()
     with pytest.raises(InputError, match=r"other settings \(batch_size: 4 -> 5\)"):
         call(predict.main, monkeypatch, *arguments[:-1], 5)
-    monkeypatch.setattr(answers, "answer_rows", lambda *a: computed.append("rest") or answer_rows(*a))
+    monkeypatch.setattr(answers, "answer_rows", lambda *a, **k: computed.append("rest") or answer_rows(*a, **k))
     call(predict.main, monkeypatch, *arguments)
     assert computed == [[5000, 5001, 5002, 5003], [5004, 5005, 5006, 5007], "rest"]
     pd.testing.assert_frame_equal(

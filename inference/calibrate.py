@@ -1,0 +1,201 @@
+"""Make an adapter's confidences honest: labelled split -> temperatures in calibration.json, beside the adapter.
+
+    python -m inference.calibrate --adapter user/adapter --dataset user/dataset --split validation --push_to_hub
+
+`AttributeReader`, and so predict and the page, apply it from then on. Take a split that was not trained on.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from product_vqa.command import InputError, parse_options, run, writable_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from product_vqa.calibration import Calibration
+
+
+@dataclass
+class CalibrateOptions:
+    """The adapter, and labelled rows that it never saw."""
+
+    adapter: str = field(metadata={"help": "Adapter: a repo (user/name[@revision]) or a folder."})
+    dataset: str = field(metadata={"help": "Dataset: a repo (user/name[@revision]) or a folder."})
+    split: str = field(default="validation", metadata={"help": "The labelled split to answer."})
+    base_model: str | None = field(
+        default=None, metadata={"help": "The base, where it is not the one that the adapter names."}
+    )
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "Where calibration.json goes; without, the adapter's folder."},
+    )
+    push_to_hub: bool = field(default=False, metadata={"help": "Upload calibration.json to the adapter's repo."})
+    max_samples: int = field(default=2000, metadata={"help": "Rows at most, drawn at random; 0: all."})
+    seed: int = field(default=0, metadata={"help": "Of that draw."})
+    batch_size: int = field(default=32, metadata={"help": "Rows answered together."})
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
+        default="auto", metadata={"help": "As in inference.predict."}
+    )
+    load_in_4bit: bool = field(default=False, metadata={"help": "As in inference.predict."})
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"--batch_size must be at least 1, got {self.batch_size}")
+        if self.max_samples < 0:
+            raise InputError(f"--max_samples must not be negative, got {self.max_samples}")
+
+
+def fit_temperature(probabilities: "np.ndarray", outcomes: "np.ndarray") -> float:
+    """The temperature under which `outcomes` (bool) are likeliest: between 0.05 and 20, 1.0 where nothing is to learn.
+
+    Raises ValueError for arrays of unequal length.
+    """
+    import numpy as np
+    from scipy.optimize import minimize_scalar
+
+    if len(probabilities) != len(outcomes):
+        raise ValueError(f"{len(probabilities)} probabilities and {len(outcomes)} outcomes")
+    if len(outcomes) == 0 or outcomes.all() or not outcomes.any():
+        return 1.0  # all right or all wrong: the likeliest temperature would be 0 or endless
+    fitted = minimize_scalar(
+        lambda exponent: log_loss(probabilities, outcomes, temperature=np.exp(exponent)),
+        bounds=(np.log(0.05), np.log(20)),
+        method="bounded",
+    )
+    return float(np.exp(fitted.x))
+
+
+def log_loss(probabilities: "np.ndarray", outcomes: "np.ndarray", *, temperature: float = 1.0) -> float:
+    """Mean negative log likelihood of the outcomes, in nats."""
+    import numpy as np
+
+    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
+    log_odds = np.log(clipped / (1 - clipped)) / temperature
+    return float(np.logaddexp(0, np.where(outcomes, -log_odds, log_odds)).mean())
+
+
+def fit(answers: "pd.DataFrame") -> "Calibration":
+    """From the columns that `right` adds: confidence, number_confidence, unit_confidence and whether each is right."""
+    from product_vqa.calibration import Calibration
+
+    number_right = answers[answers["is_number_right"]]  # a unit's confidence is that of the unit given the number
+    return Calibration(
+        temperature=fit_temperature(answers["confidence"].to_numpy(), answers["is_right"].to_numpy()),
+        number_temperature=fit_temperature(
+            answers["number_confidence"].to_numpy(), answers["is_number_right"].to_numpy()
+        ),
+        unit_temperature=fit_temperature(
+            number_right["unit_confidence"].to_numpy(), number_right["is_right"].to_numpy()
+        ),
+    )
+
+
+def right(answers: "pd.DataFrame", labels: list[str]) -> "pd.DataFrame":
+    """Answers whose label is a quantity, with `is_right` (number and unit) and `is_number_right`."""
+    from inference.mistakes import quantity_or_none
+
+    answers = answers.assign(
+        said=answers["prediction"].map(quantity_or_none), meant=list(map(quantity_or_none, labels))
+    )
+    answers = answers[answers["said"].notna() & answers["meant"].notna()]
+    pairs = list(zip(answers["said"], answers["meant"], strict=True))
+    return answers.assign(
+        is_right=[said == meant for said, meant in pairs],
+        is_number_right=[said.number == meant.number for said, meant in pairs],
+    )
+
+
+def report(answers: "pd.DataFrame", calibration: "Calibration") -> dict[str, Any]:
+    """Log loss and calibration error of the whole answer's confidence, before and after."""
+    from inference.scores import calibration_error
+    from product_vqa.calibration import scale
+
+    outcomes = answers["is_right"].to_numpy()
+    before = answers["confidence"].to_numpy()
+    after = answers["confidence"].map(lambda p: scale(p, calibration.temperature)).to_numpy()
+    return {
+        "rows": len(answers),
+        "share_right": float(outcomes.mean()),
+        "log_loss": {"before": log_loss(before, outcomes), "after": log_loss(after, outcomes)},
+        "calibration_error": {
+            "before": calibration_error(before, outcomes),
+            "after": calibration_error(after, outcomes),
+        },
+    }
+
+
+def main() -> None:
+    (options,) = parse_options(CalibrateOptions, description="Make an adapter's confidences honest.")
+
+    import huggingface_hub
+    from tqdm import tqdm
+
+    from inference.answers import answer_rows
+    from product_vqa.calibration import CALIBRATION_FILE
+    from product_vqa.dataset import load_split
+    from product_vqa.hub import explained, locate
+    from product_vqa.reader import AttributeReader
+
+    adapter = locate(options.adapter, flag="--adapter")
+    if options.push_to_hub and adapter.folder is not None:
+        raise InputError(f"--push_to_hub: --adapter {options.adapter} is a folder, not a repo of the Hub")
+    if not (options.output_dir or options.push_to_hub or adapter.folder):
+        raise InputError("--adapter is a repo: --push_to_hub puts calibration.json there, --output_dir into a folder")
+    place = options.output_dir or adapter.folder
+    folder = writable_folder(place, flag="--output_dir" if options.output_dir else "--adapter") if place else None
+    location = locate(options.dataset, flag="--dataset", repo_type="dataset")
+    dataset = load_split(location, options.split, flag="--dataset")
+    if options.max_samples:
+        dataset = dataset.shuffle(seed=options.seed).select(range(min(options.max_samples, len(dataset))))
+    reader = AttributeReader.from_pretrained(
+        options.adapter,
+        base_model=options.base_model,
+        dtype=options.dtype,
+        load_in_4bit=options.load_in_4bit,
+        calibrated=False,
+    )
+
+    import pandas as pd
+
+    starts = range(0, len(dataset), options.batch_size)
+    tables = [
+        answer_rows(reader, list(dataset.select(range(start, min(start + options.batch_size, len(dataset))))))
+        for start in tqdm(starts, desc="batches")
+    ]
+    said = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
+    answers = right(said, dataset["entity_value"][:])
+    if len(answers) < 20:
+        raise InputError(
+            f"--dataset {options.dataset}, split {options.split}: {len(answers)} labelled rows, at least 20 are needed"
+        )
+    calibration = fit(answers)
+    figures = report(answers, calibration)
+    made_with = {"dataset": str(location), "split": options.split, **reader.provenance}
+    text = json.dumps(asdict(calibration) | figures | {"made_with": made_with}, indent=2) + "\n"
+    if folder is not None:
+        temporary = folder / f".{CALIBRATION_FILE}"
+        temporary.write_text(text)
+        os.replace(temporary, folder / CALIBRATION_FILE)
+        print(f"written: {folder / CALIBRATION_FILE}")
+    if options.push_to_hub:
+        with explained(adapter.name, flag="--adapter"):
+            commit = huggingface_hub.HfApi().upload_file(
+                repo_id=adapter.name,
+                path_or_fileobj=text.encode(),
+                path_in_repo=CALIBRATION_FILE,
+                commit_message=f"Temperature {calibration.temperature:.3f}, from {options.split}",
+            )
+        print(f"pushed: {commit.commit_url}")
+    print(
+        f"temperature {calibration.temperature:.3f} over {figures['rows']} rows, {figures['share_right']:.1%} right; "
+        f"log loss {figures['log_loss']['before']:.4f} -> {figures['log_loss']['after']:.4f}, calibration error "
+        f"{figures['calibration_error']['before']:.4f} -> {figures['calibration_error']['after']:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

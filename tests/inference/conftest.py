@@ -1,0 +1,49 @@
+"""An adapter that has learnt something, for the tests of this room."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def adapter(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    """An adapter on the Hub that has learnt one answer a question, and the same as it was in memory."""
+    import torch
+    from datasets import Dataset
+    from huggingface_hub import HfApi
+    from peft import LoraConfig
+
+    from product_vqa.hub import Location
+    from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, TrainingCollator, load_base, load_processor
+    from product_vqa.schema import FEATURES
+    from tests.tiny import make_rows
+    from training.options import TrainingOptions
+    from training.trainer import PaliGemmaTrainer
+
+    folder = tmp_path_factory.mktemp("adapter")
+    location = Location(str(tiny_base))
+    processor = load_processor(location)
+    trainer = PaliGemmaTrainer(
+        model=load_base(location, flag="", dtype=torch.float32),
+        args=TrainingOptions(
+            output_dir=str(folder / "run"),
+            max_steps=60,
+            per_device_train_batch_size=4,
+            learning_rate=1e-2,
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list(make_rows(16), features=FEATURES),
+        processing_class=processor,
+        data_collator=TrainingCollator(processor),
+        peft_config=LoraConfig(r=16, target_modules=LANGUAGE_MODEL_LINEARS),
+    )
+    trainer.train()
+    model = trainer.model.eval()
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = "local/tiny-base", HfApi().model_info("local/tiny-base").sha
+    model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    HfApi().create_repo("local/taught-adapter", private=True)
+    HfApi().upload_folder(repo_id="local/taught-adapter", folder_path=folder / "adapter")
+    return "local/taught-adapter", model

@@ -1,0 +1,162 @@
+"""Temperatures: found again where they are known, written beside the adapter, applied by whoever reads with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+from huggingface_hub import HfApi, hf_hub_download
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference import AttributeReader, calibrate, predict
+from inference.calibrate import fit_temperature, log_loss, right
+from inference.scores import calibration_error, reliability
+from product_vqa.calibration import Calibration, load_calibration, scale
+from product_vqa.command import InputError
+from product_vqa.generation import Answer
+from product_vqa.schema import FEATURES
+from tests.commands import call
+from tests.tiny import make_rows
+
+
+@settings(max_examples=30, deadline=None)
+@given(temperature=st.floats(0.3, 4.0), seed=st.integers(0, 100))
+def test_a_known_temperature_is_found_again(temperature: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    said = rng.beta(2, 1, size=20_000)
+    outcomes = rng.random(20_000) < [scale(p, temperature) for p in said]
+    assert fit_temperature(said, outcomes) == pytest.approx(temperature, rel=0.12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(p=st.floats(0, 1), q=st.floats(0, 1), temperature=st.floats(0.05, 20))
+def test_scaling_keeps_the_order_and_the_ends(p: float, q: float, temperature: float) -> None:
+    scaled = [scale(x, temperature) for x in (p, q)]
+    assert all(0 <= x <= 1 for x in scaled)
+    assert (p <= q) == (scaled[0] <= scaled[1]) or scaled[0] == scaled[1] or p == q
+    assert scale(p, 1.0) == pytest.approx(p, abs=1e-12)
+    assert (scale(0.0, temperature), scale(0.5, temperature), scale(1.0, temperature)) == (0.0, 0.5, 1.0)
+
+
+def test_nothing_to_learn_leaves_confidences_as_they_are() -> None:
+    said = np.array([0.2, 0.9])
+    for outcomes in ([True, True], [False, False]):
+        assert fit_temperature(said, np.array(outcomes)) == 1.0
+    assert fit_temperature(np.array([]), np.array([], dtype=bool)) == 1.0
+
+
+def test_log_loss_and_calibration_error_by_hand() -> None:
+    said, outcomes = np.array([0.8, 0.8, 0.8, 0.8, 0.5, 0.5]), np.array([1, 1, 1, 0, 1, 0], dtype=bool)
+    assert log_loss(said, outcomes) == pytest.approx(-(3 * np.log(0.8) + np.log(0.2) + 2 * np.log(0.5)) / 6)
+    groups = reliability(said, outcomes, bins=3)
+    assert [group["rows"] for group in groups] == [2, 2, 2]
+    assert groups[0] == {"confidence": 0.5, "share_right": 0.5, "rows": 2}
+    assert calibration_error(said, outcomes, bins=3) == pytest.approx((0 + abs(1 - 0.8) + abs(0.5 - 0.8)) / 3)
+
+
+def test_an_answer_without_an_automaton_is_not_calibrated() -> None:
+    free = Answer("34 gram", None, 0.9)
+    assert Calibration(temperature=2.0).apply(free) == free
+
+
+def test_a_label_that_is_no_quantity_does_not_count() -> None:
+    said = pd.DataFrame({"prediction": ["1.0 inch", "1.0 inch", "1.0 inch", "", "1.0 foot"]})
+    table = right(said, ["1.0 inch", "2 inch", "[1.0, 2.0] inch", "1.0 inch", "1.0 inch"])
+    assert list(table["is_right"]) == [True, False, False]
+    assert list(table["is_number_right"]) == [True, False, True]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """40 labelled rows; what the adapter has learnt to answer is right for three in four."""
+    rows = make_rows(40)
+    for row in rows[::4]:
+        row["entity_value"] = row["entity_value_raw"] = "7.0 gram"
+    (tmp_path / "data").mkdir()
+    Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
+    return tmp_path
+
+
+def test_calibrated_through_the_hub(
+    adapter: tuple[str, Any], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "local/calibrated"
+    copy_repo(adapter[0], name)
+    before = HfApi().model_info(name).sha
+    arguments = ["--adapter", name, "--dataset", dataset]
+    call(calibrate.main, monkeypatch, *arguments, "--push_to_hub")
+    file = Path(hf_hub_download(name, "calibration.json"))
+    content = json.loads(file.read_text())
+    assert content["temperature"] > 1.2  # it was sure of answers of which a quarter is wrong
+    assert content["log_loss"]["after"] < content["log_loss"]["before"]
+    assert content["calibration_error"]["after"] < content["calibration_error"]["before"]
+    assert (content["rows"], content["share_right"]) == (40, 0.75)
+    assert content["made_with"]["adapter"] == f"{name}@{before}"
+
+    tables = {}
+    for revision in (before, "main"):
+        output = tmp_path / f"{revision}.csv"
+        call(predict.main, monkeypatch, "--adapter", f"{name}@{revision}", "--dataset", dataset, "--split",
+             "validation", "--output", output)  # fmt: skip
+        tables[revision] = pd.read_parquet(output.with_suffix(".parquet"))
+    raw, calibrated = tables[before], tables["main"]
+    assert list(raw["prediction"]) == list(calibrated["prediction"])
+    temperature = load_calibration(file).temperature
+    assert list(calibrated["confidence"]) == pytest.approx([scale(p, temperature) for p in raw["confidence"]])
+    answer = AttributeReader.from_pretrained(name).read(make_rows(1)[0]["image"], "item_weight")
+    assert answer.confidence == pytest.approx(calibrated["confidence"][0], rel=1e-3)
+
+
+def copy_repo(source: str, target: str) -> None:
+    from huggingface_hub import snapshot_download
+
+    HfApi().create_repo(target, private=True)
+    HfApi().upload_folder(repo_id=target, folder_path=snapshot_download(source))
+
+
+def test_answers_below_the_asked_confidence_go_out_empty(
+    adapter: tuple[str, Any], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {}
+    for threshold in (0.0, 1.0):
+        output = tmp_path / f"{threshold}.csv"
+        call(predict.main, monkeypatch, "--adapter", adapter[0], "--dataset", dataset, "--split", "validation",
+             "--output", output, "--min_confidence", threshold)  # fmt: skip
+        tables[threshold] = pd.read_parquet(output.with_suffix(".parquet"))
+    assert (tables[0.0]["prediction"] != "").all()
+    assert list(tables[1.0]["answer"]) == list(tables[0.0]["answer"])  # what it was is kept
+    withheld = tables[1.0]["prediction"] == ""
+    assert list(withheld) == list(tables[0.0]["confidence"] < 1.0)
+    assert withheld.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "test"], "0 labelled rows, at least 20 are needed"),
+        (["--split", "nowhere"], "nowhere"),
+        (["--max_samples", "-1"], "--max_samples must not be negative"),
+        ([], "is a repo: --push_to_hub puts calibration.json there"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_said(
+    adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    place = ["--output_dir", tmp_path] if arguments else []
+    with pytest.raises(InputError, match=message):
+        call(calibrate.main, monkeypatch, "--adapter", adapter[0], "--dataset", tiny_dataset, *place, *arguments)
+    assert not (tmp_path / "calibration.json").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1]", '{"temperature": -1, "number_temperature": 1, "unit_temperature": 1}']
+)
+def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(InputError, match=r"calibration.json is no calibration"):
+        load_calibration(tmp_path / "calibration.json")
