@@ -1,6 +1,6 @@
 """Does training teach anything? LoRA and QLoRA (NF4) against the untrained base and against shuffled labels.
 
-    python benchmarks/learning.py --seeds 0 1 2 --json
+    python -m benchmarks.learning --seeds 0 1 2 --json
 
 Every run goes through the public commands: rendered labels -> dataset folder -> training.sft -> inference.predict ->
 inference.evaluate. Each seed makes new labels and another training. Shuffled labels are the true ones, handed to other

@@ -1,6 +1,7 @@
 """What was said of each row: the table that predict writes, as Parquet and as the submission."""
 
 import csv
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,16 @@ def answer_rows(reader: AttributeReader, rows: list[dict[str, Any]], *, min_conf
     return pa.Table.from_pylist(records, schema=ANSWERS)
 
 
-def write_answers(table: pa.Table, output: Path) -> None:
-    """X.parquet, then the submission X.csv: each written beside and renamed, so that neither is ever a half."""
+_RUN_KEY = b"product_vqa.run"
+
+
+def write_answers(table: pa.Table, output: Path, *, run: dict[str, Any]) -> None:
+    """X.parquet, then the submission X.csv: each written beside and renamed, so that neither is ever a half.
+
+    The Parquet file's metadata say what made it: `run`.
+    """
     parquet = output.with_suffix(".parquet")
+    table = table.replace_schema_metadata({_RUN_KEY: json.dumps(run)})
     pq.write_table(table, parquet.with_name(f".{parquet.name}"))
     os.replace(parquet.with_name(f".{parquet.name}"), parquet)
     temporary = output.with_name(f".{output.name}")
@@ -66,6 +74,14 @@ def write_answers(table: pa.Table, output: Path) -> None:
         writer.writerow(["index", "prediction"])
         writer.writerows(zip(*(table[name].to_pylist() for name in ("index", "prediction")), strict=True))
     os.replace(temporary, output)
+
+
+def read_provenance(predictions: str | Path) -> dict[str, Any]:
+    """What made a Parquet file of predict's: adapter, base, dataset with their revisions, settings. Else nothing."""
+    if not str(predictions).endswith(".parquet"):
+        return {}
+    metadata = pq.read_schema(predictions).metadata or {}
+    return json.loads(metadata.get(_RUN_KEY, b"{}"))
 
 
 def summarize(table: pa.Table) -> str:

@@ -32,7 +32,9 @@ class EvaluateOptions:
         default=False,
         metadata={"help": "What becomes of the scores if only answers above a confidence go out (Parquet only)."},
     )
-    bootstrap: int = field(default=1000, metadata={"help": "Resamples of the 95 % interval; 0: none."})
+    bootstrap: int = field(
+        default=1000, metadata={"help": "Pictures are drawn anew so often for the 95 percent interval; 0: none."}
+    )
     json: bool = field(default=False, metadata={"help": "Print the scores as JSON."})
 
     def __post_init__(self) -> None:

@@ -83,20 +83,19 @@ def main() -> None:
             num_beams=options.num_beams,
         )
         parts = Parts(output.with_suffix(".parts"))
-        parts.open(
-            {
-                "dataset": str(location),
-                "split": options.split,
-                "rows": len(dataset),
-                "batch_size": options.batch_size,
-                "load_in_4bit": options.load_in_4bit,
-                "constrain": options.constrain,
-                "allow_empty": options.allow_empty,
-                "num_beams": options.num_beams,
-                "min_confidence": options.min_confidence,
-                **reader.provenance,
-            }
-        )
+        provenance = {
+            "dataset": str(location),
+            "split": options.split,
+            "rows": len(dataset),
+            "batch_size": options.batch_size,
+            "load_in_4bit": options.load_in_4bit,
+            "constrain": options.constrain,
+            "allow_empty": options.allow_empty,
+            "num_beams": options.num_beams,
+            "min_confidence": options.min_confidence,
+            **reader.provenance,
+        }
+        parts.open(provenance)
 
     starts = range(0, len(dataset), options.batch_size)
     mine = [batch for batch in range(state.process_index, len(starts), state.num_processes) if not parts.has(batch)]
@@ -107,7 +106,7 @@ def main() -> None:
     state.wait_for_everyone()
     if state.is_main_process:
         table = parts.load(len(starts))
-        write_answers(table, output)
+        write_answers(table, output, run=provenance)
         parts.remove()
         print(f"{output}: {summarize(table)}")
     state.wait_for_everyone()

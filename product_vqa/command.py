@@ -116,7 +116,7 @@ def _config_file(arguments: list[str]) -> Path | None:
 def run(main: Callable[[], int | None]) -> None:
     """Call a command's `main` and end the process: its own code, or 2 and one line on stderr for an InputError."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx2", "httpcore2", "filelock", "fsspec"):
+    for noisy in ("httpx2", "httpcore2", "httpx", "filelock", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         code = main() or 0

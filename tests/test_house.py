@@ -18,6 +18,7 @@ FLOORS = {
     "inference": 1,
     "local_hub": 1,
     "quickstart": 2,
+    "benchmarks": 2,
 }
 COMMANDS = [
     "dataset_builder.inspect",
@@ -28,12 +29,18 @@ COMMANDS = [
     "inference.check",
     "inference.evaluate",
     "inference.calibrate",
+    "inference.report",
+    "inference.demo",
     "local_hub",
     "quickstart",
     "quickstart.labels",
     "quickstart.overlap",
     "quickstart.pretrain",
     "quickstart.reading",
+    "benchmarks.build",
+    "benchmarks.learning",
+    "benchmarks.picture_server",
+    "benchmarks.scale",
 ]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs/*.md"),
                     *ROOT.glob("training/configs/*.yaml")])  # fmt: skip

@@ -1,0 +1,168 @@
+"""The page, served and used as people and programs use it; and as a Space."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi
+from PIL import Image
+
+pytest.importorskip("gradio", reason="the page needs the extra `demo`")
+
+from inference import AttributeReader, demo
+from product_vqa.command import InputError
+from product_vqa.entities import ENTITIES
+from tests.browser import console_errors, open_browser, requested_urls
+from tests.commands import call
+from tests.tiny import make_image
+
+
+@pytest.fixture(scope="module")
+def reader(adapter: tuple[str, Any]) -> AttributeReader:
+    return AttributeReader.from_pretrained(adapter[0], num_beams=3)
+
+
+@pytest.fixture(scope="module")
+def page(reader: AttributeReader) -> Iterator[str]:
+    blocks = demo.make_page(reader, title="local/taught-adapter")
+    _, url, _ = blocks.queue(max_size=8).launch(
+        server_name="127.0.0.1", prevent_thread_lock=True, max_file_size="100kb", show_error=True, quiet=True,
+        ssr_mode=False, **demo.look(),
+    )  # fmt: skip
+    yield url
+    blocks.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    make_image(0).save(tmp_path / "picture.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "picture.png").read_bytes()[:300])
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "large.png").write_bytes(b"\x89PNG" + bytes(200_000))
+    return {file.stem: file for file in tmp_path.iterdir()}
+
+
+def test_programs_get_what_the_reader_says(page: str, reader: AttributeReader, files: dict[str, Path]) -> None:
+    from gradio_client import Client, handle_file
+
+    client = Client(page, verbose=False)
+    answer = reader.read(make_image(0), "item_weight")
+    said = client.predict(handle_file(files["picture"]), "item_weight", api_name="/read")
+    assert said["label"] == answer.prediction
+    assert said["confidences"][0]["confidence"] == pytest.approx(answer.confidence, rel=1e-4)
+    assert len(said["confidences"]) == 3
+    table = client.predict(handle_file(files["picture"]), api_name="/read_all")
+    assert [row[0] for row in table["data"]] == [name.replace("_", " ") for name in ENTITIES]
+    assert [row[1] for row in table["data"]][3] == answer.prediction
+    for broken in ("broken", "text"):
+        with pytest.raises(Exception, match="This file is no picture that can be opened"):
+            client.predict(handle_file(files[broken]), "item_weight", api_name="/read")
+    with pytest.raises(Exception, match=r"(?i)file|413"):
+        client.predict(handle_file(files["large"]), "item_weight", api_name="/read")
+    # And it still answers.
+    assert client.predict(handle_file(files["picture"]), "item_weight", api_name="/read")["label"] == answer.prediction
+
+
+def test_people_upload_ask_and_are_told_what_is_wrong(
+    page: str, reader: AttributeReader, files: dict[str, Path]
+) -> None:
+    from selenium.common.exceptions import ElementClickInterceptedException
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with open_browser() as browser:
+        wait = WebDriverWait(browser, 30, ignored_exceptions=[ElementClickInterceptedException])
+
+        def upload(name: str) -> None:
+            found = wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "input[type=file]"))
+            found[0].send_keys(str(files[name]))
+
+        def wait_for_upload() -> None:
+            wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "img[src*='gradio_api/file=']"))
+
+        def click(text: str) -> None:
+            def clicked(_: Any) -> bool:
+                buttons = [b for b in browser.find_elements(By.TAG_NAME, "button") if b.text == text]
+                buttons[0].click()
+                return True
+
+            wait.until(clicked)
+
+        def text() -> str:
+            return browser.find_element(By.TAG_NAME, "body").text
+
+        browser.get(page)
+        upload("picture")
+        wait_for_upload()
+        click("Read")
+        answer = reader.read(make_image(0), "item_weight")
+        wait.until(lambda b: answer.prediction in b.find_element(By.ID, "answer").text)
+        click("Read all eight")
+        wait.until(lambda b: "maximum weight recommendation" in text())
+        assert {url for url in requested_urls(browser) if not url.startswith(page.rstrip("/"))} == set()
+        assert console_errors(browser) == []
+
+        for name, message in (("text", "no picture that can be opened"), ("large", "exceed the maximum allowed size")):
+            browser.get(page)
+            upload(name)
+            if name == "text":
+                wait_for_upload()
+                click("Read")
+            wait.until(lambda b, message=message: message in text())
+
+
+def test_pictures_are_opened_upright_in_rgb_or_refused_in_words(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("CMYK", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    picture = demo.open_picture(tmp_path / "turned.jpg")
+    assert (picture.size, picture.mode) == ((20, 40), "RGB")
+    for width in (8_000, 20_000):  # the second is refused by Pillow itself
+        Image.new("1", (width, 10_000)).save(tmp_path / "huge.png")
+        with pytest.raises(ValueError, match="too large: 50 million pixels"):
+            demo.open_picture(tmp_path / "huge.png")
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(ValueError, match="no picture that can be opened"):
+        demo.open_picture(tmp_path / "empty.jpg")
+
+
+def test_a_space_holds_what_it_needs_to_run(
+    adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_image(1).save(tmp_path / "one.png")
+    arguments = ("--adapter", adapter[0], "--push_to_hub", "--space_id", "local/reader", "--examples", tmp_path)
+    call(demo.main, monkeypatch, *arguments)
+    from huggingface_hub import snapshot_download
+
+    space = Path(snapshot_download("local/reader", repo_type="space"))
+    assert (space / "app.py").read_text() == Path(demo.__file__).read_text()
+    assert f"adapter: {adapter[0]}" in (space / "demo.yaml").read_text()
+    assert "app_file: app.py" in (space / "README.md").read_text()
+    assert (space / "examples" / "one.png").is_file()
+    assert "torch==" in (space / "requirements.txt").read_text()
+    assert HfApi().repo_info("local/reader", repo_type="space").private
+    # What app.py imports lies beside it.
+    import subprocess
+    import sys
+
+    code = "import app, product_vqa, inference; print(product_vqa.__file__, inference.__file__)"
+    done = subprocess.run([sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, '.'); {code}"], cwd=space,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.stdout.count(str(space)) == 2, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--push_to_hub"], "--push_to_hub needs --space_id"),
+        (["--push_to_hub", "--space_id", "local/x", "--adapter", "."], "--adapter . is a folder: a Space reads"),
+        (["--examples", "nowhere"], "--examples nowhere: no such folder"),
+        (["--num_beams", "0"], "--num_beams must be 1 to 8"),
+    ],
+)
+def test_wrong_options(
+    adapter: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        call(demo.main, monkeypatch, "--adapter", adapter[0], *arguments)

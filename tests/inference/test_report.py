@@ -1,0 +1,123 @@
+"""The report: figures that evaluate gives, everything escaped, and a page that opens from disk and asks nobody."""
+
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from datasets import Dataset
+
+from inference import report
+from inference.evaluate import evaluate
+from product_vqa.command import InputError
+from product_vqa.schema import FEATURES
+from tests.browser import console_errors, open_browser, requested_urls
+from tests.commands import call
+from tests.tiny import make_rows
+
+EVIL = "<script>document.title='taken'</script>"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """24 labelled rows; row 5 has no picture, row 6 a label that is no quantity and tries to be markup."""
+    rows = make_rows(24)
+    rows[5]["image"] = None
+    rows[6]["entity_value_raw"] = EVIL
+    (tmp_path / "dataset" / "data").mkdir(parents=True)
+    Dataset.from_list(rows, features=FEATURES).to_parquet(
+        tmp_path / "dataset" / "data" / "validation-00000-of-00001.parquet"
+    )
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Path:
+    """Every third is wrong, row 8 not answered."""
+    said = ["500.0 gram", "230.0 volt", "1.5 kilogram", "12.25 inch"]
+    rows = [
+        {
+            "index": n,
+            "prediction": "" if n == 8 else ("5.0 gram" if n % 3 == 2 and n % 4 == 0 else said[n % 4]),
+            "confidence": 0.2 + n / 40,
+        }
+        for n in range(24)
+    ]
+    rows[3]["prediction"] = "12.25 foot"
+    rows[5]["prediction"] = f"1.0 volt{EVIL}"
+    pd.DataFrame(rows).to_parquet(tmp_path / "p.parquet")
+    return tmp_path / "p.parquet"
+
+
+def make_report(monkeypatch: pytest.MonkeyPatch, dataset: Path, predictions: Path, *more: Any) -> str:
+    output = predictions.with_name("report.html")
+    call(report.main, monkeypatch, "--predictions", predictions, "--dataset", dataset, "--output", output, *more)
+    return output.read_text()
+
+
+def test_its_figures_are_those_of_evaluate(dataset: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = make_report(monkeypatch, dataset, predictions, "--title", EVIL)
+    scores = evaluate(predictions, f"{dataset}:validation")
+    assert f'<b id="f1">{scores["f1"]:.4f}</b>' in page
+    assert set(re.findall(r'data-kind="(\w+)"', page)) == set(scores["mistakes"])
+    assert page.count("<li data-entity=") == sum(scores["mistakes"].values())
+    assert 'inch</td><td class="text">foot' in page
+    assert EVIL not in page
+    assert unescape(page).count(EVIL) >= 3  # heading, label and answer are shown as text
+    assert not re.search(r"(?:src|href)=\"(?!data:)", page)
+
+
+def test_labels_may_come_from_a_csv(dataset: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = predictions.with_name("labels.csv")
+    labels.write_text("index,entity_name,entity_value\n" + "".join(f"{n},width,12.25 inch\n" for n in range(24)))
+    page = make_report(monkeypatch, dataset, predictions, "--references", labels, "--max_errors", 2)
+    assert page.count("<li data-entity=") == 2
+    assert f'<b id="f1">{evaluate(predictions, labels)["f1"]:.4f}</b>' in page
+
+
+def test_a_prediction_without_confidences_or_mistakes_has_a_report_too(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pd.DataFrame({"index": range(24), "prediction": [row["entity_value_raw"] for row in make_rows(24)]})
+    table.loc[6, "prediction"] = EVIL
+    table.to_csv(tmp_path / "all_right.csv", index=False)
+    page = make_report(monkeypatch, dataset, tmp_path / "all_right.csv")
+    assert '<b id="f1">1.0000</b>' in page
+    assert "There is none." in page
+
+
+def test_a_split_without_labels_is_refused(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p.csv").write_text("index,prediction\n5000,1.0 inch\n")
+    with pytest.raises(InputError, match="split test has no labels; --references names a CSV of them"):
+        make_report(monkeypatch, tiny_dataset, tmp_path / "p.csv", "--split", "test")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_it_opens_from_disk_asks_nobody_and_filters(
+    dataset: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_report(monkeypatch, dataset, predictions, "--title", EVIL)
+    address = predictions.with_name("report.html").as_uri()
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select
+
+    with open_browser(width=390) as browser:
+        browser.get(address)
+        assert EVIL in browser.title
+        assert browser.find_element(By.TAG_NAME, "h1").text == EVIL
+        shown = [item for item in browser.find_elements(By.CSS_SELECTOR, ".errors li") if item.is_displayed()]
+        Select(browser.find_element(By.ID, "kind")).select_by_value("right_number")
+        left = [item for item in browser.find_elements(By.CSS_SELECTOR, ".errors li") if item.is_displayed()]
+        assert 0 < len(left) < len(shown)
+        assert all("12.25 foot" in item.text for item in left)
+        assert browser.find_element(By.ID, "shown").text == str(len(left))
+        browser.find_element(By.ID, "text").send_keys("nothing has this")
+        assert not any(item.is_displayed() for item in browser.find_elements(By.CSS_SELECTOR, ".errors li"))
+        # No wider than a phone: only tables scroll, each by itself.
+        assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+        assert console_errors(browser) == []
+        assert requested_urls(browser) == {address}
