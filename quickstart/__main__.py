@@ -134,6 +134,17 @@ def run_chain(steps: Steps, folder: Path, options: QuickstartOptions, *, picture
     evaluate = (*python, "inference.evaluate", "--references", answers, "--json", "--predictions")
     scores_before = json.loads(steps.run("evaluate_before", "Score the base", *evaluate, before, capture=True))
     scores = json.loads(steps.run("evaluate", "Score the adapter", *evaluate, after, capture=True))
+    overlap = json.loads(
+        steps.run(
+            "overlap", "Was anything of the test seen before?",
+            *python, "quickstart.overlap", "--labels", labels, "--predictions", after, "--json", capture=True,
+        )
+    )  # fmt: skip
+    steps.run(
+        "report", "Show it all on a page",
+        *python, "inference.report", "--predictions", after.with_suffix(".parquet"), "--dataset", DATASET_ID,
+        "--split", "test", "--references", answers, "--output", folder / "report.html",
+    )  # fmt: skip
     save_contact_sheet(folder)
     return {
         "f1_before": round(scores_before["f1_quantity"], 4),
@@ -143,6 +154,7 @@ def run_chain(steps: Steps, folder: Path, options: QuickstartOptions, *, picture
             entity: round(part["true_positives"] / part["rows"], 4) for entity, part in scores["by_entity"].items()
         },
         "rows": scores["rows"],
+        "overlap": overlap,
         "check": "accepted",
         "level": options.level,
         "seed": options.seed,
@@ -223,7 +235,7 @@ def save_contact_sheet(folder: Path) -> None:
     import pyarrow.parquet as parquet
     from PIL import Image
 
-    from quickstart.labels import SheetRow, contact_sheet
+    from quickstart.contact_sheet import SheetRow, contact_sheet
 
     with (folder / "labels" / "test_answers.csv").open() as lines:
         truth = {row["index"]: row["entity_value"] for row in csv.DictReader(lines)}
@@ -252,10 +264,13 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 F1 on {summary["rows"]} questions about labels never seen, numbers and units compared:
   before  {summary["f1_before"]:.4f}
   after   {summary["f1_after"]:.4f}   (exact strings: {summary["f1_exact_after"]:.4f})
+Seen before: {summary["overlap"]["pictures_in_both"]} of its pictures; {summary["overlap"]["share_seen"]:.0%} of its \
+answers, all of one digit; F1 on the others {summary["overlap"]["f1_quantity_unseen"]:.4f}
 
 submission     {folder / "submission.csv"}      (accepted by both checks)
 what was said  {folder / "submission.parquet"}
 twelve of them {folder / "contact_sheet.png"}
+its mistakes   {folder / "report.html"}      (open it in a browser)
 dataset        {folder / "dataset"}      on the Hub: {DATASET_ID}
 adapter        {folder / "adapter"}      on the Hub: {ADAPTER_ID}
 the Hub        python -m local_hub --root {folder / "hub"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from product_vqa.command import InputError, parse_options, readable_file, run
 from product_vqa.entity_f1.scoring import count, equal_as_quantities, normalize_quantity
-from quickstart.labels import is_held_out
+from quickstart.printing import is_held_out
 
 
 @dataclass

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from product_vqa.entities import ENTITIES
-from quickstart.labels import SIZE, Character, Label
+from quickstart.drawing import SIZE, Character
+from quickstart.printing import Label
 
 # Name -> (classes, weight in the loss). A patch belongs to the character in whose cell's middle it lies; class 0 of
 # the first two means that there is none.

@@ -277,7 +277,8 @@ def draw_picture(rng: random.Random, share: float) -> tuple[Any, Any, Any]:
     """A label of a difficulty that suits the run's share, its picture of 224 px, and its characters."""
     from PIL import Image
 
-    from quickstart.labels import PLAIN, STANDARD, draw, encode, make_label
+    from quickstart.drawing import draw, encode
+    from quickstart.printing import PLAIN, STANDARD, make_label
 
     is_easy = rng.random() >= share / STANDARD_FROM
     level = replace(PLAIN, line_counts=STANDARD.line_counts) if is_easy else STANDARD
@@ -303,7 +304,7 @@ def main() -> None:
     (options,) = parse_options(PretrainOptions, description="Pretrain the small PaliGemma of the quickstart.")
 
     from product_vqa.processes import join_processes
-    from quickstart.labels import STANDARD
+    from quickstart.printing import STANDARD
     from quickstart.reading import measure
 
     folder = writable_folder(options.output_dir, flag="--output_dir")

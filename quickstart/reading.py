@@ -2,7 +2,7 @@
 
     python -m quickstart.reading --base quickstart/base --rows 400
 
-All numbers of several digits on the pictures are held out (see quickstart.labels). An answer counts if every token
+All numbers of several digits on the pictures are held out (see quickstart.printing). An answer counts if every token
 of it is the likeliest one, the end included; that is when greedy generation gives exactly this answer.
 """
 
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from product_vqa.command import InputError, parse_options, run
-from quickstart.labels import LEVELS, Level, draw, encode, make_label
+from quickstart.drawing import draw, encode
+from quickstart.printing import LEVELS, Level, make_label
 from quickstart.reading_tasks import KINDS, Question, ask
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from product_vqa.entities import ENTITIES
 from product_vqa.quantity import format_quantity
-from quickstart.labels import SPELLINGS_BY_UNIT, STANDARD, Label, make_label
+from quickstart.printing import SPELLINGS_BY_UNIT, STANDARD, Label, make_label
 
 KINDS = ("get", "line", "after", "all", "expand", "define")
 

@@ -15,28 +15,22 @@ from PIL import Image
 from product_vqa.command import InputError
 from product_vqa.entities import ENTITIES, UNITS_BY_ENTITY
 from product_vqa.quantity import LabelForm, format_quantity, label_form, parse_quantity
-from quickstart.labels import (
-    FONT_FOLDER,
+from quickstart.contact_sheet import SheetRow, contact_sheet
+from quickstart.drawing import FONT_FOLDER, SIZE, draw, encode
+from quickstart.labels import LABEL_SHARES, main, write_labels
+from quickstart.printing import (
     HARD,
-    LABEL_SHARES,
     LEVELS,
     MAX_LINE_CHARACTERS,
     PLAIN,
-    SIZE,
     SPELLINGS_BY_UNIT,
     STANDARD,
     Label,
     Line,
-    SheetRow,
-    contact_sheet,
-    draw,
-    encode,
     is_held_out,
-    main,
     make_label,
     may_show,
     numbers_in,
-    write_labels,
 )
 
 LENGTHS = {"width", "height", "depth"}

@@ -11,11 +11,12 @@ from PIL import Image
 from product_vqa.command import InputError
 from product_vqa.hub import Location
 from product_vqa.paligemma import load_base, load_processor
-from quickstart.labels import SIZE, STANDARD, Label, Line, draw, is_held_out, make_label, may_show, numbers_in
+from quickstart.drawing import SIZE, draw
 from quickstart.muon import orthogonalize
 from quickstart.packing import pack
 from quickstart.patch_targets import HEADS, patch_targets
 from quickstart.pretrain import ANSWERS_FROM, Pretraining, PretrainOptions, draw_picture, to_pixels
+from quickstart.printing import STANDARD, Label, Line, is_held_out, make_label, may_show, numbers_in
 from quickstart.reading import count_right, make_questions, measure
 from quickstart.reading_tasks import KINDS, Question, ask, ask_several
 from quickstart.small_paligemma import make_model, make_processor

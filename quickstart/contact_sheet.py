@@ -1,0 +1,42 @@
+"""Twelve pictures at a glance: question, truth and answer below each."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from product_vqa.prompt import format_prompt
+from quickstart.drawing import FONT_FOLDER, SIZE
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    image: Image.Image
+    entity_name: str
+    entity_value: str  # the truth
+    prediction: str | None = None  # None: not asked yet; "": no answer
+
+
+_COLUMNS = 4
+_CELL_WIDTH, _CELL_HEIGHT = 256, 308
+
+
+def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
+    """Pictures in rows of four (best: twelve); below each the question, the truth, and the prediction if there is."""
+    height = math.ceil(len(rows) / _COLUMNS) * _CELL_HEIGHT
+    sheet = Image.new("RGB", (_COLUMNS * _CELL_WIDTH, height), "white")
+    canvas = ImageDraw.Draw(sheet)
+    small, large = (ImageFont.truetype(FONT_FOLDER / "OpenSans-Regular.ttf", size) for size in (11, 15))
+    for place, row in enumerate(rows):
+        x = place % _COLUMNS * _CELL_WIDTH + (_CELL_WIDTH - SIZE) // 2
+        y = place // _COLUMNS * _CELL_HEIGHT + 12
+        picture = row.image.convert("RGB").copy()
+        picture.thumbnail((SIZE, SIZE), Image.Resampling.BICUBIC)
+        sheet.paste(picture, (x + (SIZE - picture.width) // 2, y))
+        canvas.text((x, y + SIZE + 4), format_prompt(row.entity_name), font=small, fill="#555555")
+        canvas.text((x, y + SIZE + 20), row.entity_value, font=large, fill="black")
+        if row.prediction is not None:
+            colour = "#1a7f37" if row.prediction == row.entity_value else "#c62828"
+            canvas.text((x, y + SIZE + 40), f"-> {row.prediction or '(no answer)'}", font=large, fill=colour)
+    return sheet
