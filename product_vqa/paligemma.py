@@ -186,9 +186,13 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class TrainingCollator:
-    """`make_training_batch` as a data collator that worker processes can pickle."""
+    """`make_training_batch` as a data collator that worker processes can pickle.
+
+    Its batches hold `row_index` (B,) too, the rows' `index`: not for the model, but to name a row that does harm.
+    """
 
     processor: PaliGemmaProcessor
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        return make_training_batch(rows, processor=self.processor)
+        indexes = torch.tensor([row["index"] for row in rows])
+        return make_training_batch(rows, processor=self.processor) | {"row_index": indexes}

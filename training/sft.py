@@ -3,7 +3,7 @@
     accelerate launch --config_file training/accelerate/gpu.yaml -m training.sft \\
         --config training/configs/paligemma_3b_224_nf4.yaml --dataset_name user/dataset --output_dir runs/first
 
-Started again with the same options, it goes on from the last whole checkpoint.
+Started again with the same options, it goes on from the last whole checkpoint. SIGTERM makes one before it ends.
 """
 
 import logging
@@ -13,7 +13,7 @@ from product_vqa.command import InputError, parse_options, run, writable_folder
 logger = logging.getLogger(__name__)
 
 
-def main() -> None:
+def main() -> int:
     from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
     dataset_options, model_options, options = parse_options(
@@ -28,6 +28,7 @@ def main() -> None:
     from training.configuration import resolve_config
     from training.console import ConsoleLines
     from training.evaluation import last_scores
+    from training.preemption import EXIT_CODE, SaveOnSigterm
     from training.publication import open_repo, push_adapter, save_adapter
     from training.sources import load_data, load_model, locate_sources
     from training.trainer import PaliGemmaTrainer
@@ -45,6 +46,7 @@ def main() -> None:
         options.eval_strategy = "no"
     model, processor, lora = load_model(sources, model_options)
 
+    preemption = SaveOnSigterm()
     try:
         trainer = PaliGemmaTrainer(
             model=model,
@@ -54,6 +56,7 @@ def main() -> None:
             processing_class=processor,
             data_collator=TrainingCollator(processor),
             peft_config=lora,
+            callbacks=[preemption],
         )
     except ValueError as error:
         if "arget modules" not in str(error):
@@ -68,6 +71,11 @@ def main() -> None:
     if trainer.is_world_process_zero():
         save_config(output_dir, config)
     result = trainer.train(resume_from_checkpoint=checkpoint)
+    if preemption.is_stopped:
+        if trainer.is_world_process_zero():
+            print(f"stopped at step {trainer.state.global_step}, which is saved: start it again, and it goes on")
+        trainer.accelerator.end_training()
+        return EXIT_CODE
 
     scores = (last_scores(trainer) or trainer.evaluate()) if test_rows is not None else None
     if trainer.is_world_process_zero():
@@ -97,6 +105,7 @@ def main() -> None:
             print(f"pushed: {url}")
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """TRL's SFTTrainer for PaliGemma: our batches, and logits only where there is something to learn."""
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
+from product_vqa.command import InputError
 from product_vqa.paligemma import IGNORED
 from product_vqa.schema import FEATURES
 from training.evaluation import score_answers
@@ -17,6 +20,34 @@ class PaliGemmaTrainer(SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         # The rows go to the collator as they are: TRL would keep `image` and drop the question and the answer.
         self._signature_columns = list(FEATURES)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._row_indexes: torch.Tensor | None = None
+        # Losses that nobody has looked at yet, and whose they are: looking costs a GPU its lead.
+        self._unchecked: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        super().__init__(*args, **kwargs)
+        # Above this it is worse than guessing by far: ln(vocabulary) is what guessing has.
+        self._highest_loss = 3 * math.log(self.model.config.get_text_config().vocab_size)
+        self.add_callback(_LossWatch(self))
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        self._row_indexes = inputs.pop("row_index", None)
+        return super()._prepare_inputs(inputs)
+
+    def check_losses(self) -> None:
+        """Raises InputError, naming the rows, if a loss since the last call is no number or has exploded."""
+        unchecked, self._unchecked = self._unchecked, []
+        if not unchecked:
+            return
+        for (_, indexes), loss in zip(unchecked, torch.stack([loss for loss, _ in unchecked]).tolist(), strict=True):
+            if loss <= self._highest_loss:
+                continue
+            rows = "unknown" if indexes is None else ", ".join(map(str, indexes.tolist()))
+            raise InputError(
+                f"the loss is {loss:.4g} a token in the batch of the rows with index {rows}, at step "
+                f"{self.state.global_step} or shortly before: stopped, and nothing of it was saved. Look at these "
+                "rows, or lower learning_rate or max_grad_norm; started again, it goes on from the last checkpoint"
+            )
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -38,6 +69,8 @@ class PaliGemmaTrainer(SFTTrainer):
             logits_to_keep=predicting,
         )
         loss = F.cross_entropy(outputs.logits.float(), targets, reduction="sum")
+        if self.model.training:
+            self._unchecked.append(((loss / targets.numel()).detach(), self._row_indexes))
         if num_items_in_batch is None:  # evaluation
             loss = loss / targets.numel()
         else:
@@ -67,3 +100,16 @@ class PaliGemmaTrainer(SFTTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card is written once, from model_card.md. TRL's would stand in every checkpoint, empty."""
+
+
+class _LossWatch(TrainerCallback):
+    """Looks at the losses before they are logged, and before a checkpoint could keep what they did."""
+
+    def __init__(self, trainer: PaliGemmaTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if control.should_log or control.should_save or control.should_evaluate or control.should_training_stop:
+            self.trainer.check_losses()

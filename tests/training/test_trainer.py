@@ -9,6 +9,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import SFTTrainer
 
+from product_vqa.command import InputError
 from product_vqa.hub import Location
 from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, TrainingCollator, load_base, load_processor
 from product_vqa.schema import FEATURES
@@ -121,3 +122,31 @@ def test_a_batch_without_token_types_is_refused(tiny_base: Path, tmp_path: Path)
     del batch["token_type_ids"]
     with pytest.raises(AssertionError, match="token_type_ids"):
         trainer.compute_loss(trainer.model, batch)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved_and_names_the_rows(
+    tiny_base: Path, tmp_path: Path, value: float
+) -> None:
+    class Poisoned(TrainingCollator):
+        """The picture of row 20 has become `value`."""
+
+        def __call__(self, rows: Any) -> Any:
+            batch = super().__call__(rows)
+            batch["pixel_values"][batch["row_index"] == 20] = value
+            return batch
+
+    trainer = make_trainer(
+        PaliGemmaTrainer, tiny_base, tmp_path, max_steps=8, save_steps=8, save_strategy="steps", logging_steps=100
+    )
+    trainer.data_collator = Poisoned(trainer.data_collator.processor)
+    with pytest.raises(InputError, match=r"the loss is nan a token in the batch of the rows with index .*\b20\b"):
+        trainer.train()
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_a_loss_far_above_guessing_stops_the_run(tiny_base: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path)
+    trainer.model.get_base_model().lm_head.weight.data *= 1e4
+    with pytest.raises(InputError, match=r"a token in the batch of the rows with index .* or lower learning_rate"):
+        trainer.train()
