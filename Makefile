@@ -1,11 +1,11 @@
-# make install | quickstart | test | faults | style | quality | lock
+# make install | quickstart | test | faults | bench | style | quality | lock
 # Everything runs in .venv of this checkout; it need not be activated.
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install quickstart test faults style quality lock
+.PHONY: install quickstart test faults bench style quality lock
 
 install: .venv/.installed
 
@@ -26,6 +26,10 @@ test: install
 # Kills and restarts at many moments: minutes.
 faults: install
 	$(BIN)/pytest -m faults
+
+# Does training teach anything, and what? Half an hour. Speed is measured by benchmarks.build and benchmarks.scale.
+bench: install
+	$(BIN)/python -m benchmarks.learning --seeds 0 1 2
 
 style: install
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -58,7 +58,7 @@ def run_seed(folder: Path, options: argparse.Namespace, seed: int) -> list[dict[
         start = time.perf_counter()
         launch("training.sft", "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", dataset,
                "--model_name_or_path", BASE, "--base_model_id", "local/small-paligemma", "--output_dir", adapter,
-               "--seed", seed, "--max_eval_samples", 0, *WAYS[way])  # fmt: skip
+               "--per_device_train_batch_size", 8, "--seed", seed, "--max_eval_samples", 0, *WAYS[way])  # fmt: skip
         seconds = time.perf_counter() - start
         reader = ["--adapter", adapter, "--base_model", BASE, *WAYS[way]]
         results.append(predict_and_score(folder, seed, way, reader, seconds=seconds))
@@ -105,12 +105,13 @@ def python(module: str, *arguments: object) -> str:
 
 def launch(module: str, *arguments: object) -> str:
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-    config = ["--config_file", str(ROOT / "training/accelerate/cpu.yaml")]
+    config = ["--config_file", str(ROOT / "training/accelerate/cpu_2.yaml")]
     return _run([*accelerate, *config, "-m", module, *map(str, arguments)])
 
 
 def _run(command: list[str]) -> str:
-    environment = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count())}
+    # Two processes of one thread beat one of two at this size.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")

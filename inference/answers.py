@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
+from product_vqa.generation import Answer
 from product_vqa.reader import AttributeReader
+
+logger = logging.getLogger(__name__)
 
 ANSWERS = pa.schema(
     [
@@ -34,9 +39,7 @@ def answer_rows(reader: AttributeReader, rows: list[dict[str, Any]], *, min_conf
     was stays in the column `answer`.
     """
     asked = [row for row in rows if row["image"] is not None]
-    answers = iter(
-        reader.read_batch([row["image"] for row in asked], [row["entity_name"] for row in asked]) if asked else ()
-    )
+    answers = iter(_read([row["image"] for row in asked], [row["entity_name"] for row in asked], reader=reader))
     records = []
     for row in rows:
         record = {name: row[name] for name in ("index", "image_link", "entity_name")} | {"prediction": ""}
@@ -54,6 +57,24 @@ def answer_rows(reader: AttributeReader, rows: list[dict[str, Any]], *, min_conf
             }
         records.append(record)
     return pa.Table.from_pylist(records, schema=ANSWERS)
+
+
+def _read(images: list[Any], entity_names: list[str], *, reader: AttributeReader) -> list[Answer]:
+    """All in one batch, or in halves of halves where the memory does not suffice for that."""
+    if not images:
+        return []
+    try:
+        return reader.read_batch(images, entity_names)
+    except RuntimeError as error:
+        if len(images) == 1 or not should_reduce_batch_size(error):
+            raise
+        logger.warning(
+            "no memory for %d rows at a time: halved; a smaller --batch_size saves the attempt", len(images)
+        )
+    clear_device_cache()  # outside of `except`, which still holds the failed batch
+    half = len(images) // 2
+    parts = ((images[:half], entity_names[:half]), (images[half:], entity_names[half:]))
+    return [answer for part in parts for answer in _read(*part, reader=reader)]
 
 
 _RUN_KEY = b"product_vqa.run"

@@ -24,11 +24,14 @@ def launch(
     module: str,
     *arguments: str | Path,
     config_file: Path = CPU,
+    processes: str | None = None,
     environment: dict[str, str] | None = None,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """`accelerate launch --config_file config_file -m module arguments`."""
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file)]
+    if processes is not None:
+        accelerate += ["--num_processes", processes]
     return _run([*accelerate, "-m", module, *map(str, arguments)], environment, check)
 
 

@@ -1,6 +1,10 @@
 """predict, through the Hub and back: every row answered, in order, whatever processes and restarts there were."""
 
 import json
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +20,14 @@ from product_vqa.constraint import AnswerAutomaton
 from product_vqa.generation import generate_answers
 from product_vqa.hub import Location
 from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, load_base, load_processor
-from tests.commands import CPU, CPU_2, call, launch
+from tests.commands import CPU, CPU_2, ROOT, call, launch
 from tests.tiny import make_rows, save_dataset, save_tiny_base
 
 
-def run_predict(adapter: str, dataset: Path | str, output: Path, *more: Any, config_file: Path = CPU) -> pd.DataFrame:
+def run_predict(adapter: str, dataset: Path | str, output: Path, *more: Any, processes: str = "1") -> pd.DataFrame:
     launch(
         "inference.predict", "--adapter", adapter, "--dataset", dataset, "--output", output, "--batch_size", 4, *more,
-        config_file=config_file,
+        config_file=CPU if processes == "1" else CPU_2, processes=processes,
     )  # fmt: skip
     return pd.read_parquet(output.with_suffix(".parquet"))
 
@@ -57,11 +61,14 @@ def test_an_adapter_pushed_and_pulled_answers_like_the_one_in_memory(
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["submission.csv", "submission.parquet"]
 
 
-def test_two_processes_write_what_one_writes(adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path) -> None:
+def test_two_and_three_processes_write_what_one_writes(
+    adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path
+) -> None:
     one = run_predict(adapter[0], tiny_dataset, tmp_path / "one.csv")
-    two = run_predict(adapter[0], tiny_dataset, tmp_path / "two.csv", config_file=CPU_2)
-    pd.testing.assert_frame_equal(one, two, check_exact=True)
-    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    for processes in ("2", "3"):
+        more = run_predict(adapter[0], tiny_dataset, tmp_path / f"{processes}.csv", processes=processes)
+        pd.testing.assert_frame_equal(one, more, check_exact=True)
+        assert (tmp_path / "one.csv").read_bytes() == (tmp_path / f"{processes}.csv").read_bytes()
 
 
 def test_started_again_only_what_is_missing_is_computed(
@@ -91,6 +98,70 @@ def test_started_again_only_what_is_missing_is_computed(
         pd.read_parquet(tmp_path / "s.parquet"), run_predict(adapter[0], tiny_dataset, tmp_path / "whole.csv")
     )
     assert not (tmp_path / "s.parts").exists()
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved(
+    adapter: tuple[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = AttributeReader.from_pretrained(adapter[0])
+    rows = make_rows(7)
+    expected = answers.answer_rows(reader, rows)
+    read_batch, sizes = reader.read_batch, []
+
+    def read_at_most_two(images: list[Any], entity_names: list[str]) -> Any:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return read_batch(images, entity_names)
+
+    reader.read_batch = read_at_most_two  # type: ignore[method-assign]
+    halved = answers.answer_rows(reader, rows)
+    assert "no memory for 7 rows at a time: halved" in caplog.text
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    assert halved["prediction"].to_pylist() == expected["prediction"].to_pylist()
+    assert halved["index"].to_pylist() == expected["index"].to_pylist()
+
+
+@pytest.fixture(scope="module")
+def long_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_dataset(tmp_path_factory.mktemp("long"), train=0, validation=0, test=60)
+
+
+def kill_and_restart(adapter: str, dataset: Path, output: Path, *, parts: int, after_s: float) -> None:
+    """Kill predict when so many parts are written, and a moment later; start it again, to its end."""
+    command = [sys.executable, "-m", "inference.predict", "--adapter", adapter, "--dataset", str(dataset),
+               "--output", str(output), "--batch_size", "2"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    folder = output.with_suffix(".parts")
+    while process.poll() is None and len(list(folder.glob("[0-9]*.parquet"))) < parts:
+        time.sleep(0.002)
+    time.sleep(after_s)
+    process.kill()
+    process.wait()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not folder.exists()
+
+
+def test_killed_and_started_again_it_writes_the_same(
+    adapter: tuple[str, Any], long_dataset: Path, tmp_path: Path
+) -> None:
+    whole = run_predict(adapter[0], long_dataset, tmp_path / "whole.csv", "--batch_size", 2)
+    kill_and_restart(adapter[0], long_dataset, tmp_path / "killed.csv", parts=5, after_s=0.01)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "killed.parquet"), whole, check_exact=True)
+    assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.faults
+def test_twenty_kills_at_random_moments_lose_nothing(
+    adapter: tuple[str, Any], long_dataset: Path, tmp_path: Path
+) -> None:
+    whole = run_predict(adapter[0], long_dataset, tmp_path / "whole.csv", "--batch_size", 2)
+    rng = random.Random(0)
+    for kill in range(20):
+        output = tmp_path / f"{kill}.csv"
+        kill_and_restart(adapter[0], long_dataset, output, parts=rng.randrange(30), after_s=rng.uniform(0, 0.2))
+        pd.testing.assert_frame_equal(pd.read_parquet(output.with_suffix(".parquet")), whole, check_exact=True)
 
 
 def test_the_base_alone_can_answer_and_4_bit_too(

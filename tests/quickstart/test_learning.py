@@ -1,0 +1,107 @@
+"""Does training teach anything? The base that reads, fine-tuned for a moment: F1 rises, and only with true labels.
+
+The whole of it, at full length and through the commands, is `make bench` (benchmarks/learning.py).
+"""
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+
+from product_vqa.hub import Location
+from product_vqa.paligemma import (
+    LANGUAGE_MODEL_LINEARS,
+    PROJECTOR_LINEAR,
+    TrainingCollator,
+    load_base,
+    load_processor,
+)
+from product_vqa.quantity import LabelForm, format_quantity, label_form, parse_quantity
+from product_vqa.schema import FEATURES
+from quickstart.labels import write_labels
+from quickstart.printing import PLAIN
+from tests.commands import ROOT
+from training.evaluation import score_answers
+from training.options import TrainingOptions
+from training.trainer import PaliGemmaTrainer
+
+BASE = Location(str(ROOT / "quickstart" / "base"))
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
+    """Rows to learn from and rows with numbers never printed on them."""
+    folder = tmp_path_factory.mktemp("labels")
+    write_labels(folder, train_rows=260, test_rows=64, seed=7, level=PLAIN, base_url="http://127.0.0.1")
+    splits = []
+    for questions, answers in (("train.csv", None), ("test.csv", "test_answers.csv")):
+        rows = list(csv.DictReader((folder / questions).open()))
+        if answers:
+            for row, answer in zip(rows, csv.DictReader((folder / answers).open()), strict=True):
+                row["entity_value"] = answer["entity_value"]
+        splits.append(
+            Dataset.from_list(
+                [
+                    row
+                    | {
+                        "index": number,
+                        "image": Image.open(folder / "images" / row["image_link"].rpartition("/")[2]),
+                        "entity_value": format_quantity(parse_quantity(row["entity_value"])),
+                        "entity_value_raw": row["entity_value"],
+                    }
+                    for number, row in enumerate(rows)
+                    if label_form(row["entity_value"]) == LabelForm.PLAIN
+                ],
+                features=FEATURES,
+            )
+        )
+    return splits[0], splits[1]
+
+
+def f1_after(train: Dataset, test: Dataset, output_dir: Path, *, load_in_4bit: bool = False, steps: int = 40) -> float:
+    from peft import LoraConfig
+
+    processor = load_processor(BASE)
+    trainer = PaliGemmaTrainer(
+        model=load_base(
+            BASE, flag="", dtype=torch.float32, load_in_4bit=load_in_4bit, attn_implementation="eager"
+        ),
+        args=TrainingOptions(
+            output_dir=str(output_dir), max_steps=steps, per_device_train_batch_size=16, learning_rate=6e-3,
+            warmup_steps=5, save_strategy="no", disable_tqdm=True, seed=0,
+        ),
+        train_dataset=train,
+        processing_class=processor,
+        data_collator=TrainingCollator(processor),
+        peft_config=LoraConfig(
+            r=32, lora_alpha=32, target_modules=f"{LANGUAGE_MODEL_LINEARS}|{PROJECTOR_LINEAR}", task_type="CAUSAL_LM"
+        ),
+    )  # fmt: skip
+    if steps:
+        trainer.train()
+    return score_answers(trainer.model, test, processor=processor, batch_size=32)["f1_quantity"]
+
+
+def test_f1_rises_under_lora_and_nf4_and_not_under_shuffled_labels(
+    labels: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    train, test = labels
+    by_entity: dict[str, list[str]] = {}
+    for name, answer in zip(train["entity_name"], train["entity_value"], strict=True):
+        by_entity.setdefault(name, []).append(answer)
+    for values in by_entity.values():
+        random.Random(0).shuffle(values)
+    shuffled = train.map(lambda row: {"entity_value": by_entity[row["entity_name"]].pop()})
+    before = f1_after(train, test, tmp_path / "before", steps=0)
+    lora = f1_after(train, test, tmp_path / "lora")
+    nf4 = f1_after(train, test, tmp_path / "nf4", load_in_4bit=True)
+    mixed = f1_after(shuffled, test, tmp_path / "mixed")
+    print(f"before {before:.3f}, LoRA {lora:.3f}, NF4 {nf4:.3f}, shuffled labels {mixed:.3f}")
+    assert before <= 0.1
+    assert lora >= 0.4
+    assert nf4 >= 0.4
+    assert mixed <= 0.2
