@@ -1,7 +1,11 @@
+import shutil
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,6 +96,18 @@ def test_the_evaluate_library_loads_it_as_a_module(monkeypatch: pytest.MonkeyPat
     metric = evaluate.load("product_vqa/entity_f1")
     predictions, references = ["10.0 gram", "", "3.0 volt"], ["10 gram", "5.0 volt", "3.0 volt"]
     assert metric.compute(predictions=predictions, references=references) == score(predictions, references)
+
+
+def test_its_folder_is_a_space_that_scores(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra `demo`")
+    folder = shutil.copytree(ROOT / "product_vqa" / "entity_f1", tmp_path / "entity_f1")
+    program = "import app; print(app.score([['10.0 gram', '10 gram'], ['5.0 volt', '5.0 volt'], [None, '']]))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    assert "'precision': 0.5" in done.stdout, done.stderr
+    assert "'f1_quantity': 1.0" in done.stdout
+    front = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    assert front["app_file"] == "app.py"
+    assert {"evaluate", "metric"} <= set(front["tags"])
 
 
 def test_the_metric_can_be_published_as_it_stands() -> None:
