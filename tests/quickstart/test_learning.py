@@ -1,6 +1,7 @@
 """Does training teach anything? The base that reads, fine-tuned for a moment: F1 rises, and only with true labels.
 
-The whole of it, at full length and through the commands, is `make bench` (benchmarks/learning.py).
+At full length, through the commands and with NF4 too (six times slower on a CPU), it is `make bench`
+(benchmarks/learning.py).
 """
 
 import csv
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from PIL import Image
 
 from product_vqa.hub import Location
@@ -36,7 +38,7 @@ BASE = Location(str(ROOT / "quickstart" / "base"))
 def labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
     """Rows to learn from and rows with numbers never printed on them."""
     folder = tmp_path_factory.mktemp("labels")
-    write_labels(folder, train_rows=260, test_rows=64, seed=7, level=PLAIN, base_url="http://127.0.0.1")
+    write_labels(folder, train_rows=400, test_rows=48, seed=7, level=PLAIN, base_url="http://127.0.0.1")
     splits = []
     for questions, answers in (("train.csv", None), ("test.csv", "test_answers.csv")):
         rows = list(csv.DictReader((folder / questions).open()))
@@ -62,14 +64,10 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
     return splits[0], splits[1]
 
 
-def f1_after(train: Dataset, test: Dataset, output_dir: Path, *, load_in_4bit: bool = False, steps: int = 40) -> float:
-    from peft import LoraConfig
-
+def f1_after(train: Dataset, test: Dataset, output_dir: Path, *, steps: int) -> float:
     processor = load_processor(BASE)
     trainer = PaliGemmaTrainer(
-        model=load_base(
-            BASE, flag="", dtype=torch.float32, load_in_4bit=load_in_4bit, attn_implementation="eager"
-        ),
+        model=load_base(BASE, flag="", dtype=torch.float32, attn_implementation="eager"),
         args=TrainingOptions(
             output_dir=str(output_dir), max_steps=steps, per_device_train_batch_size=16, learning_rate=6e-3,
             warmup_steps=5, save_strategy="no", disable_tqdm=True, seed=0,
@@ -83,12 +81,10 @@ def f1_after(train: Dataset, test: Dataset, output_dir: Path, *, load_in_4bit: b
     )  # fmt: skip
     if steps:
         trainer.train()
-    return score_answers(trainer.model, test, processor=processor, batch_size=32)["f1_quantity"]
+    return score_answers(trainer.model, test, processor=processor, batch_size=48)["f1_quantity"]
 
 
-def test_f1_rises_under_lora_and_nf4_and_not_under_shuffled_labels(
-    labels: tuple[Dataset, Dataset], tmp_path: Path
-) -> None:
+def test_f1_rises_with_true_labels_and_not_with_shuffled_ones(labels: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     train, test = labels
     by_entity: dict[str, list[str]] = {}
     for name, answer in zip(train["entity_name"], train["entity_value"], strict=True):
@@ -97,11 +93,9 @@ def test_f1_rises_under_lora_and_nf4_and_not_under_shuffled_labels(
         random.Random(0).shuffle(values)
     shuffled = train.map(lambda row: {"entity_value": by_entity[row["entity_name"]].pop()})
     before = f1_after(train, test, tmp_path / "before", steps=0)
-    lora = f1_after(train, test, tmp_path / "lora")
-    nf4 = f1_after(train, test, tmp_path / "nf4", load_in_4bit=True)
-    mixed = f1_after(shuffled, test, tmp_path / "mixed")
-    print(f"before {before:.3f}, LoRA {lora:.3f}, NF4 {nf4:.3f}, shuffled labels {mixed:.3f}")
+    after = f1_after(train, test, tmp_path / "after", steps=24)
+    mixed = f1_after(shuffled, test, tmp_path / "mixed", steps=24)
+    print(f"before {before:.3f}, after {after:.3f}, shuffled labels {mixed:.3f}")
     assert before <= 0.1
-    assert lora >= 0.4
-    assert nf4 >= 0.4
+    assert after >= 0.45
     assert mixed <= 0.2
