@@ -1,6 +1,6 @@
 """Make the small PaliGemma that reads printed labels, from nothing.
 
-    accelerate launch --config_file training/accelerate/cpu_2.yaml -m quickstart.pretrain --minutes 70
+    accelerate launch --config_file training/accelerate/cpu_2.yaml -m quickstart.pretrain --minutes 147
     python -m quickstart.pretrain --minutes 2
 
 One core, two processes, or a GPU; the first 2 minutes visibly learn. Killed and started again with the same options it
@@ -45,7 +45,7 @@ class PretrainOptions:
     output_dir: str = field(
         default="runs/small-paligemma", metadata={"help": "Folder of the base and the checkpoint."}
     )
-    minutes: float = field(default=70.0, metadata={"help": "Of training, those before a restart included."})
+    minutes: float = field(default=147.0, metadata={"help": "Of training, those before a restart included."})
     seed: int = field(default=0, metadata={"help": "Of the weights and the pictures."})
     batch_size: int = field(default=12, metadata={"help": "Pictures a step on each process."})
     hidden_size: int = field(default=128, metadata={"help": "Of both towers: a multiple of 64."})
