@@ -7,26 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PaliGemmaForConditionalGeneration
 
 from inference.check import check_prediction
 from product_vqa.constraint import MAX_DECIMALS, MAX_INTEGER_DIGITS, NUMBER_PATTERN, AnswerAutomaton
 from product_vqa.entities import ENTITIES, UNITS_BY_ENTITY
 from product_vqa.generation import MAX_NEW_TOKENS, generate_answers, parse_answer
 from product_vqa.hub import Location
-from product_vqa.paligemma import load_base, load_processor, make_generation_batch, make_training_batch
+from product_vqa.paligemma import load_base, make_generation_batch, make_training_batch
 from product_vqa.quantity import format_quantity, parse_quantity
 from tests.tiny import make_image, make_rows
-
-
-@pytest.fixture(scope="module")
-def processor(tiny_base: Path):
-    return load_processor(Location(str(tiny_base)))
-
-
-@pytest.fixture(scope="module")
-def model(tiny_base: Path) -> PaliGemmaForConditionalGeneration:
-    return load_base(Location(str(tiny_base)), flag="--base_model", dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="module")

@@ -22,16 +22,6 @@ from quickstart.small_paligemma import make_processor
 from tests.tiny import make_rows
 
 
-@pytest.fixture(scope="module")
-def processor(tiny_base: Path):
-    return load_processor(Location(str(tiny_base)))
-
-
-@pytest.fixture(scope="module")
-def model(tiny_base: Path) -> PaliGemmaForConditionalGeneration:
-    return load_base(Location(str(tiny_base)), flag="--base_model", dtype=torch.float32).eval()
-
-
 def test_the_golden_training_batch(processor) -> None:
     batch = make_training_batch(make_rows(3), processor=processor)  # item_weight, voltage, maximum_weight_...
     img, pad = ["<image>"] * 4, "<pad>"

@@ -15,7 +15,7 @@ def test_the_whole_chain_runs_offline_and_says_where_everything_lies(tmp_path: P
     summary = json.loads((folder / "summary.json").read_text())
     assert list(summary["seconds"]) == [
         "render", "inspect", "build", "base", "predict_before", "train", "predict", "check", "check_official",
-        "evaluate_before", "evaluate",
+        "evaluate_before", "evaluate", "overlap", "report",
     ]  # fmt: skip
     assert summary["rows"] == 16
     assert summary["check"] == "accepted"
