@@ -50,13 +50,9 @@ def evaluate(predictions: str | Path, references: str | Path, *, bootstrap: int 
     `f1_within_2_percent` forgives what packs round. With `bootstrap` resamples of the pictures, `f1_interval` and
     `f1_quantity_interval` hold 95 % of them. Raises InputError for an index that is unknown or stands twice.
     """
-    from inference.scores import f1_intervals, score_parts
+    from inference.scores import score_parts
 
-    table = join(predictions, references)
-    scores = score_parts(table)
-    if bootstrap:
-        scores |= f1_intervals(table, resamples=bootstrap)
-    return scores
+    return score_parts(join(predictions, references), resamples=bootstrap)
 
 
 def join(predictions: str | Path, references: str | Path) -> "pd.DataFrame":
@@ -116,15 +112,15 @@ def read_references(name: str) -> "pd.DataFrame":
 def main() -> None:
     (options,) = parse_options(EvaluateOptions, description="Score predictions against labels.")
 
-    from inference.scores import compare, sweep
+    from inference.scores import compare, score_parts, sweep
 
-    scores = evaluate(options.predictions, options.references, bootstrap=options.bootstrap)
+    table = join(options.predictions, options.references)
+    scores = score_parts(table, resamples=options.bootstrap)
     if options.compare:
-        other = evaluate(options.compare, options.references, bootstrap=options.bootstrap)
-        pair = (join(options.predictions, options.references), join(options.compare, options.references))
-        scores["compare"] = compare(*pair, resamples=options.bootstrap or 1000) | {"scores": other}
+        other = join(options.compare, options.references)
+        scores["compare"] = compare(table, other, resamples=options.bootstrap or 1000)
+        scores["compare"]["scores"] = score_parts(other, resamples=options.bootstrap)
     if options.sweep:
-        table = join(options.predictions, options.references)
         if table["confidence"].isna().all():
             raise InputError(f"--predictions {options.predictions} holds no confidence: give the .parquet beside it")
         scores["sweep"] = sweep(table)

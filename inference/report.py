@@ -101,7 +101,7 @@ def render(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from inference.mistakes import KINDS
-    from inference.scores import calibration_error, f1_intervals, mistakes, reliability, score_parts, sweep
+    from inference.scores import calibration_error, mistakes, reliability, score_parts, sweep
 
     rows = {index: row for row, index in enumerate(dataset["index"][:])}
     if unknown := sorted(set(table["index"]) - rows.keys()):
@@ -110,10 +110,12 @@ def render(
     links = dataset["image_link"][:]
     table = table.assign(image_link=[links[rows[index]] for index in table["index"]])
     table = table.assign(kind=mistakes(table))
-    scores: dict[str, Any] = score_parts(table)
-    if bootstrap:
-        scores |= f1_intervals(table, resamples=bootstrap)
-    context: dict[str, Any] = {"scores": scores, "kinds": KINDS, "title": title, "about": about}
+    context: dict[str, Any] = {
+        "scores": score_parts(table, resamples=bootstrap),
+        "kinds": KINDS,
+        "title": title,
+        "about": about,
+    }
     sure = table[table["confidence"].notna() & (table["reference"] != "")]
     context["reliability"] = []
     if len(sure):

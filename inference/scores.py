@@ -18,8 +18,11 @@ _EQUALS = {
 GROUPS_LISTED = 20  # of `by_group`: the largest
 
 
-def score_parts(table: pd.DataFrame) -> dict[str, Any]:
-    """Scores of all rows, `by_entity`, `by_group` (the largest ones) and `mistakes` (rows of each kind)."""
+def score_parts(table: pd.DataFrame, *, resamples: int = 0) -> dict[str, Any]:
+    """Scores of all rows, `by_entity`, `by_group` (the largest ones) and `mistakes` (rows of each kind).
+
+    With `resamples`, the intervals of `f1_intervals` too.
+    """
     kinds = mistakes(table)
     counted = kinds.value_counts()
     largest = table["group_id"][table["group_id"] != ""].value_counts().index[:GROUPS_LISTED]
@@ -28,6 +31,7 @@ def score_parts(table: pd.DataFrame) -> dict[str, Any]:
         "by_entity": {str(name): _score(rows) for name, rows in table.groupby("entity_name")},
         "by_group": {str(name): _score(table[table["group_id"] == name]) for name in largest},
         "mistakes": {kind: int(counted[kind]) for kind in KINDS if kind in counted.index},
+        **(f1_intervals(table, resamples=resamples) if resamples else {}),
     }
 
 
