@@ -55,7 +55,7 @@ def evaluate(predictions: str | Path, references: str | Path, *, bootstrap: int 
     return score_parts(join(predictions, references), resamples=bootstrap)
 
 
-def join(predictions: str | Path, references: str | Path) -> "pd.DataFrame":
+def join(predictions: str | Path, references: str | Path, *, flag: str = "--predictions") -> "pd.DataFrame":
     """A row a reference: index, entity_name, group_id, image_link, reference, prediction, confidence (may be NaN).
 
     Raises InputError for an index that is unknown or stands twice.
@@ -63,10 +63,10 @@ def join(predictions: str | Path, references: str | Path) -> "pd.DataFrame":
     from inference.tables import read_predictions
 
     labels = read_references(str(references))
-    answers = read_predictions(predictions, flag="--predictions")
+    answers = read_predictions(predictions, flag=flag)
     if unknown := sorted(set(answers["index"]) - set(labels["index"])):
         raise InputError(
-            f"--predictions {predictions}: index {unknown[0]} (and {len(unknown) - 1} more) does not stand in "
+            f"{flag} {predictions}: index {unknown[0]} (and {len(unknown) - 1} more) does not stand in "
             f"--references {references}: are these the answers to another split?"
         )
     table = labels.merge(answers, on="index", how="left")
@@ -117,7 +117,7 @@ def main() -> None:
     table = join(options.predictions, options.references)
     scores = score_parts(table, resamples=options.bootstrap)
     if options.compare:
-        other = join(options.compare, options.references)
+        other = join(options.compare, options.references, flag="--compare")
         scores["compare"] = compare(table, other, resamples=options.bootstrap or 1000)
         scores["compare"]["scores"] = score_parts(other, resamples=options.bootstrap)
     if options.sweep:

@@ -178,3 +178,10 @@ def test_a_sweep_needs_confidences(tmp_path: Path, references: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "holds no confidence: give the .parquet beside it" in done.stderr
+
+
+def test_a_run_to_compare_with_that_is_not_there_is_named_by_its_flag(tmp_path: Path, references: Path) -> None:
+    arguments = ("--predictions", write(tmp_path, "0,10 gram\n"), "--references", references, "--compare", "none.csv")
+    done = run_module("inference.evaluate", *arguments, check=False)
+    assert done.returncode == 2
+    assert "--compare none.csv: no such file" in done.stderr
