@@ -1,21 +1,26 @@
 """One link to the bytes behind it, or to the reason why there are none."""
 
 import email.utils
-import http.cookiejar
 import ipaddress
 import random
 import socket
+import ssl
 import threading
 import time
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from urllib.parse import urljoin
 
-import httpcore2
-import httpx2
+import certifi
+import urllib3
+from urllib3 import exceptions
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 import product_vqa
+
+
+_PIECE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -58,31 +63,39 @@ class _PrivateAddressError(Exception):
     """The host is a machine of the local network, or this one."""
 
 
-class _PublicNetwork(httpcore2.SyncBackend):
-    """Connects to public addresses only. Here and not beforehand, so that what is checked is what is connected to,
-    after a redirect too, and whatever a name server says the second time."""
+class _PublicOnly(HTTPConnection):
+    """Connects to public addresses only. Here and not beforehand: after a redirect too, and whatever a name server says
+    the second time."""
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.NetworkStream:
+    def _new_conn(self) -> socket.socket:
         try:
-            addresses = [info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+            for *_, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+                self._check(str(address[0]))
         except OSError as error:
-            raise httpcore2.ConnectError(f"{host}: {error.strerror}") from error
-        for address in addresses:
-            if not _is_public(address):
-                raise _PrivateAddressError(f"{host} is {address}")
-        for address in addresses[:-1]:
-            try:
-                return super().connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                continue  # the last one's error is the one to report
-        return super().connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+            raise exceptions.NewConnectionError(self, f"no address ({error.strerror})") from error
+        connected = super()._new_conn()
+        try:
+            self._check(connected.getpeername()[0])
+        except _PrivateAddressError:
+            connected.close()
+            raise
+        return connected
+
+    def _check(self, address: str) -> None:
+        if not _is_public(address):
+            raise _PrivateAddressError(f"{self.host} is {address}")
+
+
+class _PublicOnlyHTTPS(_PublicOnly, HTTPSConnection):
+    """The same beneath TLS."""
+
+
+class _PublicOnlyPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _PublicOnly
+
+
+class _PublicOnlyHTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _PublicOnlyHTTPS
 
 
 def _is_public(address: str) -> bool:
@@ -103,45 +116,38 @@ class Fetcher:
         self.limits = limits
         self._stopped = threading.Event()
         self._resumes_at: dict[str, float] = {}  # host -> when it wants to be asked again, by time.monotonic()
-        transport = httpx2.HTTPTransport()
-        # httpx2 has no public way to say how to connect; the pool beneath it has.
-        transport._pool = httpcore2.ConnectionPool(
-            ssl_context=httpx2.create_ssl_context(),
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            network_backend=None if allow_private_hosts else _PublicNetwork(),
-        )
-        self._client = httpx2.Client(
-            transport=transport,
-            timeout=httpx2.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s, pool=None),
-            follow_redirects=True,
-            max_redirects=limits.max_redirects,
-            trust_env=False,
-            cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
+        self._pools = urllib3.PoolManager(
+            num_pools=connections,  # hosts whose connections stay open
+            maxsize=connections,
+            timeout=urllib3.Timeout(connect=limits.connect_timeout_s, read=limits.read_timeout_s),
+            retries=False,
+            ssl_context=ssl.create_default_context(cafile=certifi.where()),
             headers={
                 "User-Agent": f"product-vqa/{product_vqa.__version__}",
                 "Accept": "image/*",
                 "Accept-Encoding": "identity",  # pictures do not shrink
             },
         )
+        if not allow_private_hosts:
+            self._pools.pool_classes_by_scheme = {"http": _PublicOnlyPool, "https": _PublicOnlyHTTPSPool}
 
     def __enter__(self) -> "Fetcher":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()  # no thread waits for its next attempt any longer
-        self._client.close()
+        self._pools.clear()
 
     def fetch(self, link: str) -> Fetched:
         """Raises FetchError, at once where another attempt would end the same (404, a bad link, too many bytes), else
         after `num_attempts` of them."""
-        url = _url(link)
+        host = _host(link)
         for attempt in range(1, self.limits.num_attempts + 1):
             try:
-                pause_s = self._resumes_at.get(url.host, 0) - time.monotonic()
+                pause_s = self._resumes_at.get(host, 0) - time.monotonic()
                 if pause_s > 0:
                     self._wait(pause_s, FetchError(f"host_pauses: for {pause_s:.0f} s", could_succeed=True))
-                status, data = self._attempt(url)
+                status, data = self._attempt(link)
                 return Fetched(data, status, attempt)
             except _TransientError as error:
                 error.tries = attempt
@@ -161,42 +167,53 @@ class Fetcher:
         if wait_s > self.limits.max_wait_s or self._stopped.wait(wait_s):
             raise error
 
-    def _attempt(self, url: httpx2.URL) -> tuple[int, bytes]:
+    def _attempt(self, url: str) -> tuple[int, bytes]:
         deadline = time.monotonic() + self.limits.whole_timeout_s
         try:
-            with self._client.stream("GET", url) as response:
-                self._check_status(response)
-                return response.status_code, self._body(response, deadline=deadline)
+            for _ in range(1 + self.limits.max_redirects):
+                response = self._pools.request("GET", url, redirect=False, preload_content=False, decode_content=False)
+                try:
+                    location = response.get_redirect_location()
+                    if not location:
+                        self._check_status(url, response)
+                        return response.status, self._body(response, deadline=deadline)
+                finally:
+                    # One that was read to its end is back in its pool by now, and stays open.
+                    response.close()
+                    response.release_conn()
+                url = urljoin(url, location)
+                _host(url)
         except _PrivateAddressError as error:
             raise FetchError(f"private_address: {error}", could_succeed=True) from error  # --allow_private_hosts
-        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, UnicodeError) as error:
+        except ValueError as error:  # urllib3's LocationValueError, and what urljoin and IDNA raise
             raise FetchError(f"bad_link: {error}") from error
-        except httpx2.TimeoutException as error:
-            raise _TransientError(f"timeout: {type(error).__name__}") from error
-        except httpx2.TransportError as error:
-            raise _TransientError(f"connection: {type(error).__name__}: {error}") from error
-        except httpx2.RequestError as error:  # TooManyRedirects
-            raise FetchError(f"bad_answer: {type(error).__name__}: {error}") from error
+        except exceptions.HTTPError as error:
+            is_refused = isinstance(error, exceptions.NewConnectionError)  # which urllib3 counts among its time-outs
+            kind = "timeout" if isinstance(error, exceptions.TimeoutError) and not is_refused else "connection"
+            detail = error.args[0] if error.args else ""  # what follows it repeats it
+            raise _TransientError(f"{kind}: {type(error).__name__}: {detail}") from error
+        raise FetchError(f"bad_answer: more than {self.limits.max_redirects} redirects")
 
-    def _check_status(self, response: httpx2.Response) -> None:
-        status = response.status_code
+    def _check_status(self, url: str, response: urllib3.BaseHTTPResponse) -> None:
+        status = response.status
         if status in (408, 425, 429) or status >= 500:
             wait_s = _retry_after_s(response.headers.get("Retry-After"))
             if wait_s is not None:
-                self._resumes_at[response.url.host] = time.monotonic() + wait_s
+                self._resumes_at[_host(url)] = time.monotonic() + wait_s
             raise _TransientError(f"http_{status}", http_status=status, wait_s=wait_s)
-        if not response.is_success:
+        if not 200 <= status < 300:
             raise FetchError(f"http_{status}", http_status=status, could_succeed=status in (401, 403))
 
-    def _body(self, response: httpx2.Response, *, deadline: float) -> bytes:
+    def _body(self, response: urllib3.BaseHTTPResponse, *, deadline: float) -> bytes:
         max_bytes = self.limits.max_bytes
-        status = response.status_code
-        if int(response.headers.get("Content-Length", 0)) > max_bytes:
-            raise FetchError(f"too_many_bytes: {response.headers['Content-Length']}", http_status=status)
+        status = response.status
+        declared = response.headers.get("Content-Length", "0")
+        if declared.isdecimal() and int(declared) > max_bytes:
+            raise FetchError(f"too_many_bytes: {declared}", http_status=status)
         is_packed = response.headers.get("Content-Encoding", "identity").lower() in ("gzip", "deflate")
         unpacking = zlib.decompressobj(wbits=47) if is_packed else None  # by some servers, though they were not asked
         body = bytearray()
-        for piece in response.iter_raw():
+        while piece := response.read1(_PIECE_BYTES):
             try:
                 # never unpacked further than what is too much already
                 body += unpacking.decompress(piece, max_bytes + 1 - len(body)) if unpacking else piece
@@ -211,14 +228,17 @@ class Fetcher:
         return bytes(body)
 
 
-def _url(link: str) -> httpx2.URL:
+def _host(url: str) -> str:
+    """Raises FetchError where there is none, or it is not one to be asked over HTTP."""
     try:
-        url = httpx2.URL(link)
-    except (httpx2.InvalidURL, UnicodeError) as error:
+        parts = urllib3.util.parse_url(url)
+    except exceptions.LocationParseError as error:
         raise FetchError(f"bad_link: {error}") from error
-    if url.userinfo:
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise FetchError(f"bad_link: {url[:100]!r} is no http or https address")
+    if parts.auth:
         raise FetchError("bad_link: it holds a user name or a password")
-    return url
+    return parts.host
 
 
 def _retry_after_s(value: str | None) -> float | None:
