@@ -41,7 +41,8 @@ def main() -> None:
     options = parser.parse_args()
 
     peer = make_environment(options.environments.resolve() / "img2dataset", PEER)
-    names = sorted(file.name for file in options.images.iterdir())
+    photographs = {file.name: file for file in sorted(options.images.rglob("*")) if file.is_file()}
+    names = list(photographs)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as work, picture_server("--folder", options.images) as url:
         links = [f"{url}/{copy}/{name}" for copy in range(options.copies) for name in names]
         result: dict = {"images": len(links), "photographs": len(names), "cores": os.cpu_count(), "peer": PEER}
@@ -67,7 +68,7 @@ def main() -> None:
             for rate in ("images_per_s", "images_per_s_after_the_first"):
                 result[f"ratio_{rate}{suffix}"] = round(ours[rate] / theirs[rate], 2)
         for who, pictures in (("ours", built), ("theirs", downloaded)):
-            result[who] |= quality(pictures(Path(work, f"{who}{IMAGE_SIZE}-0")), options.images)
+            result[who] |= quality(pictures(Path(work, f"{who}{IMAGE_SIZE}-0")), photographs)
     result["psnr_gain_db"] = round(result["ours"]["psnr_db"] - result["theirs"]["psnr_db"], 2)
     print(json.dumps(result, indent=2) if options.json else as_text(result))
 
@@ -119,7 +120,7 @@ def downloaded(folder: Path) -> Iterator[tuple[str, bytes]]:
                         yield sample["url"], image.read()
 
 
-def quality(pictures: Iterator[tuple[str, bytes]], originals: Path) -> dict[str, float]:
+def quality(pictures: Iterator[tuple[str, bytes]], originals: dict[str, Path]) -> dict[str, float]:
     """Over the photographs that had to be reduced, each once."""
     num_pictures, sizes, decibels = 0, [], {}
     for link, data in pictures:
@@ -129,7 +130,7 @@ def quality(pictures: Iterator[tuple[str, bytes]], originals: Path) -> dict[str,
         if name in decibels:
             continue
         image = Image.open(io.BytesIO(data))
-        original = ImageOps.exif_transpose(Image.open(originals / name)).convert("RGB")
+        original = ImageOps.exif_transpose(Image.open(originals[name])).convert("RGB")
         if max(original.size) > IMAGE_SIZE:
             decibels[name] = psnr(original.resize(image.size, Image.Resampling.LANCZOS), image.convert("RGB"))
     return {

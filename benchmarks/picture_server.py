@@ -15,10 +15,11 @@ from pathlib import Path
 from PIL import Image
 
 
-def made_picture(path: str) -> bytes:
-    """A JPEG of 224 x 224 pixels and about 10 kB."""
-    colours = hashlib.shake_128(path.encode()).digest(14 * 14 * 3)
-    image = Image.frombytes("RGB", (14, 14), colours).resize((224, 224), Image.Resampling.BILINEAR)
+def made_picture(path: str, *, size: int = 224) -> bytes:
+    """A JPEG of `size` x `size` pixels: 224 make about 10 kB, 1000 about 100 kB."""
+    cells = size // 16
+    colours = hashlib.shake_128(path.encode()).digest(cells * cells * 3)
+    image = Image.frombytes("RGB", (cells, cells), colours).resize((size, size), Image.Resampling.BILINEAR)
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=88)
     return stream.getvalue()
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     if options.folder:
-        content = {file.name: file.read_bytes() for file in options.folder.iterdir()}
+        content = {file.name: file.read_bytes() for file in options.folder.rglob("*") if file.is_file()}
         asyncio.run(serve(lambda path: content[path.rsplit("/", 1)[-1]]))
     else:
         asyncio.run(serve(made_picture))

@@ -19,7 +19,6 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 import product_vqa
 
-
 _PIECE_BYTES = 256 * 1024
 
 
@@ -64,8 +63,7 @@ class _PrivateAddressError(Exception):
 
 
 class _PublicOnly(HTTPConnection):
-    """Connects to public addresses only. Here and not beforehand: after a redirect too, and whatever a name server says
-    the second time."""
+    """Connects to public addresses only: after a redirect too, and whatever a name server says the second time."""
 
     def _new_conn(self) -> socket.socket:
         try:

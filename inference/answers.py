@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
+from inference.batches import RowBatch
 from product_vqa.generation import Answer
+from product_vqa.paligemma import Batch, take_rows
 from product_vqa.reader import AttributeReader
 
 logger = logging.getLogger(__name__)
@@ -32,18 +34,17 @@ ANSWERS = pa.schema(
 )
 
 
-def answer_rows(reader: AttributeReader, rows: list[dict[str, Any]], *, min_confidence: float = 0.0) -> pa.Table:
-    """One row of `ANSWERS` for each row of the dataset, in order, answered in one batch.
+def answer_rows(reader: AttributeReader, batch: RowBatch, *, min_confidence: float = 0.0) -> pa.Table:
+    """One row of `ANSWERS` for each row of the batch, in order.
 
     A row without a picture goes out empty: there is nothing to read. So does an answer below `min_confidence`; what it
     was stays in the column `answer`.
     """
-    asked = [row for row in rows if row["image"] is not None]
-    answers = iter(_read([row["image"] for row in asked], [row["entity_name"] for row in asked], reader=reader))
+    answers = iter(_answer(reader, batch.inputs, batch.entity_names) if batch.inputs is not None else ())
     records = []
-    for row in rows:
+    for row, has_picture in zip(batch.rows, batch.has_picture, strict=True):
         record = {name: row[name] for name in ("index", "image_link", "entity_name")} | {"prediction": ""}
-        if row["image"] is not None:
+        if has_picture:
             answer = next(answers)
             record |= {
                 "prediction": answer.prediction if answer.confidence >= min_confidence else "",
@@ -59,22 +60,20 @@ def answer_rows(reader: AttributeReader, rows: list[dict[str, Any]], *, min_conf
     return pa.Table.from_pylist(records, schema=ANSWERS)
 
 
-def _read(images: list[Any], entity_names: list[str], *, reader: AttributeReader) -> list[Answer]:
+def _answer(reader: AttributeReader, inputs: Batch, entity_names: list[str]) -> list[Answer]:
     """All in one batch, or in halves of halves where the memory does not suffice for that."""
-    if not images:
-        return []
     try:
-        return reader.read_batch(images, entity_names)
+        return reader.answer(inputs, entity_names)
     except RuntimeError as error:
-        if len(images) == 1 or not should_reduce_batch_size(error):
+        if len(entity_names) == 1 or not should_reduce_batch_size(error):
             raise
         logger.warning(
-            "no memory for %d rows at a time: halved; a smaller --batch_size saves the attempt", len(images)
+            "no memory for %d rows at a time: halved; a smaller --batch_size saves the attempt", len(entity_names)
         )
     clear_device_cache()  # outside of `except`, which still holds the failed batch
-    half = len(images) // 2
-    parts = ((images[:half], entity_names[:half]), (images[half:], entity_names[half:]))
-    return [answer for part in parts for answer in _read(*part, reader=reader)]
+    half = len(entity_names) // 2
+    parts = (slice(0, half), slice(half, len(entity_names)))
+    return [answer for part in parts for answer in _answer(reader, take_rows(inputs, part), entity_names[part])]
 
 
 _RUN_KEY = b"product_vqa.run"

@@ -135,6 +135,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from inference.answers import answer_rows
+    from inference.batches import RowBatches, default_workers, load_batches
     from product_vqa.calibration import CALIBRATION_FILE
     from product_vqa.dataset import load_split
     from product_vqa.hub import explained, locate
@@ -161,11 +162,9 @@ def main() -> None:
 
     import pandas as pd
 
-    starts = range(0, len(dataset), options.batch_size)
-    tables = [
-        answer_rows(reader, list(dataset.select(range(start, min(start + options.batch_size, len(dataset))))))
-        for start in tqdm(starts, desc="batches")
-    ]
+    batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size)
+    loaded = load_batches(batches, range(len(batches)), num_workers=default_workers(reader.model.device))
+    tables = [answer_rows(reader, batch) for batch in tqdm(loaded, total=len(batches), desc="batches")]
     said = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
     answers = right(said, dataset["entity_value"][:])
     if len(answers) < 20:

@@ -25,14 +25,18 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def earlier_run(self) -> dict[str, Any]:
+        """What made the parts that lie here; empty where there are none."""
+        file = self.folder / _RUN_FILE
+        return json.loads(file.read_text()) if file.is_file() else {}
+
     def open(self, run: dict[str, Any]) -> None:
         """Make the folder, or take up what lies in it. Raises InputError if another run made it."""
         self.folder.mkdir(exist_ok=True)
-        file = self.folder / _RUN_FILE
-        if not file.is_file():
-            _write(file, lambda temporary: temporary.write_text(json.dumps(run, indent=2)))
+        before = self.earlier_run()
+        if not before:
+            _write(self.folder / _RUN_FILE, lambda temporary: temporary.write_text(json.dumps(run, indent=2)))
             return
-        before = json.loads(file.read_text())
         changed = [
             f"{key}: {before.get(key)} -> {run.get(key)}"
             for key in sorted(before.keys() | run.keys())

@@ -28,7 +28,14 @@ class PredictOptions:
         metadata={"help": "The base, where it is not the one that the adapter names: a repo or a folder."},
     )
     split: str = field(default="test", metadata={"help": "The split to answer."})
-    batch_size: int = field(default=32, metadata={"help": "Rows answered together, in the split's order."})
+    batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Rows answered together, in the split's order; default: what fits a GPU, and 32 on a CPU."},
+    )
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={"help": "Processes that decode pictures ahead; default: up to 8 for a GPU, none on a CPU."},
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
         default="auto", metadata={"help": "auto: bfloat16 where the GPU has it, else float16; float32 on a CPU."}
     )
@@ -44,7 +51,7 @@ class PredictOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"--batch_size must be at least 1, got {self.batch_size}")
         if not 1 <= self.num_beams <= 8:
             raise InputError(f"--num_beams must be 1 to 8, got {self.num_beams}")
@@ -60,6 +67,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from inference.answers import answer_rows, summarize, write_answers
+    from inference.batches import RowBatches, default_workers, load_batches
     from inference.parts import Parts
     from product_vqa.dataset import load_split
     from product_vqa.hub import locate
@@ -83,11 +91,12 @@ def main() -> None:
             num_beams=options.num_beams,
         )
         parts = Parts(output.with_suffix(".parts"))
+        batch_size = options.batch_size or parts.earlier_run().get("batch_size") or reader.find_batch_size()
         provenance = {
             "dataset": str(location),
             "split": options.split,
             "rows": len(dataset),
-            "batch_size": options.batch_size,
+            "batch_size": batch_size,
             "load_in_4bit": options.load_in_4bit,
             "constrain": options.constrain,
             "allow_empty": options.allow_empty,
@@ -97,15 +106,18 @@ def main() -> None:
         }
         parts.open(provenance)
 
-    starts = range(0, len(dataset), options.batch_size)
-    mine = [batch for batch in range(state.process_index, len(starts), state.num_processes) if not parts.has(batch)]
-    for batch in tqdm(mine, desc="batches", disable=not state.is_main_process):
-        rows = dataset.select(range(starts[batch], min(starts[batch] + options.batch_size, len(dataset))))
-        parts.save(batch, answer_rows(reader, list(rows), min_confidence=options.min_confidence))
+    batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
+    mine = [n for n in range(state.process_index, len(batches), state.num_processes) if not parts.has(n)]
+    num_workers = options.dataloader_num_workers
+    if num_workers is None:
+        num_workers = default_workers(state.device, num_processes=state.num_processes)
+    loaded = load_batches(batches, mine, num_workers=num_workers)
+    for batch in tqdm(loaded, total=len(mine), desc="batches", disable=not state.is_main_process):
+        parts.save(batch.number, answer_rows(reader, batch, min_confidence=options.min_confidence))
 
     state.wait_for_everyone()
     if state.is_main_process:
-        table = parts.load(len(starts))
+        table = parts.load(len(batches))
         write_answers(table, output, run=provenance)
         parts.remove()
         print(f"{output}: {summarize(table)}")

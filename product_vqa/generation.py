@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+from transformers import DynamicCache, PaliGemmaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from product_vqa.constraint import AnswerAutomaton
 from product_vqa.entities import is_suitable
-from product_vqa.paligemma import Batch, Row, make_generation_batch
+from product_vqa.paligemma import Batch
 from product_vqa.quantity import Quantity, format_number, format_quantity, parse_quantity
 
 # `123456.1234`, `imperial gallon` and the end fit: one token a digit.
@@ -56,30 +58,30 @@ def parse_answer(text: str, *, entity_name: str) -> Quantity | None:
 @torch.inference_mode()
 def generate_answers(
     model: PaliGemmaForConditionalGeneration,
-    rows: Sequence[Row],
+    batch: Batch,
     *,
-    processor: PaliGemmaProcessor,
+    entity_names: Sequence[str],
+    tokenizer: Any,
     automaton: AnswerAutomaton | None,
     num_beams: int = 1,
 ) -> list[Answer]:
-    """Answer each row (`image`, `entity_name`), all in one batch: greedily, or by beam search.
+    """Answer each row of a batch that `make_generation_batch` made: greedily, or by beam search.
 
     With an automaton every answer is valid by construction, and confidences are shares among valid answers; with None
     the model says what it likes. An answer depends on its own row only, up to rounding: at float32 its probability
     moves by less than 1e-5 with the batch that it stands in.
     """
-    batch = make_generation_batch(rows, processor=processor)
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
     if automaton is not None:
         automaton = automaton.to(model.device)
-    start = automaton.start_states([row["entity_name"] for row in rows]) if automaton else None
-    beams = _decode(model, batch, automaton=automaton, start=start, num_beams=num_beams, tokenizer=processor.tokenizer)
-    texts = processor.tokenizer.batch_decode(beams.tokens, skip_special_tokens=True)
+    start = automaton.start_states(entity_names) if automaton else None
+    beams = _decode(model, batch, automaton=automaton, start=start, num_beams=num_beams, tokenizer=tokenizer)
+    texts = tokenizer.batch_decode(beams.tokens, skip_special_tokens=True)
     confidences, number_confidences = beams.total.exp().tolist(), beams.number.exp().tolist()
     answers = []
     for place, (text, confidence, number) in enumerate(zip(texts, confidences, number_confidences, strict=True)):
-        quantity = parse_answer(text, entity_name=rows[place // num_beams]["entity_name"])
+        quantity = parse_answer(text, entity_name=entity_names[place // num_beams])
         parts = (number, min(1.0, confidence / number) if number else 0.0) if automaton else (None, None)
         answers.append(Answer(text, quantity, confidence, *parts))
     ranked = [answers[place : place + num_beams] for place in range(0, len(answers), num_beams)]
@@ -105,20 +107,27 @@ def _decode(
     automaton: AnswerAutomaton | None,
     start: torch.Tensor | None,
     num_beams: int,
-    tokenizer: object,
+    tokenizer: Any,
 ) -> _Beams:
-    """Beam search (greedy with one beam) in which the picture is read once a row, however many beams there are.
+    """Beam search (greedy with one beam) in which a picture is encoded once, however many rows and beams ask for it.
 
     Not `generate`: it would copy each picture for each beam, and could not gather the few allowed logits; it is no
     faster either.
     """
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id  # type: ignore[attr-defined]
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     mask = batch["attention_mask"]
     size, device = len(mask), mask.device
     cache = DynamicCache(config=model.config.get_text_config())
     # Positions count from 1, as PaliGemma's do, and pads have none.
     logits = model(
-        **batch, position_ids=mask.cumsum(-1).clamp(min=1), cache=cache, use_cache=True, logits_to_keep=1
+        input_ids=batch["input_ids"],
+        token_type_ids=batch["token_type_ids"],
+        attention_mask=mask,
+        **_pictures(model, batch),
+        position_ids=mask.cumsum(-1).clamp(min=1),
+        cache=cache,
+        use_cache=True,
+        logits_to_keep=1,
     ).logits[:, -1]
 
     beams = _Beams(
@@ -149,6 +158,15 @@ def _decode(
             logits_to_keep=1,
         ).logits[:, -1]
     return beams
+
+
+def _pictures(model: PaliGemmaForConditionalGeneration, batch: Batch) -> dict[str, Any]:
+    """What the first step takes in of the pictures."""
+    pixel_values, image_index = batch["pixel_values"], batch["image_index"]
+    if len(pixel_values) == len(image_index):  # in the rows' order; encoded within the model's forward, as FSDP needs
+        return {"pixel_values": pixel_values}
+    features = model.get_image_features(pixel_values).pooler_output[image_index]
+    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
 
 
 @dataclass

@@ -145,7 +145,17 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -
     answers = [row["entity_value"] for row in rows]
     if not all(answers):
         raise ValueError(f"row {answers.index('')} of the batch has an empty entity_value: nothing to learn from it")
-    batch = _encode(rows, processor=processor, suffix=answers, padding_side="right")
+    batch = dict(
+        processor(
+            images=[_as_rgb(row["image"]) for row in rows],
+            text=[IMAGE_TOKEN + format_prompt(row["entity_name"]) for row in rows],
+            suffix=answers,
+            return_tensors="pt",
+            padding=True,
+            padding_side="right",
+        )
+    )
+    assert "token_type_ids" in batch, "without token_type_ids the prefix mask is silently another one"
     # Right pads have token type 0, like the prefix; the processor marks labels by type, and so far leaves them out.
     # Said by the mask as well, no pad can ever be supervised.
     batch["labels"] = batch["labels"].masked_fill(batch["attention_mask"] == 0, IGNORED)
@@ -154,30 +164,36 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -
 
 
 def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -> Batch:
-    """Batch rows (`image`, `entity_name`) for `generate`.
+    """Batch rows (`image`, `entity_name`) to be answered; rows that hold one and the same image object share it.
 
-    As `make_training_batch`, but padded on the left, without answers and without labels.
+    Returns input_ids, attention_mask and token_type_ids (B, T) int64, padded on the left, pixel_values (P, 3, H, W)
+    float32 in [-1, 1] of the P different pictures, and image_index (B,) int64: which of them is a row's.
     """
-    batch = _encode(rows, processor=processor, suffix=None, padding_side="left")
-    del batch["labels"]
-    return batch
-
-
-def _encode(
-    rows: Sequence[Row], *, processor: PaliGemmaProcessor, suffix: list[str] | None, padding_side: str
-) -> Batch:
-    batch = dict(
-        processor(
-            images=[_as_rgb(row["image"]) for row in rows],
-            text=[IMAGE_TOKEN + format_prompt(row["entity_name"]) for row in rows],
-            suffix=suffix,
-            return_tensors="pt",
-            padding=True,
-            padding_side=padding_side,
-        )
+    place_of_image: dict[int, int] = {}
+    image_index = [place_of_image.setdefault(id(row["image"]), len(place_of_image)) for row in rows]
+    first_rows = [image_index.index(place) for place in range(len(place_of_image))]
+    tokenizer = processor.tokenizer
+    prefix = processor.image_token * processor.image_seq_length + tokenizer.bos_token
+    text = tokenizer(  # as the processor does, which asks for as many pictures as rows
+        [f"{prefix}{format_prompt(row['entity_name'])}\n" for row in rows],
+        padding=True,
+        padding_side="left",
+        return_token_type_ids=True,
+        return_tensors="pt",
     )
-    assert "token_type_ids" in batch, "without token_type_ids the prefix mask is silently another one"
-    return batch
+    images = [_as_rgb(rows[row]["image"]) for row in first_rows]
+    return {
+        **text,
+        "pixel_values": processor.image_processor(images, return_tensors="pt")["pixel_values"],
+        "image_index": torch.tensor(image_index),
+    }
+
+
+def take_rows(batch: Batch, rows: slice) -> Batch:
+    """Some rows of a batch that `make_generation_batch` made."""
+    places, image_index = batch["image_index"][rows].unique(return_inverse=True)
+    part = {name: tensor[rows] for name, tensor in batch.items() if name != "pixel_values"}
+    return part | {"pixel_values": batch["pixel_values"][places], "image_index": image_index}
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import huggingface_hub
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from peft import PeftModel
 from PIL import Image
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
@@ -14,9 +15,17 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from product_vqa.calibration import CALIBRATION_FILE, Calibration, load_calibration
 from product_vqa.command import InputError
 from product_vqa.constraint import AnswerAutomaton
+from product_vqa.entities import ENTITIES
 from product_vqa.generation import Answer, generate_answers
 from product_vqa.hub import Location, explained, locate
-from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
+from product_vqa.paligemma import (
+    Batch,
+    check_image_size,
+    load_base,
+    load_processor,
+    make_generation_batch,
+    resolve_dtype,
+)
 from product_vqa.prompt import TASK_FILE, check_prompt
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -118,10 +127,38 @@ class AttributeReader:
         return self.read_batch([image], [entity_name])[0]
 
     def read_batch(self, images: Sequence[Image.Image], entity_names: Sequence[str]) -> list[Answer]:
-        """Answer one question about each picture, in one batch."""
+        """Answer one question about each picture, in one batch; one that stands there twice is encoded once."""
         rows = [{"image": i, "entity_name": e} for i, e in zip(images, entity_names, strict=True)]
+        return self.answer(make_generation_batch(rows, processor=self.processor), entity_names)
+
+    def find_batch_size(self, largest: int = 512) -> int:
+        """The largest of `largest`, half of it, a quarter, ..., for which a GPU's memory suffices; 32 on a CPU."""
+        if self.model.device.type == "cpu":
+            return min(largest, 32)
+        entity_name = max(ENTITIES, key=len)
+        size = largest
+        while size > 1:
+            images = [Image.new("RGB", (1, 1), (shade % 256, 0, 0)) for shade in range(size)]
+            try:
+                self.read_batch(images, [entity_name] * size)
+                break
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+            clear_device_cache()  # outside of `except`, which still holds the failed batch
+            size //= 2
+        clear_device_cache()
+        return size
+
+    def answer(self, batch: Batch, entity_names: Sequence[str]) -> list[Answer]:
+        """Answer a batch that `make_generation_batch` made, by a worker process perhaps."""
         answers = generate_answers(
-            self.model, rows, processor=self.processor, automaton=self.automaton, num_beams=self.num_beams
+            self.model,
+            batch,
+            entity_names=entity_names,
+            tokenizer=self.processor.tokenizer,
+            automaton=self.automaton,
+            num_beams=self.num_beams,
         )
         return [self.calibration.apply(answer) for answer in answers]
 

@@ -8,6 +8,7 @@ from product_vqa.constraint import AnswerAutomaton
 from product_vqa.entities import ENTITIES
 from product_vqa.entity_f1.scoring import count, equal_as_quantities
 from product_vqa.generation import generate_answers
+from product_vqa.paligemma import make_generation_batch
 from product_vqa.processes import join_processes
 
 
@@ -47,7 +48,13 @@ def score_answers(
     for batch in range(state.process_index, rounds * state.num_processes, state.num_processes):
         start = starts[min(batch, len(starts) - 1)]
         rows = list(dataset.select(range(start, min(start + batch_size, len(dataset)))))
-        answers = generate_answers(model, rows, processor=processor, automaton=automaton)
+        answers = generate_answers(
+            model,
+            make_generation_batch(rows, processor=processor),
+            entity_names=[row["entity_name"] for row in rows],
+            tokenizer=processor.tokenizer,
+            automaton=automaton,
+        )
         if batch < len(starts):
             answered += [
                 (row["entity_name"], answer.prediction, row["entity_value_raw"])

@@ -6,20 +6,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
 from inference import AttributeReader, answers, predict
+from inference.batches import RowBatch, RowBatches, load_batches
 from inference.check import check_submission
 from product_vqa.command import InputError
-from product_vqa.constraint import AnswerAutomaton
-from product_vqa.generation import generate_answers
+from product_vqa.dataset import load_split
 from product_vqa.hub import Location
 from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, load_base, load_processor
+from product_vqa.schema import FEATURES
 from tests.commands import CPU, CPU_2, ROOT, call, launch
 from tests.tiny import make_rows, save_dataset, save_tiny_base
 
@@ -38,15 +41,13 @@ def test_an_adapter_pushed_and_pulled_answers_like_the_one_in_memory(
     name, model = adapter
     table = run_predict(f"{name}@main", tiny_repos[1], tmp_path / "out" / "submission.csv")
     rows = make_rows(11, labelled=False, start=5000)
-    processor = load_processor(Location(str(tiny_base)))
-    automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer)
+    reader = AttributeReader(model, load_processor(Location(str(tiny_base))))
     assert list(table.columns)[:6] == ["index", "image_link", "entity_name", "prediction", "answer", "confidence"]
     assert list(table["index"]) == [row["index"] for row in rows]
     for start in range(0, 11, 4):
         part = [row for row in rows[start : start + 4] if row["index"] != 5002]  # that one has no picture
-        for row, answer in zip(
-            part, generate_answers(model, part, processor=processor, automaton=automaton), strict=True
-        ):
+        expected = reader.read_batch([row["image"] for row in part], [row["entity_name"] for row in part])
+        for row, answer in zip(part, expected, strict=True):
             found = table[table["index"] == row["index"]].iloc[0]
             assert found["answer"] == answer.text
             assert found["prediction"] == answer.prediction
@@ -79,11 +80,11 @@ def test_started_again_only_what_is_missing_is_computed(
     computed = []
     answer_rows = answers.answer_rows
 
-    def cut_off(reader: Any, rows: list[Any], **options: Any) -> Any:
+    def cut_off(reader: Any, batch: RowBatch, **options: Any) -> Any:
         if len(computed) == 2:
             raise KeyboardInterrupt
-        computed.append([row["index"] for row in rows])
-        return answer_rows(reader, rows, **options)
+        computed.append([row["index"] for row in batch.rows])
+        return answer_rows(reader, batch, **options)
 
     monkeypatch.setattr(answers, "answer_rows", cut_off)
     with pytest.raises(KeyboardInterrupt):
@@ -100,26 +101,71 @@ def test_started_again_only_what_is_missing_is_computed(
     assert not (tmp_path / "s.parts").exists()
 
 
+def fail_above(size: int, reader: AttributeReader) -> list[int]:
+    """Let the reader answer no more rows than these at a time; returns the sizes that are tried."""
+    answer, sizes = reader.answer, []
+
+    def answer_few(batch: Any, entity_names: list[str]) -> Any:
+        sizes.append(len(entity_names))
+        assert len(batch["input_ids"]) == len(batch["image_index"]) == len(entity_names)
+        if len(entity_names) > size:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return answer(batch, entity_names)
+
+    reader.answer = answer_few  # type: ignore[method-assign]
+    return sizes
+
+
 def test_a_batch_that_does_not_fit_into_memory_is_halved(
-    adapter: tuple[str, Any], caplog: pytest.LogCaptureFixture
+    adapter: tuple[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader = AttributeReader.from_pretrained(adapter[0])
-    rows = make_rows(7)
-    expected = answers.answer_rows(reader, rows)
-    read_batch, sizes = reader.read_batch, []
-
-    def read_at_most_two(images: list[Any], entity_names: list[str]) -> Any:
-        sizes.append(len(images))
-        if len(images) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return read_batch(images, entity_names)
-
-    reader.read_batch = read_at_most_two  # type: ignore[method-assign]
-    halved = answers.answer_rows(reader, rows)
-    assert "no memory for 7 rows at a time: halved" in caplog.text
+    dataset = load_split(Location(str(save_dataset(tmp_path, test=8))), "test", flag="--dataset")
+    (batch,) = load_batches(RowBatches(dataset, processor=reader.processor, batch_size=8), [0], num_workers=0)
+    expected = answers.answer_rows(reader, batch)
+    sizes = fail_above(2, reader)
+    halved = answers.answer_rows(reader, batch)
+    assert "no memory for 7 rows at a time: halved" in caplog.text  # of eight, one has no picture
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
     assert halved["prediction"].to_pylist() == expected["prediction"].to_pylist()
     assert halved["index"].to_pylist() == expected["index"].to_pylist()
+
+
+def test_the_batch_size_is_what_the_memory_suffices_for(
+    adapter: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = AttributeReader.from_pretrained(adapter[0])
+    assert reader.find_batch_size() == 32
+    monkeypatch.setattr(type(reader.model), "device", property(lambda _: SimpleNamespace(type="cuda")))
+    reader.answer = lambda batch, names: None if len(names) <= 70 else explode()  # type: ignore[method-assign]
+    assert reader.find_batch_size() == 64
+    reader.answer = lambda batch, names: explode()  # type: ignore[method-assign]
+    assert reader.find_batch_size(largest=4) == 1
+
+
+def explode() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_rows_of_one_picture_are_read_from_it_once(adapter: tuple[str, Any], tmp_path: Path) -> None:
+    """As in test.csv: the questions about a picture stand together, and workers make the same of them."""
+    rows = make_rows(9, labelled=False)
+    for row in rows:
+        row["image"] = rows[row["index"] // 3 * 3]["image"] if row["index"] != 4 else None
+    Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "data" / "test-00000-of-00001.parquet")
+    dataset = load_split(Location(str(tmp_path)), "test", flag="--dataset")
+    reader = AttributeReader.from_pretrained(adapter[0])
+    batches = RowBatches(dataset, processor=reader.processor, batch_size=5)
+    alone = list(load_batches(batches, [0, 1], num_workers=0))
+    assert [len(batch.inputs["pixel_values"]) for batch in alone] == [2, 2]
+    assert [batch.inputs["image_index"].tolist() for batch in alone] == [[0, 0, 0, 1], [0, 1, 1, 1]]
+    for batch, other in zip(alone, load_batches(batches, [0, 1], num_workers=2), strict=True):
+        assert batch.rows == other.rows
+        assert all(torch.equal(batch.inputs[name], other.inputs[name]) for name in batch.inputs)
+    answered = [row for batch in alone for row in answers.answer_rows(reader, batch).to_pylist()]
+    asked = [row for row in rows if row["image"] is not None]
+    expected = reader.read_batch([row["image"].copy() for row in asked], [row["entity_name"] for row in asked])
+    assert [row["answer"] for row in answered if row["index"] != 4] == [answer.text for answer in expected]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from inference.check import check_prediction
 from product_vqa.constraint import MAX_DECIMALS, MAX_INTEGER_DIGITS, NUMBER_PATTERN, AnswerAutomaton
 from product_vqa.entities import ENTITIES, UNITS_BY_ENTITY
-from product_vqa.generation import MAX_NEW_TOKENS, generate_answers, parse_answer
+from product_vqa.generation import MAX_NEW_TOKENS, Answer, generate_answers, parse_answer
 from product_vqa.hub import Location
 from product_vqa.paligemma import load_base, make_generation_batch, make_training_batch
 from product_vqa.quantity import format_quantity, parse_quantity
@@ -21,6 +21,16 @@ from tests.tiny import make_image, make_rows
 @pytest.fixture(scope="module")
 def automaton(processor) -> AnswerAutomaton:
     return AnswerAutomaton.from_tokenizer(processor.tokenizer)
+
+
+def answer_rows(model, rows: list[dict], *, processor, **options) -> list[Answer]:
+    return generate_answers(
+        model,
+        make_generation_batch(rows, processor=processor),
+        entity_names=[row["entity_name"] for row in rows],
+        tokenizer=processor.tokenizer,
+        **options,
+    )
 
 
 def rows_of(entity_names: list[str]) -> list[dict]:
@@ -72,7 +82,7 @@ def test_random_weights_give_valid_answers_only(processor, tiny_base: Path, auto
             parameter.data.add_(torch.randn_like(parameter) * parameter.data.std() * 2)
         rows = rows_of([*ENTITIES] * 2)
         for answer, row in zip(
-            generate_answers(model, rows, processor=processor, automaton=automaton, num_beams=3), rows, strict=True
+            answer_rows(model, rows, processor=processor, automaton=automaton, num_beams=3), rows, strict=True
         ):
             for one in (answer, *answer.alternatives):
                 assert check_prediction(one.prediction) is None
@@ -85,9 +95,10 @@ def test_random_weights_give_valid_answers_only(processor, tiny_base: Path, auto
 def test_free_greedy_answers_are_what_generate_says(processor, model) -> None:
     rows = make_rows(5)
     batch = make_generation_batch(rows, processor=processor)
+    del batch["image_index"]  # each row has its own
     tokens = model.generate(**batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
     expected = processor.tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    answers = generate_answers(model, rows, processor=processor, automaton=None)
+    answers = answer_rows(model, rows, processor=processor, automaton=None)
     assert [answer.text for answer in answers] == expected
     assert all(answer.number_confidence is None for answer in answers)
 
@@ -116,7 +127,7 @@ def log_probability(model, processor, automaton: AnswerAutomaton, row: dict, tex
 
 def test_probabilities_are_those_worked_out_step_by_step(processor, model, automaton: AnswerAutomaton) -> None:
     rows = make_rows(4)
-    answers = generate_answers(model, rows, processor=processor, automaton=automaton, num_beams=3)
+    answers = answer_rows(model, rows, processor=processor, automaton=automaton, num_beams=3)
     for row, best in zip(rows, answers, strict=True):
         assert len(best.alternatives) == 2
         for answer in (best, *best.alternatives):
@@ -139,17 +150,41 @@ def test_enough_beams_find_the_likeliest_of_all_answers(processor, model, monkey
     }
     assert sum(map(math.exp, tried.values())) == pytest.approx(1.0, abs=1e-4)
     ranked = sorted(tried, key=lambda text: -tried[text])
-    (answer,) = generate_answers(model, [row], processor=processor, automaton=small, num_beams=10)
+    (answer,) = answer_rows(model, [row], processor=processor, automaton=small, num_beams=10)
     assert [answer.text, *(other.text for other in answer.alternatives)][:3] == ranked[:3]
 
 
 def test_an_answer_does_not_depend_on_its_batch(processor, model, automaton: AnswerAutomaton) -> None:
     rows = make_rows(6)
-    together = generate_answers(model, rows, processor=processor, automaton=automaton, num_beams=2)
+    together = answer_rows(model, rows, processor=processor, automaton=automaton, num_beams=2)
     for row, answer in zip(rows, together, strict=True):
-        (alone,) = generate_answers(model, [row], processor=processor, automaton=automaton, num_beams=2)
+        (alone,) = answer_rows(model, [row], processor=processor, automaton=automaton, num_beams=2)
         assert alone.text == answer.text
         assert alone.confidence == pytest.approx(answer.confidence, rel=1e-4)
+
+
+def test_a_picture_of_several_rows_is_encoded_once_and_gives_the_same_answers(
+    processor, model, automaton: AnswerAutomaton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [make_image(seed) for seed in range(3)]
+    rows = [
+        {"image": images[seed], "entity_name": name}
+        for name, seed in zip(ENTITIES, (0, 0, 1, 2, 2, 2, 1, 0), strict=True)
+    ]
+    apart = [row | {"image": row["image"].copy()} for row in rows]
+    expected = answer_rows(model, apart, processor=processor, automaton=automaton, num_beams=2)
+    encoded, get_image_features = [], model.model.get_image_features
+
+    def count(pixel_values: torch.Tensor, **options):
+        encoded.append(len(pixel_values))
+        return get_image_features(pixel_values, **options)
+
+    monkeypatch.setattr(model.model, "get_image_features", count)
+    answers = answer_rows(model, rows, processor=processor, automaton=automaton, num_beams=2)
+    assert encoded == [3]
+    assert [answer.text for answer in answers] == [answer.text for answer in expected]
+    for answer, other in zip(answers, expected, strict=True):
+        assert answer.confidence == pytest.approx(other.confidence, rel=1e-4)
 
 
 def test_an_answer_may_be_empty_if_it_is_allowed(processor) -> None:

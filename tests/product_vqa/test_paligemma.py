@@ -17,7 +17,9 @@ from product_vqa.paligemma import (
     load_processor,
     make_generation_batch,
     make_training_batch,
+    take_rows,
 )
+from product_vqa.prompt import format_prompt
 from quickstart.small_paligemma import make_processor
 from tests.tiny import make_rows
 
@@ -49,7 +51,7 @@ def test_the_golden_training_batch(processor) -> None:
 
 def test_a_generation_batch_is_the_prompt_padded_on_the_left(processor) -> None:
     batch = make_generation_batch(make_rows(2), processor=processor)
-    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "pixel_values"}
+    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "pixel_values", "image_index"}
     assert batch["attention_mask"].tolist() == [[1] * 12, [0] + [1] * 11]
     assert batch["token_type_ids"].tolist() == [[0] * 12] * 2
     assert processor.tokenizer.decode(batch["input_ids"][1]) == "<pad>" + "<image>" * 4 + "<bos>What is the voltage?\n"
@@ -75,20 +77,51 @@ def test_a_picture_of_any_mode_is_read_as_rgb(processor) -> None:
     assert make_generation_batch(rows, processor=processor)["pixel_values"].shape == (4, 3, 28, 28)
 
 
+def inputs(batch: dict) -> dict:
+    return {name: tensor for name, tensor in batch.items() if name not in ("labels", "image_index")}
+
+
+def test_a_batch_to_be_answered_is_the_processors_own(processor) -> None:
+    rows = make_rows(5)
+    batch = make_generation_batch(rows, processor=processor)
+    expected = processor(
+        images=[row["image"] for row in rows],
+        text=[f"<image>{format_prompt(row['entity_name'])}" for row in rows],
+        padding=True, padding_side="left", return_tensors="pt",
+    )  # fmt: skip
+    assert batch["image_index"].tolist() == [0, 1, 2, 3, 4]
+    for name, tensor in inputs(batch).items():
+        assert torch.equal(tensor, expected[name]), name
+    assert inputs(batch).keys() == inputs(expected).keys()
+
+
+def test_rows_of_one_picture_share_it_and_can_be_taken_apart(processor) -> None:
+    rows = make_rows(6)
+    for row, other in ((1, 0), (4, 3), (5, 0)):
+        rows[row]["image"] = rows[other]["image"]
+    batch = make_generation_batch(rows, processor=processor)
+    assert batch["pixel_values"].shape == (3, 3, 28, 28)
+    assert batch["image_index"].tolist() == [0, 0, 1, 2, 2, 0]
+    part = take_rows(batch, slice(3, 6))
+    assert part["image_index"].tolist() == [1, 1, 0]
+    assert torch.equal(part["pixel_values"], batch["pixel_values"][[0, 2]])
+    assert torch.equal(part["input_ids"], batch["input_ids"][3:])
+
+
 def test_a_row_alone_and_in_a_padded_batch_gives_the_same_logits(processor, model) -> None:
     rows = make_rows(4)
     together = make_training_batch(rows, processor=processor)
     with torch.inference_mode():
-        logits = model(**{k: v for k, v in together.items() if k != "labels"}).logits
+        logits = model(**inputs(together)).logits
         for index, row in enumerate(rows):
             alone = make_training_batch([row], processor=processor)
             length = alone["input_ids"].shape[1]
-            single = model(**{k: v for k, v in alone.items() if k != "labels"}).logits[0]
+            single = model(**inputs(alone)).logits[0]
             torch.testing.assert_close(logits[index, :length], single, atol=1e-5, rtol=0)
         # And on the left, as generation pads.
-        left = model(**make_generation_batch(rows, processor=processor)).logits[:, -1]
+        left = model(**inputs(make_generation_batch(rows, processor=processor))).logits[:, -1]
         for index, row in enumerate(rows):
-            single = model(**make_generation_batch([row], processor=processor)).logits[0, -1]
+            single = model(**inputs(make_generation_batch([row], processor=processor))).logits[0, -1]
             torch.testing.assert_close(left[index], single, atol=1e-5, rtol=0)
 
 

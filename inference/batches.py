@@ -1,0 +1,72 @@
+"""A split in batches to be answered: pictures decoded once each, ahead of the model, by worker processes if asked."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import torch
+from torch.utils.data import DataLoader
+from transformers import PaliGemmaProcessor
+
+from product_vqa.paligemma import Batch, make_generation_batch
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Rows of a split, and what the model takes in of those that have a picture."""
+
+    number: int
+    rows: list[dict[str, Any]]  # without their pictures
+    has_picture: list[bool]
+    inputs: Batch | None  # None where no row has a picture
+
+    @property
+    def entity_names(self) -> list[str]:
+        """Of the rows that `inputs` holds."""
+        return [row["entity_name"] for row, has in zip(self.rows, self.has_picture, strict=True) if has]
+
+
+class RowBatches(torch.utils.data.Dataset[RowBatch]):
+    """The batches of a split, fixed by its order and `batch_size`.
+
+    Rows of one picture stand together in the challenge's test.csv: a batch decodes it, and the model encodes it, once.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, *, processor: PaliGemmaProcessor, batch_size: int) -> None:
+        self.dataset = dataset.cast_column("image", datasets.Image(decode=False))
+        self.processor = processor
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __getitem__(self, number: int) -> RowBatch:
+        start = number * self.batch_size
+        rows = self.dataset.select(range(start, min(start + self.batch_size, len(self.dataset)))).to_list()
+        stored = [row.pop("image") for row in rows]
+        images: dict[bytes | str, Any] = {}
+        asked = []
+        for row, picture in zip(rows, stored, strict=True):
+            if picture is not None:
+                content = picture["bytes"] or picture["path"]
+                if content not in images:
+                    images[content] = datasets.Image().decode_example(picture)
+                asked.append(row | {"image": images[content]})
+        inputs = make_generation_batch(asked, processor=self.processor) if asked else None
+        return RowBatch(number, rows, [picture is not None for picture in stored], inputs)
+
+
+def load_batches(batches: RowBatches, numbers: Sequence[int], *, num_workers: int) -> Iterator[RowBatch]:
+    """The batches of these numbers, in this order; with workers, made ahead of being asked for."""
+    return iter(DataLoader(batches, sampler=numbers, batch_size=None, collate_fn=_as_it_is, num_workers=num_workers))
+
+
+def default_workers(device: torch.device, *, num_processes: int = 1) -> int:
+    """None beside a model on the CPU, which they would take from it: there they only cost (two cores: a tenth)."""
+    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // num_processes))
+
+
+def _as_it_is(batch: RowBatch) -> RowBatch:
+    return batch
