@@ -27,7 +27,7 @@ test: install
 faults: install
 	$(BIN)/pytest -m faults
 
-# Does training teach anything, and what? Half an hour. Speed is measured by benchmarks.build and benchmarks.scale.
+# Does training teach anything, and what? Half an hour. Speed: benchmarks.build, .scale, .predict and .predict_scale.
 bench: install
 	$(BIN)/python -m benchmarks.learning --seeds 0 1 2
 
