@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoProcessor,
     BitsAndBytesConfig,
+    PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
 )
@@ -78,6 +79,17 @@ def load_processor(location: Location) -> PaliGemmaProcessor:
     return processor
 
 
+def load_config(location: Location, *, flag: str) -> PaliGemmaConfig:
+    """The shape of a base. Raises InputError, naming `flag`, if this is no PaliGemma."""
+    try:
+        config = AutoConfig.from_pretrained(location.name, revision=location.revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{flag} {location} holds no model: {_first_line(error)}") from error
+    if config.model_type != "paligemma":
+        raise InputError(f"{flag} {location} is a {config.model_type} model; a PaliGemma is needed")
+    return config
+
+
 def load_base(
     location: Location,
     *,
@@ -92,12 +104,7 @@ def load_base(
     `device` places a quantized base at once (it cannot be moved later), and any other after loading; None leaves it on
     the CPU. Raises InputError, naming `flag`, if this is no PaliGemma.
     """
-    try:
-        config = AutoConfig.from_pretrained(location.name, revision=location.revision)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{flag} {location} holds no model: {_first_line(error)}") from error
-    if config.model_type != "paligemma":
-        raise InputError(f"{flag} {location} is a {config.model_type} model; a PaliGemma is needed")
+    load_config(location, flag=flag)
     try:
         model = PaliGemmaForConditionalGeneration.from_pretrained(
             location.name,

@@ -18,12 +18,13 @@ FLOORS = {
     "inference": 1,
     "local_hub": 1,
     "quickstart": 2,
-    "benchmarks": 2,
+    "benchmarks": 3,
 }
 COMMANDS = [
     "dataset_builder.inspect",
     "dataset_builder.download",
     "dataset_builder.build",
+    "training.memory",
     "training.sft",
     "inference.predict",
     "inference.check",
@@ -40,6 +41,8 @@ COMMANDS = [
     "benchmarks.build",
     "benchmarks.learning",
     "benchmarks.picture_server",
+    "benchmarks.predict",
+    "benchmarks.predict_scale",
     "benchmarks.scale",
 ]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs/*.md"),

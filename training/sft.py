@@ -8,7 +8,7 @@ Started again with the same options, it goes on from the last whole checkpoint. 
 
 import logging
 
-from product_vqa.command import InputError, parse_options, run, writable_folder
+from product_vqa.command import parse_options, run, writable_folder
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +23,16 @@ def main() -> int:
     from transformers import PrinterCallback, ProgressCallback
 
     from product_vqa.paligemma import TrainingCollator
+    from product_vqa.processes import join_processes
     from training.card import make_card, run_facts
     from training.checkpoints import CONFIG_FILE, check_same_run, last_whole_checkpoint, save_config
     from training.configuration import resolve_config
     from training.console import ConsoleLines
     from training.evaluation import last_scores
+    from training.memory import advice, device_memory
     from training.preemption import EXIT_CODE, SaveOnSigterm
     from training.publication import open_repo, push_adapter, save_adapter
-    from training.sources import load_data, load_model, locate_sources
+    from training.sources import estimate_run, load_data, load_model, locate_sources
     from training.trainer import PaliGemmaTrainer
 
     # What can be wrong is found out before anything long begins.
@@ -44,25 +46,24 @@ def main() -> int:
     if test_rows is None and options.eval_strategy != "no":
         logger.warning("No rows to score on (--dataset_test_split, --max_eval_samples): nothing is evaluated.")
         options.eval_strategy = "no"
+    memory, state = estimate_run(sources.base, model_options, options), join_processes()
+    if state.is_main_process:
+        print(memory, flush=True)
+        if remedy := advice(memory, device_memory(state.device)):
+            logger.warning(remedy)
     model, processor, lora = load_model(sources, model_options)
 
     preemption = SaveOnSigterm()
-    try:
-        trainer = PaliGemmaTrainer(
-            model=model,
-            args=options,
-            train_dataset=train_rows,
-            eval_dataset=test_rows,
-            processing_class=processor,
-            data_collator=TrainingCollator(processor),
-            peft_config=lora,
-            callbacks=[preemption],
-        )
-    except ValueError as error:
-        if "arget modules" not in str(error):
-            raise
-        raise InputError(f"lora_target_modules: {error}") from error
-
+    trainer = PaliGemmaTrainer(
+        model=model,
+        args=options,
+        train_dataset=train_rows,
+        eval_dataset=test_rows,
+        processing_class=processor,
+        data_collator=TrainingCollator(processor),
+        peft_config=lora,
+        callbacks=[preemption],
+    )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ConsoleLines())

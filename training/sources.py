@@ -10,10 +10,11 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from product_vqa.command import InputError
 from product_vqa.dataset import load_splits
 from product_vqa.hub import Location, locate
-from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
+from product_vqa.paligemma import check_image_size, load_base, load_config, load_processor, resolve_dtype
 from product_vqa.processes import join_processes
 from training.evaluation import sample_rows
-from training.options import DatasetOptions, ModelOptions
+from training.memory import MemoryEstimate, estimate_memory
+from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,11 @@ def load_model(
         device=join_processes().device if options.load_in_4bit else None,
     )
     check_image_size(model.config, processor, base=sources.base)
-    lora = LoraConfig(
+    return model, processor, make_lora(options)
+
+
+def make_lora(options: ModelOptions) -> LoraConfig:
+    return LoraConfig(
         r=options.lora_r,
         lora_alpha=options.lora_alpha,
         lora_dropout=options.lora_dropout,
@@ -94,4 +99,22 @@ def load_model(
         use_dora=options.use_dora,
         task_type="CAUSAL_LM",
     )
-    return model, processor, lora
+
+
+def estimate_run(base: Location, model_options: ModelOptions, options: TrainingOptions) -> MemoryEstimate:
+    """How much memory these options will take on one device. Raises InputError where no layer is to be adapted."""
+    config = load_config(base, flag="--model_name_or_path")
+    try:
+        return estimate_memory(
+            config,
+            make_lora(model_options),
+            dtype=resolve_dtype(model_options.dtype),
+            load_in_4bit=model_options.load_in_4bit,
+            rows=options.per_device_train_batch_size,
+            optim=str(options.optim),
+            gradient_checkpointing=bool(options.gradient_checkpointing),
+        )
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        raise InputError(f"lora_target_modules: {error}") from error

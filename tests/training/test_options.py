@@ -12,7 +12,7 @@ ACCELERATE = sorted((ROOT / "training" / "accelerate").glob("*.yaml"))
 
 
 def test_every_config_is_known_here() -> None:
-    assert [file.stem for file in CONFIGS] == ["paligemma_3b_224_nf4", "quickstart"]
+    assert [file.stem for file in CONFIGS] == ["paligemma_3b_224_nf4", "paligemma_3b_448_nf4", "quickstart"]
     assert [file.stem for file in ACCELERATE] == ["cpu", "cpu_2", "gpu", "gpu_multi"]
 
 

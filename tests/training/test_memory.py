@@ -1,0 +1,96 @@
+"""The estimate of memory: by hand at the real shape, and against what a real forward pass keeps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GemmaConfig, PaliGemmaConfig, SiglipVisionConfig
+
+from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, make_training_batch
+from quickstart.small_paligemma import make_model, make_processor
+from tests.commands import call
+from tests.tiny import make_rows
+from training import memory
+from training.memory import NF4_BYTES, MemoryEstimate, advice, estimate_memory
+
+
+def lora() -> LoraConfig:
+    return LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS)
+
+
+def test_the_real_3b_shape_by_hand() -> None:
+    config = PaliGemmaConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, patch_size=14,
+            image_size=224, projection_dim=2048, vision_use_head=False,
+        ).to_dict(),
+        text_config=GemmaConfig(
+            hidden_size=2048, intermediate_size=16384, num_hidden_layers=18, num_attention_heads=8, head_dim=256,
+            num_key_value_heads=1, vocab_size=257216,
+        ).to_dict(),
+        projection_dim=2048, hidden_size=2048, image_token_index=257152,
+    )  # fmt: skip
+    estimate = estimate_memory(config, lora(), dtype=torch.bfloat16, load_in_4bit=True, rows=2, optim="adamw_8bit")
+    layer = 2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 16384  # q and o, k and v, gate and up and down
+    whole = 2_923_466_480  # parameters of paligemma-3b-pt-224, lm_head being the embedding
+    assert estimate.weights == pytest.approx(2 * whole - 18 * layer * (2 - NF4_BYTES), rel=1e-3)
+    assert estimate.adapter == 9_805_824 * 8
+    assert estimate.optimizer == 9_805_824 * 2
+    # A row has 276 positions; each layer keeps some 95,000 numbers of 2 bytes for each of them.
+    assert estimate.activations / 2 == pytest.approx(276 * 18 * 95_000 * 2, rel=0.15)
+
+
+@pytest.mark.parametrize("target", [LANGUAGE_MODEL_LINEARS, r".*language_model.*\.(q|v)_proj"])
+def test_what_is_kept_is_what_a_real_step_keeps(target: str) -> None:
+    processor = make_processor(image_size=112, patch_size=8)
+    model = make_model(processor, patch_size=8)
+    config = LoraConfig(r=8, target_modules=target)
+    estimate = estimate_memory(model.config, config, dtype=torch.float32, load_in_4bit=False, rows=3)
+    adapted = get_peft_model(model, config)
+    assert estimate.weights == 4 * sum(p.numel() for p in adapted.parameters() if not p.requires_grad)
+    parameters = {parameter.data_ptr() for parameter in adapted.parameters()}
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in parameters:
+            kept[tensor.untyped_storage().data_ptr()] = (tensor, tensor.untyped_storage().nbytes())
+        return tensor
+
+    batch = make_training_batch(make_rows(3), processor=processor)
+    labels = batch.pop("labels")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        adapted.train()(**batch, use_cache=False, logits_to_keep=labels != -100)
+    real = sum(size for _, size in kept.values())
+    assert estimate.activations == pytest.approx(real, rel=0.25)
+
+
+def test_checkpointing_keeps_less() -> None:
+    model = make_model(make_processor(image_size=112, patch_size=8), patch_size=8, layers=4)
+    estimates = [
+        estimate_memory(
+            model.config, lora(), dtype=torch.float32, load_in_4bit=False, rows=1, gradient_checkpointing=checkpointing
+        )
+        for checkpointing in (False, True)
+    ]
+    assert estimates[1].activations < 0.5 * estimates[0].activations
+
+
+def test_what_will_not_fit_comes_with_a_remedy() -> None:
+    estimate = MemoryEstimate(weights=3 * 10**9, adapter=10**8, optimizer=10**8, activations=8 * 10**9, rows=8)
+    assert str(estimate) == (
+        "memory, about 11.2 GB: weights 3.0, adapter 0.1, optimizer 0.1, activations of 8 rows 8.0"
+    )
+    assert advice(estimate, 16 * 10**9) is None
+    assert "--per_device_train_batch_size 4 or less" in str(advice(estimate, 8 * 10**9))
+    assert "--load_in_4bit true" in str(advice(estimate, 3 * 10**9))
+
+
+def test_the_command_says_what_a_config_will_take(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(
+        memory.main, monkeypatch, "--config", "training/configs/quickstart.yaml", "--model_name_or_path", tiny_base,
+        "--dataset_name", "any", "--output_dir", "any",
+    )  # fmt: skip
+    assert "memory, about 0." in capsys.readouterr().out

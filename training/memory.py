@@ -1,0 +1,179 @@
+"""How much memory a run will take, before anything is loaded: counted on the base's shape, without its weights.
+
+python -m training.memory --config training/configs/paligemma_3b_224_nf4.yaml --dataset_name any --output_dir any
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from product_vqa.command import parse_options, run
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PaliGemmaConfig
+
+TEXT_TOKENS = 20  # question, answer, and the tokens around them
+ANSWER_TOKENS = 8  # the labelled ones, whose logits are made
+# Of a 4-bit weight: half a byte, one 8-bit scale for 64 weights, one 32-bit scale for 256 of these.
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that one process holds at the widest point of a step."""
+
+    weights: int  # of the frozen base
+    adapter: int  # its weights and gradients, float32
+    optimizer: int
+    activations: int  # what the backward pass needs of a batch, and the logits
+    rows: int  # in that batch
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.adapter + self.optimizer + self.activations
+
+    def __str__(self) -> str:
+        """`memory, about 5.4 GB: weights 2.9, adapter 0.1, optimizer 0.1, activations of 8 rows 2.3`"""
+        parts = {
+            "weights": self.weights,
+            "adapter": self.adapter,
+            "optimizer": self.optimizer,
+            f"activations of {self.rows} rows": self.activations,
+        }
+        listed = ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items())
+        return f"memory, about {self.total / GB:.1f} GB: {listed}"
+
+
+def estimate_memory(
+    config: "PaliGemmaConfig",
+    lora: "LoraConfig",
+    *,
+    dtype: torch.dtype,
+    load_in_4bit: bool,
+    rows: int,
+    optim: str = "adamw_torch",
+    gradient_checkpointing: bool = False,
+) -> MemoryEstimate:
+    """The base and its adapter are built of empty tensors and run on one row; what autograd keeps is counted.
+
+    Not in it: what a framework takes for itself (CUDA about 0.5 GB), fragments, the short-lived results within a
+    layer. Raises ValueError, as peft does, where `lora` fits no layer.
+    """
+    from peft import get_peft_model
+    from torch._subclasses import FakeTensorMode
+    from transformers import PaliGemmaForConditionalGeneration
+
+    with torch.device("meta"):
+        model = PaliGemmaForConditionalGeneration(config)
+        model.to(dtype)
+        adapted = get_peft_model(model, lora)
+    frozen = [parameter for parameter in adapted.parameters() if not parameter.requires_grad]
+    weights = sum(parameter.numel() for parameter in frozen) * dtype.itemsize
+    if load_in_4bit:
+        quantized = sum(
+            parameter.numel()
+            for name, parameter in model.model.language_model.layers.named_parameters()
+            if name.endswith("proj.base_layer.weight") or name.endswith("proj.weight")
+        )
+        weights -= int(quantized * (dtype.itemsize - NF4_BYTES))
+    trainable = adapted.get_nb_trainable_parameters()[0]
+    with FakeTensorMode():
+        _fill(model)
+        kept = _kept_for_backward(model, dtype=dtype)
+
+    text = config.get_text_config()
+    tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + TEXT_TOKENS
+    if gradient_checkpointing:  # the layers' inputs, and one layer at a time
+        kept = text.num_hidden_layers * tokens * text.hidden_size * dtype.itemsize + kept // text.num_hidden_layers
+    logits = ANSWER_TOKENS * text.vocab_size * (dtype.itemsize + 2 * 4)  # and as float32, and their gradient
+    return MemoryEstimate(
+        weights=weights,
+        adapter=trainable * (4 + 4),
+        optimizer=trainable * (2 if "8bit" in optim else 8),
+        activations=rows * (kept + logits),
+        rows=rows,
+    )
+
+
+def _fill(model: torch.nn.Module) -> None:
+    """Put the mode's tensors in the place of meta ones: autocast asks for a device."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+                module._parameters[name] = torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def _kept_for_backward(model: torch.nn.Module, *, dtype: torch.dtype) -> int:
+    """Bytes that autograd keeps of one row in the language model, the only part that gradients go through."""
+    config = model.config
+    tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + TEXT_TOKENS
+    embedded = torch.empty(1, tokens, config.get_text_config().hidden_size, dtype=dtype)
+    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    sizes: dict[int, int] = {}
+    alive = []  # a storage that is gone could give its number to the next
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters:
+            sizes[storage._cdata] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with (
+        torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        model.train()
+        model.model.language_model(inputs_embeds=embedded, use_cache=False)
+    return sum(sizes.values())
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of the GPU, or of the machine for a CPU."""
+    import psutil
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return psutil.virtual_memory().total
+
+
+def advice(estimate: MemoryEstimate, available: int) -> str | None:
+    """What to do where it will not fit; None where it should."""
+    if estimate.total < 0.9 * available:
+        return None
+    fixed = estimate.total - estimate.activations
+    a_row = estimate.activations / estimate.rows
+    rows = int((0.9 * available - fixed) / a_row)
+    if rows >= 1:
+        remedy = (
+            f"--per_device_train_batch_size {rows} or less, with --gradient_accumulation_steps so much higher that "
+            "their product stays; or --gradient_checkpointing true (45 percent more compute)"
+        )
+    else:
+        remedy = "--load_in_4bit true, --gradient_checkpointing true, or a base of fewer pixels or parameters"
+    return f"this will hardly fit into {available / GB:.1f} GB: {remedy}"
+
+
+def main() -> None:
+    from training.options import DatasetOptions, ModelOptions, TrainingOptions
+
+    _, model_options, options = parse_options(
+        DatasetOptions, ModelOptions, TrainingOptions, description="How much memory a training run will take."
+    )
+
+    from product_vqa.hub import locate
+    from training.sources import estimate_run
+
+    base = locate(model_options.model_name_or_path, flag="--model_name_or_path", revision=model_options.model_revision)
+    print(estimate_run(base, model_options, options))
+
+
+if __name__ == "__main__":
+    run(main)
