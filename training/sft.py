@@ -32,7 +32,7 @@ def main() -> int:
     from training.memory import advice, device_memory
     from training.preemption import EXIT_CODE, SaveOnSigterm
     from training.publication import open_repo, push_adapter, save_adapter
-    from training.sources import estimate_run, load_data, load_model, locate_sources
+    from training.sources import estimate_run, load_data, load_model, locate_sources, warn_of_small_pictures
     from training.trainer import PaliGemmaTrainer
 
     # What can be wrong is found out before anything long begins.
@@ -52,6 +52,8 @@ def main() -> int:
         if remedy := advice(memory, device_memory(state.device)):
             logger.warning(remedy)
     model, processor, lora = load_model(sources, model_options)
+    if state.is_main_process:
+        warn_of_small_pictures(train_rows, processor)
 
     preemption = SaveOnSigterm()
     trainer = PaliGemmaTrainer(

@@ -89,6 +89,19 @@ def load_model(
     return model, processor, make_lora(options)
 
 
+def warn_of_small_pictures(rows: Dataset, processor: PaliGemmaProcessor) -> None:
+    """Small print is lost before the base sees it, where the dataset was built for a smaller one."""
+    wanted = processor.image_processor.size["height"]
+    sizes = [max(image.size) for image in rows.select(range(min(20, len(rows))))["image"] if image is not None]
+    num_smaller = sum(size < wanted for size in sizes)
+    if 2 * num_smaller > len(sizes):
+        logger.warning(
+            "%s of the first %s pictures are smaller than the %s px that the base takes in: dataset_builder.build "
+            "--image_size %s or more keeps what they show, if the originals are larger",
+            num_smaller, len(sizes), wanted, wanted,
+        )  # fmt: skip
+
+
 def make_lora(options: ModelOptions) -> LoraConfig:
     return LoraConfig(
         r=options.lora_r,

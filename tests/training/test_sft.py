@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 import yaml
+from datasets import Dataset
 from huggingface_hub import HfApi, ModelCard, snapshot_download
 from safetensors.torch import load_file
 
 from product_vqa.command import InputError
+from product_vqa.schema import FEATURES
+from quickstart.small_paligemma import make_processor
 from tests.commands import CPU_2, ROOT, call, launch
+from tests.tiny import make_rows
 from training import sft
+from training.sources import warn_of_small_pictures
 
 QUICKSTART = ROOT / "training" / "configs" / "quickstart.yaml"
 SHORT = ["--config", QUICKSTART, "--max_steps", 4, "--save_steps", 2, "--logging_steps", 1, "--lora_r", 4,
@@ -204,3 +209,11 @@ def test_where_no_hub_answers_the_message_says_so(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode != 0
     assert "error: --model_name_or_path local/small-paligemma: no Hub answers at http://127.0.0.1:9" in done.stderr
+
+
+def test_pictures_smaller_than_the_base_takes_in_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    rows = Dataset.from_list(make_rows(6), features=FEATURES)  # 60 x 40 px
+    warn_of_small_pictures(rows, make_processor(image_size=56, patch_size=14))
+    assert not caplog.text
+    warn_of_small_pictures(rows, make_processor(image_size=112, patch_size=14))
+    assert "6 of the first 6 pictures are smaller than the 112 px that the base takes in" in caplog.text
