@@ -118,6 +118,7 @@ def run(main: Callable[[], int | None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx2", "httpcore2", "httpx", "filelock", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of odd headers; what came of a link is recorded
     try:
         code = main() or 0
     except InputError as error:
