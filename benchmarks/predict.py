@@ -90,7 +90,7 @@ def main() -> None:
         "parameters": parameters,
         "dtype": str(reader.model.dtype),
         "rows": options.rows,
-        "pictures": sum(len(batch["pixel_values"]) for batch in ready_inputs(dataset, reader, options.batch_size)),
+        "pictures": len({row["image_link"] for row in rows}),
         "rows_per_s": {name: round(rate, 2) for name, rate in rates.items()},
         "ratio_vs_notebook": round(rates["ours"] / rates["notebook"], 2),
         "ratio_vs_bare_loop": round(rates["ours"] / rates["bare"], 3),
@@ -130,11 +130,6 @@ def make_rows(number: int) -> tuple[list[dict[str, Any]], list[tuple[bytes, str]
             originals.append((original, entity_name))
         picture += 1
     return rows[:number], originals[:number]
-
-
-def ready_inputs(dataset: Dataset, reader: AttributeReader, batch_size: int) -> list[Batch]:
-    batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
-    return [batches[number].inputs or {} for number in range(len(batches))]
 
 
 def make_ready(dataset: Dataset, reader: AttributeReader, *, batch_size: int) -> list[Batch]:

@@ -11,7 +11,7 @@ from quickstart.small_paligemma import make_processor
 
 IMAGE_SIZE, PATCH_SIZE = 224, 14  # 256 image tokens, as paligemma-3b-pt-224
 HIDDEN_SIZE, LAYERS = 384, 6
-SMALL_VOCABULARY, FULL_VOCABULARY = 32_000, 257_216
+SMALL_VOCABULARY = 32_000
 
 
 def save_small_base(folder: Path, *, vocabulary: int) -> int:

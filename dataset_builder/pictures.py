@@ -33,7 +33,7 @@ MAX_PIXELS = 64 * 1000**2  # 8,000 x 8,000: 0.2 GB while it is decoded; the chal
 JPEG_QUALITY = 95
 SUBSAMPLING = "4:4:4"  # coloured print keeps its edges: the worst of 769 photographs 38 dB instead of 29
 # A JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that is still this many times as large as what is wanted.
-# 1.5 is a third less work than a full decode and costs 0.7 dB of 47.9 (docs/dataset.md).
+# 1.5 is less work than a full decode and costs 0.7 dB of 47.9 (docs/dataset.md).
 REDUCING_GAP = 1.5
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -64,7 +64,7 @@ def load_batches(batches: RowBatches, numbers: Sequence[int], *, num_workers: in
 
 
 def default_workers(device: torch.device, *, num_processes: int = 1) -> int:
-    """None beside a model on the CPU, which they would take from it: there they only cost (two cores: a tenth)."""
+    """None beside a model on the CPU, which they would take from it."""
     return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // num_processes))
 
 

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from product_vqa.command import parse_options, run
+from product_vqa.command import InputError, parse_options, run
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PaliGemmaConfig
+
+    from product_vqa.hub import Location
+    from training.options import ModelOptions, TrainingOptions
 
 TEXT_TOKENS = 20  # question, answer, and the tokens around them
 ANSWER_TOKENS = 8  # the labelled ones, whose logits are made
@@ -66,6 +69,7 @@ def estimate_memory(
     from torch._subclasses import FakeTensorMode
     from transformers import PaliGemmaForConditionalGeneration
 
+    tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + TEXT_TOKENS
     with torch.device("meta"):
         model = PaliGemmaForConditionalGeneration(config)
         model.to(dtype)
@@ -82,10 +86,9 @@ def estimate_memory(
     trainable = adapted.get_nb_trainable_parameters()[0]
     with FakeTensorMode():
         _fill(model)
-        kept = _kept_for_backward(model, dtype=dtype)
+        kept = _kept_for_backward(model, tokens=tokens, dtype=dtype)
 
     text = config.get_text_config()
-    tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + TEXT_TOKENS
     if gradient_checkpointing:  # the layers' inputs, and one layer at a time
         kept = text.num_hidden_layers * tokens * text.hidden_size * dtype.itemsize + kept // text.num_hidden_layers
     logits = ANSWER_TOKENS * text.vocab_size * (dtype.itemsize + 2 * 4)  # and as float32, and their gradient
@@ -110,11 +113,9 @@ def _fill(model: torch.nn.Module) -> None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _kept_for_backward(model: torch.nn.Module, *, dtype: torch.dtype) -> int:
+def _kept_for_backward(model: torch.nn.Module, *, tokens: int, dtype: torch.dtype) -> int:
     """Bytes that autograd keeps of one row in the language model, the only part that gradients go through."""
-    config = model.config
-    tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + TEXT_TOKENS
-    embedded = torch.empty(1, tokens, config.get_text_config().hidden_size, dtype=dtype)
+    embedded = torch.empty(1, tokens, model.config.get_text_config().hidden_size, dtype=dtype)
     parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     sizes: dict[int, int] = {}
     alive = []  # a storage that is gone could give its number to the next
@@ -133,6 +134,28 @@ def _kept_for_backward(model: torch.nn.Module, *, dtype: torch.dtype) -> int:
         model.train()
         model.model.language_model(inputs_embeds=embedded, use_cache=False)
     return sum(sizes.values())
+
+
+def estimate_run(base: "Location", model_options: "ModelOptions", options: "TrainingOptions") -> MemoryEstimate:
+    """How much memory these options will take on one device. Raises InputError where no layer is to be adapted."""
+    from product_vqa.paligemma import load_config, resolve_dtype
+    from training.sources import make_lora
+
+    config = load_config(base, flag="--model_name_or_path")
+    try:
+        return estimate_memory(
+            config,
+            make_lora(model_options),
+            dtype=resolve_dtype(model_options.dtype),
+            load_in_4bit=model_options.load_in_4bit,
+            rows=options.per_device_train_batch_size,
+            optim=str(options.optim),
+            gradient_checkpointing=bool(options.gradient_checkpointing),
+        )
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        raise InputError(f"lora_target_modules: {error}") from error
 
 
 def device_memory(device: torch.device) -> int:
@@ -169,7 +192,6 @@ def main() -> None:
     )
 
     from product_vqa.hub import locate
-    from training.sources import estimate_run
 
     base = locate(model_options.model_name_or_path, flag="--model_name_or_path", revision=model_options.model_revision)
     print(estimate_run(base, model_options, options))

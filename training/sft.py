@@ -29,10 +29,10 @@ def main() -> int:
     from training.configuration import resolve_config
     from training.console import ConsoleLines
     from training.evaluation import last_scores
-    from training.memory import advice, device_memory
+    from training.memory import advice, device_memory, estimate_run
     from training.preemption import EXIT_CODE, SaveOnSigterm
     from training.publication import open_repo, push_adapter, save_adapter
-    from training.sources import estimate_run, load_data, load_model, locate_sources, warn_of_small_pictures
+    from training.sources import load_data, load_model, locate_sources, warn_of_small_pictures
     from training.trainer import PaliGemmaTrainer
 
     # What can be wrong is found out before anything long begins.

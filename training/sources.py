@@ -10,11 +10,10 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from product_vqa.command import InputError
 from product_vqa.dataset import load_splits
 from product_vqa.hub import Location, locate
-from product_vqa.paligemma import check_image_size, load_base, load_config, load_processor, resolve_dtype
+from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
 from product_vqa.processes import join_processes
 from training.evaluation import sample_rows
-from training.memory import MemoryEstimate, estimate_memory
-from training.options import DatasetOptions, ModelOptions, TrainingOptions
+from training.options import DatasetOptions, ModelOptions
 
 logger = logging.getLogger(__name__)
 
@@ -112,22 +111,3 @@ def make_lora(options: ModelOptions) -> LoraConfig:
         use_dora=options.use_dora,
         task_type="CAUSAL_LM",
     )
-
-
-def estimate_run(base: Location, model_options: ModelOptions, options: TrainingOptions) -> MemoryEstimate:
-    """How much memory these options will take on one device. Raises InputError where no layer is to be adapted."""
-    config = load_config(base, flag="--model_name_or_path")
-    try:
-        return estimate_memory(
-            config,
-            make_lora(model_options),
-            dtype=resolve_dtype(model_options.dtype),
-            load_in_4bit=model_options.load_in_4bit,
-            rows=options.per_device_train_batch_size,
-            optim=str(options.optim),
-            gradient_checkpointing=bool(options.gradient_checkpointing),
-        )
-    except ValueError as error:
-        if "arget modules" not in str(error):
-            raise
-        raise InputError(f"lora_target_modules: {error}") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
+from transformers import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from product_vqa.command import InputError
 from product_vqa.hub import Location
@@ -21,6 +21,7 @@ from product_vqa.paligemma import (
 )
 from product_vqa.prompt import format_prompt
 from quickstart.small_paligemma import make_processor
+from tests.real_shape import paligemma_3b_config
 from tests.tiny import make_rows
 
 
@@ -165,17 +166,7 @@ def count_trainable(config: PaliGemmaConfig, target: str | list[str]) -> int:
 
 
 def test_lora_on_the_real_3b_shape_has_the_known_number_of_parameters() -> None:
-    config = PaliGemmaConfig(
-        vision_config=SiglipVisionConfig(
-            hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, patch_size=14,
-            image_size=224, projection_dim=2048, vision_use_head=False,
-        ).to_dict(),
-        text_config=GemmaConfig(
-            hidden_size=2048, intermediate_size=16384, num_hidden_layers=18, num_attention_heads=8, head_dim=256,
-            num_key_value_heads=1, vocab_size=257216,
-        ).to_dict(),
-        projection_dim=2048, hidden_size=2048, image_token_index=257152,
-    )  # fmt: skip
+    config = paligemma_3b_config()
     # By hand, r x (in + out) a layer: q, o 2048+2048; k, v 2048+256; gate, up, down 2048+16384.
     layer = 8 * (2 * 4096 + 2 * 2304 + 3 * 18432)
     assert count_trainable(config, LANGUAGE_MODEL_LINEARS) == 18 * layer == 9_805_824

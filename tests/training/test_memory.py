@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GemmaConfig, PaliGemmaConfig, SiglipVisionConfig
 
 from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, make_training_batch
 from quickstart.small_paligemma import make_model, make_processor
 from tests.commands import call
+from tests.real_shape import paligemma_3b_config
 from tests.tiny import make_rows
 from training import memory
 from training.memory import NF4_BYTES, MemoryEstimate, advice, estimate_memory
@@ -20,17 +20,7 @@ def lora() -> LoraConfig:
 
 
 def test_the_real_3b_shape_by_hand() -> None:
-    config = PaliGemmaConfig(
-        vision_config=SiglipVisionConfig(
-            hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, patch_size=14,
-            image_size=224, projection_dim=2048, vision_use_head=False,
-        ).to_dict(),
-        text_config=GemmaConfig(
-            hidden_size=2048, intermediate_size=16384, num_hidden_layers=18, num_attention_heads=8, head_dim=256,
-            num_key_value_heads=1, vocab_size=257216,
-        ).to_dict(),
-        projection_dim=2048, hidden_size=2048, image_token_index=257152,
-    )  # fmt: skip
+    config = paligemma_3b_config()
     estimate = estimate_memory(config, lora(), dtype=torch.bfloat16, load_in_4bit=True, rows=2, optim="adamw_8bit")
     layer = 2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 16384  # q and o, k and v, gate and up and down
     whole = 2_923_466_480  # parameters of paligemma-3b-pt-224, lm_head being the embedding
