@@ -1,4 +1,4 @@
-"""Make an adapter's confidences honest: labelled split -> temperatures in calibration.json, beside the adapter.
+"""Make an adapter's confidences honest: labelled split -> calibration.json, beside the adapter.
 
     python -m inference.calibrate --adapter user/adapter --dataset user/dataset --split validation --push_to_hub
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from product_vqa.calibration import Calibration
+    from product_vqa.calibration import Calibration, Scaling
 
 
 @dataclass
@@ -49,32 +49,36 @@ class CalibrateOptions:
             raise InputError(f"--max_samples must not be negative, got {self.max_samples}")
 
 
-def fit_temperature(probabilities: "np.ndarray", outcomes: "np.ndarray") -> float:
-    """The temperature under which `outcomes` (bool) are likeliest: between 0.05 and 20, 1.0 where nothing is to learn.
+def fit_scaling(probabilities: "np.ndarray", outcomes: "np.ndarray") -> "Scaling":
+    """The scaling under which `outcomes` (bool) are likeliest; none where nothing is to be learnt.
 
-    Raises ValueError for arrays of unequal length.
+    The temperature lies between 0.05 and 20. Raises ValueError for arrays of unequal length.
     """
     import numpy as np
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize
+
+    from product_vqa.calibration import Scaling
 
     if len(probabilities) != len(outcomes):
         raise ValueError(f"{len(probabilities)} probabilities and {len(outcomes)} outcomes")
     if len(outcomes) == 0 or outcomes.all() or not outcomes.any():
-        return 1.0  # all right or all wrong: the likeliest temperature would be 0 or endless
-    fitted = minimize_scalar(
-        lambda exponent: log_loss(probabilities, outcomes, temperature=np.exp(exponent)),
-        bounds=(np.log(0.05), np.log(20)),
-        method="bounded",
+        return Scaling()  # all right or all wrong: the likeliest bias would be endless
+    fitted = minimize(
+        lambda x: log_loss(probabilities, outcomes, Scaling(temperature=np.exp(x[0]), bias=x[1])),
+        x0=(0.0, 0.0),
+        bounds=((np.log(0.05), np.log(20)), (-10, 10)),
     )
-    return float(np.exp(fitted.x))
+    return Scaling(temperature=float(np.exp(fitted.x[0])), bias=float(fitted.x[1]))
 
 
-def log_loss(probabilities: "np.ndarray", outcomes: "np.ndarray", *, temperature: float = 1.0) -> float:
+def log_loss(probabilities: "np.ndarray", outcomes: "np.ndarray", scaling: "Scaling | None" = None) -> float:
     """Mean negative log likelihood of the outcomes, in nats."""
     import numpy as np
 
     clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
-    log_odds = np.log(clipped / (1 - clipped)) / temperature
+    log_odds = np.log(clipped / (1 - clipped))
+    if scaling is not None:
+        log_odds = log_odds / scaling.temperature + scaling.bias
     return float(np.logaddexp(0, np.where(outcomes, -log_odds, log_odds)).mean())
 
 
@@ -82,15 +86,14 @@ def fit(answers: "pd.DataFrame") -> "Calibration":
     """From the columns that `right` adds: confidence, number_confidence, unit_confidence and whether each is right."""
     from product_vqa.calibration import Calibration
 
+    def scaling(rows: "pd.DataFrame", said: str, outcome: str) -> "Scaling":
+        return fit_scaling(rows[said].to_numpy(), rows[outcome].to_numpy())
+
     number_right = answers[answers["is_number_right"]]  # a unit's confidence is that of the unit given the number
     return Calibration(
-        temperature=fit_temperature(answers["confidence"].to_numpy(), answers["is_right"].to_numpy()),
-        number_temperature=fit_temperature(
-            answers["number_confidence"].to_numpy(), answers["is_number_right"].to_numpy()
-        ),
-        unit_temperature=fit_temperature(
-            number_right["unit_confidence"].to_numpy(), number_right["is_right"].to_numpy()
-        ),
+        answer=scaling(answers, "confidence", "is_right"),
+        number=scaling(answers, "number_confidence", "is_number_right"),
+        unit=scaling(number_right, "unit_confidence", "is_right"),
     )
 
 
@@ -112,11 +115,10 @@ def right(answers: "pd.DataFrame", labels: list[str]) -> "pd.DataFrame":
 def report(answers: "pd.DataFrame", calibration: "Calibration") -> dict[str, Any]:
     """Log loss and calibration error of the whole answer's confidence, before and after."""
     from inference.scores import calibration_error
-    from product_vqa.calibration import scale
 
     outcomes = answers["is_right"].to_numpy()
     before = answers["confidence"].to_numpy()
-    after = answers["confidence"].map(lambda p: scale(p, calibration.temperature)).to_numpy()
+    after = answers["confidence"].map(calibration.answer).to_numpy()
     return {
         "rows": len(answers),
         "share_right": float(outcomes.mean()),
@@ -186,11 +188,12 @@ def main() -> None:
                 repo_id=adapter.name,
                 path_or_fileobj=text.encode(),
                 path_in_repo=CALIBRATION_FILE,
-                commit_message=f"Temperature {calibration.temperature:.3f}, from {options.split}",
+                commit_message=f"Calibrated on {options.split}",
             )
         print(f"pushed: {commit.commit_url}")
     print(
-        f"temperature {calibration.temperature:.3f} over {figures['rows']} rows, {figures['share_right']:.1%} right; "
+        f"temperature {calibration.answer.temperature:.3f}, bias {calibration.answer.bias:+.3f} over "
+        f"{figures['rows']} rows, {figures['share_right']:.1%} right; "
         f"log loss {figures['log_loss']['before']:.4f} -> {figures['log_loss']['after']:.4f}, calibration error "
         f"{figures['calibration_error']['before']:.4f} -> {figures['calibration_error']['after']:.4f}"
     )

@@ -1,4 +1,4 @@
-"""Temperatures: found again where they are known, written beside the adapter, applied by whoever reads with it."""
+"""Scalings: found again where they are known, written beside the adapter, applied by whoever reads with it."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference import AttributeReader, calibrate, predict
-from inference.calibrate import fit_temperature, log_loss, right
+from inference.calibrate import fit_scaling, log_loss, right
 from inference.scores import calibration_error, reliability
-from product_vqa.calibration import Calibration, load_calibration, scale
+from product_vqa.calibration import Calibration, Scaling, load_calibration
 from product_vqa.command import InputError
 from product_vqa.generation import Answer
 from product_vqa.schema import FEATURES
@@ -24,29 +24,33 @@ from tests.tiny import make_rows
 
 
 @settings(max_examples=30, deadline=None)
-@given(temperature=st.floats(0.3, 4.0), seed=st.integers(0, 100))
-def test_a_known_temperature_is_found_again(temperature: float, seed: int) -> None:
+@given(temperature=st.floats(0.3, 4.0), bias=st.floats(-1.5, 1.5), seed=st.integers(0, 100))
+def test_a_known_scaling_is_found_again(temperature: float, bias: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     said = rng.beta(2, 1, size=20_000)
-    outcomes = rng.random(20_000) < [scale(p, temperature) for p in said]
-    assert fit_temperature(said, outcomes) == pytest.approx(temperature, rel=0.12)
+    outcomes = rng.random(20_000) < [*map(Scaling(temperature, bias), said)]
+    found = fit_scaling(said, outcomes)
+    assert found.temperature == pytest.approx(temperature, rel=0.2)
+    assert found.bias == pytest.approx(bias, abs=0.3)
 
 
 @settings(max_examples=200, deadline=None)
-@given(p=st.floats(0, 1), q=st.floats(0, 1), temperature=st.floats(0.05, 20))
-def test_scaling_keeps_the_order_and_the_ends(p: float, q: float, temperature: float) -> None:
-    scaled = [scale(x, temperature) for x in (p, q)]
+@given(p=st.floats(0, 1), q=st.floats(0, 1), temperature=st.floats(0.05, 20), bias=st.floats(-10, 10))
+def test_scaling_keeps_the_order_and_the_ends(p: float, q: float, temperature: float, bias: float) -> None:
+    scaling = Scaling(temperature, bias)
+    scaled = [scaling(x) for x in (p, q)]
     assert all(0 <= x <= 1 for x in scaled)
     assert (p <= q) == (scaled[0] <= scaled[1]) or scaled[0] == scaled[1] or p == q
-    assert scale(p, 1.0) == pytest.approx(p, abs=1e-12)
-    assert (scale(0.0, temperature), scale(0.5, temperature), scale(1.0, temperature)) == (0.0, 0.5, 1.0)
+    assert Scaling()(p) == pytest.approx(p, abs=1e-12)
+    assert (scaling(0.0), scaling(1.0)) == (0.0, 1.0)
+    assert scaling(0.5) == pytest.approx(1 / (1 + np.exp(-bias)))
 
 
 def test_nothing_to_learn_leaves_confidences_as_they_are() -> None:
     said = np.array([0.2, 0.9])
     for outcomes in ([True, True], [False, False]):
-        assert fit_temperature(said, np.array(outcomes)) == 1.0
-    assert fit_temperature(np.array([]), np.array([], dtype=bool)) == 1.0
+        assert fit_scaling(said, np.array(outcomes)) == Scaling()
+    assert fit_scaling(np.array([]), np.array([], dtype=bool)) == Scaling()
 
 
 def test_log_loss_and_calibration_error_by_hand() -> None:
@@ -60,7 +64,7 @@ def test_log_loss_and_calibration_error_by_hand() -> None:
 
 def test_an_answer_without_an_automaton_is_not_calibrated() -> None:
     free = Answer("34 gram", None, 0.9)
-    assert Calibration(temperature=2.0).apply(free) == free
+    assert Calibration(answer=Scaling(2.0)).apply(free) == free
 
 
 def test_a_label_that_is_no_quantity_does_not_count() -> None:
@@ -91,7 +95,7 @@ def test_calibrated_through_the_hub(
     call(calibrate.main, monkeypatch, *arguments, "--push_to_hub")
     file = Path(hf_hub_download(name, "calibration.json"))
     content = json.loads(file.read_text())
-    assert content["temperature"] > 1.2  # it was sure of answers of which a quarter is wrong
+    assert content["answer"]["temperature"] > 1.2  # it was sure of answers of which a quarter is wrong
     assert content["log_loss"]["after"] < content["log_loss"]["before"]
     assert content["calibration_error"]["after"] < content["calibration_error"]["before"]
     assert (content["rows"], content["share_right"]) == (40, 0.75)
@@ -105,8 +109,8 @@ def test_calibrated_through_the_hub(
         tables[revision] = pd.read_parquet(output.with_suffix(".parquet"))
     raw, calibrated = tables[before], tables["main"]
     assert list(raw["prediction"]) == list(calibrated["prediction"])
-    temperature = load_calibration(file).temperature
-    assert list(calibrated["confidence"]) == pytest.approx([scale(p, temperature) for p in raw["confidence"]])
+    scaling = load_calibration(file).answer
+    assert list(calibrated["confidence"]) == pytest.approx([*map(scaling, raw["confidence"])])
     answer = AttributeReader.from_pretrained(name).read(make_rows(1)[0]["image"], "item_weight")
     assert answer.confidence == pytest.approx(calibrated["confidence"][0], rel=1e-3)
 
@@ -154,7 +158,8 @@ def test_what_cannot_be_calibrated_is_said(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[1]", '{"temperature": -1, "number_temperature": 1, "unit_temperature": 1}']
+    "text",
+    ["", "{}", "[1]", '{"answer": {}, "number": {}}', '{"answer": {"temperature": -1}, "number": {}, "unit": {}}'],
 )
 def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "calibration.json").write_text(text)

@@ -1,19 +1,23 @@
 """Does training teach anything? The base that reads, fine-tuned for a moment: F1 rises, and only with true labels.
 
-At full length, through the commands and with NF4 too (six times slower on a CPU), it is `make bench`
-(benchmarks/learning.py).
+Its answers are not all right, so they also show what confidences are worth. At full length, through the commands and
+with NF4 too (six times slower on a CPU), it is `make bench` (benchmarks/learning.py).
 """
 
 import csv
 import random
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
 
+from inference import AttributeReader
+from inference.calibrate import fit, report, right
+from inference.scores import sweep
 from product_vqa.hub import Location
 from product_vqa.paligemma import (
     LANGUAGE_MODEL_LINEARS,
@@ -38,7 +42,7 @@ BASE = Location(str(ROOT / "quickstart" / "base"))
 def labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
     """Rows to learn from and rows with numbers never printed on them."""
     folder = tmp_path_factory.mktemp("labels")
-    write_labels(folder, train_rows=400, test_rows=48, seed=7, level=PLAIN, base_url="http://127.0.0.1")
+    write_labels(folder, train_rows=400, test_rows=400, seed=7, level=PLAIN, base_url="http://127.0.0.1")
     splits = []
     for questions, answers in (("train.csv", None), ("test.csv", "test_answers.csv")):
         rows = list(csv.DictReader((folder / questions).open()))
@@ -64,13 +68,13 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
     return splits[0], splits[1]
 
 
-def f1_after(train: Dataset, test: Dataset, output_dir: Path, *, steps: int) -> float:
+def fine_tune(train: Dataset, output_dir: Path, *, steps: int) -> PaliGemmaTrainer:
     processor = load_processor(BASE)
     trainer = PaliGemmaTrainer(
         model=load_base(BASE, flag="", dtype=torch.float32, attn_implementation="eager"),
         args=TrainingOptions(
             output_dir=str(output_dir), max_steps=steps, per_device_train_batch_size=16, learning_rate=6e-3,
-            warmup_steps=5, save_strategy="no", disable_tqdm=True, seed=0,
+            warmup_steps=5, save_strategy="no", disable_tqdm=True, seed=0, bf16=False,
         ),
         train_dataset=train,
         processing_class=processor,
@@ -81,10 +85,22 @@ def f1_after(train: Dataset, test: Dataset, output_dir: Path, *, steps: int) -> 
     )  # fmt: skip
     if steps:
         trainer.train()
-    return score_answers(trainer.model, test, processor=processor, batch_size=48)["f1_quantity"]
+    return trainer
 
 
-def test_f1_rises_with_true_labels_and_not_with_shuffled_ones(labels: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def f1(trainer: PaliGemmaTrainer, test: Dataset) -> float:
+    rows = test.select(range(48))
+    return score_answers(trainer.model, rows, processor=trainer.processing_class, batch_size=48)["f1_quantity"]
+
+
+@pytest.fixture(scope="module")
+def taught(labels: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> PaliGemmaTrainer:
+    return fine_tune(labels[0], tmp_path_factory.mktemp("taught"), steps=24)
+
+
+def test_f1_rises_with_true_labels_and_not_with_shuffled_ones(
+    labels: tuple[Dataset, Dataset], taught: PaliGemmaTrainer, tmp_path: Path
+) -> None:
     train, test = labels
     by_entity: dict[str, list[str]] = {}
     for name, answer in zip(train["entity_name"], train["entity_value"], strict=True):
@@ -92,10 +108,48 @@ def test_f1_rises_with_true_labels_and_not_with_shuffled_ones(labels: tuple[Data
     for values in by_entity.values():
         random.Random(0).shuffle(values)
     shuffled = train.map(lambda row: {"entity_value": by_entity[row["entity_name"]].pop()})
-    before = f1_after(train, test, tmp_path / "before", steps=0)
-    after = f1_after(train, test, tmp_path / "after", steps=24)
-    mixed = f1_after(shuffled, test, tmp_path / "mixed", steps=24)
+    before = f1(fine_tune(train, tmp_path / "before", steps=0), test)
+    after = f1(taught, test)
+    mixed = f1(fine_tune(shuffled, tmp_path / "mixed", steps=24), test)
     print(f"before {before:.3f}, after {after:.3f}, shuffled labels {mixed:.3f}")
     assert before <= 0.1
     assert after >= 0.45
     assert mixed <= 0.2
+
+
+@pytest.fixture(scope="module")
+def answers(labels: tuple[Dataset, Dataset], taught: PaliGemmaTrainer) -> pd.DataFrame:
+    """What it answers to all test rows, with its own confidences."""
+    _, test = labels
+    reader = AttributeReader(taught.model.eval(), taught.processing_class)
+    said = []
+    for start in range(0, len(test), 50):
+        rows = test[start : start + 50]
+        said += reader.read_batch(rows["image"], rows["entity_name"])
+    columns = ("prediction", "confidence", "number_confidence", "unit_confidence")
+    table = pd.DataFrame([[getattr(answer, name) for name in columns] for answer in said], columns=columns)
+    return table.assign(reference=test["entity_value"][:])
+
+
+def test_calibration_makes_its_confidences_honest(answers: pd.DataFrame) -> None:
+    """Fitted on one half, measured on the other; both ways."""
+    rows = right(answers, list(answers["reference"]))
+    halves = (rows[::2], rows[1::2])
+    figures = [report(measured, fit(fitted)) for fitted, measured in (halves, halves[::-1])]
+    mean = {
+        name: {when: sum(one[name][when] for one in figures) / 2 for when in ("before", "after")}
+        for name in ("log_loss", "calibration_error")
+    }
+    print(f"reliability {mean}")
+    assert 0.1 < rows["is_right"].mean() < 0.9, "nothing to calibrate"
+    assert mean["log_loss"]["after"] < mean["log_loss"]["before"]
+    assert mean["calibration_error"]["after"] < min(0.12, mean["calibration_error"]["before"])
+
+
+def test_abstention_raises_precision(answers: pd.DataFrame) -> None:
+    points = sweep(answers)["points"]
+    assert points[0]["coverage"] == 1
+    half = next(point for point in points if point["coverage"] <= 0.5)
+    tenth = next(point for point in points if point["coverage"] <= 0.1)
+    print(*(f"precision {point['precision']:.2f} of {point['coverage']:.0%};" for point in (points[0], half, tenth)))
+    assert points[0]["precision"] + 0.1 < half["precision"] < tenth["precision"]
