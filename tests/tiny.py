@@ -1,5 +1,6 @@
 """Tiny things of the real classes: a base of 28 px, rows with pictures, a dataset folder."""
 
+import string
 from pathlib import Path
 from typing import Any
 
@@ -61,4 +62,72 @@ def save_tiny_base(folder: Path, *, seed: int = 0) -> Path:
     from quickstart.small_paligemma import save_base
 
     save_base(folder, image_size=28, patch_size=14, hidden_size=128, layers=2, seed=seed)
+    return folder
+
+
+def make_gemma_tokenizer() -> "GemmaTokenizer":  # noqa: F821
+    """Gemma's own class and layout: byte pairs learnt within words, bytes for what is not in the vocabulary."""
+    import json
+
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import GemmaTokenizer
+
+    from product_vqa.entities import ENTITIES, UNITS
+    from product_vqa.prompt import format_prompt
+
+    learner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    learner.normalizer = normalizers.Replace(" ", "▁")
+    # Merges stay within a word, and no digit is part of one.
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("▁", "merged_with_next"), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))],
+        initial_alphabet=[*string.ascii_letters, *string.digits, *".,?▁\n"],
+        show_progress=False,
+    )
+    learner.train_from_iterator([*map(format_prompt, ENTITIES), *(f"a {unit}" for unit in UNITS)] * 2, trainer)
+    learnt = json.loads(learner.to_str())["model"]
+    return GemmaTokenizer(
+        vocab=learnt["vocab"],
+        merges=[tuple(pair) for pair in learnt["merges"]],
+        extra_special_tokens={"image_token": "<image>"},
+    )
+
+
+def save_tiny_paligemma2(folder: Path, *, seed: int = 0) -> Path:
+    """As `save_tiny_base`, with the language model and the tokenizer of PaliGemma 2."""
+    import torch
+    from transformers import (
+        Gemma2Config,
+        PaliGemmaConfig,
+        PaliGemmaForConditionalGeneration,
+        PaliGemmaProcessor,
+        SiglipImageProcessorPil,
+        SiglipVisionConfig,
+    )
+
+    image_processor = SiglipImageProcessorPil(
+        size={"height": 28, "width": 28}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    image_processor.image_seq_length = 4
+    processor = PaliGemmaProcessor(image_processor=image_processor, tokenizer=make_gemma_tokenizer())
+    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
+    vocabulary = len(processor.tokenizer)
+    special = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    config = PaliGemmaConfig(
+        vision_config=SiglipVisionConfig(
+            **sizes, image_size=28, patch_size=14, projection_dim=128, vision_use_head=False
+        ).to_dict(),
+        text_config=Gemma2Config(
+            **sizes, **special, num_key_value_heads=1, head_dim=64, query_pre_attn_scalar=64, vocab_size=vocabulary,
+            initializer_range=128**-0.5,
+        ).to_dict(),
+        image_token_index=processor.image_token_id, projection_dim=128, hidden_size=128, vocab_size=vocabulary,
+        **special,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    PaliGemmaForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder

@@ -1,23 +1,36 @@
-"""The tiny base, loaded: each file has a model of its own, since some change it."""
+"""Tiny bases of both families, loaded: each file has models of its own, since some change them."""
 
 from pathlib import Path
 
 import pytest
 
 
+@pytest.fixture(scope="session")
+def tiny_paligemma2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny import save_tiny_paligemma2
+
+    return save_tiny_paligemma2(tmp_path_factory.mktemp("bases") / "tiny-paligemma2")
+
+
+@pytest.fixture(scope="module", params=["paligemma", "paligemma2"])
+def base(request: pytest.FixtureRequest, tiny_base: Path, tiny_paligemma2: Path) -> Path:
+    """PaliGemma with the quickstart's tokenizer; PaliGemma 2, whose logits are capped, with Gemma's."""
+    return {"paligemma": tiny_base, "paligemma2": tiny_paligemma2}[request.param]
+
+
 @pytest.fixture(scope="module")
-def processor(tiny_base: Path) -> "PaliGemmaProcessor":  # noqa: F821
+def processor(base: Path) -> "PaliGemmaProcessor":  # noqa: F821
     from product_vqa.hub import Location
     from product_vqa.paligemma import load_processor
 
-    return load_processor(Location(str(tiny_base)))
+    return load_processor(Location(str(base)))
 
 
 @pytest.fixture(scope="module")
-def model(tiny_base: Path) -> "PaliGemmaForConditionalGeneration":  # noqa: F821
+def model(base: Path) -> "PaliGemmaForConditionalGeneration":  # noqa: F821
     import torch
 
     from product_vqa.hub import Location
     from product_vqa.paligemma import load_base
 
-    return load_base(Location(str(tiny_base)), flag="--base_model", dtype=torch.float32).eval()
+    return load_base(Location(str(base)), flag="--base_model", dtype=torch.float32).eval()

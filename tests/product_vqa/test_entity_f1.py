@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from product_vqa.entity_f1.scoring import Counts, count, equal_as_quantities, score
@@ -70,6 +70,7 @@ def test_unequal_lengths_are_refused() -> None:
 answers = st.sampled_from(["", "1 gram", "1.0 gram", "2.0 gram", "2.0 kilogram", "[1.0, 2.0] volt"])
 
 
+@settings(max_examples=200)
 @given(st.lists(st.tuples(answers, answers), max_size=60))
 def test_f1_agrees_with_its_definition_written_out(pairs: list[tuple[str, str]]) -> None:
     def definition(same: object) -> float:
