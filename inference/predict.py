@@ -37,7 +37,8 @@ class PredictOptions:
         metadata={"help": "Processes that decode pictures ahead; default: up to 8 for a GPU, none on a CPU."},
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
-        default="auto", metadata={"help": "auto: bfloat16 where the GPU has it, else float16; float32 on a CPU."}
+        default="auto",
+        metadata={"help": "auto: bfloat16 where it is fast, else float16 on a GPU and float32 on a CPU."},
     )
     load_in_4bit: bool = field(default=False, metadata={"help": "Quantize the language model to 4-bit NF4."})
     constrain: Literal["on", "off"] = field(

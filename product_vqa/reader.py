@@ -60,7 +60,7 @@ class AttributeReader:
         self.automaton = (
             AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=allow_empty) if constrain else None
         )
-        self.provenance = provenance or {}  # adapter and base with their revisions, dtype, temperatures
+        self.provenance = provenance or {}  # adapter and base with their revisions, dtype, calibration
 
     @classmethod
     def from_pretrained(
@@ -96,7 +96,11 @@ class AttributeReader:
         has_processor = adapter_folder is not None and (adapter_folder / "processor_config.json").is_file()
         processor = load_processor(Location(str(adapter_folder)) if has_processor else base)
         model = load_base(
-            base, flag="--base_model", dtype=resolve_dtype(dtype), load_in_4bit=load_in_4bit, device=device
+            base,
+            flag="--base_model",
+            dtype=resolve_dtype(dtype, device=device),
+            load_in_4bit=load_in_4bit,
+            device=device,
         )
         check_image_size(model.config, processor, base=base)
         if adapter_folder is not None:
@@ -110,7 +114,7 @@ class AttributeReader:
             "adapter": str(adapter_location),
             "base_model": str(base),
             "dtype": str(model.dtype),
-            "temperature": str(calibration.temperature),
+            "calibration": str(calibration),
         }
         return cls(
             model.eval(),

@@ -38,6 +38,7 @@ COMMANDS = [
     "quickstart.overlap",
     "quickstart.pretrain",
     "quickstart.reading",
+    "benchmarks.agreement",
     "benchmarks.build",
     "benchmarks.learning",
     "benchmarks.picture_server",

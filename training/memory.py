@@ -139,6 +139,7 @@ def _kept_for_backward(model: torch.nn.Module, *, tokens: int, dtype: torch.dtyp
 def estimate_run(base: "Location", model_options: "ModelOptions", options: "TrainingOptions") -> MemoryEstimate:
     """How much memory these options will take on one device. Raises InputError where no layer is to be adapted."""
     from product_vqa.paligemma import load_config, resolve_dtype
+    from product_vqa.processes import join_processes
     from training.sources import make_lora
 
     config = load_config(base, flag="--model_name_or_path")
@@ -146,7 +147,7 @@ def estimate_run(base: "Location", model_options: "ModelOptions", options: "Trai
         return estimate_memory(
             config,
             make_lora(model_options),
-            dtype=resolve_dtype(model_options.dtype),
+            dtype=resolve_dtype(model_options.dtype, device=join_processes().device),
             load_in_4bit=model_options.load_in_4bit,
             rows=options.per_device_train_batch_size,
             optim=str(options.optim),

@@ -7,7 +7,7 @@ import torch
 from trl import SFTConfig
 
 from product_vqa.command import InputError
-from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS
+from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, resolve_dtype
 from product_vqa.processes import runs_on_cpu
 
 
@@ -48,7 +48,9 @@ class ModelOptions:
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
         default="auto",
-        metadata={"help": "Of the frozen base. auto: bfloat16 where the GPU has it, else float16; float32 on a CPU."},
+        metadata={
+            "help": "Of the frozen base. auto: bfloat16 where it is fast, else float16 on a GPU and float32 on a CPU."
+        },
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "sdpa or eager; flash attention has no prefix mask and is refused."}
@@ -123,12 +125,9 @@ class TrainingOptions(SFTConfig):
         self.use_cpu = self.use_cpu or runs_on_cpu()
         self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
         if self.bf16 is None and not self.fp16:
-            # SFTConfig's default, True, computes in bfloat16 on a CPU too.
-            self.bf16 = (
-                not self.use_cpu
-                and torch.cuda.is_available()
-                and torch.cuda.is_bf16_supported(including_emulation=False)
-            )
+            # SFTConfig's default, True, computes in bfloat16 on any CPU and any GPU.
+            fast = resolve_dtype("auto", device="cpu" if self.use_cpu else torch.accelerator.current_accelerator())
+            self.bf16, self.fp16 = fast == torch.bfloat16, fast == torch.float16
         defaults = {f.name: f.default for f in fields(SFTConfig)} | {"max_length": None}
         for name in (*_IGNORED_SETTINGS, "max_length"):
             if getattr(self, name) != defaults[name]:

@@ -76,13 +76,14 @@ def load_model(
 ) -> tuple[PaliGemmaForConditionalGeneration, PaliGemmaProcessor, LoraConfig]:
     """The frozen base, its processor, and what is to be trained on it."""
     processor = load_processor(sources.base)
+    device = join_processes().device
     model = load_base(
         sources.base,
         flag="--model_name_or_path",
-        dtype=resolve_dtype(options.dtype),
+        dtype=resolve_dtype(options.dtype, device=device),
         load_in_4bit=options.load_in_4bit,
         attn_implementation=options.attn_implementation,
-        device=join_processes().device if options.load_in_4bit else None,
+        device=device if options.load_in_4bit else None,
     )
     check_image_size(model.config, processor, base=sources.base)
     return model, processor, make_lora(options)

@@ -33,6 +33,7 @@ def adapter(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pyte
             learning_rate=1e-2,
             save_strategy="no",
             disable_tqdm=True,
+            bf16=False,
         ),
         train_dataset=Dataset.from_list(make_rows(16), features=FEATURES),
         processing_class=processor,

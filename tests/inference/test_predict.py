@@ -29,7 +29,8 @@ from tests.tiny import make_rows, save_dataset, save_tiny_base
 
 def run_predict(adapter: str, dataset: Path | str, output: Path, *more: Any, processes: str = "1") -> pd.DataFrame:
     launch(
-        "inference.predict", "--adapter", adapter, "--dataset", dataset, "--output", output, "--batch_size", 4, *more,
+        "inference.predict", "--adapter", adapter, "--dataset", dataset, "--output", output, "--batch_size", 4,
+        "--dtype", "float32", *more,
         config_file=CPU if processes == "1" else CPU_2, processes=processes,
     )  # fmt: skip
     return pd.read_parquet(output.with_suffix(".parquet"))
@@ -76,7 +77,7 @@ def test_started_again_only_what_is_missing_is_computed(
     adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["--adapter", adapter[0], "--dataset", tiny_dataset, "--output", tmp_path / "s.csv",
-                 "--batch_size", 4]  # fmt: skip
+                 "--dtype", "float32", "--batch_size", 4]  # fmt: skip
     computed = []
     answer_rows = answers.answer_rows
 
@@ -176,7 +177,7 @@ def long_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kill_and_restart(adapter: str, dataset: Path, output: Path, *, parts: int, after_s: float) -> None:
     """Kill predict when so many parts are written, and a moment later; start it again, to its end."""
     command = [sys.executable, "-m", "inference.predict", "--adapter", adapter, "--dataset", str(dataset),
-               "--output", str(output), "--batch_size", "2"]  # fmt: skip
+               "--output", str(output), "--dtype", "float32", "--batch_size", "2"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     folder = output.with_suffix(".parts")
     while process.poll() is None and len(list(folder.glob("[0-9]*.parquet"))) < parts:

@@ -17,14 +17,18 @@ from product_vqa.paligemma import (
     load_processor,
     make_generation_batch,
     make_training_batch,
+    resolve_dtype,
     take_rows,
 )
 from product_vqa.prompt import format_prompt
 from quickstart.small_paligemma import make_processor
-from tests.real_shape import paligemma_3b_config
+from tests.real_shape import paligemma2_3b_config, paligemma_3b_config
 from tests.tiny import make_rows
 
+of_paligemma = pytest.mark.parametrize("base", ["paligemma"], indirect=True)  # its tokens stand in the test
 
+
+@of_paligemma
 def test_the_golden_training_batch(processor) -> None:
     batch = make_training_batch(make_rows(3), processor=processor)  # item_weight, voltage, maximum_weight_...
     img, pad = ["<image>"] * 4, "<pad>"
@@ -50,6 +54,7 @@ def test_the_golden_training_batch(processor) -> None:
     assert batch["pixel_values"].abs().max() <= 1
 
 
+@of_paligemma
 def test_a_generation_batch_is_the_prompt_padded_on_the_left(processor) -> None:
     batch = make_generation_batch(make_rows(2), processor=processor)
     assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "pixel_values", "image_index"}
@@ -126,6 +131,7 @@ def test_a_row_alone_and_in_a_padded_batch_gives_the_same_logits(processor, mode
             torch.testing.assert_close(left[index], single, atol=1e-5, rtol=0)
 
 
+@of_paligemma
 def test_the_prefix_sees_itself_in_both_directions_and_the_answer_only_backwards(processor, model) -> None:
     batch = make_training_batch(make_rows(1), processor=processor)
     inputs = {k: v for k, v in batch.items() if k != "labels"}
@@ -145,6 +151,15 @@ def test_the_prefix_sees_itself_in_both_directions_and_the_answer_only_backwards
     changed = logits_with(first_digit + 2, "9")
     torch.testing.assert_close(plain[: first_digit + 2], changed[: first_digit + 2], atol=1e-5, rtol=0)
     assert not torch.allclose(plain[last], changed[last], atol=1e-5)
+
+
+@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_computes_in_bfloat16_where_it_has_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": fast, "avx512_bf16": True})
+    assert resolve_dtype("auto", device="cpu") == dtype
+    assert resolve_dtype("float16", device="cpu") == torch.float16
 
 
 def test_nf4_quantizes_the_language_model_and_nothing_else(tiny_base: Path) -> None:
@@ -174,6 +189,13 @@ def test_lora_on_the_real_3b_shape_has_the_known_number_of_parameters() -> None:
     # What suffixes would have done: SigLIP's q, k, v too.
     suffixes = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     assert count_trainable(config, suffixes) == 11_298_816
+
+
+def test_lora_on_the_real_paligemma2_shape_has_the_number_of_parameters_worked_out_by_hand() -> None:
+    # Gemma 2 2B: 26 layers, 8 heads and 4 key-value heads of 256. r x (in + out) a layer: q 2304+2048, o 2048+2304;
+    # k, v 2304+1024; gate, up, down 2304+9216.
+    layer = 8 * (2 * 4352 + 2 * 3328 + 3 * 11520)
+    assert count_trainable(paligemma2_3b_config(), LANGUAGE_MODEL_LINEARS) == 26 * layer == 10_383_360
 
 
 def test_a_processor_of_another_size_is_refused(model, tiny_base: Path) -> None:

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from product_vqa.command import InputError, parse_options
+from product_vqa.paligemma import resolve_dtype
 from tests.commands import ROOT
 from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
@@ -66,7 +68,8 @@ def test_a_setting_that_would_be_ignored_is_refused(tmp_path: Path, setting: dic
 def test_the_defaults_suit_an_adapter_on_a_frozen_base(tmp_path: Path) -> None:
     options = TrainingOptions(output_dir=str(tmp_path))
     assert not options.gradient_checkpointing
-    assert not options.bf16  # on a CPU
+    assert options.bf16 == (resolve_dtype("auto", device="cpu") == torch.bfloat16)
+    assert not options.fp16
     assert options.ddp_find_unused_parameters is False
 
 

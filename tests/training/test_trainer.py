@@ -37,6 +37,7 @@ def make_trainer(
         "learning_rate": 1e-3,
         "save_strategy": "no",
         "disable_tqdm": True,
+        "bf16": False,
     }
     return kind(
         model=load_base(location, flag="--base_model", dtype=torch.float32, load_in_4bit=load_in_4bit),
