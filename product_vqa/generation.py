@@ -64,19 +64,25 @@ def generate_answers(
     tokenizer: Any,
     automaton: AnswerAutomaton | None,
     num_beams: int = 1,
+    together: bool = False,
 ) -> list[Answer]:
     """Answer each row of a batch that `make_generation_batch` made: greedily, or by beam search.
 
     With an automaton every answer is valid by construction, and confidences are shares among valid answers; with None
     the model says what it likes. An answer depends on its own row only, up to rounding: at float32 its probability
     moves by less than 1e-5 with the batch that it stands in.
+
+    Where a model's weights are spread over processes, each of them must answer a batch, with `together`: none stops
+    before all have their answers.
     """
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
     if automaton is not None:
         automaton = automaton.to(model.device)
     start = automaton.start_states(entity_names) if automaton else None
-    beams = _decode(model, batch, automaton=automaton, start=start, num_beams=num_beams, tokenizer=tokenizer)
+    beams = _decode(
+        model, batch, automaton=automaton, start=start, num_beams=num_beams, tokenizer=tokenizer, together=together
+    )
     texts = tokenizer.batch_decode(beams.tokens, skip_special_tokens=True)
     confidences, number_confidences = beams.total.exp().tolist(), beams.number.exp().tolist()
     answers = []
@@ -108,6 +114,7 @@ def _decode(
     start: torch.Tensor | None,
     num_beams: int,
     tokenizer: Any,
+    together: bool,
 ) -> _Beams:
     """Beam search (greedy with one beam) in which a picture is encoded once, however many rows and beams ask for it.
 
@@ -141,7 +148,7 @@ def _decode(
     for step in range(MAX_NEW_TOKENS):
         choices = _choose(logits, beams, automaton=automaton, pad=pad, num_choices=num_beams)
         beams, parents = _extend(beams, choices, size=size, num_beams=num_beams, eos=eos, pad=pad)
-        if bool(beams.ended.all()) or step == MAX_NEW_TOKENS - 1:
+        if _all_ended(beams, together=together) or step == MAX_NEW_TOKENS - 1:
             break
         if step == 0 and num_beams > 1:  # every beam begins with a copy of its row's cache
             cache.batch_repeat_interleave(num_beams)
@@ -158,6 +165,14 @@ def _decode(
             logits_to_keep=1,
         ).logits[:, -1]
     return beams
+
+
+def _all_ended(beams: _Beams, *, together: bool) -> bool:
+    ended = beams.ended.all()
+    if together:
+        ended = ended.float()
+        torch.distributed.all_reduce(ended, op=torch.distributed.ReduceOp.MIN)
+    return bool(ended)
 
 
 def _pictures(model: PaliGemmaForConditionalGeneration, batch: Batch) -> dict[str, Any]:

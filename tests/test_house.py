@@ -24,7 +24,7 @@ COMMANDS = [
     "dataset_builder.inspect",
     "dataset_builder.download",
     "dataset_builder.build",
-    "training.memory",
+    "training.estimate",
     "training.sft",
     "inference.predict",
     "inference.check",
@@ -45,6 +45,7 @@ COMMANDS = [
     "benchmarks.predict",
     "benchmarks.predict_scale",
     "benchmarks.scale",
+    "benchmarks.train",
 ]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs/*.md"),
                     *ROOT.glob("training/configs/*.yaml")])  # fmt: skip

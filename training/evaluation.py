@@ -54,6 +54,7 @@ def score_answers(
             entity_names=[row["entity_name"] for row in rows],
             tokenizer=processor.tokenizer,
             automaton=automaton,
+            together=state.num_processes > 1,
         )
         if batch < len(starts):
             answered += [

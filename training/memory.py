@@ -1,14 +1,11 @@
-"""How much memory a run will take, before anything is loaded: counted on the base's shape, without its weights.
-
-python -m training.memory --config training/configs/paligemma_3b_224_nf4.yaml --dataset_name any --output_dir any
-"""
+"""How much memory a run will take, before anything is loaded: counted on the base's shape, without its weights."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from product_vqa.command import InputError, parse_options, run
+from product_vqa.command import InputError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -85,7 +82,7 @@ def estimate_memory(
         weights -= int(quantized * (dtype.itemsize - NF4_BYTES))
     trainable = adapted.get_nb_trainable_parameters()[0]
     with FakeTensorMode():
-        _fill(model)
+        fill_with_fakes(model)
         kept = _kept_for_backward(model, tokens=tokens, dtype=dtype)
 
     text = config.get_text_config()
@@ -101,7 +98,7 @@ def estimate_memory(
     )
 
 
-def _fill(model: torch.nn.Module) -> None:
+def fill_with_fakes(model: torch.nn.Module) -> None:
     """Put the mode's tensors in the place of meta ones: autocast asks for a device."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -183,20 +180,3 @@ def advice(estimate: MemoryEstimate, available: int) -> str | None:
     else:
         remedy = "--load_in_4bit true, --gradient_checkpointing true, or a base of fewer pixels or parameters"
     return f"this will hardly fit into {available / GB:.1f} GB: {remedy}"
-
-
-def main() -> None:
-    from training.options import DatasetOptions, ModelOptions, TrainingOptions
-
-    _, model_options, options = parse_options(
-        DatasetOptions, ModelOptions, TrainingOptions, description="How much memory a training run will take."
-    )
-
-    from product_vqa.hub import locate
-
-    base = locate(model_options.model_name_or_path, flag="--model_name_or_path", revision=model_options.model_revision)
-    print(estimate_run(base, model_options, options))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -126,7 +126,8 @@ class TrainingOptions(SFTConfig):
         self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
         if self.bf16 is None and not self.fp16:
             # SFTConfig's default, True, computes in bfloat16 on any CPU and any GPU.
-            fast = resolve_dtype("auto", device="cpu" if self.use_cpu else torch.accelerator.current_accelerator())
+            accelerator = None if self.use_cpu else torch.accelerator.current_accelerator()
+            fast = resolve_dtype("auto", device=accelerator or "cpu")
             self.bf16, self.fp16 = fast == torch.bfloat16, fast == torch.float16
         defaults = {f.name: f.default for f in fields(SFTConfig)} | {"max_length": None}
         for name in (*_IGNORED_SETTINGS, "max_length"):

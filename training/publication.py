@@ -6,12 +6,29 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import HfApi, ModelCard
 from peft import PeftModel
+from torch.distributed.tensor import DTensor
 from transformers import PaliGemmaProcessor
 
 from product_vqa.hub import Location, explained
 from product_vqa.prompt import save_prompt
+
+
+def whole_adapter(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The adapter's weights, on the CPU, wherever their parts lie (FSDP2, ZeRO-3). Every process must call this."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if any(hasattr(parameter, "ds_id") for parameter in trained.values()):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(list(trained.values())):
+            return {name: parameter.detach().cpu().clone() for name, parameter in trained.items()}
+    return {
+        name: (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).detach().cpu()
+        for name, parameter in trained.items()
+    }
+
 
 # The last to be put in place: a folder that has it is whole.
 _LAST = "adapter_config.json"
@@ -21,6 +38,7 @@ def save_adapter(
     output_dir: Path,
     *,
     model: PeftModel,
+    weights: dict[str, torch.Tensor],
     processor: PaliGemmaProcessor,
     base: Location,
     card: ModelCard,
@@ -28,6 +46,7 @@ def save_adapter(
 ) -> list[str]:
     """Write adapter, processor, wording, log and card into `output_dir`; returns the names of the files.
 
+    `weights` are what `whole_adapter` gathered.
     The adapter names `base` by id and commit: peft would write the folder that it was loaded from, and no revision.
     """
     temporary = output_dir / ".publication"
@@ -36,7 +55,7 @@ def save_adapter(
     adapter_config = model.peft_config["default"]
     adapter_config.base_model_name_or_path, adapter_config.revision = base.name, base.revision
     # No embeddings are adapted; to find that out by itself, peft would ask the Hub for the base's configuration.
-    model.save_pretrained(temporary, save_embedding_layers=False)
+    model.save_pretrained(temporary, state_dict=weights, save_embedding_layers=False)
     processor.save_pretrained(temporary)
     save_prompt(temporary)
     _write_log(temporary / "log.csv", log_history)

@@ -31,7 +31,7 @@ def main() -> int:
     from training.evaluation import last_scores
     from training.memory import advice, device_memory, estimate_run
     from training.preemption import EXIT_CODE, SaveOnSigterm
-    from training.publication import open_repo, push_adapter, save_adapter
+    from training.publication import open_repo, push_adapter, save_adapter, whole_adapter
     from training.sources import load_data, load_model, locate_sources, warn_of_small_pictures
     from training.trainer import PaliGemmaTrainer
 
@@ -81,6 +81,7 @@ def main() -> int:
         return EXIT_CODE
 
     scores = (last_scores(trainer) or trainer.evaluate()) if test_rows is not None else None
+    weights = whole_adapter(trainer.model)
     if trainer.is_world_process_zero():
         facts = run_facts(trainer, sources, result, scores)
         card = make_card(
@@ -92,6 +93,7 @@ def main() -> int:
         files = save_adapter(
             output_dir,
             model=trainer.model,
+            weights=weights,
             processor=processor,
             base=sources.named_base,
             card=card,

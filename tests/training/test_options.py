@@ -11,11 +11,23 @@ from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
 CONFIGS = sorted((ROOT / "training" / "configs").glob("*.yaml"))
 ACCELERATE = sorted((ROOT / "training" / "accelerate").glob("*.yaml"))
+WHAT_IT_STARTS = {
+    "cpu": ("NO", True, 1),
+    "cpu_2": ("MULTI_GPU", True, 2),
+    # Run in test_processes.py, on a CPU.
+    "fsdp2": ("FSDP", False, 8),
+    "multi_node": ("MULTI_GPU", False, 16),
+    "zero2": ("DEEPSPEED", False, 8),
+    "zero3": ("DEEPSPEED", False, 8),
+    # Only parsed: with use_cpu they would be cpu.yaml and cpu_2.yaml.
+    "gpu": ("NO", False, 1),
+    "gpu_multi": ("MULTI_GPU", False, 8),
+}
 
 
 def test_every_config_is_known_here() -> None:
     assert [file.stem for file in CONFIGS] == ["paligemma_3b_224_nf4", "paligemma_3b_448_nf4", "quickstart"]
-    assert [file.stem for file in ACCELERATE] == ["cpu", "cpu_2", "gpu", "gpu_multi"]
+    assert [file.stem for file in ACCELERATE] == sorted(WHAT_IT_STARTS)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda file: file.stem)
@@ -45,9 +57,8 @@ def test_every_accelerate_config_loads_and_says_what_it_starts(config: Path) -> 
 
     assert config.read_text().startswith("# ")
     loaded = load_config_from_file(str(config))
-    expected = {"cpu": ("NO", True, 1), "cpu_2": ("MULTI_GPU", True, 2), "gpu": ("NO", False, 1)}
-    expected["gpu_multi"] = ("MULTI_GPU", False, 8)
-    assert (loaded.distributed_type.value, loaded.use_cpu, loaded.num_processes) == expected[config.stem]
+    found = (loaded.distributed_type.value, loaded.use_cpu, loaded.num_processes)
+    assert found == WHAT_IT_STARTS[config.stem]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The estimate of memory: by hand at the real shape, and against what a real forward pass keeps."""
+"""The estimates of memory and time: by hand at the real shape, and against what a real forward pass keeps."""
 
 from pathlib import Path
 
@@ -6,12 +6,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from product_vqa.command import InputError
 from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, make_training_batch
 from quickstart.small_paligemma import make_model, make_processor
 from tests.commands import call
 from tests.real_shape import paligemma_3b_config
 from tests.tiny import make_rows
-from training import memory
+from training import estimate
+from training.compute import flop_per_row, hours
 from training.memory import NF4_BYTES, MemoryEstimate, advice, estimate_memory
 
 
@@ -76,11 +78,26 @@ def test_what_will_not_fit_comes_with_a_remedy() -> None:
     assert "--load_in_4bit true" in str(advice(estimate, 3 * 10**9))
 
 
+def test_a_row_at_the_real_3b_shape_costs_what_it_does_by_hand() -> None:
+    image, text = 256, 20
+    siglip = 27 * (4 * 1152 * 1152 + 2 * 1152 * 4304) + 3 * 14 * 14 * 1152  # multiply-adds of a patch
+    layers = 18 * (2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 16384)  # of a token
+    products = 2 * (image * siglip + 2 * (image + text) * layers)  # the language model there and back
+    counted = flop_per_row(paligemma_3b_config(), lora())
+    assert products < counted < 1.08 * products  # attention, the adapter, the projector and lm_head are the rest
+    assert counted / 1e12 == pytest.approx(2.45, abs=0.05)
+    again = flop_per_row(paligemma_3b_config(), lora(), gradient_checkpointing=True)
+    assert again - counted == pytest.approx(2 * (image + text) * layers, rel=0.05)
+    assert hours(1e18, tflops=100) == pytest.approx(1e18 / 40e12 / 3600)
+
+
 def test_the_command_says_what_a_config_will_take(
     tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call(
-        memory.main, monkeypatch, "--config", "training/configs/quickstart.yaml", "--model_name_or_path", tiny_base,
-        "--dataset_name", "any", "--output_dir", "any",
-    )  # fmt: skip
-    assert "memory, about 0." in capsys.readouterr().out
+    arguments = ["--config", "training/configs/quickstart.yaml", "--model_name_or_path", tiny_base]
+    call(estimate.main, monkeypatch, *arguments, "--train_rows", 1000)
+    memory, compute = capsys.readouterr().out.splitlines()
+    assert memory.startswith("memory, about 0.")
+    assert "TFLOP a row: hours for 3,000 rows on one GPU" in compute  # three epochs
+    with pytest.raises(InputError, match="--train_rows must be at least 1"):
+        call(estimate.main, monkeypatch, *arguments, "--train_rows", 0)

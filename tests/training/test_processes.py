@@ -1,0 +1,113 @@
+"""Several processes, whatever lies where: they train what one process trains, go on, and answer together."""
+
+import csv
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from tests.commands import CPU_2, ROOT, call, launch
+from training import sft
+
+ACCELERATE = ROOT / "training" / "accelerate"
+# AdamW's first steps are as long whatever the gradient's size: rounding may turn one of them.
+CLOSE = 5e-3
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_base: Path, tiny_dataset: Path) -> list[str | Path]:
+    return [
+        "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset, "--model_name_or_path",
+        tiny_base, "--base_model_id", "user/base", "--max_steps", "4", "--save_steps", "2", "--logging_steps", "1",
+        "--eval_steps", "2", "--lora_r", "4", "--dtype", "float32", "--bf16", "false", "--seed", "3",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(arguments: list[str | Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of one process that takes four rows a step."""
+    output_dir = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        call(sft.main, monkeypatch, *arguments, "--per_device_train_batch_size", 4, "--output_dir", output_dir)
+    return output_dir
+
+
+def check_same(output_dir: Path, whole: Path) -> None:
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (output_dir, whole))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert (ours[name] - tensor).abs().max() < CLOSE, name
+    logs = [list(csv.DictReader((folder / "log.csv").open())) for folder in (output_dir, whole)]
+    losses = [[float(row["loss"]) for row in log if row["loss"]] for log in logs]
+    assert len(losses[1]) == 4
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert [row["eval_f1"] for row in logs[0]] == [row["eval_f1"] for row in logs[1]]
+
+
+def test_two_processes_with_half_the_batch_each_train_the_same_adapter(
+    arguments: list[str | Path], whole: Path, tmp_path: Path
+) -> None:
+    launch("training.sft", *arguments, "--per_device_train_batch_size", 2, "--output_dir", tmp_path, config_file=CPU_2)
+    check_same(tmp_path, whole)
+    assert "2 processes" in (tmp_path / "README.md").read_text()
+
+
+def interrupted_and_resumed(module: str, arguments: list[str | Path], output_dir: Path, config_file: Path) -> str:
+    """Run it to its end, lose the last checkpoint and the adapter, run it again; returns what both runs printed."""
+    arguments = [*arguments, "--per_device_train_batch_size", "2", "--output_dir", output_dir]
+    first = launch(module, *arguments, config_file=config_file, processes="2")
+    (output_dir / "checkpoint-4" / "trainer_state.json").unlink()
+    (output_dir / "adapter_model.safetensors").unlink()
+    second = launch(module, *arguments, config_file=config_file, processes="2")
+    assert "going on at step 2/4" in second.stdout
+    return first.stdout + second.stdout
+
+
+def test_fsdp2_trains_saves_and_resumes_the_same_adapter_from_parts(
+    arguments: list[str | Path], whole: Path, tmp_path: Path
+) -> None:
+    printed = interrupted_and_resumed(
+        "tests.training.fsdp2_on_cpu", arguments, tmp_path, config_file=ACCELERATE / "fsdp2.yaml"
+    )
+    assert printed.count("sharded: 0.50 of the parameters are here") == 4  # two processes, two runs
+    check_same(tmp_path, whole)
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_deepspeed_trains_saves_and_resumes_the_same_adapter(
+    arguments: list[str | Path], whole: Path, tmp_path: Path, strategy: str
+) -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    config = yaml.safe_load((ACCELERATE / f"{strategy}.yaml").read_text()) | {"use_cpu": True}
+    (tmp_path / "accelerate.yaml").write_text(yaml.safe_dump(config))
+    output_dir = tmp_path / "run"
+    interrupted_and_resumed("training.sft", arguments, output_dir, config_file=tmp_path / "accelerate.yaml")
+    assert list(output_dir.glob("checkpoint-4/global_step4/*optim_states.pt")), "this was not DeepSpeed"
+    check_same(output_dir, whole)
+
+
+def test_two_machines_train_the_same_adapter(arguments: list[str | Path], whole: Path, tmp_path: Path) -> None:
+    """The two commands of multi_node.yaml, both on this machine, with one process each."""
+    config = yaml.safe_load((ACCELERATE / "multi_node.yaml").read_text())
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    config |= {"use_cpu": True, "num_processes": 2, "main_process_port": port}
+    (tmp_path / "accelerate.yaml").write_text(yaml.safe_dump(config))
+    run = ["-m", "training.sft", *arguments, "--per_device_train_batch_size", "2", "--output_dir", tmp_path / "run"]
+    machines = [
+        subprocess.Popen(
+            [sys.executable, "-m", "accelerate.commands.launch", "--config_file", tmp_path / "accelerate.yaml",
+             "--main_process_ip", "127.0.0.1", "--machine_rank", rank, *map(str, run)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    printed = [machine.communicate(timeout=200)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], printed
+    assert ["step 4/4" in text for text in printed] == [True, False]
+    check_same(tmp_path / "run", whole)
