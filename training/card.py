@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, constants
-from transformers.trainer_utils import TrainOutput
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 
 import product_vqa
 from product_vqa.entities import ENTITIES
 from product_vqa.hub import Location, page_url
 from product_vqa.prompt import format_prompt
 from training.sources import Sources
+from training.trainer import PaliGemmaTrainer
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class RunFacts:
     scored_rows: int
 
 
-def run_facts(trainer: Any, sources: Sources, result: TrainOutput, scores: dict[str, float] | None) -> RunFacts:
-    """Gather from a trainer that has trained what its card says."""
+def run_facts(trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, float] | None) -> RunFacts:
+    """Gather from a trainer, after its training or on the way, what its card says."""
     args, model = trainer.args, trainer.model
     quantized = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return RunFacts(
         adapter_id=trainer.hub_model_id or Path(args.output_dir).resolve().name,
         base=sources.named_base,
-        base_license=_license(sources.named_base),
+        base_license=sources.base_license,
         dataset=sources.named_dataset,
         image_size=model.config.vision_config.image_size,
         base_precision="4-bit NF4 (SigLIP, projector and lm_head not quantized)"
@@ -61,19 +61,11 @@ def run_facts(trainer: Any, sources: Sources, result: TrainOutput, scores: dict[
         epochs=trainer.state.epoch or 0.0,
         processes=args.world_size,
         hardware=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        minutes=result.metrics["train_runtime"] / 60,
+        minutes=trainer.minutes(),
         final_loss=losses[-1] if losses else None,
         scores=scores,
         scored_rows=len(trainer.eval_dataset) if scores else 0,
     )
-
-
-def _license(base: Location) -> str | None:
-    """The licence that the base's own card states: an adapter inherits it."""
-    if base.revision is None:
-        return None
-    card = HfApi().model_info(base.name, revision=base.revision).card_data
-    return card.license if card else None
 
 
 def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval_split: str) -> ModelCard:

@@ -2,7 +2,7 @@
 
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor, Trainer
+from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor, TrainerState
 
 from product_vqa.constraint import AnswerAutomaton
 from product_vqa.entities import ENTITIES
@@ -12,11 +12,11 @@ from product_vqa.paligemma import make_generation_batch
 from product_vqa.processes import join_processes
 
 
-def last_scores(trainer: Trainer) -> dict[str, float] | None:
-    """What was measured at the very last step already, if it is that step's model which is kept."""
-    for entry in reversed(trainer.state.log_history):
-        if "eval_f1" in entry and entry["step"] == trainer.state.global_step:
-            return None if trainer.args.load_best_model_at_end else entry
+def scores_of_this_step(state: TrainerState) -> dict[str, float] | None:
+    """What was measured at the step that has just been made, if it was."""
+    for entry in reversed(state.log_history):
+        if "eval_f1" in entry and entry["step"] == state.global_step:
+            return entry
     return None
 
 

@@ -110,11 +110,15 @@ class TrainingOptions(SFTConfig):
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Every row has an image and an answer: every parameter is used."}
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations without a better F1; the best checkpoint is what is kept."},
+    )
     hub_strategy: str = field(
         default="end",
         metadata={
-            "help": "Only end: a push on the way would carry optimizer state.",
-            "choices": ["end"],
+            "help": "When to push: at the end only, or every_save: the adapter and its card with each checkpoint too.",
+            "choices": ["end", "every_save"],
         },
     )
     max_length: int | None = field(
@@ -133,4 +137,12 @@ class TrainingOptions(SFTConfig):
         for name in (*_IGNORED_SETTINGS, "max_length"):
             if getattr(self, name) != defaults[name]:
                 raise InputError(f"{name}: {getattr(self, name)!r} would change nothing here; leave it out")
+        if self.early_stopping_patience is not None:
+            if self.early_stopping_patience < 1:
+                raise InputError(f"early_stopping_patience must be at least 1, got {self.early_stopping_patience}")
+            if self.eval_strategy == "no":
+                raise InputError("early_stopping_patience: nothing is evaluated; set eval_strategy and eval_steps")
+            self.load_best_model_at_end = True
+        if self.load_best_model_at_end:
+            self.metric_for_best_model = self.metric_for_best_model or "f1"  # not the loss
         super().__post_init__()

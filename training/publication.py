@@ -1,19 +1,22 @@
-"""What leaves a run: the adapter's folder, and its repo on the Hub. Safetensors and text only."""
+"""What leaves a run: the adapter's folder. Safetensors and text only."""
 
 import csv
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, ModelCard
 from peft import PeftModel
 from torch.distributed.tensor import DTensor
-from transformers import PaliGemmaProcessor
 
-from product_vqa.hub import Location, explained
 from product_vqa.prompt import save_prompt
+from training.card import make_card, run_facts
+from training.checkpoints import save_config
+from training.evaluation import scores_of_this_step
+from training.sources import Sources
+from training.trainer import PaliGemmaTrainer
 
 
 def whole_adapter(model: PeftModel) -> dict[str, torch.Tensor]:
@@ -34,60 +37,46 @@ def whole_adapter(model: PeftModel) -> dict[str, torch.Tensor]:
 _LAST = "adapter_config.json"
 
 
-def save_adapter(
-    output_dir: Path,
-    *,
-    model: PeftModel,
-    weights: dict[str, torch.Tensor],
-    processor: PaliGemmaProcessor,
-    base: Location,
-    card: ModelCard,
-    log_history: list[dict[str, Any]],
-) -> list[str]:
-    """Write adapter, processor, wording, log and card into `output_dir`; returns the names of the files.
+@dataclass(frozen=True)
+class Publication:
+    """A run as it is published, at its end or on the way."""
 
-    `weights` are what `whole_adapter` gathered.
-    The adapter names `base` by id and commit: peft would write the folder that it was loaded from, and no revision.
-    """
-    temporary = output_dir / ".publication"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    adapter_config = model.peft_config["default"]
-    adapter_config.base_model_name_or_path, adapter_config.revision = base.name, base.revision
-    # No embeddings are adapted; to find that out by itself, peft would ask the Hub for the base's configuration.
-    model.save_pretrained(temporary, state_dict=weights, save_embedding_layers=False)
-    processor.save_pretrained(temporary)
-    save_prompt(temporary)
-    _write_log(temporary / "log.csv", log_history)
-    (temporary / "README.md").write_text(str(card))
-    names = sorted(file.name for file in temporary.iterdir())
-    for name in sorted(names, key=lambda name: name == _LAST):
-        os.replace(temporary / name, output_dir / name)
-    temporary.rmdir()
-    return names
+    trainer: PaliGemmaTrainer
+    sources: Sources
+    config: dict[str, Any]  # see `training.configuration`
+    train_split: str
+    eval_split: str
 
+    def save(self, folder: Path, *, scores: dict[str, float] | None = None) -> list[str]:
+        """Write adapter, processor, wording, configuration, log and card into `folder`; returns the files' names.
 
-def open_repo(repo_id: str, *, private: bool | None) -> None:
-    """Make the adapter's repo if it is not there. Before the training, so that nothing is trained in vain.
-
-    Raises InputError for a token that is missing, bad or may not write there, and where no Hub answers.
-    """
-    with explained(repo_id, flag="--hub_model_id"):
-        api = HfApi()
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with its namespace
-        api.auth_check(repo_id, write=True)
-
-
-def push_adapter(output_dir: Path, *, files: list[str], repo_id: str, revision: str | None) -> str:
-    """Upload `files` of `output_dir` in one commit; returns its URL. Raises InputError if the Hub refuses it."""
-    with explained(repo_id, flag="--hub_model_id"):
-        return HfApi().upload_folder(
-            repo_id=repo_id,
-            folder_path=output_dir,
-            allow_patterns=files,
-            commit_message="Adapter, processor, card and log of a run",
-            revision=revision,
-        )
+        `scores` are what `trainer.evaluate()` returned; without them, those of the very last step if there are any.
+        Every process must call this; the first one writes. The adapter names its base by id and commit: peft would
+        write the folder that it was loaded from, and no revision.
+        """
+        model = self.trainer.model
+        weights = whole_adapter(model)
+        if not self.trainer.is_world_process_zero():
+            return []
+        temporary = folder / ".publication"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        base, adapter_config = self.sources.named_base, model.peft_config["default"]
+        adapter_config.base_model_name_or_path, adapter_config.revision = base.name, base.revision
+        # No embeddings are adapted; to find that out by itself, peft would ask the Hub for the base's configuration.
+        model.save_pretrained(temporary, state_dict=weights, save_embedding_layers=False)
+        self.trainer.processing_class.save_pretrained(temporary)
+        save_prompt(temporary)
+        save_config(temporary, self.config)
+        _write_log(temporary / "log.csv", self.trainer.state.log_history)
+        facts = run_facts(self.trainer, self.sources, scores=scores or scores_of_this_step(self.trainer.state))
+        card = make_card(facts, self.config, train_split=self.train_split, eval_split=self.eval_split)
+        (temporary / "README.md").write_text(str(card))
+        names = sorted(file.name for file in temporary.iterdir())
+        for name in sorted(names, key=lambda name: name == _LAST):
+            os.replace(temporary / name, folder / name)
+        temporary.rmdir()
+        return names
 
 
 def _write_log(file: Path, log_history: list[dict[str, Any]]) -> None:

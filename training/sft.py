@@ -20,18 +20,18 @@ def main() -> int:
         DatasetOptions, ModelOptions, TrainingOptions, description="Fine-tune PaliGemma to read product attributes."
     )
 
-    from transformers import PrinterCallback, ProgressCallback
+    from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 
     from product_vqa.paligemma import TrainingCollator
     from product_vqa.processes import join_processes
-    from training.card import make_card, run_facts
-    from training.checkpoints import CONFIG_FILE, check_same_run, last_whole_checkpoint, save_config
+    from training.checkpoints import check_same_run, last_whole_checkpoint, save_config
     from training.configuration import resolve_config
     from training.console import ConsoleLines
-    from training.evaluation import last_scores
+    from training.evaluation import scores_of_this_step
     from training.memory import advice, device_memory, estimate_run
     from training.preemption import EXIT_CODE, SaveOnSigterm
-    from training.publication import open_repo, push_adapter, save_adapter, whole_adapter
+    from training.publication import Publication
+    from training.pushes import PushCheckpoints, open_repo, push_run
     from training.sources import load_data, load_model, locate_sources, warn_of_small_pictures
     from training.trainer import PaliGemmaTrainer
 
@@ -70,43 +70,41 @@ def main() -> int:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ConsoleLines())
 
+    publication = Publication(
+        trainer,
+        sources,
+        config,
+        train_split=dataset_options.dataset_train_split,
+        eval_split=dataset_options.dataset_test_split,
+    )
+    pushes = PushCheckpoints(publication.save)
+    if options.push_to_hub:
+        trainer.add_callback(pushes)
+
+    if options.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(options.early_stopping_patience))
+
     checkpoint = options.resume_from_checkpoint or last_whole_checkpoint(output_dir, trainer.accelerator)
     if trainer.is_world_process_zero():
         save_config(output_dir, config)
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    pushes.finish()
     if preemption.is_stopped:
         if trainer.is_world_process_zero():
             print(f"stopped at step {trainer.state.global_step}, which is saved: start it again, and it goes on")
         trainer.accelerator.end_training()
         return EXIT_CODE
 
-    scores = (last_scores(trainer) or trainer.evaluate()) if test_rows is not None else None
-    weights = whole_adapter(trainer.model)
+    scores = None
+    if test_rows is not None:
+        # The best checkpoint's model is not the last step's.
+        last = None if options.load_best_model_at_end else scores_of_this_step(trainer.state)
+        scores = last or trainer.evaluate()
+    files = publication.save(output_dir, scores=scores)
     if trainer.is_world_process_zero():
-        facts = run_facts(trainer, sources, result, scores)
-        card = make_card(
-            facts,
-            config,
-            train_split=dataset_options.dataset_train_split,
-            eval_split=dataset_options.dataset_test_split,
-        )
-        files = save_adapter(
-            output_dir,
-            model=trainer.model,
-            weights=weights,
-            processor=processor,
-            base=sources.named_base,
-            card=card,
-            log_history=trainer.state.log_history,
-        )
         print(f"adapter: {output_dir}")
         if options.push_to_hub:
-            url = push_adapter(
-                output_dir,
-                files=[*files, CONFIG_FILE],
-                repo_id=trainer.hub_model_id,
-                revision=options.hub_revision,
-            )
+            url = push_run(output_dir, files=files, repo_id=trainer.hub_model_id, revision=options.hub_revision)
             print(f"pushed: {url}")
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from datasets import Dataset
+from huggingface_hub import HfApi, constants
 from peft import LoraConfig
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
@@ -26,6 +27,7 @@ class Sources:
     dataset: Location
     named_base: Location
     named_dataset: Location
+    base_license: str | None  # as its own card states it: an adapter inherits it
 
 
 def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions) -> Sources:
@@ -52,7 +54,11 @@ def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions)
     elif model_options.base_model_id not in (None, base.name):
         raise InputError(f"--base_model_id {model_options.base_model_id}: the base is already named {base.name}")
     named_dataset = dataset if dataset.folder is None else Location(dataset.folder.resolve().name)
-    return Sources(base, dataset, named_base, named_dataset)
+    base_license = None
+    if base.revision is not None and not constants.HF_HUB_OFFLINE:
+        card = HfApi().model_info(base.name, revision=base.revision).card_data
+        base_license = card.license if card else None
+    return Sources(base, dataset, named_base, named_dataset, base_license)
 
 
 def load_data(sources: Sources, options: DatasetOptions, *, seed: int) -> tuple[Dataset, Dataset | None]:

@@ -1,6 +1,7 @@
 """TRL's SFTTrainer for PaliGemma: our batches, and logits only where there is something to learn."""
 
 import math
+import time
 from typing import Any
 
 import torch
@@ -29,10 +30,21 @@ class PaliGemmaTrainer(SFTTrainer):
         # Above this it is worse than guessing by far: ln(vocabulary) is what guessing has.
         self._highest_loss = 3 * math.log(self.model.config.get_text_config().vocab_size)
         self.add_callback(_LossWatch(self))
+        self._clock = _Clock()
+        self.add_callback(self._clock)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self._row_indexes = inputs.pop("row_index", None)
         return super()._prepare_inputs(inputs)
+
+    def minutes(self) -> float:
+        """How long it has been trained, with the runs before it that it goes on from."""
+        return self._clock.minutes()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        logs["minutes"] = round(self.minutes(), 3)
+        super().log(logs, start_time)
+        del logs["minutes"]  # `evaluate` returns these: it is no metric
 
     def check_losses(self) -> None:
         """Raises InputError, naming the rows, if a loss since the last call is no number or has exploded."""
@@ -98,8 +110,27 @@ class PaliGemmaTrainer(SFTTrainer):
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
         return output
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: `training.pushes` pushes, and no pickle and no optimizer state."""
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card is written once, from model_card.md. TRL's would stand in every checkpoint, empty."""
+
+
+class _Clock(TrainerCallback):
+    """Goes on where the run stood that is taken up."""
+
+    def __init__(self) -> None:
+        self._before, self._began = 0.0, time.perf_counter()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._began = time.perf_counter()
+        self._before = next((entry["minutes"] for entry in reversed(state.log_history) if "minutes" in entry), 0.0)
+
+    def minutes(self) -> float:
+        return self._before + (time.perf_counter() - self._began) / 60
 
 
 class _LossWatch(TrainerCallback):

@@ -17,12 +17,12 @@ from tests.commands import ROOT
 STEPS = 14
 
 
-def command(base: Path, dataset: Path, output_dir: Path) -> list[str]:
+def command(base: Path | str, dataset: Path | str, output_dir: Path, *more: Any) -> list[str]:
     arguments: list[Any] = [
         "--config", ROOT / "training" / "configs" / "quickstart.yaml", "--dataset_name", dataset,
-        "--model_name_or_path", base, "--base_model_id", "local/tiny-base", "--output_dir", output_dir,
-        "--max_steps", STEPS, "--save_steps", 3, "--logging_steps", 1, "--lora_r", 4, "--eval_strategy", "no",
-        "--max_eval_samples", 0, "--per_device_train_batch_size", 4, "--seed", 3,
+        "--model_name_or_path", base, "--output_dir", output_dir, "--max_steps", STEPS, "--save_steps", 3,
+        "--logging_steps", 1, "--lora_r", 4, "--eval_strategy", "no", "--max_eval_samples", 0,
+        "--per_device_train_batch_size", 4, "--seed", 3, *more,
     ]  # fmt: skip
     return [sys.executable, "-m", "training.sft", *map(str, arguments)]
 

@@ -1,0 +1,83 @@
+"""Pushes: with every checkpoint, at the end, and while the Hub is down."""
+
+import os
+import re
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi, hf_hub_download
+from safetensors.torch import load_file
+
+from product_vqa.command import InputError
+from tests.training.test_preemption import command, start, wait_for
+from training import pushes
+from training.pushes import push_run
+
+FILES = {
+    "README.md", "adapter_config.json", "adapter_model.safetensors", "log.csv", "processor_config.json",
+    "product_vqa.json", "sft_config.yaml", "tokenizer.json", "tokenizer_config.json",
+}  # fmt: skip
+
+
+def test_a_hub_that_is_down_for_a_while_costs_a_warning_and_a_later_push(
+    hub: Any, tiny_repos: tuple[str, str], tmp_path: Path
+) -> None:
+    repo_id, api = "local/pushed-on-the-way", HfApi()
+    base, dataset = tiny_repos
+    arguments = command(base, dataset, tmp_path / "run", "--max_steps", 60, "--push_to_hub", "--hub_model_id", repo_id,
+                        "--hub_private_repo", "true", "--hub_strategy", "every_save")  # fmt: skip
+    process = start(arguments)
+    try:
+        wait_for(process, "step 6/60")
+        os.kill(process.pid, signal.SIGSTOP)
+        hub.stop()
+        os.kill(process.pid, signal.SIGCONT)
+        wait_for(process, "was not pushed, a later one will be: --hub_model_id")
+        os.kill(process.pid, signal.SIGSTOP)
+    finally:
+        hub.start()
+        os.kill(process.pid, signal.SIGCONT)
+    rest = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, rest
+    assert "pushed: " in rest
+    commits = api.list_repo_commits(repo_id)
+    on_the_way = [commit.commit_id for commit in commits if commit.title.startswith("Adapter after step")]
+    assert on_the_way, "nothing was pushed on the way"
+    for commit in (on_the_way[0], on_the_way[-1], commits[0].commit_id):
+        files = set(api.list_repo_files(repo_id, revision=commit)) - {".gitattributes"}
+        assert files == FILES, "no optimizer state, no pickle"
+    card = Path(hf_hub_download(repo_id, "README.md", revision=on_the_way[-1])).read_text()
+    assert re.search(r"\| steps \| (3|6|9) of 4 rows", card), card
+    (tag,) = api.list_repo_refs(repo_id).tags
+    assert tag.name.startswith("run-") and tag.target_commit == commits[0].commit_id
+    pushed = load_file(hf_hub_download(repo_id, "adapter_model.safetensors"))
+    for name, tensor in load_file(tmp_path / "run" / "adapter_model.safetensors").items():
+        assert (pushed[name] == tensor).all()
+    assert not (tmp_path / "run" / ".on_the_way").exists()
+
+
+def test_the_last_push_is_tried_again_and_at_last_says_where_the_adapter_lies(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: gemma\n---\n")
+    HfApi().create_repo("local/pushed-late", private=True)
+    push = {"files": ["README.md"], "repo_id": "local/pushed-late", "revision": None}
+    monkeypatch.setattr(pushes, "WAITS_S", (1, 2))
+    slept = []
+    monkeypatch.setattr(pushes, "time", SimpleNamespace(sleep=lambda seconds: slept.append(seconds) or hub.start()))
+    hub.stop()
+    assert "/commit/" in push_run(tmp_path, **push)
+    assert slept == [1]
+    assert "not pushed, tried again in 1 s" in caplog.text
+
+    monkeypatch.setattr(pushes, "time", SimpleNamespace(sleep=slept.append))
+    hub.stop()
+    try:
+        with pytest.raises(InputError, match=rf"no Hub answers .* whole in {tmp_path}: the same command, given again"):
+            push_run(tmp_path, **push)
+    finally:
+        hub.start()
+    assert slept == [1, 1, 2]

@@ -1,0 +1,115 @@
+"""To the Hub: the adapter at the end, and with every checkpoint if asked for. A Hub that is down costs no run."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, HfApi
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import HubStrategy
+
+from product_vqa.command import InputError
+from product_vqa.hub import explained
+
+logger = logging.getLogger(__name__)
+
+# Seconds before each further attempt of the last push: eight minutes in all.
+WAITS_S = (5, 15, 60, 120, 300)
+
+
+def open_repo(repo_id: str, *, private: bool | None) -> None:
+    """Make the adapter's repo if it is not there. Before the training, so that nothing is trained in vain.
+
+    Raises InputError for a token that is missing, bad or may not write there, and where no Hub answers.
+    """
+    with explained(repo_id, flag="--hub_model_id"):
+        api = HfApi()
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with its namespace
+        api.auth_check(repo_id, write=True)
+
+
+def push_adapter(folder: Path, *, files: list[str], repo_id: str, revision: str | None, message: str) -> CommitInfo:
+    """Upload `files` of `folder` in one commit. Raises InputError if the Hub refuses it, or there is none."""
+    with explained(repo_id, flag="--hub_model_id"):
+        return HfApi().upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=files,
+            commit_message=message,
+            revision=revision,
+        )
+
+
+def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str | None) -> str:
+    """The last push of a run, tried for some minutes, and a tag for it; returns the commit's URL.
+
+    Raises InputError if there is no success: the adapter lies in `output_dir`, and the same command pushes it.
+    """
+    for wait_s in (*WAITS_S, None):
+        try:
+            commit = push_adapter(
+                output_dir, files=files, repo_id=repo_id, revision=revision,
+                message="Adapter, processor, card and log of a run",
+            )  # fmt: skip
+            tag = f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+            with explained(repo_id, flag="--hub_model_id"):
+                HfApi().create_tag(repo_id, tag=tag, revision=commit.oid, exist_ok=True)
+            return commit.commit_url
+        except InputError as error:
+            if wait_s is None:
+                raise InputError(
+                    f"{error}. The adapter is whole in {output_dir}: the same command, given again, pushes it"
+                ) from error
+            logger.warning("not pushed, tried again in %s s: %s", wait_s, error)
+            time.sleep(wait_s)
+    raise AssertionError("unreachable")
+
+
+class PushCheckpoints(TrainerCallback):
+    """With every checkpoint a push, in the background, of what `save` writes: never of the checkpoint itself.
+
+    A checkpoint holds optimizer state and pickles. What could not be pushed is superseded by the next.
+    """
+
+    def __init__(self, save: Callable[[Path], list[str]]) -> None:
+        """`save` writes the adapter, as it is now, into a folder and names its files; every process calls it."""
+        self._save = save
+        self._executor = ThreadPoolExecutor(max_workers=1)
+        self._push: Future[None] | None = None
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.hub_strategy != HubStrategy.EVERY_SAVE or self._is_busy(args, state):
+            return
+        folder = Path(args.output_dir) / ".on_the_way"
+        files = self._save(folder)
+        if state.is_world_process_zero:
+            self._push = self._executor.submit(self._try, folder, files, args, state.global_step)
+
+    def _is_busy(self, args: TrainingArguments, state: TrainerState) -> bool:
+        """Whether the push before is still on its way; all processes are told, for they save together."""
+        from accelerate.utils import broadcast_object_list
+
+        busy = [self._push is not None and not self._push.done()]
+        if args.world_size > 1:
+            broadcast_object_list(busy)
+        return busy[0]
+
+    def _try(self, folder: Path, files: list[str], args: TrainingArguments, step: int) -> None:
+        try:
+            push_adapter(
+                folder, files=files, repo_id=args.hub_model_id or Path(args.output_dir).name,
+                revision=args.hub_revision, message=f"Adapter after step {step}",
+            )  # fmt: skip
+        except Exception as error:
+            logger.warning("step %s was not pushed, a later one will be: %s", step, error)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def finish(self) -> None:
+        """Wait for the push that is on its way."""
+        self._executor.shutdown(wait=True)
