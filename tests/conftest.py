@@ -66,6 +66,13 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_paligemma2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny import save_tiny_paligemma2
+
+    return save_tiny_paligemma2(tmp_path_factory.mktemp("bases") / "tiny-paligemma2")
+
+
+@pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import save_dataset
 

@@ -5,13 +5,6 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session")
-def tiny_paligemma2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.tiny import save_tiny_paligemma2
-
-    return save_tiny_paligemma2(tmp_path_factory.mktemp("bases") / "tiny-paligemma2")
-
-
 @pytest.fixture(scope="module", params=["paligemma", "paligemma2"])
 def base(request: pytest.FixtureRequest, tiny_base: Path, tiny_paligemma2: Path) -> Path:
     """PaliGemma with the quickstart's tokenizer; PaliGemma 2, whose logits are capped, with Gemma's."""
