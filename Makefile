@@ -40,6 +40,6 @@ quality: install
 # What was installed and tested together, for `make install`: run it after a change of the dependencies.
 lock:
 	$(PYTHON) -m venv .lock-venv
-	.lock-venv/bin/pip install --quiet 'torch==2.13.0' --editable '.[hub,demo,dev]'
+	.lock-venv/bin/pip install --quiet 'torch==2.13.0' --editable '.[hub,demo,trackers,dev]'
 	.lock-venv/bin/pip freeze --exclude-editable | sed -e 's/^\(torch==[0-9.]*\)+cpu$$/\1/' > requirements.lock
 	rm -rf .lock-venv

@@ -235,7 +235,7 @@ def save_contact_sheet(folder: Path) -> None:
     import pyarrow.parquet as parquet
     from PIL import Image
 
-    from quickstart.contact_sheet import SheetRow, contact_sheet
+    from product_vqa.contact_sheet import SheetRow, contact_sheet
 
     with (folder / "labels" / "test_answers.csv").open() as lines:
         truth = {row["index"]: row["entity_value"] for row in csv.DictReader(lines)}

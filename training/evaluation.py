@@ -1,5 +1,8 @@
 """The task's own score: rows answered by the code that predicts, compared as the challenge compares."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor, TrainerState
@@ -29,14 +32,20 @@ def sample_rows(dataset: Dataset, number: int, *, seed: int) -> Dataset:
     return shuffled.select(sorted(by_entity[row * len(shuffled) // number] for row in range(number)))
 
 
-def score_answers(
-    model: PaliGemmaForConditionalGeneration, dataset: Dataset, *, processor: PaliGemmaProcessor, batch_size: int
-) -> dict[str, float]:
-    """What the model answers to `dataset`, on all processes together.
+@dataclass(frozen=True)
+class Answered:
+    """One row of the sample, answered."""
 
-    Returns `f1` (exact string against entity_value_raw, the challenge's), `f1_quantity` (number and unit), and
-    `exact_ENTITY`, the share of rows whose number and unit are right, for each entity that occurs.
-    """
+    row: int  # its place in the sample
+    entity_name: str
+    prediction: str
+    reference: str  # as in train.csv
+
+
+def answer_sample(
+    model: PaliGemmaForConditionalGeneration, dataset: Dataset, *, processor: PaliGemmaProcessor, batch_size: int
+) -> list[Answered]:
+    """What the model answers to `dataset`, in its order. All processes answer a share and get the whole."""
     was_training = model.training
     model.eval()
     state = join_processes()
@@ -58,18 +67,23 @@ def score_answers(
         )
         if batch < len(starts):
             answered += [
-                (row["entity_name"], answer.prediction, row["entity_value_raw"])
-                for row, answer in zip(rows, answers, strict=True)
+                Answered(start + place, row["entity_name"], answer.prediction, row["entity_value_raw"])
+                for place, (row, answer) in enumerate(zip(rows, answers, strict=True))
             ]
     model.train(was_training)
-    answered = gather_object(answered)
-    predictions, references = [row[1] for row in answered], [row[2] for row in answered]
+    return sorted(gather_object(answered), key=lambda one: one.row)
+
+
+def score(answered: Sequence[Answered]) -> dict[str, float]:
+    """`f1` (exact string against entity_value_raw, the challenge's), `f1_quantity` (number and unit), and
+    `exact_ENTITY`, the share of rows whose number and unit are right, for each entity that occurs."""
+    predictions, references = [one.prediction for one in answered], [one.reference for one in answered]
     scores = {
         "f1": count(predictions, references).f1,
         "f1_quantity": count(predictions, references, equal=equal_as_quantities).f1,
     }
     for entity in ENTITIES:
-        right = [equal_as_quantities(row[1], row[2]) for row in answered if row[0] == entity]
+        right = [equal_as_quantities(one.prediction, one.reference) for one in answered if one.entity_name == entity]
         if right:
             scores[f"exact_{entity}"] = sum(right) / len(right)
     return scores

@@ -28,6 +28,7 @@ def main() -> int:
     from training.configuration import resolve_config
     from training.console import ConsoleLines
     from training.evaluation import scores_of_this_step
+    from training.examples import ShowExamples
     from training.memory import advice, device_memory, estimate_run
     from training.preemption import EXIT_CODE, SaveOnSigterm
     from training.publication import Publication
@@ -69,6 +70,7 @@ def main() -> int:
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ConsoleLines())
+    trainer.add_callback(ShowExamples(trainer))
 
     publication = Publication(
         trainer,

@@ -31,7 +31,7 @@ from product_vqa.schema import FEATURES
 from quickstart.labels import write_labels
 from quickstart.printing import PLAIN
 from tests.commands import ROOT
-from training.evaluation import score_answers
+from training.evaluation import answer_sample, score
 from training.options import TrainingOptions
 from training.trainer import PaliGemmaTrainer
 
@@ -90,7 +90,7 @@ def fine_tune(train: Dataset, output_dir: Path, *, steps: int) -> PaliGemmaTrain
 
 def f1(trainer: PaliGemmaTrainer, test: Dataset) -> float:
     rows = test.select(range(48))
-    return score_answers(trainer.model, rows, processor=trainer.processing_class, batch_size=48)["f1_quantity"]
+    return score(answer_sample(trainer.model, rows, processor=trainer.processing_class, batch_size=48))["f1_quantity"]
 
 
 @pytest.fixture(scope="module")

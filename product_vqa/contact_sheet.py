@@ -1,4 +1,4 @@
-"""Twelve pictures at a glance: question, truth and answer below each."""
+"""Pictures at a glance: question, truth and answer below each."""
 
 import math
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from product_vqa.entity_f1.scoring import equal_as_quantities
 from product_vqa.prompt import format_prompt
-from quickstart.drawing import FONT_FOLDER, SIZE
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class SheetRow:
 
 
 _COLUMNS = 4
+_SIZE = 224  # of a picture at most, px
 _CELL_WIDTH, _CELL_HEIGHT = 256, 308
 
 
@@ -27,16 +28,16 @@ def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     height = math.ceil(len(rows) / _COLUMNS) * _CELL_HEIGHT
     sheet = Image.new("RGB", (_COLUMNS * _CELL_WIDTH, height), "white")
     canvas = ImageDraw.Draw(sheet)
-    small, large = (ImageFont.truetype(FONT_FOLDER / "OpenSans-Regular.ttf", size) for size in (11, 15))
+    small, large = (ImageFont.load_default(size) for size in (11, 15))
     for place, row in enumerate(rows):
-        x = place % _COLUMNS * _CELL_WIDTH + (_CELL_WIDTH - SIZE) // 2
+        x = place % _COLUMNS * _CELL_WIDTH + (_CELL_WIDTH - _SIZE) // 2
         y = place // _COLUMNS * _CELL_HEIGHT + 12
         picture = row.image.convert("RGB").copy()
-        picture.thumbnail((SIZE, SIZE), Image.Resampling.BICUBIC)
-        sheet.paste(picture, (x + (SIZE - picture.width) // 2, y))
-        canvas.text((x, y + SIZE + 4), format_prompt(row.entity_name), font=small, fill="#555555")
-        canvas.text((x, y + SIZE + 20), row.entity_value, font=large, fill="black")
+        picture.thumbnail((_SIZE, _SIZE), Image.Resampling.BICUBIC)
+        sheet.paste(picture, (x + (_SIZE - picture.width) // 2, y))
+        canvas.text((x, y + _SIZE + 4), format_prompt(row.entity_name), font=small, fill="#555555")
+        canvas.text((x, y + _SIZE + 20), row.entity_value, font=large, fill="black")
         if row.prediction is not None:
-            colour = "#1a7f37" if row.prediction == row.entity_value else "#c62828"
-            canvas.text((x, y + SIZE + 40), f"-> {row.prediction or '(no answer)'}", font=large, fill=colour)
+            colour = "#1a7f37" if equal_as_quantities(row.prediction, row.entity_value) else "#c62828"
+            canvas.text((x, y + _SIZE + 40), f"-> {row.prediction or '(no answer)'}", font=large, fill=colour)
     return sheet
