@@ -27,9 +27,11 @@ test: install
 faults: install
 	$(BIN)/pytest -m faults
 
-# Does training teach anything, and what? Half an hour. Speed: benchmarks.build, .scale, .predict and .predict_scale.
+# Does training teach anything, and what? Half an hour. Does an adapter's card stand alone? Three minutes.
+# Speed: benchmarks.build, .scale, .train, .predict and .predict_scale.
 bench: install
 	$(BIN)/python -m benchmarks.learning --seeds 0 1 2
+	$(BIN)/python -m benchmarks.card
 
 style: install
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

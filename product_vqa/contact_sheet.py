@@ -28,7 +28,7 @@ def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     height = math.ceil(len(rows) / _COLUMNS) * _CELL_HEIGHT
     sheet = Image.new("RGB", (_COLUMNS * _CELL_WIDTH, height), "white")
     canvas = ImageDraw.Draw(sheet)
-    small, large = (ImageFont.load_default(size) for size in (11, 15))
+    small, large = (ImageFont.load_default(size) for size in (10, 15))
     for place, row in enumerate(rows):
         x = place % _COLUMNS * _CELL_WIDTH + (_CELL_WIDTH - _SIZE) // 2
         y = place // _COLUMNS * _CELL_HEIGHT + 12

@@ -40,6 +40,7 @@ COMMANDS = [
     "quickstart.reading",
     "benchmarks.agreement",
     "benchmarks.build",
+    "benchmarks.card",
     "benchmarks.learning",
     "benchmarks.picture_server",
     "benchmarks.predict",
