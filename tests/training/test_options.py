@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,21 @@ def test_stopped_early_it_keeps_the_best_checkpoint(
     assert sorted(folder.name for folder in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-3"]
     kept, first = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, tmp_path / "checkpoint-1"))
     assert all((kept[name] == tensor).all() for name, tensor in first.items())
+
+
+@pytest.mark.parametrize(("switch", "name"), [("use_dora", "DoRA"), ("use_rslora", "rsLoRA")])
+def test_pefts_own_switches_reach_the_adapter_and_its_card(
+    tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str, name: str
+) -> None:
+    call(
+        sft.main, monkeypatch, "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset,
+        "--model_name_or_path", tiny_base, "--base_model_id", "user/base", "--output_dir", tmp_path, "--max_steps", 1,
+        "--max_eval_samples", 0, "--per_device_train_batch_size", 2, f"--{switch}", "true",
+    )  # fmt: skip
+    assert json.loads((tmp_path / "adapter_config.json").read_text())[switch] is True
+    assert f"| adapter | {name}, r=32" in (tmp_path / "README.md").read_text()
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    assert any("magnitude" in key for key in weights) == (switch == "use_dora")
 
 
 @pytest.mark.parametrize("config", ACCELERATE, ids=lambda file: file.stem)
