@@ -1,15 +1,14 @@
 """The architecture as a test: who imports whom, every command, every command line that is printed anywhere."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
-import pytest
-
-from tests.commands import ROOT, run_module
+from tests.commands import ROOT
 
 FLOORS = {
     "product_vqa": 0,
@@ -72,15 +71,36 @@ def test_a_room_imports_rooms_on_lower_floors_only() -> None:
     assert checked > 50
 
 
+# One process for all commands: they share what takes seconds to import.
+_ASK_FOR_HELP = """
+import contextlib, io, json, runpy, sys
+helps = {}
+for module in sys.argv[1:]:
+    printed = io.StringIO()
+    sys.argv = [module, "--help"]
+    with contextlib.redirect_stdout(printed):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            assert not end.code, (module, end.code)
+    helps[module] = printed.getvalue()
+print(json.dumps(helps))
+"""
+
+
 @cache
-def help_of(module: str) -> str:
-    return run_module(module, "--help").stdout
+def helps() -> dict[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", _ASK_FOR_HELP, *COMMANDS], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("module", COMMANDS)
-def test_every_command_answers_help(module: str) -> None:
-    assert "usage:" in help_of(module)
-    assert "--" in help_of(module)
+def test_every_command_answers_help() -> None:
+    for module in COMMANDS:
+        assert helps()[module].startswith("usage: "), module
+        assert "--" in helps()[module], module
 
 
 def test_every_command_of_the_house_is_listed_here() -> None:
@@ -111,7 +131,7 @@ def test_every_printed_command_exists_with_every_flag_that_it_is_given() -> None
     for document, module, rest in printed_commands():
         assert module in COMMANDS, f"{document} names {module}"
         for flag in re.findall(r"--[a-z_]+", rest):
-            assert re.search(rf"{flag}\b", help_of(module)), f"{document}: {module} has no {flag}"
+            assert re.search(rf"{flag}\b", helps()[module]), f"{document}: {module} has no {flag}"
 
 
 def test_every_file_that_a_printed_command_names_is_there() -> None:
