@@ -49,7 +49,8 @@ def main() -> None:
     from dataset_builder.leaks import Leak
     from dataset_builder.publication import check_target, push
     from dataset_builder.tables import links_of, read_tables
-    from product_vqa.hub import page_url, replace_folder
+    from product_vqa.files import replace_folder
+    from product_vqa.hub import page_url
 
     folder = Path(options.output_dir).resolve()
     earlier = check_output(folder)

@@ -1,6 +1,5 @@
 """The dataset card: what the Hub shows, and what `load_dataset` reads to find the splits."""
 
-import os
 import shlex
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from dataset_builder.dataset_folder import Record
 from dataset_builder.labels import UNIT_UNSUITABLE
 from dataset_builder.leaks import ROWS_CONFIG, Leak
 from product_vqa.entities import ENTITIES
+from product_vqa.files import written_whole
 from product_vqa.prompt import format_prompt
 from product_vqa.quantity import LabelForm
 
@@ -68,9 +68,8 @@ def save_card(record: Record, folder: Path, *, location: str) -> None:
             "command": _command(record),
         },
     )
-    temporary = folder / ".README.md"
-    card.save(temporary)
-    os.replace(temporary, folder / "README.md")
+    with written_whole(folder / "README.md") as temporary:
+        card.save(temporary)
 
 
 def _command(record: Record) -> str:

@@ -3,7 +3,6 @@
 import csv
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from inference.batches import RowBatch
+from product_vqa.files import written_whole
 from product_vqa.generation import Answer
 from product_vqa.paligemma import Batch, take_rows
 from product_vqa.reader import AttributeReader
@@ -86,14 +86,12 @@ def write_answers(table: pa.Table, output: Path, *, run: dict[str, Any]) -> None
     """
     parquet = output.with_suffix(".parquet")
     table = table.replace_schema_metadata({_RUN_KEY: json.dumps(run)})
-    pq.write_table(table, parquet.with_name(f".{parquet.name}"))
-    os.replace(parquet.with_name(f".{parquet.name}"), parquet)
-    temporary = output.with_name(f".{output.name}")
-    with temporary.open("w", newline="") as lines:
+    with written_whole(parquet) as temporary:
+        pq.write_table(table, temporary)
+    with written_whole(output) as temporary, temporary.open("w", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["index", "prediction"])
         writer.writerows(zip(*(table[name].to_pylist() for name in ("index", "prediction")), strict=True))
-    os.replace(temporary, output)
 
 
 def read_provenance(predictions: str | Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -140,6 +139,7 @@ def main() -> None:
     from inference.batches import RowBatches, default_workers, load_batches
     from product_vqa.calibration import CALIBRATION_FILE
     from product_vqa.dataset import load_split
+    from product_vqa.files import written_whole
     from product_vqa.hub import explained, locate
     from product_vqa.reader import AttributeReader
 
@@ -178,9 +178,8 @@ def main() -> None:
     made_with = {"dataset": str(location), "split": options.split, **reader.provenance}
     text = json.dumps(asdict(calibration) | figures | {"made_with": made_with}, indent=2) + "\n"
     if folder is not None:
-        temporary = folder / f".{CALIBRATION_FILE}"
-        temporary.write_text(text)
-        os.replace(temporary, folder / CALIBRATION_FILE)
+        with written_whole(folder / CALIBRATION_FILE) as temporary:
+            temporary.write_text(text)
         print(f"written: {folder / CALIBRATION_FILE}")
     if options.push_to_hub:
         with explained(adapter.name, flag="--adapter"):

@@ -1,7 +1,6 @@
 """Finished batches on disk: a prediction that was cut off goes on where it was, whatever processes it had."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 
 from inference.answers import ANSWERS
 from product_vqa.command import InputError
+from product_vqa.files import written_whole
 
 _RUN_FILE = "run.json"
 
@@ -35,7 +35,8 @@ class Parts:
         self.folder.mkdir(exist_ok=True)
         before = self.earlier_run()
         if not before:
-            _write(self.folder / _RUN_FILE, lambda temporary: temporary.write_text(json.dumps(run, indent=2)))
+            with written_whole(self.folder / _RUN_FILE) as temporary:
+                temporary.write_text(json.dumps(run, indent=2))
             return
         changed = [
             f"{key}: {before.get(key)} -> {run.get(key)}"
@@ -52,7 +53,8 @@ class Parts:
         return self._file(batch).is_file()
 
     def save(self, batch: int, rows: pa.Table) -> None:
-        _write(self._file(batch), lambda temporary: pq.write_table(rows, temporary))
+        with written_whole(self._file(batch)) as temporary:
+            pq.write_table(rows, temporary)
 
     def load(self, batches: int) -> pa.Table:
         """All of them, in order."""
@@ -63,9 +65,3 @@ class Parts:
 
     def _file(self, batch: int) -> Path:
         return self.folder / f"{batch:06d}.parquet"
-
-
-def _write(file: Path, write: Any) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    write(temporary)
-    os.replace(temporary, file)

@@ -6,13 +6,13 @@
 
 import base64
 import io
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from product_vqa.command import InputError, parse_options, run, writable_folder
+from product_vqa.files import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,9 +72,8 @@ def main() -> None:
         ("dataset", f"{location}, split {options.split}", hub_url(str(location), repo_type="dataset")),
     ]  # fmt: skip
     page = render(table, dataset, title=title, about=about, max_errors=options.max_errors, bootstrap=options.bootstrap)
-    temporary = output.with_name(f".{output.name}")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, output)
+    with written_whole(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     print(f"{output}: {len(page) / 1e6:.1f} MB")
 
 

@@ -1,6 +1,5 @@
 """Where a dataset, a base or an adapter lies: a folder, or a Hub repo pinned to a commit. And why it cannot be had."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,13 +103,3 @@ def explained(repo_id: str, *, flag: str, repo_type: str = "model", revision: st
         raise InputError(
             f"{what}: no Hub answers at {constants.ENDPOINT} ({type(error).__name__}). Check network and HF_ENDPOINT"
         ) from error
-
-
-def replace_folder(temporary: Path, final: Path) -> None:
-    """Put a finished folder in the place of another, so that no half-written one ever bears the final name."""
-    old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    temporary.rename(final)
-    shutil.rmtree(old, ignore_errors=True)

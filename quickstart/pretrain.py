@@ -15,7 +15,6 @@ that the schedule fits any length and any machine; what the pictures show is dec
 
 import csv
 import io
-import os
 import random
 import time
 from collections.abc import Sequence
@@ -225,18 +224,17 @@ class Pretraining:
         """Write everything that the next step depends on; a kill leaves the old file or the new one."""
         import torch
 
-        temporary = file.with_name(f".{file.name}")
-        torch.save(
-            {
-                "options": {name: getattr(self.options, name) for name in _SAME},
-                "progress": (self.step, self.pictures, self.minutes, self.first_answering_step),
-                "model": self.model.state_dict(),
-                "heads": self.heads.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer, _, _ in self.optimizers],
-            },
-            temporary,
-        )
-        os.replace(temporary, file)
+        from product_vqa.files import written_whole
+
+        state = {
+            "options": {name: getattr(self.options, name) for name in _SAME},
+            "progress": (self.step, self.pictures, self.minutes, self.first_answering_step),
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer, _, _ in self.optimizers],
+        }
+        with written_whole(file) as temporary:
+            torch.save(state, temporary)
 
     def load(self, file: Path) -> None:
         """Go on from a checkpoint. Raises InputError if it is of another model or seed."""
@@ -261,7 +259,7 @@ class Pretraining:
 
         import torch
 
-        from product_vqa.hub import replace_folder
+        from product_vqa.files import replace_folder
 
         temporary = folder.with_name(f".{folder.name}")
         copy.deepcopy(self.model).to("cpu", torch.bfloat16).save_pretrained(temporary)

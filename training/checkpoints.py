@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from accelerate import Accelerator
 
 from product_vqa.command import InputError
+from product_vqa.files import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,9 @@ def check_same_run(output_dir: Path, config: dict[str, Any]) -> None:
 
 
 def save_config(output_dir: Path, config: dict[str, Any]) -> None:
-    """Write the resolved configuration (see `training.sft.resolved_config`)."""
-    temporary = output_dir / f".{CONFIG_FILE}"
-    temporary.write_text(yaml.safe_dump(config, sort_keys=True))
-    os.replace(temporary, output_dir / CONFIG_FILE)
+    """Write the resolved configuration (see `training.configuration`)."""
+    with written_whole(output_dir / CONFIG_FILE) as temporary:
+        temporary.write_text(yaml.safe_dump(config, sort_keys=True))
 
 
 def last_whole_checkpoint(output_dir: Path, accelerator: Accelerator) -> str | None:
