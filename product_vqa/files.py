@@ -10,8 +10,8 @@ from pathlib import Path
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
     """`with written_whole(file) as temporary:` puts `temporary` in the place of `file` if the block ends without an
-    error; a kill leaves the old file, or none."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    error; a kill leaves the old file, or none. One process may write a file at a time."""
+    temporary = file.with_name(f".{file.name}.part")
     try:
         yield temporary
         os.replace(temporary, file)

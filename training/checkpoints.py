@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from accelerate import Accelerator
+from transformers import TrainerState
 
 from product_vqa.command import InputError
 from product_vqa.files import written_whole
@@ -54,6 +55,11 @@ def last_whole_checkpoint(output_dir: Path, accelerator: Accelerator) -> str | N
     """
     with accelerator.main_process_first():
         return _last_whole_checkpoint(output_dir, remove=accelerator.is_main_process)
+
+
+def read_state(checkpoint: str) -> TrainerState:
+    """What a checkpoint says of the run: its step, its log."""
+    return TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
 
 
 def _last_whole_checkpoint(output_dir: Path, *, remove: bool) -> str | None:

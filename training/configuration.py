@@ -3,6 +3,8 @@
 from dataclasses import asdict, fields
 from typing import Any
 
+from product_vqa.paligemma import resolve_dtype
+from product_vqa.processes import join_processes
 from training.options import DatasetOptions, ModelOptions, TrainingOptions
 from training.sources import Sources
 
@@ -21,7 +23,10 @@ def resolve_config(
         for field in fields(TrainingOptions)
         if getattr(options, field.name) != getattr(defaults, field.name)
     }
-    config = asdict(dataset_options) | asdict(model_options) | chosen
+    # `auto` and unset are this machine's: what they came to is part of the run.
+    dtype = resolve_dtype(model_options.dtype, device=join_processes().device)
+    precision = {"dtype": str(dtype).removeprefix("torch."), "bf16": options.bf16, "fp16": options.fp16}
+    config = asdict(dataset_options) | asdict(model_options) | chosen | precision
     config |= {
         "dataset_name": sources.named_dataset.name,
         "dataset_revision": sources.named_dataset.revision,

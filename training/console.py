@@ -26,7 +26,8 @@ class ConsoleLines(TrainerCallback):
         self._began, self._first_step = time.perf_counter(), state.global_step
         self._restart(state)
         if state.is_world_process_zero and state.global_step:
-            print(f"going on at step {state.global_step}/{state.max_steps}", flush=True)
+            already = "finished" if state.global_step >= state.max_steps else "going on"
+            print(f"{already} at step {state.global_step}/{state.max_steps}", flush=True)
 
     def on_step_begin(self, *_: Any, **kwargs: Any) -> None:
         if self._step_ended is not None:

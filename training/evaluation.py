@@ -2,10 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor, TrainerState
+from transformers import (
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from product_vqa.constraint import AnswerAutomaton
 from product_vqa.entities import ENTITIES
@@ -15,12 +23,33 @@ from product_vqa.paligemma import make_generation_batch
 from product_vqa.processes import join_processes
 
 
-def scores_of_this_step(state: TrainerState) -> dict[str, float] | None:
-    """What was measured at the step that has just been made, if it was."""
+def scores_at(step: int | None, state: TrainerState) -> dict[str, float] | None:
+    """What was measured at a step, if it was."""
     for entry in reversed(state.log_history):
-        if "eval_f1" in entry and entry["step"] == state.global_step:
+        if "eval_f1" in entry and entry["step"] == step:
             return entry
     return None
+
+
+class StopEarly(TrainerCallback):
+    """Stops after `patience` evaluations without a better one, counted over restarts (transformers' begins anew)."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def is_due(self, args: TrainingArguments, state: TrainerState) -> bool:
+        name = "eval_" + args.metric_for_best_model.removeprefix("eval_")
+        values = [entry[name] for entry in state.log_history if name in entry]
+        if not values:
+            return False
+        best = max(values) if args.greater_is_better else min(values)
+        return len(values) - 1 - values.index(best) >= self.patience
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.is_due(args, state):
+            control.should_training_stop = True
 
 
 def sample_rows(dataset: Dataset, number: int, *, seed: int) -> Dataset:

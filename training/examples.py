@@ -38,6 +38,7 @@ class ShowExamples(TrainerCallback):
                 if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
                     writer = callback.tb_writer
                     writer.add_image("eval/examples", np.asarray(sheet), state.global_step, dataformats="HWC")
+                    writer.flush()
         if "trackio" in trackers:
             import trackio
 

@@ -11,10 +11,11 @@ import torch
 from peft import PeftModel
 from torch.distributed.tensor import DTensor
 
+from product_vqa.hub import Location
 from product_vqa.prompt import save_prompt
 from training.card import make_card, run_facts
 from training.checkpoints import save_config
-from training.evaluation import scores_of_this_step
+from training.evaluation import scores_at
 from training.sources import Sources
 from training.trainer import PaliGemmaTrainer
 
@@ -51,8 +52,7 @@ class Publication:
         """Write adapter, processor, wording, configuration, log and card into `folder`; returns the files' names.
 
         `scores` are what `trainer.evaluate()` returned; without them, those of the very last step if there are any.
-        Every process must call this; the first one writes. The adapter names its base by id and commit: peft would
-        write the folder that it was loaded from, and no revision.
+        Every process must call this; the first one writes. The adapter names its base by id and commit.
         """
         model = self.trainer.model
         weights = whole_adapter(model)
@@ -61,15 +61,13 @@ class Publication:
         temporary = folder / ".publication"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        base, adapter_config = self.sources.named_base, model.peft_config["default"]
-        adapter_config.base_model_name_or_path, adapter_config.revision = base.name, base.revision
-        # No embeddings are adapted; to find that out by itself, peft would ask the Hub for the base's configuration.
-        model.save_pretrained(temporary, state_dict=weights, save_embedding_layers=False)
+        _save_weights(model, weights, temporary, base=self.sources.named_base)
         self.trainer.processing_class.save_pretrained(temporary)
         save_prompt(temporary)
         save_config(temporary, self.config)
         _write_log(temporary / "log.csv", self.trainer.state.log_history)
-        facts = run_facts(self.trainer, self.sources, scores=scores or scores_of_this_step(self.trainer.state))
+        state = self.trainer.state
+        facts = run_facts(self.trainer, self.sources, scores=scores or scores_at(state.global_step, state))
         card = make_card(facts, self.config, train_split=self.train_split, eval_split=self.eval_split)
         (temporary / "README.md").write_text(str(card))
         names = sorted(file.name for file in temporary.iterdir())
@@ -77,6 +75,18 @@ class Publication:
             os.replace(temporary / name, folder / name)
         temporary.rmdir()
         return names
+
+
+def _save_weights(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, *, base: Location) -> None:
+    """peft would name the folder that the base was loaded from, and no revision."""
+    config = model.peft_config["default"]
+    before = config.base_model_name_or_path, config.revision
+    config.base_model_name_or_path, config.revision = base.name, base.revision
+    try:
+        # No embeddings are adapted; to find that out by itself, peft would ask the Hub for the base's configuration.
+        model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
+    finally:  # the next checkpoint is for this machine
+        config.base_model_name_or_path, config.revision = before
 
 
 def _write_log(file: Path, log_history: list[dict[str, Any]]) -> None:

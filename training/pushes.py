@@ -4,11 +4,12 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo, HfApi
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import HubStrategy
@@ -22,8 +23,10 @@ logger = logging.getLogger(__name__)
 WAITS_S = (5, 15, 60, 120, 300)
 
 
-def open_repo(repo_id: str, *, private: bool | None) -> None:
-    """Make the adapter's repo if it is not there. Before the training, so that nothing is trained in vain.
+def open_repo(repo_id: str, *, private: bool | None) -> str:
+    """Make the adapter's repo if it is not there; returns its id with the namespace.
+
+    Before the training, so that nothing is trained in vain.
 
     Raises InputError for a token that is missing, bad or may not write there, and where no Hub answers.
     """
@@ -31,24 +34,31 @@ def open_repo(repo_id: str, *, private: bool | None) -> None:
         api = HfApi()
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with its namespace
         api.auth_check(repo_id, write=True)
+    return repo_id
 
 
 def push_adapter(folder: Path, *, files: list[str], repo_id: str, revision: str | None, message: str) -> CommitInfo:
     """Upload `files` of `folder` in one commit. Raises InputError if the Hub refuses it, or there is none."""
-    with explained(repo_id, flag="--hub_model_id"):
-        return HfApi().upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            allow_patterns=files,
-            commit_message=message,
-            revision=revision,
-        )
+    try:
+        with explained(repo_id, flag="--hub_model_id"):
+            return HfApi().upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                allow_patterns=files,
+                commit_message=message,
+                revision=revision,
+            )
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, OSError) as error:  # what the client makes of a failure amid a large file
+        raise InputError(f"--hub_model_id {repo_id}: the upload failed: {error}") from error
 
 
 def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str | None) -> str:
     """The last push of a run, tried for some minutes, and a tag for it; returns the commit's URL.
 
-    Raises InputError if there is no success: the adapter lies in `output_dir`, and the same command pushes it.
+    Raises InputError if there is no success, at once if the Hub will not have it: the adapter lies in `output_dir`,
+    and the same command pushes it.
     """
     for wait_s in (*WAITS_S, None):
         try:
@@ -56,12 +66,10 @@ def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str 
                 output_dir, files=files, repo_id=repo_id, revision=revision,
                 message="Adapter, processor, card and log of a run",
             )  # fmt: skip
-            tag = f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-            with explained(repo_id, flag="--hub_model_id"):
-                HfApi().create_tag(repo_id, tag=tag, revision=commit.oid, exist_ok=True)
+            _tag(repo_id, commit)
             return commit.commit_url
         except InputError as error:
-            if wait_s is None:
+            if wait_s is None or _is_final(error):
                 raise InputError(
                     f"{error}. The adapter is whole in {output_dir}: the same command, given again, pushes it"
                 ) from error
@@ -70,41 +78,68 @@ def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str 
     raise AssertionError("unreachable")
 
 
-class PushCheckpoints(TrainerCallback):
-    """With every checkpoint a push, in the background, of what `save` writes: never of the checkpoint itself.
+def _is_final(error: InputError) -> bool:
+    """Whether the Hub has said no, which it will say again."""
+    response = getattr(error.__cause__, "response", None)
+    return response is not None and response.status_code in (401, 403, 404)
 
-    A checkpoint holds optimizer state and pickles. What could not be pushed is superseded by the next.
+
+def _tag(repo_id: str, commit: CommitInfo) -> None:
+    try:
+        with explained(repo_id, flag="--hub_model_id"):
+            tag = f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+            HfApi().create_tag(repo_id, tag=tag, revision=commit.oid, exist_ok=True)
+    except InputError as error:
+        logger.warning("pushed, but not tagged: %s", error)
+
+
+class PushCheckpoints(TrainerCallback):
+    """With a checkpoint a push, in the background, of what `save` writes: never of the checkpoint itself.
+
+    A checkpoint holds optimizer state and pickles. What could not be pushed, or while another push was on its way, is
+    superseded by the next.
     """
 
-    def __init__(self, save: Callable[[Path], list[str]]) -> None:
+    def __init__(self, save: Callable[[Path], list[str]], *, repo_id: str | None) -> None:
         """`save` writes the adapter, as it is now, into a folder and names its files; every process calls it."""
         self._save = save
+        self._repo_id = repo_id
         self._executor = ThreadPoolExecutor(max_workers=1)
         self._push: Future[None] | None = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if args.hub_strategy != HubStrategy.EVERY_SAVE or self._is_busy(args, state):
+        if (
+            self._repo_id is None
+            or args.hub_strategy != HubStrategy.EVERY_SAVE
+            or state.global_step >= state.max_steps
+        ):
+            return  # at the end the whole run is pushed
+        if control.should_training_stop and self._push is not None:
+            wait([self._push])  # told to stop: there will be no later push
+        if self._is_busy(args):
             return
         folder = Path(args.output_dir) / ".on_the_way"
-        files = self._save(folder)
+        try:
+            files = self._save(folder)
+        except OSError as error:
+            logger.warning("step %s is not pushed: %s", state.global_step, error)
+            return
         if state.is_world_process_zero:
-            self._push = self._executor.submit(self._try, folder, files, args, state.global_step)
+            self._push = self._executor.submit(self._try, folder, files, args.hub_revision, state.global_step)
 
-    def _is_busy(self, args: TrainingArguments, state: TrainerState) -> bool:
+    def _is_busy(self, args: TrainingArguments) -> bool:
         """Whether the push before is still on its way; all processes are told, for they save together."""
-        from accelerate.utils import broadcast_object_list
-
         busy = [self._push is not None and not self._push.done()]
         if args.world_size > 1:
             broadcast_object_list(busy)
         return busy[0]
 
-    def _try(self, folder: Path, files: list[str], args: TrainingArguments, step: int) -> None:
+    def _try(self, folder: Path, files: list[str], revision: str | None, step: int) -> None:
+        assert self._repo_id is not None
         try:
             push_adapter(
-                folder, files=files, repo_id=args.hub_model_id or Path(args.output_dir).name,
-                revision=args.hub_revision, message=f"Adapter after step {step}",
-            )  # fmt: skip
+                folder, files=files, repo_id=self._repo_id, revision=revision, message=f"Adapter after step {step}"
+            )
         except Exception as error:
             logger.warning("step %s was not pushed, a later one will be: %s", step, error)
         finally:

@@ -20,14 +20,14 @@ def main() -> int:
         DatasetOptions, ModelOptions, TrainingOptions, description="Fine-tune PaliGemma to read product attributes."
     )
 
-    from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
+    from transformers import PrinterCallback, ProgressCallback
 
     from product_vqa.paligemma import TrainingCollator
     from product_vqa.processes import join_processes
-    from training.checkpoints import check_same_run, last_whole_checkpoint, save_config
+    from training.checkpoints import check_same_run, last_whole_checkpoint, read_state, save_config
     from training.configuration import resolve_config
     from training.console import ConsoleLines
-    from training.evaluation import scores_of_this_step
+    from training.evaluation import StopEarly, scores_at
     from training.examples import ShowExamples
     from training.memory import advice, device_memory, estimate_run
     from training.preemption import EXIT_CODE, SaveOnSigterm
@@ -41,12 +41,14 @@ def main() -> int:
     sources = locate_sources(dataset_options, model_options)
     config = resolve_config(dataset_options, model_options, options, sources)
     check_same_run(output_dir, config)
+    repo_id = None
     if options.push_to_hub:
-        open_repo(options.hub_model_id or output_dir.name, private=options.hub_private_repo)
+        repo_id = open_repo(options.hub_model_id or output_dir.name, private=options.hub_private_repo)
     train_rows, test_rows = load_data(sources, dataset_options, seed=options.data_seed or options.seed)
     if test_rows is None and options.eval_strategy != "no":
         logger.warning("No rows to score on (--dataset_test_split, --max_eval_samples): nothing is evaluated.")
-        options.eval_strategy = "no"
+        options.eval_strategy, options.load_best_model_at_end = "no", False
+        options.early_stopping_patience = None
     memory, state = estimate_run(sources.base, model_options, options), join_processes()
     if state.is_main_process:
         print(memory, flush=True)
@@ -79,14 +81,14 @@ def main() -> int:
         train_split=dataset_options.dataset_train_split,
         eval_split=dataset_options.dataset_test_split,
     )
-    pushes = PushCheckpoints(publication.save)
-    if options.push_to_hub:
-        trainer.add_callback(pushes)
-
-    if options.early_stopping_patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(options.early_stopping_patience))
-
+    pushes = PushCheckpoints(publication.save, repo_id=repo_id)
+    trainer.add_callback(pushes)
     checkpoint = options.resume_from_checkpoint or last_whole_checkpoint(output_dir, trainer.accelerator)
+    if options.early_stopping_patience is not None:
+        stop_early = StopEarly(options.early_stopping_patience)
+        trainer.add_callback(stop_early)
+        if checkpoint and stop_early.is_due(options, before := read_state(checkpoint)):
+            options.max_steps = before.global_step  # it was stopped here
     if trainer.is_world_process_zero():
         save_config(output_dir, config)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -99,14 +101,13 @@ def main() -> int:
 
     scores = None
     if test_rows is not None:
-        # The best checkpoint's model is not the last step's.
-        last = None if options.load_best_model_at_end else scores_of_this_step(trainer.state)
-        scores = last or trainer.evaluate()
+        kept = trainer.state.best_global_step if options.load_best_model_at_end else trainer.state.global_step
+        scores = scores_at(kept, trainer.state) or trainer.evaluate()
     files = publication.save(output_dir, scores=scores)
     if trainer.is_world_process_zero():
         print(f"adapter: {output_dir}")
-        if options.push_to_hub:
-            url = push_run(output_dir, files=files, repo_id=trainer.hub_model_id, revision=options.hub_revision)
+        if repo_id is not None:
+            url = push_run(output_dir, files=files, repo_id=repo_id, revision=options.hub_revision)
             print(f"pushed: {url}")
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()

@@ -10,7 +10,7 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.command import InputError
 from product_vqa.dataset import load_splits
-from product_vqa.hub import Location, locate
+from product_vqa.hub import Location, explained, locate
 from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
 from product_vqa.processes import join_processes
 from training.evaluation import sample_rows
@@ -56,7 +56,8 @@ def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions)
     named_dataset = dataset if dataset.folder is None else Location(dataset.folder.resolve().name)
     base_license = None
     if base.revision is not None and not constants.HF_HUB_OFFLINE:
-        card = HfApi().model_info(base.name, revision=base.revision).card_data
+        with explained(base.name, flag="--model_name_or_path", revision=base.revision):
+            card = HfApi().model_info(base.name, revision=base.revision).card_data
         base_license = card.license if card else None
     return Sources(base, dataset, named_base, named_dataset, base_license)
 

@@ -28,11 +28,24 @@ class PaliGemmaTrainer(SFTTrainer):
         # Losses that nobody has looked at yet, and whose they are: looking costs a GPU its lead.
         self._unchecked: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         super().__init__(*args, **kwargs)
+        plugin = self.args.deepspeed_plugin
+        if plugin is None or plugin.zero_stage != 3:  # which gathers parameters of one dtype only
+            # TRL makes an adapter on a 4-bit base bfloat16, in which an update below 1/256 of a weight is lost.
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
         # Above this it is worse than guessing by far: ln(vocabulary) is what guessing has.
         self._highest_loss = 3 * math.log(self.model.config.get_text_config().vocab_size)
         self.add_callback(_LossWatch(self))
         self._clock = _Clock()
         self.add_callback(self._clock)
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # A finished run that is taken up: transformers would make one step more.
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(**kwargs)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self._row_indexes = inputs.pop("row_index", None)

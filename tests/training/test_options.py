@@ -51,14 +51,13 @@ def test_every_config_trains_for_a_step(
     config: Path, tiny_base: Path, tiny_paligemma2: Path, tiny_dataset: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Through the command, with base, dataset and output overridden: 28 px, and float32 in the place of float16."""
+    """Through the command, with base, dataset and output overridden: 28 px."""
     base = tiny_paligemma2 if "paligemma2" in config.stem else tiny_base
-    float16 = ["--dtype", "float32"] if "t4" in config.stem else []
     call(
         sft.main, monkeypatch, "--config", config, "--dataset_name", tiny_dataset, "--model_name_or_path", base,
         "--base_model_id", "user/base", "--output_dir", tmp_path, "--max_steps", 1, "--max_eval_samples", 4,
         "--eval_steps", 1, "--save_steps", 1, "--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 1,
-        "--dataloader_num_workers", 0, *float16,
+        "--dataloader_num_workers", 0,
     )  # fmt: skip
     assert (tmp_path / "adapter_model.safetensors").is_file()
     assert "eval_f1" in (tmp_path / "log.csv").read_text()
@@ -69,16 +68,33 @@ def test_every_config_trains_for_a_step(
 def test_stopped_early_it_keeps_the_best_checkpoint(
     tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call(
-        sft.main, monkeypatch, "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset,
-        "--model_name_or_path", tiny_base, "--base_model_id", "user/base", "--output_dir", tmp_path, "--max_steps", 9,
-        "--max_eval_samples", 4, "--eval_steps", 1, "--save_steps", 1, "--per_device_train_batch_size", 2,
-        "--early_stopping_patience", 2,
-    )  # fmt: skip
+    arguments = [
+        "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset, "--model_name_or_path",
+        tiny_base, "--base_model_id", "user/base", "--output_dir", tmp_path, "--max_steps", 9, "--max_eval_samples", 4,
+        "--eval_steps", 1, "--save_steps", 1, "--per_device_train_batch_size", 2, "--early_stopping_patience", 2,
+    ]  # fmt: skip
+    call(sft.main, monkeypatch, *arguments)
     # Nothing is learnt in so few steps: all evaluations score 0, the first of them is the best.
     assert sorted(folder.name for folder in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-3"]
     kept, first = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, tmp_path / "checkpoint-1"))
     assert all((kept[name] == tensor).all() for name, tensor in first.items())
+    # Started again, perhaps to push, it trains no further.
+    (tmp_path / "adapter_model.safetensors").unlink()
+    call(sft.main, monkeypatch, *arguments)
+    again = load_file(tmp_path / "adapter_model.safetensors")
+    assert all((again[name] == tensor).all() for name, tensor in first.items())
+    assert "| steps | 3 of 2 rows" in (tmp_path / "README.md").read_text()
+
+
+def test_without_rows_to_score_on_nothing_is_stopped_early(
+    tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(
+        sft.main, monkeypatch, "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset,
+        "--model_name_or_path", tiny_base, "--base_model_id", "user/base", "--output_dir", tmp_path, "--max_steps", 1,
+        "--max_eval_samples", 0, "--per_device_train_batch_size", 2, "--early_stopping_patience", 2,
+    )  # fmt: skip
+    assert "Not scored" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("switch", "name"), [("use_dora", "DoRA"), ("use_rslora", "rsLoRA")])

@@ -116,6 +116,18 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_adapter(
         assert (resumed[name] == tensor).all(), name
 
 
+def test_a_finished_run_that_is_started_again_trains_no_further(
+    trained: Path, tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, dataset = tiny_repos
+    again = shutil.copytree(trained, tmp_path / "tiny-adapter")
+    before = (again / "adapter_model.safetensors").read_bytes()
+    (again / "adapter_model.safetensors").unlink()
+    call(sft.main, monkeypatch, *SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir", again)
+    assert (again / "adapter_model.safetensors").read_bytes() == before
+    assert "| steps | 4 of 4 rows" in (again / "README.md").read_text()
+
+
 def test_a_base_in_a_folder_is_named_by_its_id_or_with_a_warning(
     tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
