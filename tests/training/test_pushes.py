@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from product_vqa.command import InputError
 from tests.training.test_preemption import command, start, wait_for
 from training import pushes
-from training.pushes import push_run
+from training.pushes import open_repo, push_run
 
 FILES = {
     "README.md", "adapter_config.json", "adapter_model.safetensors", "log.csv", "processor_config.json",
@@ -90,3 +90,18 @@ def test_the_last_push_is_tried_again_and_at_last_says_where_the_adapter_lies(
     finally:
         hub.start()
     assert slept == [1, 1, 2]
+
+
+def test_a_push_that_the_hub_refuses_is_not_tried_again(
+    hub: Any, tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: gemma\n---\n")
+    monkeypatch.setattr(pushes, "time", SimpleNamespace(sleep=lambda _: pytest.fail("tried again")))
+    monkeypatch.setenv("HF_TOKEN", hub.reader_token)
+    with pytest.raises(InputError, match="no such model repo .* If it is private"):
+        push_run(tmp_path, files=["README.md"], repo_id="local/tiny-base", revision=None)
+
+
+def test_a_repo_named_without_its_owner_is_the_tokens_owners(hub: Any) -> None:
+    assert open_repo("ownerless", private=True) == "local/ownerless"
+    assert HfApi().repo_exists("local/ownerless")
