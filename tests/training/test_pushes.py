@@ -98,7 +98,7 @@ def test_a_push_that_the_hub_refuses_is_not_tried_again(
     (tmp_path / "README.md").write_text("---\nlicense: gemma\n---\n")
     monkeypatch.setattr(pushes, "time", SimpleNamespace(sleep=lambda _: pytest.fail("tried again")))
     monkeypatch.setenv("HF_TOKEN", hub.reader_token)
-    with pytest.raises(InputError, match="no such model repo .* If it is private"):
+    with pytest.raises(InputError, match=r"no such model repo .* If it is private"):
         push_run(tmp_path, files=["README.md"], repo_id="local/tiny-base", revision=None)
 
 
