@@ -37,7 +37,6 @@ def main() -> None:
             options.environment or work / "bare", *(f"{name}=={version(name).split('+')[0]}" for name in PACKAGES)
         )
         code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
-        (work / "read.py").write_text(code)
         right = 0
         for row in rows_of(work / "labels")[: options.pictures]:
             picture = work / "labels" / "images" / row["image_link"].rpartition("/")[2]

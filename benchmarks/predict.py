@@ -15,10 +15,10 @@ import argparse
 import io
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from peft import PeftModel
 from PIL import Image
 from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
+from benchmarks.measuring import alternate
 from benchmarks.picture_server import made_picture
 from benchmarks.small_base import SMALL_VOCABULARY, save_small_adapter, save_small_base
 from dataset_builder.pictures import prepare_picture
@@ -83,7 +84,10 @@ def main() -> None:
                 lambda: notebook(unmerged, reader.processor, originals[: options.notebook_rows]),
             ),
         }
-        seconds = alternate({name: way for name, (_, way) in ways.items()}, repeats=options.repeats)
+        for _, way in ways.values():
+            way()  # does not count
+        timed = {name: partial(seconds_of, way) for name, (_, way) in ways.items()}
+        seconds = alternate(timed, repeats=options.repeats)
     rates = {name: number / seconds[name] for name, (number, _) in ways.items()}
     result = {
         "cores": os.cpu_count(),
@@ -99,16 +103,10 @@ def main() -> None:
     print(json.dumps(result, indent=2) if options.json else "\n".join(f"{k:<28}{v}" for k, v in result.items()))
 
 
-def alternate(ways: dict[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:
-    """The median of the seconds of each, after one run of each that does not count; every second round backwards."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(repeats + 1):
-        for name, way in list(ways.items())[:: 1 if repeat % 2 else -1]:
-            start = time.perf_counter()
-            way()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def seconds_of(way: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    way()
+    return time.perf_counter() - start
 
 
 def make_rows(number: int) -> tuple[list[dict[str, Any]], list[tuple[bytes, str]]]:

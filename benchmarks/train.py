@@ -20,12 +20,10 @@ import io
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +43,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.measuring import picture_server
+from benchmarks.measuring import alternate, picture_server
 from benchmarks.picture_server import made_picture
 from benchmarks.small_base import SMALL_VOCABULARY, save_small_base
 from dataset_builder.pictures import prepare_picture
@@ -129,15 +127,6 @@ def make_rows(number: int, *, originals: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def alternate(ways: dict[str, Callable[[], float]], *, repeats: int) -> dict[str, float]:
-    """The median of each way's rows a second; every second round backwards."""
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(repeats):
-        for name, way in list(ways.items())[:: -1 if repeat % 2 else 1]:
-            rates[name].append(way())
-    return {name: statistics.median(values) for name, values in rates.items()}
-
-
 class Clock(TrainerCallback):
     """Rows a second of all steps but the first two."""
 
@@ -154,7 +143,7 @@ class Clock(TrainerCallback):
 
 @dataclass
 class Bench:
-    """One base, the same rows, three ways to train on them for one epoch."""
+    """One base, the same rows, the ways to train on them for one epoch; each returns its rows a second."""
 
     work: Path
     rows: list[dict[str, Any]]

@@ -52,13 +52,15 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_processor(*, image_size: int, patch_size: int) -> PaliGemmaProcessor:
+def make_processor(
+    *, image_size: int, patch_size: int, tokenizer: PreTrainedTokenizerFast | None = None
+) -> PaliGemmaProcessor:
     """The real processor, for square pictures of `image_size` px in patches of `patch_size`."""
     image_processor = SiglipImageProcessorPil(
         size={"height": image_size, "width": image_size}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     image_processor.image_seq_length = (image_size // patch_size) ** 2
-    return PaliGemmaProcessor(image_processor=image_processor, tokenizer=make_tokenizer())
+    return PaliGemmaProcessor(image_processor=image_processor, tokenizer=tokenizer or make_tokenizer())
 
 
 def make_model(

@@ -99,20 +99,11 @@ def make_gemma_tokenizer() -> "GemmaTokenizer":  # noqa: F821
 def save_tiny_paligemma2(folder: Path, *, seed: int = 0) -> Path:
     """As `save_tiny_base`, with the language model and the tokenizer of PaliGemma 2."""
     import torch
-    from transformers import (
-        Gemma2Config,
-        PaliGemmaConfig,
-        PaliGemmaForConditionalGeneration,
-        PaliGemmaProcessor,
-        SiglipImageProcessorPil,
-        SiglipVisionConfig,
-    )
+    from transformers import Gemma2Config, PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
 
-    image_processor = SiglipImageProcessorPil(
-        size={"height": 28, "width": 28}, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )
-    image_processor.image_seq_length = 4
-    processor = PaliGemmaProcessor(image_processor=image_processor, tokenizer=make_gemma_tokenizer())
+    from quickstart.small_paligemma import make_processor
+
+    processor = make_processor(image_size=28, patch_size=14, tokenizer=make_gemma_tokenizer())
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
     vocabulary = len(processor.tokenizer)
     special = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}

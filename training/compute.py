@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.memory import ANSWER_TOKENS, TEXT_TOKENS, fill_with_fakes
+from training.memory import ANSWER_TOKENS, build_empty, fill_with_fakes, row_tokens
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -20,21 +20,16 @@ def flop_per_row(config: "PaliGemmaConfig", lora: "LoraConfig", *, gradient_chec
 
     SigLIP goes forward only, the language model forward and back to its adapter, lm_head at the answer's tokens alone.
     """
-    from peft import get_peft_model
     from torch._subclasses import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
-    from transformers import PaliGemmaForConditionalGeneration
 
-    vision, text = config.vision_config, config.get_text_config()
-    tokens = (vision.image_size // vision.patch_size) ** 2 + TEXT_TOKENS
-    with torch.device("meta"):
-        model = PaliGemmaForConditionalGeneration(config)
-        adapted = get_peft_model(model, lora)
-    adapted.to(torch.bfloat16).train()
+    size, width = config.vision_config.image_size, config.get_text_config().hidden_size
+    model, adapted = build_empty(config, lora, dtype=torch.bfloat16)
+    adapted.to(torch.bfloat16).train()  # the adapter as well: nothing here casts between two
     with FakeTensorMode():
         fill_with_fakes(model)
-        pixels = torch.empty(1, 3, vision.image_size, vision.image_size, dtype=torch.bfloat16)
-        embedded = torch.empty(1, tokens, text.hidden_size, dtype=torch.bfloat16)
+        pixels = torch.empty(1, 3, size, size, dtype=torch.bfloat16)
+        embedded = torch.empty(1, row_tokens(config), width, dtype=torch.bfloat16)
         with FlopCounterMode(display=False) as seen, torch.no_grad():
             model.get_image_features(pixels)
         with FlopCounterMode(display=False) as forward:

@@ -37,12 +37,9 @@ def main() -> None:
     from training.sources import make_lora
 
     base = locate(model_options.model_name_or_path, flag="--model_name_or_path", revision=model_options.model_revision)
-    print(estimate_run(base, model_options, options))
-    flop = flop_per_row(
-        load_config(base, flag="--model_name_or_path"),
-        make_lora(model_options),
-        gradient_checkpointing=bool(options.gradient_checkpointing),
-    )
+    config = load_config(base, flag="--model_name_or_path")
+    print(estimate_run(config, model_options, options))
+    flop = flop_per_row(config, make_lora(model_options), gradient_checkpointing=bool(options.gradient_checkpointing))
     rows = round(estimate_options.train_rows * options.num_train_epochs)
     if options.max_steps > 0:
         rows = options.max_steps * options.per_device_train_batch_size * options.gradient_accumulation_steps

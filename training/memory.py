@@ -8,10 +8,9 @@ import torch
 from product_vqa.command import InputError
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
-    from transformers import PaliGemmaConfig
+    from peft import LoraConfig, PeftModel
+    from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
-    from product_vqa.hub import Location
     from training.options import ModelOptions, TrainingOptions
 
 TEXT_TOKENS = 20  # question, answer, and the tokens around them
@@ -62,15 +61,10 @@ def estimate_memory(
     Not in it: what a framework takes for itself (CUDA about 0.5 GB), fragments, the short-lived results within a
     layer. Raises ValueError, as peft does, where `lora` fits no layer.
     """
-    from peft import get_peft_model
     from torch._subclasses import FakeTensorMode
-    from transformers import PaliGemmaForConditionalGeneration
 
-    tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + TEXT_TOKENS
-    with torch.device("meta"):
-        model = PaliGemmaForConditionalGeneration(config)
-        model.to(dtype)
-        adapted = get_peft_model(model, lora)
+    tokens = row_tokens(config)
+    model, adapted = build_empty(config, lora, dtype=dtype)
     frozen = [parameter for parameter in adapted.parameters() if not parameter.requires_grad]
     weights = sum(parameter.numel() for parameter in frozen) * dtype.itemsize
     if load_in_4bit:
@@ -96,6 +90,24 @@ def estimate_memory(
         activations=rows * (kept + logits),
         rows=rows,
     )
+
+
+def row_tokens(config: "PaliGemmaConfig") -> int:
+    """Of a row: its picture's, its question's and its answer's."""
+    return (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + TEXT_TOKENS
+
+
+def build_empty(
+    config: "PaliGemmaConfig", lora: "LoraConfig", *, dtype: torch.dtype
+) -> tuple["PaliGemmaForConditionalGeneration", "PeftModel"]:
+    """The base in its precision, and the same with its adapter, without weights (on the device `meta`)."""
+    from peft import get_peft_model
+    from transformers import PaliGemmaForConditionalGeneration
+
+    with torch.device("meta"):
+        model = PaliGemmaForConditionalGeneration(config)
+        model.to(dtype)
+        return model, get_peft_model(model, lora)
 
 
 def fill_with_fakes(model: torch.nn.Module) -> None:
@@ -133,13 +145,14 @@ def _kept_for_backward(model: torch.nn.Module, *, tokens: int, dtype: torch.dtyp
     return sum(sizes.values())
 
 
-def estimate_run(base: "Location", model_options: "ModelOptions", options: "TrainingOptions") -> MemoryEstimate:
+def estimate_run(
+    config: "PaliGemmaConfig", model_options: "ModelOptions", options: "TrainingOptions"
+) -> MemoryEstimate:
     """How much memory these options will take on one device. Raises InputError where no layer is to be adapted."""
-    from product_vqa.paligemma import load_config, resolve_dtype
+    from product_vqa.paligemma import resolve_dtype
     from product_vqa.processes import join_processes
     from training.sources import make_lora
 
-    config = load_config(base, flag="--model_name_or_path")
     try:
         return estimate_memory(
             config,

@@ -12,7 +12,6 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo, HfApi
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import HubStrategy
 
 from product_vqa.command import InputError
 from product_vqa.hub import explained
@@ -100,7 +99,7 @@ class PushCheckpoints(TrainerCallback):
     superseded by the next.
     """
 
-    def __init__(self, save: Callable[[Path], list[str]], *, repo_id: str | None) -> None:
+    def __init__(self, save: Callable[[Path], list[str]], *, repo_id: str) -> None:
         """`save` writes the adapter, as it is now, into a folder and names its files; every process calls it."""
         self._save = save
         self._repo_id = repo_id
@@ -108,12 +107,8 @@ class PushCheckpoints(TrainerCallback):
         self._push: Future[None] | None = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if (
-            self._repo_id is None
-            or args.hub_strategy != HubStrategy.EVERY_SAVE
-            or state.global_step >= state.max_steps
-        ):
-            return  # at the end the whole run is pushed
+        if state.global_step >= state.max_steps:
+            return  # the whole run is pushed next
         if control.should_training_stop and self._push is not None:
             wait([self._push])  # told to stop: there will be no later push
         if self._is_busy(args):
@@ -135,7 +130,6 @@ class PushCheckpoints(TrainerCallback):
         return busy[0]
 
     def _try(self, folder: Path, files: list[str], revision: str | None, step: int) -> None:
-        assert self._repo_id is not None
         try:
             push_adapter(
                 folder, files=files, repo_id=self._repo_id, revision=revision, message=f"Adapter after step {step}"
@@ -145,6 +139,6 @@ class PushCheckpoints(TrainerCallback):
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def finish(self) -> None:
+    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
         """Wait for the push that is on its way."""
         self._executor.shutdown(wait=True)

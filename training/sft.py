@@ -21,8 +21,9 @@ def main() -> int:
     )
 
     from transformers import PrinterCallback, ProgressCallback
+    from transformers.trainer_utils import HubStrategy
 
-    from product_vqa.paligemma import TrainingCollator
+    from product_vqa.paligemma import TrainingCollator, load_config
     from product_vqa.processes import join_processes
     from training.checkpoints import check_same_run, last_whole_checkpoint, read_state, save_config
     from training.configuration import resolve_config
@@ -49,7 +50,8 @@ def main() -> int:
         logger.warning("No rows to score on (--dataset_test_split, --max_eval_samples): nothing is evaluated.")
         options.eval_strategy, options.load_best_model_at_end = "no", False
         options.early_stopping_patience = None
-    memory, state = estimate_run(sources.base, model_options, options), join_processes()
+    base_config = load_config(sources.base, flag="--model_name_or_path")
+    memory, state = estimate_run(base_config, model_options, options), join_processes()
     if state.is_main_process:
         print(memory, flush=True)
         if remedy := advice(memory, device_memory(state.device)):
@@ -81,8 +83,8 @@ def main() -> int:
         train_split=dataset_options.dataset_train_split,
         eval_split=dataset_options.dataset_test_split,
     )
-    pushes = PushCheckpoints(publication.save, repo_id=repo_id)
-    trainer.add_callback(pushes)
+    if repo_id is not None and options.hub_strategy == HubStrategy.EVERY_SAVE:
+        trainer.add_callback(PushCheckpoints(publication.save, repo_id=repo_id))
     checkpoint = options.resume_from_checkpoint or last_whole_checkpoint(output_dir, trainer.accelerator)
     if options.early_stopping_patience is not None:
         stop_early = StopEarly(options.early_stopping_patience)
@@ -92,7 +94,6 @@ def main() -> int:
     if trainer.is_world_process_zero():
         save_config(output_dir, config)
     trainer.train(resume_from_checkpoint=checkpoint)
-    pushes.finish()
     if preemption.is_stopped:
         if trainer.is_world_process_zero():
             print(f"stopped at step {trainer.state.global_step}, which is saved: start it again, and it goes on")
