@@ -15,6 +15,7 @@ import pandas as pd
 from inference import AttributeReader
 from inference.answers import answer_rows
 from inference.batches import RowBatches, load_batches
+from product_vqa.command import run
 from product_vqa.dataset import load_split
 from product_vqa.hub import locate
 
@@ -59,4 +60,4 @@ def compare(answers: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

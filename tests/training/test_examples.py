@@ -6,22 +6,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.commands import ROOT, call
+from tests.commands import call
 from training import sft
 
 
 def test_each_evaluation_shows_its_first_answers_in_tensorboard(
-    tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboard", reason="the extra `trackers` is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tensorboard"))
     call(
-        sft.main, monkeypatch, "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset,
-        "--model_name_or_path", tiny_base, "--base_model_id", "user/base", "--output_dir", tmp_path / "run",
-        "--max_steps", 4, "--eval_steps", 2, "--logging_steps", 1, "--per_device_train_batch_size", 2,
-        "--report_to", "tensorboard",
+        sft.main, monkeypatch, *tiny_run, "--output_dir", tmp_path / "run", "--max_steps", 4, "--eval_steps", 2,
+        "--logging_steps", 1, "--report_to", "tensorboard",
     )  # fmt: skip
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
     shown = events.Images("eval/examples")

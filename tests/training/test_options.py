@@ -66,12 +66,11 @@ def test_every_config_trains_for_a_step(
 
 
 def test_stopped_early_it_keeps_the_best_checkpoint(
-    tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [
-        "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset, "--model_name_or_path",
-        tiny_base, "--base_model_id", "user/base", "--output_dir", tmp_path, "--max_steps", 9, "--max_eval_samples", 4,
-        "--eval_steps", 1, "--save_steps", 1, "--per_device_train_batch_size", 2, "--early_stopping_patience", 2,
+        *tiny_run, "--output_dir", tmp_path, "--max_steps", 9, "--max_eval_samples", 4, "--eval_steps", 1,
+        "--save_steps", 1, "--early_stopping_patience", 2,
     ]  # fmt: skip
     call(sft.main, monkeypatch, *arguments)
     # Nothing is learnt in so few steps: all evaluations score 0, the first of them is the best.
@@ -87,24 +86,22 @@ def test_stopped_early_it_keeps_the_best_checkpoint(
 
 
 def test_without_rows_to_score_on_nothing_is_stopped_early(
-    tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call(
-        sft.main, monkeypatch, "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset,
-        "--model_name_or_path", tiny_base, "--base_model_id", "user/base", "--output_dir", tmp_path, "--max_steps", 1,
-        "--max_eval_samples", 0, "--per_device_train_batch_size", 2, "--early_stopping_patience", 2,
+        sft.main, monkeypatch, *tiny_run, "--output_dir", tmp_path, "--max_steps", 1, "--max_eval_samples", 0,
+        "--early_stopping_patience", 2,
     )  # fmt: skip
     assert "Not scored" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("switch", "name"), [("use_dora", "DoRA"), ("use_rslora", "rsLoRA")])
 def test_pefts_own_switches_reach_the_adapter_and_its_card(
-    tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str, name: str
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str, name: str
 ) -> None:
     call(
-        sft.main, monkeypatch, "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset,
-        "--model_name_or_path", tiny_base, "--base_model_id", "user/base", "--output_dir", tmp_path, "--max_steps", 1,
-        "--max_eval_samples", 0, "--per_device_train_batch_size", 2, f"--{switch}", "true",
+        sft.main, monkeypatch, *tiny_run, "--output_dir", tmp_path, "--max_steps", 1, "--max_eval_samples", 0,
+        f"--{switch}", "true",
     )  # fmt: skip
     assert json.loads((tmp_path / "adapter_config.json").read_text())[switch] is True
     assert f"| adapter | {name}, r=32" in (tmp_path / "README.md").read_text()

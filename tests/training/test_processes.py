@@ -18,12 +18,11 @@ CLOSE = 1e-3  # rounding, which AdamW's first steps enlarge: they are as long wh
 
 
 @pytest.fixture(scope="module")
-def arguments(tiny_base: Path, tiny_dataset: Path) -> list[str | Path]:
+def arguments(tiny_run: list[str | Path]) -> list[str | Path]:
+    """Two rows a process and step."""
     return [
-        "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset, "--model_name_or_path",
-        tiny_base, "--base_model_id", "user/base", "--max_steps", "4", "--save_steps", "2", "--logging_steps", "1",
-        "--eval_steps", "2", "--lora_r", "4", "--dtype", "float32", "--bf16", "false", "--seed", "3",
-        "--warmup_steps", "0",
+        *tiny_run, "--max_steps", "4", "--save_steps", "2", "--logging_steps", "1", "--eval_steps", "2", "--lora_r",
+        "4", "--dtype", "float32", "--bf16", "false", "--seed", "3", "--warmup_steps", "0",
     ]  # fmt: skip
 
 
@@ -53,14 +52,14 @@ def check_same(output_dir: Path, whole: Path) -> None:
 def test_two_processes_with_half_the_batch_each_train_the_same_adapter(
     arguments: list[str | Path], whole: Path, tmp_path: Path
 ) -> None:
-    launch("training.sft", *arguments, "--per_device_train_batch_size", 2, "--output_dir", tmp_path, config_file=CPU_2)
+    launch("training.sft", *arguments, "--output_dir", tmp_path, config_file=CPU_2)
     check_same(tmp_path, whole)
     assert "2 processes" in (tmp_path / "README.md").read_text()
 
 
 def interrupted_and_resumed(module: str, arguments: list[str | Path], output_dir: Path, config_file: Path) -> str:
     """Run it to its end, lose the last checkpoint and the adapter, run it again; returns what both runs printed."""
-    arguments = [*arguments, "--per_device_train_batch_size", "2", "--output_dir", output_dir]
+    arguments = [*arguments, "--output_dir", output_dir]
     first = launch(module, *arguments, config_file=config_file, processes="2")
     (output_dir / "checkpoint-4" / "trainer_state.json").unlink()
     (output_dir / "adapter_model.safetensors").unlink()
@@ -100,7 +99,7 @@ def test_two_machines_train_the_same_adapter(arguments: list[str | Path], whole:
         port = listener.getsockname()[1]
     config |= {"use_cpu": True, "num_processes": 2, "main_process_port": port}
     (tmp_path / "accelerate.yaml").write_text(yaml.safe_dump(config))
-    run = ["-m", "training.sft", *arguments, "--per_device_train_batch_size", "2", "--output_dir", tmp_path / "run"]
+    run = ["-m", "training.sft", *arguments, "--output_dir", tmp_path / "run"]
     machines = [
         subprocess.Popen(
             [sys.executable, "-m", "accelerate.commands.launch", "--config_file", tmp_path / "accelerate.yaml",
