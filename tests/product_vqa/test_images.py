@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from product_vqa import images
-from product_vqa.images import FORMATS, ImageError, load_image, load_stored_image, to_rgb
+from product_vqa.images import FORMATS, ImageError, as_image, load_image, to_rgb
 
 BLOCK = 16  # px: of one colour each, so that a lossy format loses little
 GREYS = (0, 255, 128, 51)
@@ -412,10 +412,10 @@ def test_an_image_without_pixels_or_of_a_closed_file_is_an_image_error():
 def test_a_stored_image_is_its_bytes_and_never_its_path(tmp_path: Path):
     data = encode(blocks("RGB", COLOURS), "PNG")
     (tmp_path / "a.png").write_bytes(data)
-    assert load_stored_image({"bytes": data, "path": "/nowhere.png"}).tobytes() == blocks("RGB", COLOURS).tobytes()
+    assert as_image({"bytes": data, "path": "/nowhere.png"}).tobytes() == blocks("RGB", COLOURS).tobytes()
     for path in (str(tmp_path / "a.png"), "https://host/a.png", None):
         with pytest.raises(ImageError, match=r"^no_bytes: "):
-            load_stored_image({"bytes": None, "path": path})
+            as_image({"bytes": None, "path": path})
 
 
 @settings(max_examples=60)
