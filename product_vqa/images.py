@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what shops serve; no format that starts a program
 MAX_BYTES = 32 * 1024**2
@@ -103,7 +103,7 @@ def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def flatten(image: Image.Image) -> Image.Image:
     """Any mode as RGB, on white where it is transparent; `image` itself if it is so already."""
-    image.load()
+    _decode(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _flatten_deep_grey(image)
     if not image.has_transparency_data:
@@ -118,6 +118,19 @@ def flatten(image: Image.Image) -> Image.Image:
     on_white = Image.new("RGB", image.size, "white")
     on_white.paste(image, mask=image)
     return on_white
+
+
+def _decode(image: Image.Image) -> None:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        image.load()
+        return
+    # Pillow maps an uncompressed TIFF that was opened by its name, and then takes the height of one that lies on its
+    # side for its width.
+    filename, image.filename = image.filename, ""
+    try:
+        image.load()
+    finally:
+        image.filename = filename
 
 
 def _flatten_deep_grey(image: Image.Image) -> Image.Image:
