@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import time
 import zlib
 from pathlib import Path
 
@@ -246,6 +247,18 @@ def test_of_an_animation_the_first_frame_is_the_image(format: str):
     assert error(load_image(data), frames[0]) <= lossy(format) + (format == "GIF")
 
 
+def test_the_comments_of_a_gif_are_skipped_whatever_their_length():
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 9, 99, 199])
+    data = encode(image, "GIF", transparency=0)
+    comment = b"!\xfe" + (b"\xff" + b"," * 255) * 110_000 + b"\0"
+    screen = data.index(b",\0\0\0\0")
+    start = time.perf_counter()
+    for with_comment in (data[:screen] + comment + data[screen:], data[:-1] + comment + data[-1:]):
+        assert load_image(with_comment).getcolors() == [(64, (9, 99, 199))]
+    assert time.perf_counter() - start < 5
+
+
 def test_of_a_jpeg_with_a_second_image_the_first_is_taken():
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     stream = io.BytesIO()
@@ -321,6 +334,9 @@ BOMBS = {
     "JPEG": (lambda: claimed_jpeg(65_500, 65_500), "too_many_pixels"),
     "a high JPEG": (lambda: claimed_jpeg(8, 65_500), "side_too_long"),
     "GIF": (lambda: claimed_gif(65_535, 65_535), "too_many_pixels"),
+    "a GIF of comments": (
+        lambda: b"GIF89a" + bytes(7) + b"!\xfe" + (b"\xff" + bytes(255)) * 110_000 + b"\0;", "not_a_picture"
+    ),
     "a high GIF": (lambda: claimed_gif(1, 65_535), "side_too_long"),
     "TIFF": (lambda: tiff(width=1, height=60_000_000, offset=8, rows_per_strip=60_000_000, num_bytes=9), "side_too"),
     "a TIFF of one huge strip": (
