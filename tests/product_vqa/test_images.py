@@ -253,10 +253,10 @@ def test_the_comments_of_a_gif_are_skipped_whatever_their_length():
     data = encode(image, "GIF", transparency=0)
     comment = b"!\xfe" + (b"\xff" + b"," * 255) * 110_000 + b"\0"
     screen = data.index(b",\0\0\0\0")
-    start = time.perf_counter()
+    start = time.process_time()
     for with_comment in (data[:screen] + comment + data[screen:], data[:-1] + comment + data[-1:]):
         assert load_image(with_comment).getcolors() == [(64, (9, 99, 199))]
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_of_a_jpeg_with_a_second_image_the_first_is_taken():
@@ -358,13 +358,13 @@ MEASURE = textwrap.dedent("""
     import PIL.Image; PIL.Image.init()
     for file in sys.argv[1:]:
         data = open(file, "rb").read()
-        peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         try:
             load_image(data)
             reason = "loaded"
         except ImageError as error:
             reason = str(error)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024, reason, sep="\\t")
 """)
 
