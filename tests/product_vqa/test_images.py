@@ -212,8 +212,8 @@ def png(
 
 
 def test_a_transparent_colour_of_16_bits_a_channel_becomes_white():
-    pixels = b"\0" + struct.pack(">6H", 51400, 0, 0, 0, 0, 65535)
-    data = png(2, 1, depth=16, colour=2, pixels=pixels, chunks=chunk(b"tRNS", struct.pack(">3H", 51400, 0, 0)))
+    pixels = b"\0" + struct.pack(">6H", 0xC812, 0, 0, 0, 0, 65535)
+    data = png(2, 1, depth=16, colour=2, pixels=pixels, chunks=chunk(b"tRNS", struct.pack(">3H", 0xC812, 0, 0)))
     assert np.asarray(load_image(data)).tolist() == [[[255, 255, 255], [0, 0, 255]]]
 
 
