@@ -24,7 +24,7 @@ def test_an_error_while_writing_leaves_what_was_there_and_nothing_else(tmp_path:
     file = tmp_path / "submission.csv"
     if earlier:
         file.write_text(earlier)
-    with pytest.raises(ZeroDivisionError), written_whole(file) as temporary:
+    with pytest.raises(ZeroDivisionError), written_whole(file) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise ZeroDivisionError
     assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == (
