@@ -27,7 +27,7 @@ def main() -> int:
     from product_vqa.processes import join_processes
     from training.checkpoints import check_same_run, last_whole_checkpoint, read_state, save_config
     from training.configuration import resolve_config
-    from training.console import ConsoleLines
+    from training.console import ConsoleLines, format_scores
     from training.evaluation import StopEarly, scores_at
     from training.examples import ShowExamples
     from training.memory import advice, device_memory, estimate_run
@@ -45,8 +45,13 @@ def main() -> int:
     repo_id = None
     if options.push_to_hub:
         repo_id = open_repo(options.hub_model_id or output_dir.name, private=options.hub_private_repo)
-    train_rows, test_rows = load_data(sources, dataset_options, seed=options.data_seed or options.seed)
-    if test_rows is None and options.eval_strategy != "no":
+    data = load_data(
+        sources,
+        dataset_options,
+        seed=options.data_seed or options.seed,
+        is_best_kept=bool(options.load_best_model_at_end),
+    )
+    if data.eval is None and options.eval_strategy != "no":
         logger.warning("No rows to score on (--dataset_test_split, --max_eval_samples): nothing is evaluated.")
         options.eval_strategy, options.load_best_model_at_end = "no", False
         options.early_stopping_patience = None
@@ -58,14 +63,14 @@ def main() -> int:
             logger.warning(remedy)
     model, processor, lora = load_model(sources, model_options)
     if state.is_main_process:
-        warn_of_small_pictures(train_rows, processor)
+        warn_of_small_pictures(data.train, processor)
 
     preemption = SaveOnSigterm()
     trainer = PaliGemmaTrainer(
         model=model,
         args=options,
-        train_dataset=train_rows,
-        eval_dataset=test_rows,
+        train_dataset=data.train,
+        eval_dataset=data.eval,
         processing_class=processor,
         data_collator=TrainingCollator(processor),
         peft_config=lora,
@@ -101,10 +106,14 @@ def main() -> int:
         return EXIT_CODE
 
     scores = None
-    if test_rows is not None:
+    if data.card is not None:
+        scores = trainer.score_rows(data.card)
+        if trainer.is_world_process_zero():
+            print(f"card: {format_scores(scores)} on {len(data.card)} rows that chose no checkpoint")
+    elif data.eval is not None:
         kept = trainer.state.best_global_step if options.load_best_model_at_end else trainer.state.global_step
         scores = scores_at(kept, trainer.state) or trainer.evaluate()
-    files = publication.save(output_dir, scores=scores)
+    files = publication.save(output_dir, scores=scores, is_chosen_by=data.card is None)
     if trainer.is_world_process_zero():
         print(f"adapter: {output_dir}")
         if repo_id is not None:
