@@ -26,7 +26,7 @@ from product_vqa.paligemma import (
     make_generation_batch,
     resolve_dtype,
 )
-from product_vqa.prompt import TASK_FILE, check_prompt
+from product_vqa.prompt import TASK_FILE, load_task
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -183,7 +183,7 @@ def _fetch_adapter(location: Location) -> Path:
         if not (folder / name).is_file():
             raise InputError(f"--adapter {location} holds no {name}: is it a LoRA adapter? (Pickles are not loaded.)")
     if (folder / TASK_FILE).is_file():
-        check_prompt(folder / TASK_FILE, adapter=str(location))
+        load_task(folder / TASK_FILE, adapter=str(location))
     return folder
 
 

@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch.distributed.tensor import DTensor
 
 from product_vqa.hub import Location
-from product_vqa.prompt import save_prompt
+from product_vqa.prompt import save_task
 from training.card import make_card, run_facts
 from training.checkpoints import save_config
 from training.evaluation import scores_at
@@ -64,7 +64,7 @@ class Publication:
         temporary.mkdir(parents=True)
         _save_weights(model, weights, temporary, base=self.sources.named_base)
         self.trainer.processing_class.save_pretrained(temporary)
-        save_prompt(temporary)
+        save_task(temporary, dtype=self.config["dtype"], load_in_4bit=self.config["load_in_4bit"])
         save_config(temporary, self.config)
         _write_log(temporary / "log.csv", self.trainer.state.log_history)
         state = self.trainer.state
