@@ -4,14 +4,14 @@ Every entry point (build, training, prediction, the reader, the page, the report
 image everywhere: the first frame, upright, on white where it is transparent, RGB with 8 bits a channel, no metadata.
 """
 
+import reprlib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what shops serve; no format that starts a program
 MAX_BYTES = 32 * 1024**2
@@ -43,12 +43,24 @@ def load_image(data: bytes) -> Image.Image:
         return to_rgb(image)
 
 
-def load_stored_image(stored: Mapping[str, Any]) -> Image.Image:
-    """Decode an image as a dataset stores it, from its `bytes` alone: `path` is never opened, nor fetched."""
-    data = stored.get("bytes")
-    if data is None:
-        raise ImageError(f"no_bytes: the dataset holds the path {stored.get('path')!r} but not the image itself")
-    return load_image(data)
+def as_image(value: object) -> Image.Image:
+    """The same for an image of Pillow, the bytes of a file, or an image as `datasets` stores it.
+
+    That is decoded from its `bytes` alone: its `path` is never opened, nor fetched. Raises ImageError, for anything
+    else too.
+    """
+    if isinstance(value, Image.Image):
+        return to_rgb(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return load_image(bytes(value))
+    if not isinstance(value, Mapping):
+        given = "None" if value is None else f"{type(value).__name__} {reprlib.repr(value)}"
+        raise ImageError(
+            f"not_an_image: {given}; accepted are an image of Pillow (Image.open(path)) and the bytes of an image file"
+        )
+    if value.get("bytes") is None:
+        raise ImageError(f"no_bytes: the path {value.get('path')!r} without the bytes of the image")
+    return load_image(value["bytes"])
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -91,7 +103,7 @@ def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def flatten(image: Image.Image) -> Image.Image:
     """Any mode as RGB, on white where it is transparent; `image` itself if it is so already."""
-    image.load()
+    _decode(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _flatten_deep_grey(image)
     if not image.has_transparency_data:
@@ -106,6 +118,19 @@ def flatten(image: Image.Image) -> Image.Image:
     on_white = Image.new("RGB", image.size, "white")
     on_white.paste(image, mask=image)
     return on_white
+
+
+def _decode(image: Image.Image) -> None:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        image.load()
+        return
+    # Pillow maps an uncompressed TIFF that was opened by its name, and then takes the height of one that lies on its
+    # side for its width.
+    filename, image.filename = image.filename, ""
+    try:
+        image.load()
+    finally:
+        image.filename = filename
 
 
 def _flatten_deep_grey(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from product_vqa.command import InputError
 from product_vqa.dataset import load_splits
 from product_vqa.hub import Location, explained, locate
-from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
+from product_vqa.paligemma import check_image_size, load_base, load_processor, load_row_image, resolve_dtype
 from product_vqa.processes import join_processes
 from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions
@@ -111,7 +111,8 @@ def load_model(
 def warn_of_small_pictures(rows: Dataset, processor: PaliGemmaProcessor) -> None:
     """Small print is lost before the base sees it, where the dataset was built for a smaller one."""
     wanted = processor.image_processor.size["height"]
-    sizes = [max(image.size) for image in rows.select(range(min(20, len(rows))))["image"] if image is not None]
+    first = rows.select(range(min(20, len(rows))))
+    sizes = [max(load_row_image(row).size) for row in first if row["image"] is not None]
     num_smaller = sum(size < wanted for size in sizes)
     if 2 * num_smaller > len(sizes):
         logger.warning(
