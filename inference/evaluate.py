@@ -82,7 +82,7 @@ def read_references(name: str) -> "pd.DataFrame":
 
     from inference.tables import read_indexes, read_table
 
-    if name.endswith((".csv", ".csv.gz")):
+    if Path(name).is_file() or name.endswith((".csv", ".csv.gz")):
         table = read_table(name, flag="--references", columns=("entity_name", "entity_value"))
         has_index = "index" in table.columns
         indexes = read_indexes(table, flag="--references", path=name) if has_index else list(range(len(table)))
@@ -90,7 +90,9 @@ def read_references(name: str) -> "pd.DataFrame":
             {
                 "index": indexes,
                 "entity_name": table["entity_name"],
-                "image_link": table["image_link"] if "image_link" in table.columns else list(map(str, indexes)),
+                "image_link": table["image_link"].str.strip()
+                if "image_link" in table.columns
+                else list(map(str, indexes)),
                 "group_id": table["group_id"] if "group_id" in table.columns else "",
                 "reference": table["entity_value"].str.strip(),
             }
