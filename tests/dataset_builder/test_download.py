@@ -150,7 +150,9 @@ def test_spaces_and_line_ends_around_a_url_are_no_part_of_it(
     urls = [url.replace("URL", server.url).replace("HOST", server.url.partition("//")[2]) for url, _ in SPELT]
     server.answers |= {path: jpeg(number) for number, (_, path) in enumerate(SPELT)}
     frame = pd.DataFrame({"image_link": urls, "group_id": 1, "entity_name": "width", "entity_value": "1 inch"})
-    frame.to_csv(tmp_path / "train.csv", index=False, lineterminator=line_end, encoding="utf-8-sig")
+    frame.to_csv(
+        tmp_path / "train.csv", index=False, lineterminator=line_end, encoding="utf-8-sig", quoting=csv.QUOTE_ALL
+    )
     arguments = ["--train_csv", tmp_path / "train.csv", "--image_store", tmp_path / "store", "--allow_private_hosts"]
     run_here(monkeypatch, "build", *arguments, "--validation_size", 0, "--output_dir", tmp_path / "out")
     assert set(server.requests) == {path for _, path in SPELT}
