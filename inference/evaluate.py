@@ -99,7 +99,9 @@ def read_references(name: str) -> "pd.DataFrame":
             {
                 "index": indexes,
                 "entity_name": table["entity_name"],
-                "image_link": table["image_link"] if "image_link" in table.columns else list(map(str, indexes)),
+                "image_link": table["image_link"].str.strip()
+                if "image_link" in table.columns
+                else list(map(str, indexes)),
                 "group_id": table["group_id"] if "group_id" in table.columns else "",
                 "reference": table["entity_value"].str.strip(),
             }
@@ -111,7 +113,7 @@ def read_references(name: str) -> "pd.DataFrame":
 
 
 def _is_csv(name: str) -> bool:
-    return name.endswith((".csv", ".csv.gz"))
+    return Path(name).is_file() or name.endswith((".csv", ".csv.gz"))
 
 
 def _load_split(name: str, *, flag: str) -> "Dataset":

@@ -132,9 +132,7 @@ def test_free_greedy_answers_are_what_generate_says(processor, model) -> None:
         assert (answer.number_confidence, answer.unit_confidence, answer.allowed_probability) == (None, None, None)
 
 
-def log_probability(
-    model, processor, automaton: AnswerAutomaton, row: dict, text: str
-) -> tuple[float, float, float]:
+def log_probability(model, processor, automaton: AnswerAutomaton, row: dict, text: str) -> tuple[float, float, float]:
     """(answer, number, the model's own of the answer): teacher-forced, a step at a time.
 
     The first two are normalized at each step over what may come there, the third over the whole vocabulary.
