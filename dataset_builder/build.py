@@ -47,6 +47,7 @@ def main() -> None:
     from dataset_builder.filling import fill
     from dataset_builder.image_store import ImageStore
     from dataset_builder.leaks import Leak
+    from dataset_builder.placeholders import Placeholder
     from dataset_builder.publication import check_target, push
     from dataset_builder.tables import links_of, read_tables
     from product_vqa.files import replace_folder
@@ -84,6 +85,8 @@ def main() -> None:
                 print(f"{split}: {sum(counts.values())} rows")
             for leak in record.leaks:
                 print(Leak(**leak))
+            for placeholder in record.placeholders:
+                print(Placeholder(**placeholder))
             print(f"written: {options.output_dir}")
 
     if options.push_to_hub:

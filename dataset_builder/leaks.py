@@ -7,7 +7,10 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from dataset_builder.placeholders import COLUMNS as IMAGE_COLUMNS
 from dataset_builder.split import LIKENESS, components
 from product_vqa.command import InputError
 from product_vqa.hub import Location, explained
@@ -69,27 +72,32 @@ def _leak(rows: pd.DataFrame, pair: tuple[str, str]) -> Leak:
 
 def rows_of_folder(folder: Path) -> pd.DataFrame:
     """The rows that a build wrote, from its folder of Parquet files, one a split."""
-    columns = [*COLUMNS, *LIKENESS[1:]]
+    columns = [*COLUMNS, *IMAGE_COLUMNS]
     files = [file for split in SPLITS if (file := folder / f"{split}.parquet").is_file()]
     return pd.concat(
-        [pd.read_parquet(file, columns=columns).assign(split=file.stem) for file in files], ignore_index=True
+        [_frame(pq.read_table(file, columns=columns)).assign(split=file.stem) for file in files], ignore_index=True
     )
 
 
+def _frame(table: pa.Table) -> pd.DataFrame:
+    # Else pandas makes floats of a column with a gap, and two 64-bit hashes that differ in their last ten bits equal.
+    return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}.get)
+
+
 def read_rows(location: Location, *, flag: str) -> pd.DataFrame:
-    """All rows of a dataset folder or repo, without the pictures; with their hashes where the dataset has them."""
+    """All rows of a dataset folder or repo, without the images; with their sizes and hashes where it has them."""
     with explained(location.name, flag=flag, repo_type="dataset", revision=location.revision):
         try:
             configs = datasets.get_dataset_config_names(location.name, revision=location.revision)
             config = ROWS_CONFIG if ROWS_CONFIG in configs else None
-            wanted = [*COLUMNS, *(LIKENESS[1:] if config else ())]
+            wanted = [*COLUMNS, *(IMAGE_COLUMNS if config else ())]
             splits = datasets.load_dataset(
                 location.name, config, revision=location.revision, streaming=True, columns=wanted
             )
             frames = []
             for split, stream in splits.items():
                 tables = list(stream.with_format("arrow").iter(batch_size=10_000))
-                frames.append(pd.concat([table.to_pandas() for table in tables]).assign(split=str(split)))
+                frames.append(pd.concat(map(_frame, tables)).assign(split=str(split)))
         except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ValueError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{flag} {location} is no dataset that dataset_builder.build made: {reason}") from error

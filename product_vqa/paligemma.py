@@ -214,6 +214,8 @@ def take_rows(batch: Batch, rows: slice) -> Batch:
 def load_row_image(row: Row) -> Image.Image:
     """The image of a row of a dataset. Raises InputError, naming the row's index, if it cannot be read."""
     try:
+        if row["image"] is None:
+            raise ImageError("no_image")
         return as_image(row["image"])
     except ImageError as error:
         raise InputError(
