@@ -154,7 +154,7 @@ class ImageStore:
     def fingerprint(self) -> str:
         """Changes when a link's picture does."""
         digest = hashlib.sha256()
-        for row in self._state.execute("SELECT link, sha256, reason FROM links ORDER BY link"):
+        for row in self._state.execute("SELECT link, sha256, phash, reason FROM links ORDER BY link"):
             digest.update(f"{row}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 

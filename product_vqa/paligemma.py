@@ -23,6 +23,7 @@ from transformers import (
 
 from product_vqa.command import InputError
 from product_vqa.hub import Location
+from product_vqa.images import ImageError, as_image
 from product_vqa.prompt import format_prompt
 
 Row = Mapping[str, Any]
@@ -161,7 +162,7 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -
         raise ValueError(f"row {answers.index('')} of the batch has an empty entity_value: nothing to learn from it")
     batch = dict(
         processor(
-            images=[_as_rgb(row["image"]) for row in rows],
+            images=[load_row_image(row) for row in rows],
             text=[IMAGE_TOKEN + format_prompt(row["entity_name"]) for row in rows],
             suffix=answers,
             return_tensors="pt",
@@ -195,7 +196,7 @@ def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor)
         return_token_type_ids=True,
         return_tensors="pt",
     )
-    images = [_as_rgb(rows[row]["image"]) for row in first_rows]
+    images = [load_row_image(rows[row]) for row in first_rows]
     return {
         **text,
         "pixel_values": processor.image_processor(images, return_tensors="pt")["pixel_values"],
@@ -210,8 +211,15 @@ def take_rows(batch: Batch, rows: slice) -> Batch:
     return part | {"pixel_values": batch["pixel_values"][places], "image_index": image_index}
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" else image.convert("RGB")
+def load_row_image(row: Row) -> Image.Image:
+    """The image of a row of a dataset. Raises InputError, naming the row's index, if it cannot be read."""
+    try:
+        return as_image(row["image"])
+    except ImageError as error:
+        raise InputError(
+            f"the image of index {row.get('index')} ({row.get('image_link')}) cannot be used: {error}; leave that row "
+            "out of the dataset"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,12 @@ class RunFacts:
     minutes: float
     final_loss: float | None
     scores: dict[str, float] | None  # what `trainer.evaluate()` returned
-    scored_rows: int
+    is_chosen_by: bool  # whether the rows of these scores choose the checkpoint that is kept
 
 
-def run_facts(trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, float] | None) -> RunFacts:
+def run_facts(
+    trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, float] | None, is_chosen_by: bool
+) -> RunFacts:
     """Gather from a trainer, after its training or on the way, what its card says."""
     args, model = trainer.args, trainer.model
     quantized = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
@@ -64,7 +66,7 @@ def run_facts(trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, 
         minutes=trainer.minutes(),
         final_loss=losses[-1] if losses else None,
         scores=scores,
-        scored_rows=len(trainer.eval_dataset) if scores else 0,
+        is_chosen_by=is_chosen_by,
     )
 
 
@@ -101,7 +103,8 @@ def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval
         minutes=f"{facts.minutes:.1f}",
         final_loss="unknown" if facts.final_loss is None else f"{facts.final_loss:.4f}",
         scores=_score_table(facts.scores) if facts.scores else None,
-        scored_rows=facts.scored_rows,
+        scored_rows=int(facts.scores["eval_samples"]) if facts.scores else 0,
+        is_chosen_by=facts.is_chosen_by,
         software=_software(),
         config=yaml.safe_dump(config, sort_keys=True).strip(),
         entities=[entity.replace("_", " ") for entity in ENTITIES],
@@ -117,13 +120,16 @@ def _template() -> Path:
     return Path(str(packaged)) if packaged.is_file() else root
 
 
-def _score_table(scores: dict[str, float]) -> dict[str, float]:
+def _score_table(scores: dict[str, float]) -> dict[str, str]:
     named = {
-        "F1, number and unit": scores["eval_f1_quantity"],
-        "F1, exact string (the challenge's own)": scores["eval_f1"],
+        title: f"{scores[f'eval_{name}']:.4f} ({scores[f'eval_{name}_low']:.4f} to {scores[f'eval_{name}_high']:.4f})"
+        for name, title in (
+            ("f1_quantity", "F1, number and unit"),
+            ("f1", "F1, exact string (the challenge's own)"),
+        )
     }
     exact = {
-        f"right number and unit: {entity.replace('_', ' ')}": scores[f"eval_exact_{entity}"]
+        f"right number and unit: {entity.replace('_', ' ')}": f"{scores[f'eval_exact_{entity}']:.4f}"
         for entity in ENTITIES
         if f"eval_exact_{entity}" in scores
     }

@@ -38,6 +38,7 @@ _FREE_KEYS = {
     "log_level_replica", "log_on_each_node", "disable_tqdm", "include_num_input_tokens_seen", "skip_memory_metrics",
     "save_strategy", "save_steps", "save_total_limit",
     "ddp_backend", "ddp_timeout", "local_rank", "do_train", "do_eval", "do_predict", "debug",
+    "max_card_samples",
 }  # fmt: skip
 # With load_best_model_at_end only a checkpoint that was saved can be the best.
 _FREE_UNLESS_BEST_IS_KEPT = {"save_strategy", "save_steps"}

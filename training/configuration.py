@@ -4,13 +4,11 @@ import os
 from dataclasses import asdict, fields
 from typing import Any
 
-from datasets import Dataset
-
 from product_vqa.command import InputError
 from product_vqa.paligemma import resolve_dtype
 from product_vqa.processes import join_processes
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step
-from training.sources import Sources, describe_content
+from training.sources import Data, Sources, describe_content
 
 # Where it is written and whether it is pushed are no part of what is trained; tokens are nobody's business.
 _LOCAL = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "push_to_hub", "base_model_id")
@@ -54,16 +52,10 @@ def resolve_config(
     }
 
 
-def describe_run(
-    config: dict[str, Any],
-    options: TrainingOptions,
-    sources: Sources,
-    train_rows: Dataset,
-    test_rows: Dataset | None,
-) -> dict[str, Any]:
+def describe_run(config: dict[str, Any], options: TrainingOptions, sources: Sources, data: Data) -> dict[str, Any]:
     """What a checkpoint is part of, written into its manifest: the configuration, and what it does not say."""
     is_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    splits = [train_rows] if test_rows is None else [train_rows, test_rows]
+    splits = [data.train] if data.eval is None else [data.train, data.eval]
     return {
         "config": config,
         "processes": options.world_size,

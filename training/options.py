@@ -33,7 +33,16 @@ class DatasetOptions:
     )
     max_eval_samples: int = field(
         default=500,
-        metadata={"help": "Answer and score so many rows of dataset_test_split, every eval_steps and at the end."},
+        metadata={
+            "help": "Answer and score so many rows of dataset_test_split, every eval_steps; at most half of the split "
+            "where load_best_model_at_end chooses by the score."
+        },
+    )
+    max_card_samples: int = field(
+        default=2000,
+        metadata={
+            "help": "With load_best_model_at_end: score the card on so many of the other rows, which chose nothing."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -195,7 +204,8 @@ class TrainingOptions(SFTConfig):
                 raise InputError("early_stopping_patience: nothing is evaluated; set eval_strategy and eval_steps")
             self.load_best_model_at_end = True
         if self.load_best_model_at_end:
-            self.metric_for_best_model = self.metric_for_best_model or "f1"  # not the loss
+            self.metric_for_best_model = self.metric_for_best_model or "f1_quantity"  # not the loss; an exact
+            # string also depends on whether a labeller wrote 500 or 500.0
         try:
             super().__post_init__()
         except (ValueError, ImportError) as error:

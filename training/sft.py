@@ -43,7 +43,7 @@ def train(
     from product_vqa.processes import join_processes
     from training.checkpoints import check_same_run, find_checkpoint, read_state, save_config
     from training.configuration import describe_run, resolve_config
-    from training.console import ConsoleLines
+    from training.console import ConsoleLines, format_scores
     from training.evaluation import StopEarly, scores_at
     from training.examples import ShowExamples
     from training.memory import advice, device_memory, estimate_run
@@ -66,10 +66,14 @@ def train(
     repo_id = None
     if options.push_to_hub:
         repo_id = open_repo(options.hub_model_id or output_dir.name, private=options.hub_private_repo)
-    seed = options.seed if options.data_seed is None else options.data_seed
-    train_rows, test_rows = load_data(sources, dataset_options, seed=seed)
-    check_steps(train_rows, options)
-    if test_rows is None and options.eval_strategy != "no":
+    data = load_data(
+        sources,
+        dataset_options,
+        seed=options.seed if options.data_seed is None else options.data_seed,
+        is_best_kept=bool(options.load_best_model_at_end),
+    )
+    check_steps(data.train, options)
+    if data.eval is None and options.eval_strategy != "no":
         logger.warning("No rows to score on (--dataset_test_split, --max_eval_samples): nothing is evaluated.")
         options.eval_strategy, options.load_best_model_at_end = "no", False
         options.early_stopping_patience = None
@@ -79,7 +83,7 @@ def train(
         print(memory, flush=True)
         if remedy := advice(memory, device_memory(state.device)):
             logger.warning(remedy)
-    this_run = describe_run(config, options, sources, train_rows, test_rows)
+    this_run = describe_run(config, options, sources, data)
     checkpoint = find_checkpoint(
         output_dir,
         state,
@@ -89,14 +93,14 @@ def train(
     )
     model, processor, lora = load_model(sources, model_options)
     if state.is_main_process:
-        warn_of_small_pictures(train_rows, processor)
+        warn_of_small_pictures(data.train, processor)
 
     preemption = SaveOnSigterm()
     trainer = PaliGemmaTrainer(
         model=model,
         args=options,
-        train_dataset=train_rows,
-        eval_dataset=test_rows,
+        train_dataset=data.train,
+        eval_dataset=data.eval,
         processing_class=processor,
         data_collator=TrainingCollator(processor),
         peft_config=lora,
@@ -136,10 +140,14 @@ def train(
         return EXIT_CODE
 
     scores = None
-    if test_rows is not None:
+    if data.card is not None:
+        scores = trainer.score_rows(data.card)
+        if trainer.is_world_process_zero():
+            print(f"card: {format_scores(scores)} on {len(data.card)} rows that chose no checkpoint")
+    elif data.eval is not None:
         kept = trainer.state.best_global_step if options.load_best_model_at_end else trainer.state.global_step
         scores = scores_at(kept, trainer.state) or trainer.evaluate()
-    files = publication.save(output_dir, scores=scores)
+    files = publication.save(output_dir, scores=scores, is_chosen_by=data.card is None)
     if trainer.is_world_process_zero():
         print(f"adapter: {output_dir}")
         if repo_id is not None:

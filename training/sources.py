@@ -14,10 +14,10 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from product_vqa.command import InputError
 from product_vqa.dataset import load_splits
 from product_vqa.hub import Location, explained, locate
-from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
+from product_vqa.paligemma import check_image_size, load_base, load_processor, load_row_image, resolve_dtype
 from product_vqa.processes import join_processes
 from product_vqa.schema import FEATURES
-from training.evaluation import sample_rows
+from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,17 @@ def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions)
     return Sources(base, dataset, named_base, named_dataset, base_license)
 
 
-def load_data(sources: Sources, options: DatasetOptions, *, seed: int) -> tuple[Dataset, Dataset | None]:
-    """The rows to learn from, and those to score on (None where there are none or none are wanted)."""
+@dataclass(frozen=True)
+class Data:
+    """The rows of a run. `eval` and `card` are None where there are none or none are wanted."""
+
+    train: Dataset
+    eval: Dataset | None  # scored while it trains
+    card: Dataset | None  # scored at the end, where the rows of `eval` have chosen the checkpoint
+
+
+def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_kept: bool) -> Data:
+    """`is_best_kept`: whether the rows of `eval` choose a checkpoint; then they are half of the split at most."""
     train_name, test_name = options.dataset_train_split, options.dataset_test_split
     with join_processes().main_process_first():  # one process fetches, the others find it in the cache
         splits = load_splits(sources.dataset, [train_name, test_name], flag="--dataset_name")
@@ -79,12 +88,15 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int) -> tuple[
     if options.max_train_samples is not None and options.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(options.max_train_samples))
     _check_labels(train, flag=f"--dataset_train_split {train_name}", remedy="choose a split with labels")
-    if test is not None and options.max_eval_samples:
-        test = sample_rows(test, options.max_eval_samples, seed=seed)
-        remedy = "choose a split with labels, or --max_eval_samples 0 to score nothing"
-        _check_labels(test, flag=f"--dataset_test_split {test_name}", remedy=remedy)
-        return train, test
-    return train, None
+    if test is None or not options.max_eval_samples:
+        return Data(train, None, None)
+    remedy = "choose a split with labels, or --max_eval_samples 0 to score nothing"
+    _check_labels(test, flag=f"--dataset_test_split {test_name}", remedy=remedy)
+    if not is_best_kept or len(test) < 2:
+        return Data(train, sample_rows(test, options.max_eval_samples, seed=seed), None)
+    chosen, others = split_rows(test, min(options.max_eval_samples, len(test) // 2), seed=seed)
+    card = sample_rows(others, options.max_card_samples, seed=seed) if options.max_card_samples else None
+    return Data(train, chosen, card)
 
 
 def _check_labels(rows: Dataset, *, flag: str, remedy: str) -> None:
@@ -158,7 +170,8 @@ def load_model(
 def warn_of_small_pictures(rows: Dataset, processor: PaliGemmaProcessor) -> None:
     """Small print is lost before the base sees it, where the dataset was built for a smaller one."""
     wanted = processor.image_processor.size["height"]
-    sizes = [max(image.size) for image in rows.select(range(min(20, len(rows))))["image"] if image is not None]
+    first = rows.select(range(min(20, len(rows))))
+    sizes = [max(load_row_image(row).size) for row in first if row["image"] is not None]
     num_smaller = sum(size < wanted for size in sizes)
     if 2 * num_smaller > len(sizes):
         logger.warning(

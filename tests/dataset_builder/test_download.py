@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -123,6 +125,40 @@ def test_pictures_are_fitted_when_they_enter_a_store_and_a_store_keeps_to_one_si
     assert data == jpeg(1, size=(900, 600))
     with pytest.raises(InputError, match="stored with --image_size 100, not 448"):
         run_here(monkeypatch, "download", *arguments, "--image_store", tmp_path / "100")
+
+
+# A URL as somebody typed or exported it (URL is the server's), and the path that the server is asked for.
+SPELT = [
+    ("URL/a.jpg ", "/a.jpg"),
+    ("  URL/a.jpg", "/a.jpg"),
+    ("URL/a.jpg\r", "/a.jpg"),
+    ("\tURL/a.jpg\n", "/a.jpg"),
+    ("\u00a0URL/a.jpg\u3000", "/a.jpg"),
+    ("HTTP://HOST/a.jpg", "/a.jpg"),
+    ("URL/größe.jpg", "/gr%C3%B6%C3%9Fe.jpg"),
+    ("URL/two words.jpg", "/two%20words.jpg"),
+    ("URL/two%20words.jpg", "/two%20words.jpg"),
+    ("URL/a.jpg?size=large&x=ü#top", "/a.jpg?size=large&x=%C3%BC"),
+    ("URL/日本.jpg", "/%E6%97%A5%E6%9C%AC.jpg"),
+]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_spaces_and_line_ends_around_a_url_are_no_part_of_it(
+    server: PictureServer, tmp_path: Path, monkeypatch, line_end: str
+):
+    urls = [url.replace("URL", server.url).replace("HOST", server.url.partition("//")[2]) for url, _ in SPELT]
+    server.answers |= {path: jpeg(number) for number, (_, path) in enumerate(SPELT)}
+    frame = pd.DataFrame({"image_link": urls, "group_id": 1, "entity_name": "width", "entity_value": "1 inch"})
+    frame.to_csv(
+        tmp_path / "train.csv", index=False, lineterminator=line_end, encoding="utf-8-sig", quoting=csv.QUOTE_ALL
+    )
+    arguments = ["--train_csv", tmp_path / "train.csv", "--image_store", tmp_path / "store", "--allow_private_hosts"]
+    run_here(monkeypatch, "build", *arguments, "--validation_size", 0, "--output_dir", tmp_path / "out")
+    assert set(server.requests) == {path for _, path in SPELT}
+    assert not (tmp_path / "store" / "failed.csv").read_text().splitlines()[1:]
+    published = pq.read_table(tmp_path / "out" / "rows" / "train.parquet")["image_link"].to_pylist()
+    assert published == [url.strip() for url in urls]
 
 
 def test_a_server_of_every_trouble_leaves_every_link_with_its_reason(server: PictureServer, tmp_path: Path):

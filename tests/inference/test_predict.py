@@ -1,5 +1,6 @@
 """predict, through the Hub and back: every row answered, in order, whatever processes and restarts there were."""
 
+import io
 import json
 import random
 import subprocess
@@ -9,11 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from PIL import Image
 
 from inference import AttributeReader, answers, predict
 from inference.batches import RowBatch, RowBatches, load_batches
@@ -21,10 +24,11 @@ from inference.check import check_submission
 from product_vqa.command import InputError
 from product_vqa.dataset import load_split
 from product_vqa.hub import Location
+from product_vqa.images import ImageError
 from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, load_base, load_processor
 from product_vqa.schema import FEATURES
 from tests.commands import CPU, CPU_2, ROOT, call, launch
-from tests.tiny import make_rows, save_dataset, save_tiny_base
+from tests.tiny import make_image, make_rows, save_dataset, save_tiny_base
 
 
 def run_predict(adapter: str, dataset: Path | str, output: Path, *more: Any, processes: str = "1") -> pd.DataFrame:
@@ -244,6 +248,67 @@ def test_the_reader_answers_one_and_many(adapter: tuple[str, Any]) -> None:
         assert alone.confidence == pytest.approx(answer.confidence, rel=1e-3)
     with pytest.raises(ValueError, match="unknown entity_name 'colour'"):
         reader.read(rows[0]["image"], "colour")
+    as_png = encode_png(rows[0]["image"])
+    for same in (as_png, {"bytes": as_png, "path": None}, Image.open(io.BytesIO(as_png))):
+        assert reader.read(same, "item_weight") == answers[0]
+    assert reader.read_batch([], []) == []
+
+
+def encode_png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def unreadable_images() -> dict[str, tuple[Any, str]]:
+    whole = encode_png(make_image(0))
+    return {
+        "a truncated file": (Image.open(io.BytesIO(whole[:3000])), "image_unreadable: OSError: "),
+        "bytes of a truncated file": (whole[:3000], "image_unreadable: OSError: "),
+        "bytes of something else": (b"<html>", "not_a_picture"),
+        "a path": ("photo.jpg", r"not_an_image: str 'photo.jpg'; accepted are .*Image.open"),
+        "a Path": (Path("photo.jpg"), "not_an_image: PosixPath"),
+        "None": (None, "not_an_image: None; accepted are"),
+        "a list": ([1, 2], "not_an_image: list"),
+        "an array": (np.zeros((4, 4, 3), np.uint8), "not_an_image: ndarray"),
+        "a stored path": ({"bytes": None, "path": "/a.png"}, "no_bytes: the path '/a.png'"),
+        "no size": (Image.new("RGB", (0, 0)), "no_pixels: 0x0"),
+        "too long a side": (Image.new("1", (1, 20_001)), "side_too_long: 1x20001"),
+    }
+
+
+@pytest.mark.parametrize("name", unreadable_images())
+def test_the_reader_names_the_position_of_what_it_cannot_read(adapter_reader: AttributeReader, name: str) -> None:
+    image, message = unreadable_images()[name]
+    with pytest.raises(ImageError, match=rf"^images\[2\]: {message}"):
+        adapter_reader.read_batch([make_image(0), make_image(1), image, make_image(3)], ["width"] * 4)
+    with pytest.raises(ImageError, match=rf"^images\[0\]: {message}"):
+        adapter_reader.read(image, "width")
+
+
+@pytest.mark.parametrize(
+    ("images", "entity_names", "message"),
+    [
+        ([make_image(0)], [], "as many entity_names as images are needed, got 1 and 0"),
+        ([], ["width"], "as many entity_names as images are needed, got 0 and 1"),
+        ([make_image(0)] * 2, ["width", "colour"], r"entity_names\[1\]: unknown entity_name 'colour'; known are "),
+        ([make_image(0)], [None], r"entity_names\[0\]: unknown entity_name None"),
+        (make_image(0), ["width"], r"images must be a list, got Image; read\(\) takes a single one"),
+        ("photo.jpg", ["width"], "images must be a list, got str"),
+        (None, ["width"], "images must be a list, got None"),
+        ([make_image(0)], "width", "entity_names must be a list, got str"),
+    ],
+)  # fmt: skip
+def test_the_reader_refuses_what_is_not_a_batch(
+    adapter_reader: AttributeReader, images: Any, entity_names: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        adapter_reader.read_batch(images, entity_names)
+
+
+@pytest.fixture(scope="module")
+def adapter_reader(adapter: tuple[str, Any]) -> AttributeReader:
+    return AttributeReader.from_pretrained(adapter[0])
 
 
 @pytest.fixture(scope="module")

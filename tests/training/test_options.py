@@ -77,6 +77,9 @@ def test_stopped_early_it_keeps_the_best_checkpoint(
     assert sorted(folder.name for folder in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-3"]
     kept, first = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, tmp_path / "checkpoint-1"))
     assert all((kept[name] == tensor).all() for name, tensor in first.items())
+    # The four rows that chose the checkpoint do not score the card.
+    card = (tmp_path / "README.md").read_text()
+    assert "On 4 rows of split `validation`" in card and "not trained on and chose no checkpoint" in card
     # Started again, perhaps to push, it trains no further.
     (tmp_path / "adapter_model.safetensors").unlink()
     call(sft.main, monkeypatch, *arguments)

@@ -68,6 +68,7 @@ def test_the_card_has_metadata_scores_and_provenance(pulled: Path) -> None:
     assert {r.metric_name for r in card.data.eval_results} == {"F1, number and unit", "F1, exact string"}
     assert "More Information Needed" not in card.text
     assert "On 8 rows of split `validation`" in card.text
+    assert len(re.findall(r"\| F1, .* \| 0\.\d{4} \(0\.\d{4} to [01]\.\d{4}\) \|", card.text)) == 2
     config = yaml.safe_load(re.search(r"```yaml\n(.*?)```", card.text, re.DOTALL)[1])
     assert config == yaml.safe_load((pulled / "sft_config.yaml").read_text())
     assert config["dataset_revision"] == HfApi().dataset_info("local/tiny-dataset").sha
