@@ -228,11 +228,18 @@ def load_row_image(row: Row) -> Image.Image:
 class TrainingCollator:
     """`make_training_batch` as a data collator that worker processes can pickle.
 
-    Its batches hold `row_index` (B,) too, the rows' `index`: not for the model, but to name a row that does harm.
+    Its batches hold more that is not for the model: `row_index` (B,), the rows' `index`, to name a row that does harm;
+    and `answer_positions` (B, A) int64, the positions whose logits predict a label, those of shorter answers followed
+    by positions that do not. Found here, on the CPU: to find them on a GPU, the CPU would have to wait for it.
     """
 
     processor: PaliGemmaProcessor
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        indexes = torch.tensor([row["index"] for row in rows])
-        return make_training_batch(rows, processor=self.processor) | {"row_index": indexes}
+        batch = make_training_batch(rows, processor=self.processor)
+        labelled = batch["labels"][:, 1:] != IGNORED
+        answer_positions = labelled.int().sort(dim=1, descending=True, stable=True).indices
+        return batch | {
+            "row_index": torch.tensor([row["index"] for row in rows]),
+            "answer_positions": answer_positions[:, : labelled.sum(dim=1).max()],
+        }

@@ -1,6 +1,6 @@
 """The task's own score: rows answered by the code that predicts, compared as the challenge compares."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,9 +82,17 @@ class Answered:
 
 
 def answer_sample(
-    model: PaliGemmaForConditionalGeneration, dataset: Dataset, *, processor: PaliGemmaProcessor, batch_size: int
+    model: PaliGemmaForConditionalGeneration,
+    dataset: Dataset,
+    *,
+    processor: PaliGemmaProcessor,
+    batch_size: int,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> list[Answered]:
-    """What the model answers to `dataset`, in its order. All processes answer a share and get the whole."""
+    """What the model answers to `dataset`, in its order. All processes answer a share and get the whole.
+
+    `before_batch` may raise, on all processes together, to stop it.
+    """
     was_training = model.training
     model.eval()
     state = join_processes()
@@ -94,6 +102,7 @@ def answer_sample(
     rounds = -(-len(starts) // state.num_processes)
     answered = []
     for batch in range(state.process_index, rounds * state.num_processes, state.num_processes):
+        before_batch()
         start = starts[min(batch, len(starts) - 1)]
         rows = list(dataset.select(range(start, min(start + batch_size, len(dataset)))))
         answers = generate_answers(

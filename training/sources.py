@@ -1,8 +1,11 @@
 """What a run starts from: the base, the dataset, and the names under which adapter and card will mention them."""
 
+import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
 from datasets import Dataset
 from huggingface_hub import HfApi, constants
 from peft import LoraConfig
@@ -13,10 +16,13 @@ from product_vqa.dataset import load_splits
 from product_vqa.hub import Location, explained, locate
 from product_vqa.paligemma import check_image_size, load_base, load_processor, load_row_image, resolve_dtype
 from product_vqa.processes import join_processes
+from product_vqa.schema import FEATURES
 from training.evaluation import sample_rows, split_rows
-from training.options import DatasetOptions, ModelOptions
+from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
 
 logger = logging.getLogger(__name__)
+
+_SAMPLED_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,66 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_k
     train, test = splits[train_name], splits.get(test_name)
     if options.max_train_samples is not None and options.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(options.max_train_samples))
+    _check_labels(train, flag=f"--dataset_train_split {train_name}", remedy="choose a split with labels")
     if test is None or not options.max_eval_samples:
         return Data(train, None, None)
+    remedy = "choose a split with labels, or --max_eval_samples 0 to score nothing"
+    _check_labels(test, flag=f"--dataset_test_split {test_name}", remedy=remedy)
     if not is_best_kept or len(test) < 2:
         return Data(train, sample_rows(test, options.max_eval_samples, seed=seed), None)
     chosen, others = split_rows(test, min(options.max_eval_samples, len(test) // 2), seed=seed)
     card = sample_rows(others, options.max_card_samples, seed=seed) if options.max_card_samples else None
     return Data(train, chosen, card)
+
+
+def _check_labels(rows: Dataset, *, flag: str, remedy: str) -> None:
+    """Raises InputError if a row has no label."""
+    labels = rows.select_columns(["index", "entity_value"])
+    unlabelled = [index for index, value in zip(labels["index"], labels["entity_value"], strict=True) if not value]
+    if unlabelled:
+        raise InputError(
+            f"{flag}: {len(unlabelled)} of {len(rows)} rows have no label (entity_value is empty), the first of them "
+            f"index {unlabelled[0]}: {remedy}"
+        )
+
+
+def check_steps(rows: Dataset, options: TrainingOptions) -> None:
+    """Raises InputError if the run would make no step."""
+    if len(rows) == 0:
+        raise InputError("--dataset_train_split: the split has no rows")
+    if steps_per_epoch(options, len(rows)) == 0:
+        raise InputError(
+            f"dataloader_drop_last: {len(rows)} rows are fewer than the {samples_per_step(options)} samples of one "
+            "step, so that not a single step would be made; leave it out, or lower per_device_train_batch_size"
+        )
+
+
+def describe_content(location: Location, splits: Sequence[Dataset] = ()) -> str | None:
+    """A hash of what a folder holds, for a resumed run to note another content; None for a repo, pinned by its commit.
+
+    Of a dataset's rows everything but the pixels, of which the size in bytes is taken; of a base model's weights the
+    beginning, the middle and the end. Seconds, where all bytes would take minutes.
+    """
+    if location.folder is None:
+        return None
+    digest = hashlib.sha256()
+    for rows in splits:
+        for name in sorted(FEATURES):
+            column = rows.with_format("arrow").select_columns([name])[:][name]
+            if name == "image":
+                column = pc.binary_length(pc.struct_field(column, "bytes"))
+            digest.update("\0".join(map(str, column.to_pylist())).encode())
+    for file in sorted(location.folder.iterdir()) if not splits else ():
+        if file.suffix == ".safetensors":
+            size = file.stat().st_size
+            with file.open("rb") as stream:
+                for start in (0, size // 2, max(0, size - _SAMPLED_BYTES)):
+                    stream.seek(start)
+                    digest.update(stream.read(_SAMPLED_BYTES))
+            digest.update(str(size).encode())
+        elif file.suffix in {".json", ".model"}:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def load_model(
