@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from product_vqa.command import InputError, readable_file
+from product_vqa.command import InputError, first_line, readable_file
 
 
 def read_table(path: str | Path, *, flag: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -20,8 +20,7 @@ def read_table(path: str | Path, *, flag: str, columns: tuple[str, ...] = ()) ->
         else:
             table = pd.read_csv(file, dtype=str).fillna("")
     except (ValueError, OSError, pd.errors.ParserError, UnicodeError) as error:  # EmptyDataError is a ValueError
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{flag} {file} cannot be read as a table: {reason}") from error
+        raise InputError(f"{flag} {file} cannot be read as a table: {first_line(error)}") from error
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(
             f"{flag} {file} has no column {', '.join(missing)}; its columns are {', '.join(map(str, table.columns))}"

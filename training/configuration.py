@@ -5,6 +5,7 @@ from typing import Any
 
 from product_vqa.paligemma import resolve_dtype
 from product_vqa.processes import join_processes
+from product_vqa.provenance import BASE_FILES, DATASET_FILES, check_content
 from training.options import DatasetOptions, ModelOptions, TrainingOptions
 from training.sources import Sources
 
@@ -30,8 +31,14 @@ def resolve_config(
     config |= {
         "dataset_name": sources.named_dataset.name,
         "dataset_revision": sources.named_dataset.revision,
+        "dataset_sha256": check_content(
+            sources.dataset, DATASET_FILES, expected=dataset_options.dataset_sha256, flag="--dataset_sha256"
+        ),
         "model_name_or_path": sources.named_base.name,
         "model_revision": sources.named_base.revision,
+        "base_sha256": check_content(
+            sources.base, BASE_FILES, expected=model_options.base_sha256, flag="--base_sha256"
+        ),
     }
     return {
         key: _plain(value)

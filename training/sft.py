@@ -25,6 +25,7 @@ def main() -> int:
 
     from product_vqa.paligemma import TrainingCollator, load_config
     from product_vqa.processes import join_processes
+    from product_vqa.workers import explained_workers, limit_queue
     from training.checkpoints import check_same_run, last_whole_checkpoint, read_state, save_config
     from training.configuration import resolve_config
     from training.console import ConsoleLines
@@ -51,6 +52,11 @@ def main() -> int:
         options.eval_strategy, options.load_best_model_at_end = "no", False
         options.early_stopping_patience = None
     base_config = load_config(sources.base, flag="--model_name_or_path")
+    size = base_config.vision_config.image_size
+    options.dataloader_num_workers, prefetch_factor = limit_queue(
+        options.dataloader_num_workers, batch_bytes=options.per_device_train_batch_size * 3 * size * size
+    )
+    options.dataloader_prefetch_factor = options.dataloader_prefetch_factor or prefetch_factor
     memory, state = estimate_run(base_config, model_options, options), join_processes()
     if state.is_main_process:
         print(memory, flush=True)
@@ -93,7 +99,8 @@ def main() -> int:
             options.max_steps = before.global_step  # it was stopped here
     if trainer.is_world_process_zero():
         save_config(output_dir, config)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with explained_workers():
+        trainer.train(resume_from_checkpoint=checkpoint)
     if preemption.is_stopped:
         if trainer.is_world_process_zero():
             print(f"stopped at step {trainer.state.global_step}, which is saved: start it again, and it goes on")

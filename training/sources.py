@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 
+from accelerate import DistributedType
 from datasets import Dataset
 from huggingface_hub import HfApi, constants
 from peft import LoraConfig
@@ -83,14 +84,17 @@ def load_model(
 ) -> tuple[PaliGemmaForConditionalGeneration, PaliGemmaProcessor, LoraConfig]:
     """The frozen base, its processor, and what is to be trained on it."""
     processor = load_processor(sources.base)
-    device = join_processes().device
+    state = join_processes()
+    device = state.device
+    # FSDP and DeepSpeed spread the weights over the devices themselves.
+    is_whole = state.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     model = load_base(
         sources.base,
         flag="--model_name_or_path",
         dtype=resolve_dtype(options.dtype, device=device),
         load_in_4bit=options.load_in_4bit,
         attn_implementation=options.attn_implementation,
-        device=device if options.load_in_4bit else None,
+        device=device if options.load_in_4bit or is_whole else None,
     )
     check_image_size(model.config, processor, base=sources.base)
     return model, processor, make_lora(options)

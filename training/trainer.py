@@ -10,8 +10,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import SFTTrainer
 
 from product_vqa.command import InputError
-from product_vqa.paligemma import IGNORED
+from product_vqa.paligemma import IGNORED, normalize_images
 from product_vqa.schema import FEATURES
+from product_vqa.workers import TIMEOUT_S
 from training.evaluation import Answered, answer_sample, score
 
 
@@ -49,7 +50,17 @@ class PaliGemmaTrainer(SFTTrainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self._row_indexes = inputs.pop("row_index", None)
-        return super()._prepare_inputs(inputs)
+        inputs = super()._prepare_inputs(inputs)
+        if not isinstance(pixel_values := inputs["pixel_values"], torch.Tensor):  # an array: a worker process made it
+            pixel_values = torch.from_numpy(pixel_values).to(self.args.device)
+        inputs["pixel_values"] = normalize_images(pixel_values, processor=self.processing_class, dtype=torch.float32)
+        return inputs
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        dataloader = super()._get_dataloader(*args, **kwargs)
+        if self.args.dataloader_num_workers:  # a hang becomes an error; transformers has no setting for it
+            getattr(dataloader, "base_dataloader", dataloader).timeout = TIMEOUT_S
+        return dataloader
 
     def minutes(self) -> float:
         """How long it has been trained, with the runs before it that it goes on from."""
