@@ -81,8 +81,9 @@ def _is_native(dtype: torch.dtype, *, device: torch.device) -> bool:
     return True
 
 
-def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    """4-bit NormalFloat with double quantization, for the language model only."""
+def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """4-bit NormalFloat with double quantization, for the language model only, of a base in `dtype`."""
+    compute_dtype = torch.bfloat16 if dtype == torch.float32 else dtype
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -137,9 +138,7 @@ def load_base(
             revision=location.revision or "main",
             dtype=dtype,
             attn_implementation=attn_implementation,
-            quantization_config=nf4_config(torch.bfloat16 if dtype == torch.float32 else dtype)
-            if load_in_4bit
-            else None,
+            quantization_config=nf4_config(dtype) if load_in_4bit else None,
             device_map={"": device or "cpu"} if device is not None or load_in_4bit else None,
             use_safetensors=True,
         )
