@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from dataset_builder.placeholders import COLUMNS as IMAGE_COLUMNS
 from dataset_builder.split import LIKENESS, components
-from product_vqa.command import InputError
+from product_vqa.command import InputError, first_line
 from product_vqa.hub import Location, explained
 from product_vqa.schema import SPLITS
 
@@ -99,6 +99,7 @@ def read_rows(location: Location, *, flag: str) -> pd.DataFrame:
                 tables = list(stream.with_format("arrow").iter(batch_size=10_000))
                 frames.append(pd.concat(map(_frame, tables)).assign(split=str(split)))
         except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{flag} {location} is no dataset that dataset_builder.build made: {reason}") from error
+            raise InputError(
+                f"{flag} {location} is no dataset that dataset_builder.build made: {first_line(error)}"
+            ) from error
     return pd.concat(frames, ignore_index=True)

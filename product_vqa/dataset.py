@@ -4,7 +4,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Image, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
 
-from product_vqa.command import InputError
+from product_vqa.command import InputError, first_line
 from product_vqa.hub import Location, explained
 from product_vqa.schema import FEATURES
 
@@ -19,8 +19,9 @@ def load_splits(location: Location, splits: list[str], *, flag: str) -> dict[str
         try:
             builder = load_dataset_builder(location.name, revision=location.revision)
         except (DatasetNotFoundError, FileNotFoundError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{flag} {location} is no dataset that dataset_builder.build made: {reason}") from error
+            raise InputError(
+                f"{flag} {location} is no dataset that dataset_builder.build made: {first_line(error)}"
+            ) from error
         files = builder.config.data_files or {}
         wanted = {split: list(files[split]) for split in splits if split in files}
         if builder.dataset_name is None or not wanted:

@@ -1,6 +1,7 @@
 """The adapter's card: the root's `model_card.md`, filled with what this run was."""
 
 import importlib.resources
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 
 import product_vqa
+from product_vqa.constraint import longest_answer
 from product_vqa.entities import ENTITIES
 from product_vqa.hub import Location, page_url
+from product_vqa.paligemma import UNQUANTIZED_MODULES, nf4_config
 from product_vqa.prompt import format_prompt
 from training.sources import Sources
 from training.trainer import PaliGemmaTrainer
@@ -38,6 +41,7 @@ class RunFacts:
     final_loss: float | None
     scores: dict[str, float] | None  # what `trainer.evaluate()` returned
     is_chosen_by: bool  # whether the rows of these scores choose the checkpoint that is kept
+    max_new_tokens: int  # of the longest answer
 
 
 def run_facts(
@@ -67,6 +71,7 @@ def run_facts(
         final_loss=losses[-1] if losses else None,
         scores=scores,
         is_chosen_by=is_chosen_by,
+        max_new_tokens=longest_answer(trainer.processing_class.tokenizer),
     )
 
 
@@ -91,6 +96,11 @@ def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval
         train_rows=facts.train_rows,
         image_size=facts.image_size,
         base_precision=facts.base_precision,
+        dtype=config["dtype"],
+        load_in_4bit=config["load_in_4bit"],
+        compute_dtype=str(nf4_config(getattr(torch, config["dtype"])).bnb_4bit_compute_dtype).removeprefix("torch."),
+        unquantized_modules=json.dumps(UNQUANTIZED_MODULES),
+        max_new_tokens=facts.max_new_tokens,
         adapter_kind="DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA",
         lora_r=config["lora_r"],
         lora_alpha=config["lora_alpha"],

@@ -1,11 +1,9 @@
 """What a run starts from: the base, the dataset, and the names under which adapter and card will mention them."""
 
-import hashlib
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
+from accelerate import DistributedType
 from datasets import Dataset
 from huggingface_hub import HfApi, constants
 from peft import LoraConfig
@@ -16,13 +14,10 @@ from product_vqa.dataset import load_splits
 from product_vqa.hub import Location, explained, locate
 from product_vqa.paligemma import check_image_size, load_base, load_processor, load_row_image, resolve_dtype
 from product_vqa.processes import join_processes
-from product_vqa.schema import FEATURES
 from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
 
 logger = logging.getLogger(__name__)
-
-_SAMPLED_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -121,47 +116,22 @@ def check_steps(rows: Dataset, options: TrainingOptions) -> None:
         )
 
 
-def describe_content(location: Location, splits: Sequence[Dataset] = ()) -> str | None:
-    """A hash of what a folder holds, for a resumed run to note another content; None for a repo, pinned by its commit.
-
-    Of a dataset's rows everything but the pixels, of which the size in bytes is taken; of a base model's weights the
-    beginning, the middle and the end. Seconds, where all bytes would take minutes.
-    """
-    if location.folder is None:
-        return None
-    digest = hashlib.sha256()
-    for rows in splits:
-        for name in sorted(FEATURES):
-            column = rows.with_format("arrow").select_columns([name])[:][name]
-            if name == "image":
-                column = pc.binary_length(pc.struct_field(column, "bytes"))
-            digest.update("\0".join(map(str, column.to_pylist())).encode())
-    for file in sorted(location.folder.iterdir()) if not splits else ():
-        if file.suffix == ".safetensors":
-            size = file.stat().st_size
-            with file.open("rb") as stream:
-                for start in (0, size // 2, max(0, size - _SAMPLED_BYTES)):
-                    stream.seek(start)
-                    digest.update(stream.read(_SAMPLED_BYTES))
-            digest.update(str(size).encode())
-        elif file.suffix in {".json", ".model"}:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
 def load_model(
     sources: Sources, options: ModelOptions
 ) -> tuple[PaliGemmaForConditionalGeneration, PaliGemmaProcessor, LoraConfig]:
     """The frozen base, its processor, and what is to be trained on it."""
     processor = load_processor(sources.base)
-    device = join_processes().device
+    state = join_processes()
+    device = state.device
+    # FSDP and DeepSpeed spread the weights over the devices themselves.
+    is_whole = state.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     model = load_base(
         sources.base,
         flag="--model_name_or_path",
         dtype=resolve_dtype(options.dtype, device=device),
         load_in_4bit=options.load_in_4bit,
         attn_implementation=options.attn_implementation,
-        device=device if options.load_in_4bit else None,
+        device=device if options.load_in_4bit or is_whole else None,
     )
     check_image_size(model.config, processor, base=sources.base)
     return model, processor, make_lora(options)
