@@ -1,6 +1,7 @@
 """The dataset as a folder: Parquet, the rows left out, the record of how it was made, and its card."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from product_vqa.command import InputError, writable_folder
 
 RECORD_FILE = "build.json"
 MAX_SHARD_BYTES = 500 * 1024**2
+# All images of the challenge are here. A dataset with a single one elsewhere is somebody's own, of which its card's
+# words about the licence need not be true.
+_CHALLENGE_URL = re.compile(r"\s*https?://m\.media-amazon\.com/", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Record:
     oversize: list[dict[str, Any]]  # rows that belong together and are in train for their number
     leaks: list[dict[str, Any]]  # what every two splits share
     dataset_info: dict[str, Any] = field(default_factory=dict)  # as the card's metadata give it
+    is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
 
 
 def check_output(folder: Path) -> Record | None:
@@ -133,6 +138,9 @@ def _record(builder: ProductVqa, folder: Path) -> Record:
         oversize=[asdict(part) for part in builder.selection.oversize],
         leaks=[asdict(leak) for leak in find_leaks(rows_of_folder(folder / ROWS_FOLDER))],
         dataset_info=card_data["dataset_info"],
+        is_challenge=all(
+            _CHALLENGE_URL.match(row.image_link) for table in config.tables if table for row in table.rows
+        ),
     )
 
 
