@@ -39,7 +39,7 @@ def main() -> int:
 
     # What can be wrong is found out before anything long begins.
     output_dir = writable_folder(options.output_dir, flag="--output_dir")
-    sources = locate_sources(dataset_options, model_options)
+    sources = locate_sources(dataset_options, model_options, is_published=options.push_to_hub)
     config = resolve_config(dataset_options, model_options, options, sources)
     check_same_run(output_dir, config)
     repo_id = None
