@@ -19,6 +19,18 @@ from product_vqa.prompt import format_prompt
 from training.sources import Sources
 from training.trainer import PaliGemmaTrainer
 
+# What an answer looks like; the first attribute that was trained is the card's example.
+_EXAMPLE_ANSWERS = {
+    "item_weight": "500.0 gram",
+    "item_volume": "250.0 millilitre",
+    "height": "12.5 centimetre",
+    "width": "12.5 centimetre",
+    "depth": "12.5 centimetre",
+    "voltage": "230.0 volt",
+    "wattage": "60.0 watt",
+    "maximum_weight_recommendation": "5.0 kilogram",
+}
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -26,12 +38,13 @@ class RunFacts:
 
     adapter_id: str
     base: Location  # as the adapter names it
-    base_license: str | None
+    base_license: str | list[str] | None
     dataset: Location
     image_size: int  # px
     base_precision: str
     trainable_parameters: int
     train_rows: int
+    entities: list[str]  # that the training rows ask for, in the order of all eight
     rows_per_step: int
     steps: int
     epochs: float
@@ -62,6 +75,7 @@ def run_facts(
         else str(model.get_base_model().dtype).removeprefix("torch."),
         trainable_parameters=model.get_nb_trainable_parameters()[0],
         train_rows=len(trainer.train_dataset),
+        entities=[name for name in ENTITIES if name in set(trainer.train_dataset["entity_name"][:])],
         rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
@@ -78,6 +92,7 @@ def run_facts(
 def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval_split: str) -> ModelCard:
     """The card as published: metadata for the Hub's widgets, then text, whose every command runs as it stands."""
     adapter_name = facts.adapter_id.split("/")[-1]
+    example = next(name for name in _EXAMPLE_ANSWERS if name in facts.entities)
     return ModelCard.from_template(
         _metadata(facts, name=adapter_name, eval_split=eval_split),
         template_path=str(_template()),
@@ -117,9 +132,9 @@ def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval
         is_chosen_by=facts.is_chosen_by,
         software=_software(),
         config=yaml.safe_dump(config, sort_keys=True).strip(),
-        entities=[entity.replace("_", " ") for entity in ENTITIES],
-        example_question=format_prompt("item_weight"),
-        example_answer="500.0 gram",
+        entities=[entity.replace("_", " ") for entity in facts.entities],
+        example_question=format_prompt(example),
+        example_answer=_EXAMPLE_ANSWERS[example],
     )
 
 

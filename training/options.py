@@ -162,6 +162,10 @@ class TrainingOptions(SFTConfig):
         default=None,
         metadata={"help": "Stop after so many evaluations without a better F1; the best checkpoint is what is kept."},
     )
+    hub_private_repo: bool | None = field(
+        default=True,
+        metadata={"help": "false: let everyone see the adapter's repo. One that is there already stays as it is."},
+    )
     hub_strategy: str = field(
         default="end",
         metadata={

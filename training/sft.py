@@ -61,7 +61,7 @@ def train(
     from training.trainer import PaliGemmaTrainer, ResumeEvaluation
 
     # What can be wrong is found out before anything long begins.
-    sources = locate_sources(dataset_options, model_options)
+    sources = locate_sources(dataset_options, model_options, is_published=options.push_to_hub)
     config = resolve_config(dataset_options, model_options, options, sources)
     check_same_run(output_dir, config, processes=options.world_size)
     repo_id = None

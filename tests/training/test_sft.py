@@ -227,7 +227,7 @@ def test_a_token_that_may_not_write_is_refused_before_the_training(
 ) -> None:
     arguments = wrong(
         model_name_or_path=tiny_base, dataset_name=tiny_dataset, output_dir=tmp_path / "run", push_to_hub="true",
-        hub_model_id="local/other",
+        hub_model_id="local/other", base_model_id="user/base",
     )  # fmt: skip
     for token, message in ((hub.reader_token, "HTTP 403"), ("hf_wrong", "HTTP 401")):
         monkeypatch.setenv("HF_TOKEN", token)
