@@ -20,6 +20,9 @@ class BuildOptions:
     image_store: str | None = field(
         default=None, metadata={"help": "folder of fetched pictures; what it lacks is fetched first"}
     )
+    download: bool = field(
+        default=True, metadata={"help": "false: fetch nothing, and leave out what --image_store lacks"}
+    )
     ranges: str = field(
         default="leave_out",
         metadata={"help": "a label like `[100.0, 240.0] volt`: leave_out its row, or read its first or last number"},
@@ -74,7 +77,8 @@ def main() -> None:
         repo_id = check_target(repo_id, private=options.hub_private_repo)
     if options.image_store:
         store = ImageStore(options.image_store, image_size=picture_options.image_size)
-        fill(store, links_of(*read_tables(table_options)), fetch_options)
+        if options.download:
+            fill(store, links_of(*read_tables(table_options)), fetch_options)
 
     with temporary_beside(folder) as temporary:
         builder = ProductVqa(
