@@ -1,6 +1,7 @@
 """The dataset as a folder: Parquet, the rows left out, the record of how it was made, and its card."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from product_vqa.command import InputError, writable_folder
 
 RECORD_FILE = "build.json"
 MAX_SHARD_BYTES = 500 * 1024**2
+# All images of the challenge are here. A dataset with a single one elsewhere is somebody's own, of which its card's
+# words about the licence need not be true.
+_CHALLENGE_URL = re.compile(r"\s*https?://m\.media-amazon\.com/", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Record:
     leaks: list[dict[str, Any]]  # what every two splits share
     placeholders: list[dict[str, Any]]  # images that show no product
     dataset_info: dict[str, Any] = field(default_factory=dict)  # as the card's metadata give it
+    is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
 
 
 def check_output(folder: Path) -> Record | None:
@@ -137,6 +142,9 @@ def _record(builder: ProductVqa, folder: Path) -> Record:
         leaks=[asdict(leak) for leak in find_leaks(rows)],
         placeholders=[asdict(placeholder) for placeholder in find_placeholders(rows)],
         dataset_info=card_data["dataset_info"],
+        is_challenge=all(
+            _CHALLENGE_URL.match(row.image_link) for table in config.tables if table for row in table.rows
+        ),
     )
 
 

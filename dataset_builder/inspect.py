@@ -22,8 +22,12 @@ NUM_EXAMPLES = 3  # of each kind of suspicious label
 
 @dataclass
 class InspectOptions:
-    train_csv: str | None = field(default=None, metadata={"help": "labelled rows, .csv or .csv.gz"})
-    test_csv: str | None = field(default=None, metadata={"help": "rows to be answered, .csv or .csv.gz"})
+    train_csv: str | None = field(
+        default=None, metadata={"help": "labelled rows: .csv, or that as .gz, .bz2, .xz or .zip"}
+    )
+    test_csv: str | None = field(
+        default=None, metadata={"help": "rows to be answered: .csv, or that as .gz, .bz2, .xz or .zip"}
+    )
     dataset: str | None = field(
         default=None,
         metadata={"help": "folder or user/name[@revision]: what do its splits share, and which images show nothing?"},

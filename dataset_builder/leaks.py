@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -12,8 +11,8 @@ import pyarrow.parquet as pq
 
 from dataset_builder.placeholders import COLUMNS as IMAGE_COLUMNS
 from dataset_builder.split import LIKENESS, components
-from product_vqa.command import InputError
-from product_vqa.hub import Location, explained
+from product_vqa.dataset import fetch_splits, find_splits, not_built_here
+from product_vqa.hub import Location
 from product_vqa.schema import SPLITS
 
 ROWS_CONFIG = "rows"  # the dataset without its pictures, but with their hashes
@@ -86,19 +85,17 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 def read_rows(location: Location, *, flag: str) -> pd.DataFrame:
     """All rows of a dataset folder or repo, without the images; with their sizes and hashes where it has them."""
-    with explained(location.name, flag=flag, repo_type="dataset", revision=location.revision):
-        try:
-            configs = datasets.get_dataset_config_names(location.name, revision=location.revision)
-            config = ROWS_CONFIG if ROWS_CONFIG in configs else None
-            wanted = [*COLUMNS, *(IMAGE_COLUMNS if config else ())]
-            splits = datasets.load_dataset(
-                location.name, config, revision=location.revision, streaming=True, columns=wanted
-            )
-            frames = []
-            for split, stream in splits.items():
-                tables = list(stream.with_format("arrow").iter(batch_size=10_000))
-                frames.append(pd.concat(map(_frame, tables)).assign(split=str(split)))
-        except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{flag} {location} is no dataset that dataset_builder.build made: {reason}") from error
+    rows_files = find_splits(location, flag=flag, config=ROWS_CONFIG)
+    wanted = [*COLUMNS, *(IMAGE_COLUMNS if rows_files else ())]
+    files = fetch_splits(location, rows_files or find_splits(location, flag=flag), flag=flag)
+    if not files:
+        raise not_built_here(location, "it has no splits", flag=flag)
+    try:
+        frames = [
+            _frame(pq.ParquetFile(file).read(columns=wanted).select(wanted)).assign(split=split)
+            for split, paths in files.items()
+            for file in paths
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
+        raise not_built_here(location, error, flag=flag) from error
     return pd.concat(frames, ignore_index=True)

@@ -76,6 +76,34 @@ def save_tiny_base(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def make_letters_tokenizer() -> "PreTrainedTokenizerFast":  # noqa: F821
+    """Every character is a token of its own, a space too: no unit is a word."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<image>", "\n", "▁", *string.printable.strip()]
+    tokenizer = Tokenizer(models.WordLevel({piece: number for number, piece in enumerate(pieces)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"}, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def save_letters_base(folder: Path) -> Path:
+    """As `save_tiny_base`, with a tokenizer that spells everything by letters."""
+    import torch
+
+    from quickstart.small_paligemma import make_model, make_processor
+
+    processor = make_processor(image_size=28, patch_size=14, tokenizer=make_letters_tokenizer())
+    make_model(processor, patch_size=14).to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 def make_gemma_tokenizer() -> "GemmaTokenizer":  # noqa: F821
     """Gemma's own class and layout: byte pairs learnt within words, bytes for what is not in the vocabulary."""
     import json
