@@ -264,6 +264,7 @@ BAD = [
     (jpeg(size=(900, 600))[:-200], "image_unreadable: OSError: image file is truncated"),
     (encode(Image.new("1", (9000, 9000)), "PNG"), "too_many_pixels: 9000x9000"),
     (huge_png(50_000, 50_000), "too_many_pixels: Image size (2500000000 pixels)"),
+    (huge_png(1, 60_000_000), "side_too_long: 1x60000000"),
 ]
 
 

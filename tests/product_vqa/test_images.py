@@ -272,6 +272,8 @@ BROKEN_EXIF = [
     b"Exif\0\0",
     b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04abc\0",  # an orientation that is text
     b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0",  # 9
+    b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x05\0\0\0\x01\0\0\0\x1a\0\0\0\0\0\0\0\6\0\0\0\0",  # 6 / 0
+    b"Exif\0\0garbage!garbage!",  # for which Pillow raises SyntaxError
 ]
 
 
