@@ -74,6 +74,19 @@ def test_a_label_that_is_no_quantity_does_not_count() -> None:
     assert list(table["is_number_right"]) == [True, False, True]
 
 
+def test_what_calibration_brings_is_measured_on_rows_that_the_fit_did_not_see() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 0.99, 60)
+    table = pd.DataFrame({"image_link": [f"{n // 2}" for n in range(60)], "confidence": confidence})
+    table = table.assign(number_confidence=confidence, unit_confidence=confidence, is_number_right=True)
+    table["is_right"] = rng.uniform(size=60) < confidence
+    seen = log_loss(confidence, table["is_right"].to_numpy(), fit(table).answer)
+    assert report(table, cross_fit(table))["log_loss"]["after"] > seen
+    # An image's rows are held out together: where the other images say nothing, nothing is changed.
+    alone = table.assign(image_link="one")
+    assert list(cross_fit(alone)) == list(confidence)
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     """40 labelled rows; what the adapter has learnt to answer is right for three in four."""
