@@ -68,7 +68,9 @@ def locate(name: str, *, flag: str, repo_type: str = "model", revision: str | No
     with explained(repo_id, flag=flag, repo_type=repo_type, revision=revision):
         api = HfApi()
         if constants.HF_HUB_OFFLINE:
-            commit = api.resolve_revision(repo_id, repo_type=repo_type, revision=revision).resolved
+            commit = api.resolve_revision(
+                repo_id, repo_type=repo_type, revision=revision, local_files_only=True
+            ).resolved
             cached = Path(constants.HF_HUB_CACHE).expanduser() / repo_folder_name(repo_id=repo_id, repo_type=repo_type)
             if not (cached / "snapshots" / commit).is_dir():
                 raise errors.LocalEntryNotFoundError(f"no snapshot of {commit}")
@@ -112,13 +114,20 @@ def list_files(location: Location, *, flag: str, repo_type: str = "model") -> li
         return sorted(
             file.relative_to(location.folder).as_posix() for file in location.folder.rglob("*") if file.is_file()
         )
-    # Fetching leaves the listing in the cache; a pattern that matches nothing would be warned of.
-    fetch(location, flag=flag, patterns=[CARD_FILE, ".gitattributes"], repo_type=repo_type)
-    try:
+
+    def cached() -> list[str]:
         tree = huggingface_hub.get_cached_repo_tree(location.name, repo_type=repo_type, revision=location.revision)
+        return sorted(file.path for file in tree)
+
+    try:
+        return cached()
+    except errors.CachedRepoTreeNotFoundError:
+        # Fetching leaves the listing in the cache; a pattern that matches nothing would be warned of.
+        fetch(location, flag=flag, patterns=[CARD_FILE, ".gitattributes"], repo_type=repo_type)
+    try:
+        return cached()
     except errors.CachedRepoTreeNotFoundError as error:
         raise InputError(f"{flag} {location} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it") from error
-    return sorted(file.path for file in tree)
 
 
 # ---- Attempts ------------------------------------------------------------------------------------------------------
