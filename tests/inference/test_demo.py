@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip("gradio", reason="the page needs the extra `demo`")
 
 from inference import AttributeReader, demo
-from product_vqa.command import InputError
+from product_vqa.command import InputError, parse_options
 from product_vqa.entities import ENTITIES
 from tests.browser import console_errors, open_browser, requested_urls
 from tests.commands import call
@@ -150,6 +150,15 @@ def test_a_space_holds_what_it_needs_to_run(
     done = subprocess.run([sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, '.'); {code}"], cwd=space,
                           capture_output=True, text=True)  # fmt: skip
     assert done.stdout.count(str(space)) == 2, done.stderr
+
+
+def test_the_page_is_for_this_machine_alone_unless_told_otherwise() -> None:
+    (options,) = parse_options(demo.DemoOptions, description="", argv=["--adapter", "user/adapter"])
+    assert options.host == "127.0.0.1"
+    (options,) = parse_options(
+        demo.DemoOptions, description="", argv=["--adapter", "user/adapter", "--host", "0.0.0.0"]
+    )
+    assert options.host == "0.0.0.0"
 
 
 @pytest.mark.parametrize(
