@@ -76,7 +76,7 @@ def test_each_confidence_has_its_own_scaling_and_the_alternatives_too() -> None:
 
 
 def test_the_units_scaling_is_fitted_where_the_number_is_right() -> None:
-    """Its confidence is that of the unit given the number, here right as often as it says. Wrong numbers tell nothing."""
+    """Its confidence is that of the unit given the number, right as often as it says. Wrong numbers tell nothing."""
     rng = np.random.default_rng(0)
     answers = pd.DataFrame(
         {

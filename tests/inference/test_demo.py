@@ -153,12 +153,9 @@ def test_a_space_holds_what_it_needs_to_run(
 
 
 def test_the_page_is_for_this_machine_alone_unless_told_otherwise() -> None:
-    (options,) = parse_options(demo.DemoOptions, description="", argv=["--adapter", "user/adapter"])
-    assert options.host == "127.0.0.1"
-    (options,) = parse_options(
-        demo.DemoOptions, description="", argv=["--adapter", "user/adapter", "--host", "0.0.0.0"]
-    )
-    assert options.host == "0.0.0.0"
+    for told, host in (([], "127.0.0.1"), (["--host", "0.0.0.0"], "0.0.0.0")):
+        (options,) = parse_options(demo.DemoOptions, description="", argv=["--adapter", "user/adapter", *told])
+        assert options.host == host
 
 
 @pytest.mark.parametrize(
