@@ -28,7 +28,7 @@ from peft import PeftModel
 from PIL import Image
 from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
-from benchmarks.measuring import alternate
+from benchmarks.measuring import alternate, printing_to_stderr
 from benchmarks.picture_server import made_picture
 from benchmarks.small_base import SMALL_VOCABULARY, save_small_adapter, save_small_base
 from dataset_builder.pictures import prepare_picture
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()
 
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as work:
+    with printing_to_stderr(), tempfile.TemporaryDirectory(prefix="benchmark-") as work:
         base, adapter = Path(work, "base"), Path(work, "adapter")
         parameters = save_small_base(base, vocabulary=SMALL_VOCABULARY)
         save_small_adapter(adapter, base=base)

@@ -43,7 +43,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.measuring import alternate, picture_server
+from benchmarks.measuring import alternate, picture_server, printing_to_stderr
 from benchmarks.picture_server import made_picture
 from benchmarks.small_base import SMALL_VOCABULARY, save_small_base
 from dataset_builder.pictures import prepare_picture
@@ -79,10 +79,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.memory_of:
         way, folder = options.memory_of
-        print(json.dumps(peak_memory(way, Path(folder))))
+        with printing_to_stderr():
+            memory = peak_memory(way, Path(folder))
+        print(json.dumps(memory))
         return
 
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+    with printing_to_stderr(), tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         work = Path(name)
         parameters = save_small_base(work / "base", vocabulary=SMALL_VOCABULARY)
         rows = make_rows(BATCH_SIZE * (WARM_UP + options.steps), originals=work / "originals")
@@ -293,7 +295,7 @@ def in_a_process_of_its_own(way: str, work: Path) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":

@@ -134,7 +134,6 @@ def report(answers: "pd.DataFrame", calibration: "Calibration") -> dict[str, Any
 def main() -> None:
     (options,) = parse_options(CalibrateOptions, description="Make an adapter's confidences honest.")
 
-    import huggingface_hub
     from tqdm import tqdm
 
     from inference.answers import answer_rows
@@ -142,7 +141,7 @@ def main() -> None:
     from product_vqa.calibration import CALIBRATION_FILE
     from product_vqa.dataset import load_split
     from product_vqa.files import written_whole
-    from product_vqa.hub import explained, locate
+    from product_vqa.hub import commit_files, explained, locate
     from product_vqa.reader import AttributeReader
     from product_vqa.workers import explained_workers
 
@@ -189,11 +188,8 @@ def main() -> None:
         print(f"written: {folder / CALIBRATION_FILE}")
     if options.push_to_hub:
         with explained(adapter.name, flag="--adapter"):
-            commit = huggingface_hub.HfApi().upload_file(
-                repo_id=adapter.name,
-                path_or_fileobj=text.encode(),
-                path_in_repo=CALIBRATION_FILE,
-                commit_message=f"Calibrated on {options.split}",
+            commit = commit_files(
+                adapter.name, {CALIBRATION_FILE: text.encode()}, message=f"Calibrated on {options.split}"
             )
         print(f"pushed: {commit.commit_url}")
     print(

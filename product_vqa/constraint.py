@@ -83,7 +83,7 @@ class AnswerAutomaton:
 
 
 def longest_answer(tokenizer: Any) -> int:
-    """Tokens of the longest valid answer with its end token; of any tokenizer, also where nothing is constrained."""
+    """Tokens of the longest valid answer with any tokenizer, its end token included: to decode without constraint."""
     number = "9" * MAX_INTEGER_DIGITS + "." + "9" * MAX_DECIMALS
     return 1 + max(len(tokenizer.encode(f"{number} {unit}", add_special_tokens=False)) for unit in UNITS)
 

@@ -25,6 +25,7 @@ from transformers import (
 
 from product_vqa.command import InputError, first_line
 from product_vqa.hub import Location
+from product_vqa.images import ImageError, as_image
 from product_vqa.prompt import format_prompt
 from product_vqa.workers import is_worker, to_arrays
 
@@ -190,7 +191,7 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -
         raise InputError(f"row {answers.index('')} of the batch has an empty entity_value: nothing to learn from it")
     batch = dict(
         processor(
-            images=[_as_rgb(row["image"]) for row in rows],
+            images=[load_row_image(row) for row in rows],
             text=[IMAGE_TOKEN + format_prompt(row["entity_name"]) for row in rows],
             suffix=answers,
             return_tensors="pt",
@@ -225,7 +226,7 @@ def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor)
         return_token_type_ids=True,
         return_tensors="pt",
     )
-    images = [_as_rgb(rows[row]["image"]) for row in first_rows]
+    images = [load_row_image(rows[row]) for row in first_rows]
     return {
         **text,
         "pixel_values": processor.image_processor(images, return_tensors="pt", **_NOT_NORMALIZED)["pixel_values"],
@@ -260,21 +261,37 @@ def take_rows(batch: Batch, rows: slice) -> Batch:
     return part | {"pixel_values": batch["pixel_values"][places], "image_index": image_index}
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" else image.convert("RGB")
+def load_row_image(row: Row) -> Image.Image:
+    """The image of a row of a dataset. Raises InputError, naming the row's index, if it cannot be read."""
+    try:
+        if row["image"] is None:
+            raise ImageError("no_image")
+        return as_image(row["image"])
+    except ImageError as error:
+        raise InputError(
+            f"the image of index {row.get('index')} ({row.get('image_link')}) cannot be used: {error}; leave that row "
+            "out of the dataset"
+        ) from error
 
 
 @dataclass(frozen=True)
 class TrainingCollator:
     """`make_training_batch` as a data collator that worker processes can pickle.
 
-    Its batches hold `row_index` (B,) too, the rows' `index`: not for the model, but to name a row that does harm. In a
+    Its batches hold more that is not for the model: `row_index` (B,), the rows' `index`, to name a row that does harm;
+    and `answer_positions` (B, A) int64, the positions whose logits predict a label, those of shorter answers followed
+    by positions that do not. Found here, on the CPU: to find them on a GPU, the CPU would have to wait for it. In a
     worker process the images are an array, see `product_vqa.workers`.
     """
 
     processor: PaliGemmaProcessor
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        indexes = torch.tensor([row["index"] for row in rows])
-        batch = make_training_batch(rows, processor=self.processor) | {"row_index": indexes}
+        batch = make_training_batch(rows, processor=self.processor)
+        labelled = batch["labels"][:, 1:] != IGNORED
+        answer_positions = labelled.int().sort(dim=1, descending=True, stable=True).indices
+        batch |= {
+            "row_index": torch.tensor([row["index"] for row in rows]),
+            "answer_positions": answer_positions[:, : labelled.sum(dim=1).max()],
+        }
         return batch | to_arrays({"pixel_values": batch["pixel_values"]}) if is_worker() else batch  # type: ignore[return-value]

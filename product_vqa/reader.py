@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import huggingface_hub
@@ -19,6 +19,7 @@ from product_vqa.constraint import AnswerAutomaton
 from product_vqa.entities import ENTITIES
 from product_vqa.generation import Answer, generate_answers, is_not_finite
 from product_vqa.hub import Location, explained, locate
+from product_vqa.images import ImageError, as_image
 from product_vqa.paligemma import (
     Batch,
     check_image_size,
@@ -147,14 +148,37 @@ class AttributeReader:
             base=base,
         )
 
-    def read(self, image: Image.Image, entity_name: str) -> Answer:
-        """Answer one question about one picture. Raises ValueError for an entity that is none of the eight."""
+    def read(self, image: Image.Image | bytes, entity_name: str) -> Answer:
+        """Answer one question about one image. Raises ValueError as `read_batch` does."""
         return self.read_batch([image], [entity_name])[0]
 
-    def read_batch(self, images: Sequence[Image.Image], entity_names: Sequence[str]) -> list[Answer]:
-        """Answer one question about each picture, in one batch; one that stands there twice is encoded once."""
-        rows = [{"image": i, "entity_name": e} for i, e in zip(images, entity_names, strict=True)]
-        return self.answer(make_generation_batch(rows, processor=self.processor), entity_names)
+    def read_batch(self, images: Sequence[Image.Image | bytes], entity_names: Sequence[str]) -> list[Answer]:
+        """Answer one question about each image, in one batch; an object that is in it twice is encoded once.
+
+        An image is one of Pillow, or the bytes of a file. Raises ValueError, naming the position in the batch, for
+        anything else, for an image that cannot be decoded or is beyond the limits of `product_vqa.images`
+        (ImageError), and for an entity that is not one of the eight.
+        """
+        for name, values in (("images", images), ("entity_names", entity_names)):
+            if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping | Image.Image):
+                raise ValueError(f"{name} must be a list, got {type(values).__name__}; read() takes a single one")
+        images, entity_names = list(images), list(entity_names)
+        if len(images) != len(entity_names):
+            raise ValueError(f"as many entity_names as images are needed, got {len(images)} and {len(entity_names)}")
+        rows = []
+        decoded: dict[int, Image.Image] = {}
+        for position, (image, entity_name) in enumerate(zip(images, entity_names, strict=True)):
+            if entity_name not in ENTITIES:
+                raise ValueError(
+                    f"entity_names[{position}]: unknown entity_name {entity_name!r}; known are {', '.join(ENTITIES)}"
+                )
+            try:
+                if id(image) not in decoded:
+                    decoded[id(image)] = as_image(image)
+            except ImageError as error:
+                raise ImageError(f"images[{position}]: {error}") from error
+            rows.append({"image": decoded[id(image)], "entity_name": entity_name})
+        return self.answer(make_generation_batch(rows, processor=self.processor), entity_names) if rows else []
 
     def find_batch_size(self, largest: int = 512) -> int:
         """The largest of `largest`, half of it, a quarter, ..., for which a GPU's memory suffices; 32 on a CPU."""

@@ -19,6 +19,18 @@ from product_vqa.prompt import format_prompt
 from training.sources import Sources
 from training.trainer import PaliGemmaTrainer
 
+# What an answer looks like; the first attribute that was trained is the card's example.
+_EXAMPLE_ANSWERS = {
+    "item_weight": "500.0 gram",
+    "item_volume": "250.0 millilitre",
+    "height": "12.5 centimetre",
+    "width": "12.5 centimetre",
+    "depth": "12.5 centimetre",
+    "voltage": "230.0 volt",
+    "wattage": "60.0 watt",
+    "maximum_weight_recommendation": "5.0 kilogram",
+}
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -26,12 +38,13 @@ class RunFacts:
 
     adapter_id: str
     base: Location  # as the adapter names it
-    base_license: str | None
+    base_license: str | list[str] | None
     dataset: Location
     image_size: int  # px
     base_precision: str
     trainable_parameters: int
     train_rows: int
+    entities: list[str]  # that the training rows ask for, in the order of all eight
     rows_per_step: int
     steps: int
     epochs: float
@@ -40,11 +53,13 @@ class RunFacts:
     minutes: float
     final_loss: float | None
     scores: dict[str, float] | None  # what `trainer.evaluate()` returned
-    scored_rows: int
+    is_chosen_by: bool  # whether the rows of these scores choose the checkpoint that is kept
     max_new_tokens: int  # of the longest answer
 
 
-def run_facts(trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, float] | None) -> RunFacts:
+def run_facts(
+    trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, float] | None, is_chosen_by: bool
+) -> RunFacts:
     """Gather from a trainer, after its training or on the way, what its card says."""
     args, model = trainer.args, trainer.model
     quantized = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
@@ -60,6 +75,7 @@ def run_facts(trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, 
         else str(model.get_base_model().dtype).removeprefix("torch."),
         trainable_parameters=model.get_nb_trainable_parameters()[0],
         train_rows=len(trainer.train_dataset),
+        entities=[name for name in ENTITIES if name in set(trainer.train_dataset["entity_name"][:])],
         rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
@@ -68,7 +84,7 @@ def run_facts(trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, 
         minutes=trainer.minutes(),
         final_loss=losses[-1] if losses else None,
         scores=scores,
-        scored_rows=len(trainer.eval_dataset) if scores else 0,
+        is_chosen_by=is_chosen_by,
         max_new_tokens=longest_answer(trainer.processing_class.tokenizer),
     )
 
@@ -76,6 +92,7 @@ def run_facts(trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, 
 def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval_split: str) -> ModelCard:
     """The card as published: metadata for the Hub's widgets, then text, whose every command runs as it stands."""
     adapter_name = facts.adapter_id.split("/")[-1]
+    example = next(name for name in _EXAMPLE_ANSWERS if name in facts.entities)
     return ModelCard.from_template(
         _metadata(facts, name=adapter_name, eval_split=eval_split),
         template_path=str(_template()),
@@ -111,12 +128,13 @@ def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval
         minutes=f"{facts.minutes:.1f}",
         final_loss="unknown" if facts.final_loss is None else f"{facts.final_loss:.4f}",
         scores=_score_table(facts.scores) if facts.scores else None,
-        scored_rows=facts.scored_rows,
+        scored_rows=int(facts.scores["eval_samples"]) if facts.scores else 0,
+        is_chosen_by=facts.is_chosen_by,
         software=_software(),
         config=yaml.safe_dump(config, sort_keys=True).strip(),
-        entities=[entity.replace("_", " ") for entity in ENTITIES],
-        example_question=format_prompt("item_weight"),
-        example_answer="500.0 gram",
+        entities=[entity.replace("_", " ") for entity in facts.entities],
+        example_question=format_prompt(example),
+        example_answer=_EXAMPLE_ANSWERS[example],
     )
 
 
@@ -127,13 +145,16 @@ def _template() -> Path:
     return Path(str(packaged)) if packaged.is_file() else root
 
 
-def _score_table(scores: dict[str, float]) -> dict[str, float]:
+def _score_table(scores: dict[str, float]) -> dict[str, str]:
     named = {
-        "F1, number and unit": scores["eval_f1_quantity"],
-        "F1, exact string (the challenge's own)": scores["eval_f1"],
+        title: f"{scores[f'eval_{name}']:.4f} ({scores[f'eval_{name}_low']:.4f} to {scores[f'eval_{name}_high']:.4f})"
+        for name, title in (
+            ("f1_quantity", "F1, number and unit"),
+            ("f1", "F1, exact string (the challenge's own)"),
+        )
     }
     exact = {
-        f"right number and unit: {entity.replace('_', ' ')}": scores[f"eval_exact_{entity}"]
+        f"right number and unit: {entity.replace('_', ' ')}": f"{scores[f'eval_exact_{entity}']:.4f}"
         for entity in ENTITIES
         if f"eval_exact_{entity}" in scores
     }

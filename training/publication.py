@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from torch.distributed.tensor import DTensor
 
+from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.hub import Location
 from product_vqa.prompt import save_task
 from training.card import make_card, run_facts
@@ -48,10 +49,11 @@ class Publication:
     train_split: str
     eval_split: str
 
-    def save(self, folder: Path, *, scores: dict[str, float] | None = None) -> list[str]:
+    def save(self, folder: Path, *, scores: dict[str, float] | None = None, is_chosen_by: bool = True) -> list[str]:
         """Write adapter, processor, wording, configuration, log and card into `folder`; returns the files' names.
 
         `scores` are what `trainer.evaluate()` returned; without them, those of the very last step if there are any.
+        `is_chosen_by` says whether their rows choose the checkpoint, where one is chosen.
         Every process must call this; the first one writes. The adapter names its base by id and commit.
         """
         model = self.trainer.model
@@ -67,9 +69,17 @@ class Publication:
         save_config(temporary, self.config)
         _write_log(temporary / "log.csv", self.trainer.state.log_history)
         state = self.trainer.state
-        facts = run_facts(self.trainer, self.sources, scores=scores or scores_at(state.global_step, state))
+        facts = run_facts(
+            self.trainer,
+            self.sources,
+            scores=scores or scores_at(state.global_step, state),
+            is_chosen_by=is_chosen_by and bool(self.trainer.args.load_best_model_at_end),
+        )
         card = make_card(facts, self.config, train_split=self.train_split, eval_split=self.eval_split)
-        (temporary / "README.md").write_text(str(card))
+        text, earlier = mark_card(str(card)), folder / CARD_FILE
+        if earlier.is_file():
+            text = merge_cards(text, earlier.read_bytes().decode("utf-8", "replace"))
+        (temporary / CARD_FILE).write_bytes(text.encode())
         names = sorted(file.name for file in temporary.iterdir())
         for name in sorted(names, key=lambda name: name == _LAST):
             os.replace(temporary / name, folder / name)

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 
 from accelerate import DistributedType
 from datasets import Dataset
-from huggingface_hub import HfApi, constants
+from huggingface_hub import ModelCard, constants
 from peft import LoraConfig
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
+from product_vqa.cards import CARD_FILE
 from product_vqa.command import InputError
 from product_vqa.dataset import load_splits
-from product_vqa.hub import Location, explained, locate
-from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
+from product_vqa.hub import Location, fetch, locate
+from product_vqa.paligemma import check_image_size, load_base, load_processor, load_row_image, resolve_dtype
 from product_vqa.processes import join_processes
-from training.evaluation import sample_rows
-from training.options import DatasetOptions, ModelOptions
+from training.evaluation import sample_rows, split_rows
+from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +29,16 @@ class Sources:
     dataset: Location
     named_base: Location
     named_dataset: Location
-    base_license: str | None  # as its own card states it: an adapter inherits it
+    base_license: str | list[str] | None  # as its own card states it: an adapter inherits it
 
 
-def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions) -> Sources:
-    """Find base and dataset, pinned to commits. Raises InputError with the flag and the remedy."""
+def locate_sources(
+    dataset_options: DatasetOptions, model_options: ModelOptions, *, is_published: bool = False
+) -> Sources:
+    """Find base and dataset, pinned to commits. Raises InputError with the flag and the remedy.
+
+    An adapter that `is_published` must name a base that others can load.
+    """
     base = locate(model_options.model_name_or_path, flag="--model_name_or_path", revision=model_options.model_revision)
     dataset = locate(
         dataset_options.dataset_name,
@@ -45,6 +51,11 @@ def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions)
         name = base.folder.resolve().name
         if model_options.base_model_id:
             name = model_options.base_model_id
+        elif is_published:
+            raise InputError(
+                f"--push_to_hub: the base model is a folder ({model_options.model_name_or_path}), and the adapter "
+                "would name one that nobody can load. --base_model_id user/name says where others find it"
+            )
         else:
             logger.warning(
                 "The base is a folder: the adapter will name it %r, which nobody can load. --base_model_id user/name "
@@ -55,16 +66,34 @@ def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions)
     elif model_options.base_model_id not in (None, base.name):
         raise InputError(f"--base_model_id {model_options.base_model_id}: the base is already named {base.name}")
     named_dataset = dataset if dataset.folder is None else Location(dataset.folder.resolve().name)
-    base_license = None
-    if base.revision is not None and not constants.HF_HUB_OFFLINE:
-        with explained(base.name, flag="--model_name_or_path", revision=base.revision):
-            card = HfApi().model_info(base.name, revision=base.revision).card_data
-        base_license = card.license if card else None
-    return Sources(base, dataset, named_base, named_dataset, base_license)
+    return Sources(base, dataset, named_base, named_dataset, _license(base))
 
 
-def load_data(sources: Sources, options: DatasetOptions, *, seed: int) -> tuple[Dataset, Dataset | None]:
-    """The rows to learn from, and those to score on (None where there are none or none are wanted)."""
+def _license(base: Location) -> str | list[str] | None:
+    """What the base's card says. It is a file like the others, so that it is found offline as well."""
+    try:
+        # The second is in every repo: a pattern that matches nothing would be warned of.
+        folder = fetch(base, flag="--model_name_or_path", patterns=[CARD_FILE, ".gitattributes"])
+        file = folder / CARD_FILE
+        return ModelCard(file.read_text(encoding="utf-8")).data.license if file.is_file() else None
+    except ValueError as error:  # InputError is one, and so is metadata that cannot be read
+        if not constants.HF_HUB_OFFLINE and isinstance(error, InputError):
+            raise
+        logger.warning("The licence of %s is not known here: the adapter's card names none (%s)", base, error)
+        return None
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a run. `eval` and `card` are None where there are none or none are wanted."""
+
+    train: Dataset
+    eval: Dataset | None  # scored while it trains
+    card: Dataset | None  # scored at the end, where the rows of `eval` have chosen the checkpoint
+
+
+def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_kept: bool) -> Data:
+    """`is_best_kept`: whether the rows of `eval` choose a checkpoint; then they are half of the split at most."""
     train_name, test_name = options.dataset_train_split, options.dataset_test_split
     with join_processes().main_process_first():  # one process fetches, the others find it in the cache
         splits = load_splits(sources.dataset, [train_name, test_name], flag="--dataset_name")
@@ -73,10 +102,38 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int) -> tuple[
     train, test = splits[train_name], splits.get(test_name)
     if options.max_train_samples is not None and options.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(options.max_train_samples))
-    if test is not None and options.max_eval_samples:
-        test = sample_rows(test, options.max_eval_samples, seed=seed)
-        return train, test
-    return train, None
+    _check_labels(train, flag=f"--dataset_train_split {train_name}", remedy="choose a split with labels")
+    if test is None or not options.max_eval_samples:
+        return Data(train, None, None)
+    remedy = "choose a split with labels, or --max_eval_samples 0 to score nothing"
+    _check_labels(test, flag=f"--dataset_test_split {test_name}", remedy=remedy)
+    if not is_best_kept or len(test) < 2:
+        return Data(train, sample_rows(test, options.max_eval_samples, seed=seed), None)
+    chosen, others = split_rows(test, min(options.max_eval_samples, len(test) // 2), seed=seed)
+    card = sample_rows(others, options.max_card_samples, seed=seed) if options.max_card_samples else None
+    return Data(train, chosen, card)
+
+
+def _check_labels(rows: Dataset, *, flag: str, remedy: str) -> None:
+    """Raises InputError if a row has no label."""
+    labels = rows.select_columns(["index", "entity_value"])
+    unlabelled = [index for index, value in zip(labels["index"], labels["entity_value"], strict=True) if not value]
+    if unlabelled:
+        raise InputError(
+            f"{flag}: {len(unlabelled)} of {len(rows)} rows have no label (entity_value is empty), the first of them "
+            f"index {unlabelled[0]}: {remedy}"
+        )
+
+
+def check_steps(rows: Dataset, options: TrainingOptions) -> None:
+    """Raises InputError if the run would make no step."""
+    if len(rows) == 0:
+        raise InputError("--dataset_train_split: the split has no rows")
+    if steps_per_epoch(options, len(rows)) == 0:
+        raise InputError(
+            f"dataloader_drop_last: {len(rows)} rows are fewer than the {samples_per_step(options)} samples of one "
+            "step, so that not a single step would be made; leave it out, or lower per_device_train_batch_size"
+        )
 
 
 def load_model(
@@ -103,7 +160,8 @@ def load_model(
 def warn_of_small_pictures(rows: Dataset, processor: PaliGemmaProcessor) -> None:
     """Small print is lost before the base sees it, where the dataset was built for a smaller one."""
     wanted = processor.image_processor.size["height"]
-    sizes = [max(image.size) for image in rows.select(range(min(20, len(rows))))["image"] if image is not None]
+    first = rows.select(range(min(20, len(rows))))
+    sizes = [max(load_row_image(row).size) for row in first if row["image"] is not None]
     num_smaller = sum(size < wanted for size in sizes)
     if 2 * num_smaller > len(sizes):
         logger.warning(
