@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 import httpx2  # huggingface_hub's own client
 import huggingface_hub
@@ -251,8 +252,10 @@ def commit_files(
         names = {file.rfilename for file in getattr(info, "siblings", None) or ()}
         contents = dict(files)
         if CARD_FILE in files and CARD_FILE in names:
-            card = retried(lambda: _read_card(repo_id, repo_type=repo_type, revision=str(info.sha)), waits_s=waits_s)
-            contents[CARD_FILE] = merge_cards(_text(files[CARD_FILE]), card, needed=needed_metadata).encode()
+            card = retried(
+                lambda: read_file(repo_id, CARD_FILE, repo_type=repo_type, revision=info.sha), waits_s=waits_s
+            )
+            contents[CARD_FILE] = merge_cards(_text(files[CARD_FILE]), _text(card), needed=needed_metadata).encode()
         additions = [CommitOperationAdd(name, content) for name, content in sorted(contents.items())]
         sizes = [addition.upload_info.size for addition in additions]
         small = [one for one, size in zip(additions, sizes, strict=True) if size < LARGE_FILE_BYTES]
@@ -281,12 +284,13 @@ def commit_files(
     raise AssertionError("unreachable")
 
 
-def _read_card(repo_id: str, *, repo_type: str, revision: str) -> str:
-    # Not by way of the cache, which would take it for a part of a snapshot that somebody asked for.
-    url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{revision}/{CARD_FILE}"
-    response = huggingface_hub.get_session().get(url, headers=build_hf_headers())
+def read_file(repo_id: str, name: str, *, repo_type: str = "model", revision: str | None = None) -> bytes:
+    """A small file of a repo, from the Hub and not by way of the cache, which would take it for a part of a snapshot
+    that somebody asked for. Raises EntryNotFoundError if the repo has none of that name."""
+    url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{quote(revision or 'main', safe='')}/{quote(name)}"
+    response = huggingface_hub.get_session().get(url, headers=build_hf_headers(), follow_redirects=True)
     hf_raise_for_status(response)
-    return _text(response.content)
+    return response.content
 
 
 def _text(content: Path | bytes) -> str:
