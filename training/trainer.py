@@ -191,10 +191,11 @@ class PaliGemmaTrainer(SFTTrainer):
             norm = next((norm for number, norm in norms if number == step), 0.0)
             norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
             if not math.isfinite(norm):
+                rows = _indexes([batch for batch, _ in of_step])
                 raise InputError(
                     f"the gradient is {norm:.4g} at step {step}, though the loss is a number, in the batches of the "
-                    f"rows with index {_indexes([batch for batch, _ in of_step])}: stopped, and nothing of it was saved. Try --dtype float32 "
-                    "--bf16 false, or lower learning_rate; rerun, it resumes from the last checkpoint"
+                    f"rows with index {rows}: stopped, and nothing of it was saved. Try --dtype float32 --bf16 false, "
+                    "or lower learning_rate; rerun, it resumes from the last checkpoint"
                 )
 
     def check_weights(self) -> None:
