@@ -55,6 +55,7 @@ from product_vqa.paligemma import (
     load_base,
     load_processor,
     make_training_batch,
+    normalize_images,
     resolve_dtype,
 )
 from product_vqa.prompt import format_prompt
@@ -216,6 +217,9 @@ class Bench:
             make_training_batch(rows[start : start + BATCH_SIZE], processor=processor)
             for start in range(0, len(rows), BATCH_SIZE)
         ]
+        for batch in batches:
+            pixels = normalize_images(batch["pixel_values"], processor=processor, dtype=torch.float32)
+            batch["pixel_values"] = pixels
         dtype = resolve_dtype("auto", device="cpu")
         model = get_peft_model(
             load_base(base, flag="", dtype=dtype), LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS)

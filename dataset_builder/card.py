@@ -1,6 +1,7 @@
 """The dataset card: what the Hub shows, and what `load_dataset` reads to find the splits."""
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -9,11 +10,14 @@ from dataset_builder.builder import ROWS_FOLDER
 from dataset_builder.dataset_folder import Record
 from dataset_builder.labels import UNIT_UNSUITABLE
 from dataset_builder.leaks import ROWS_CONFIG, Leak
+from dataset_builder.placeholders import Placeholder
+from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.entities import ENTITIES
 from product_vqa.files import written_whole
 from product_vqa.prompt import format_prompt
 from product_vqa.quantity import LabelForm
 
+NEEDED_METADATA = ("configs", "dataset_info")  # by which `load_dataset` finds and reads the splits
 PRETTY_NAME = "Product attributes from photographs"
 _MEANINGS = {
     LabelForm.RANGE_BRACKETS.value: "like `[100.0, 240.0] volt`",
@@ -25,15 +29,39 @@ _MEANINGS = {
 }
 
 
-def save_card(record: Record, folder: Path, *, location: str) -> None:
-    """Write `README.md` into `folder`, in one step, which loads the dataset from `location`: a repo or a folder."""
+@dataclass(frozen=True)
+class License:
+    """Of the images, as the metadata name it."""
+
+    id: str
+    name: str | None = None  # of one that has no id, which is `other`
+    details: str | None = None
+
+
+_CHALLENGE_LICENSE = License(
+    "other",
+    "photographs-without-a-licence",
+    "The photographs carry no licence; they belong to whoever made them.",
+)
+_NOT_STATED = License("other", "not-stated", "Whoever built this dataset has not stated the licence of the images.")
+
+
+def save_card(
+    record: Record, folder: Path, *, location: str, license: License | None = None, earlier: Path | None = None
+) -> None:
+    """Write the card into `folder`, in one step; it loads the dataset from `location`: a repo or a folder.
+
+    What was edited by hand in the card of the folder `earlier` (default: `folder` itself) is kept.
+    """
     rows = record.rows
+    stated = license
+    license = license or (_CHALLENGE_LICENSE if record.is_challenge else _NOT_STATED)
     data = DatasetCardData(
         pretty_name=PRETTY_NAME,
         language="en",
-        license="other",
-        license_name="photographs-without-a-licence",
-        license_details="The photographs carry no licence; they belong to whoever made them.",
+        license=license.id,
+        license_name=license.name,
+        license_details=license.details,
         task_categories=["visual-question-answering"],
         size_categories=_size_category(sum(sum(counts.values()) for counts in rows.values())),
         tags=["product-vqa", "product-attributes", "paligemma"],
@@ -63,22 +91,30 @@ def save_card(record: Record, folder: Path, *, location: str) -> None:
             "meanings": _MEANINGS,
             "record": record,
             "leaks": [Leak(**leak) for leak in record.leaks],
+            "placeholders": [Placeholder(**placeholder) for placeholder in record.placeholders],
             "sources": record.sources,
             "versions": record.versions,
-            "command": _command(record),
+            "license": license,
+            "is_stated": stated is not None,
+            "command": _command(record, stated),
         },
     )
-    with written_whole(folder / "README.md") as temporary:
-        card.save(temporary)
+    text, old = mark_card(str(card)), (earlier or folder) / CARD_FILE
+    if old.is_file():
+        text = merge_cards(text, old.read_bytes().decode("utf-8", "replace"), needed=NEEDED_METADATA)
+    with written_whole(folder / CARD_FILE) as temporary:
+        temporary.write_bytes(text.encode())
 
 
-def _command(record: Record) -> str:
+def _command(record: Record, license: License | None) -> str:
     """The command that builds this, with the names of the CSVs but no folder of the machine."""
     arguments = [f"--{flag} {shlex.quote(source['file'])}" for flag, source in record.sources.items()]
     arguments += [
         f"--{record.picture_source} {'images' if record.picture_source == 'image_dir' else 'store'}",
         f"--image_size {record.image_size} --ranges {record.ranges}",
         f"--validation_size {record.validation_size} --seed {record.seed}",
+        *([f"--license {license.id}"] if license else []),
+        *([f"--license_name {shlex.quote(license.name)}"] if license and license.name else []),
         "--output_dir dataset",
     ]
     return " \\\n  ".join(["python -m dataset_builder.build", *arguments])

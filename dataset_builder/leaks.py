@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from dataset_builder.placeholders import COLUMNS as IMAGE_COLUMNS
 from dataset_builder.split import LIKENESS, components
-from product_vqa.command import InputError
-from product_vqa.hub import Location, explained
+from product_vqa.dataset import fetch_splits, find_splits, not_built_here
+from product_vqa.hub import Location
 from product_vqa.schema import SPLITS
 
 ROWS_CONFIG = "rows"  # the dataset without its pictures, but with their hashes
@@ -69,28 +71,31 @@ def _leak(rows: pd.DataFrame, pair: tuple[str, str]) -> Leak:
 
 def rows_of_folder(folder: Path) -> pd.DataFrame:
     """The rows that a build wrote, from its folder of Parquet files, one a split."""
-    columns = [*COLUMNS, *LIKENESS[1:]]
+    columns = [*COLUMNS, *IMAGE_COLUMNS]
     files = [file for split in SPLITS if (file := folder / f"{split}.parquet").is_file()]
     return pd.concat(
-        [pd.read_parquet(file, columns=columns).assign(split=file.stem) for file in files], ignore_index=True
+        [_frame(pq.read_table(file, columns=columns)).assign(split=file.stem) for file in files], ignore_index=True
     )
 
 
+def _frame(table: pa.Table) -> pd.DataFrame:
+    # Else pandas makes floats of a column with a gap, and two 64-bit hashes that differ in their last ten bits equal.
+    return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}.get)
+
+
 def read_rows(location: Location, *, flag: str) -> pd.DataFrame:
-    """All rows of a dataset folder or repo, without the pictures; with their hashes where the dataset has them."""
-    with explained(location.name, flag=flag, repo_type="dataset", revision=location.revision):
-        try:
-            configs = datasets.get_dataset_config_names(location.name, revision=location.revision)
-            config = ROWS_CONFIG if ROWS_CONFIG in configs else None
-            wanted = [*COLUMNS, *(LIKENESS[1:] if config else ())]
-            splits = datasets.load_dataset(
-                location.name, config, revision=location.revision, streaming=True, columns=wanted
-            )
-            frames = []
-            for split, stream in splits.items():
-                tables = list(stream.with_format("arrow").iter(batch_size=10_000))
-                frames.append(pd.concat([table.to_pandas() for table in tables]).assign(split=str(split)))
-        except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{flag} {location} is no dataset that dataset_builder.build made: {reason}") from error
+    """All rows of a dataset folder or repo, without the images; with their sizes and hashes where it has them."""
+    rows_files = find_splits(location, flag=flag, config=ROWS_CONFIG)
+    wanted = [*COLUMNS, *(IMAGE_COLUMNS if rows_files else ())]
+    files = fetch_splits(location, rows_files or find_splits(location, flag=flag), flag=flag)
+    if not files:
+        raise not_built_here(location, "it has no splits", flag=flag)
+    try:
+        frames = [
+            _frame(pq.ParquetFile(file).read(columns=wanted).select(wanted)).assign(split=split)
+            for split, paths in files.items()
+            for file in paths
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
+        raise not_built_here(location, error, flag=flag) from error
     return pd.concat(frames, ignore_index=True)

@@ -22,7 +22,7 @@ class TableOptions:
 @dataclass
 class PictureOptions:
     image_size: int = field(
-        default=448, metadata={"help": "pictures are fitted into a square of so many pixels; 0 keeps their bytes"}
+        default=448, metadata={"help": "pictures are fitted into a square of so many pixels; 0 keeps their size"}
     )
 
     def __post_init__(self) -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, errors, utils
-from tqdm.auto import tqdm
+from huggingface_hub import CommitInfo, HfApi, errors, utils
 
+from dataset_builder.card import NEEDED_METADATA
 from product_vqa.command import InputError
-from product_vqa.hub import explained
+from product_vqa.hub import BRIEF_WAITS_S, commit_files, explained, retried
 
 _FLAG = "--hub_dataset_id"
 
@@ -20,7 +20,7 @@ def check_target(repo_id: str, *, private: bool) -> str:
     with explained(repo_id, flag=_FLAG, repo_type="dataset"):
         utils.validate_repo_id(repo_id)
         api = HfApi()
-        account = api.whoami()
+        account = retried(api.whoami, waits_s=BRIEF_WAITS_S)
         user = account["name"]
         repo_id = repo_id if "/" in repo_id else f"{user}/{repo_id}"
         if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
@@ -32,7 +32,7 @@ def check_target(repo_id: str, *, private: bool) -> str:
                 f"expected one of {', '.join(sorted(namespaces))} before the slash"
             )
         try:
-            is_private = api.dataset_info(repo_id).private
+            is_private = retried(lambda: api.dataset_info(repo_id), waits_s=BRIEF_WAITS_S).private
         except errors.RepositoryNotFoundError:
             return repo_id
     if private != is_private:
@@ -46,22 +46,16 @@ def check_target(repo_id: str, *, private: bool) -> str:
 def push(folder: Path, repo_id: str, *, private: bool) -> CommitInfo:
     """Make the repo hold what `folder` holds, in one commit; in none where it does so already.
 
-    The shards go first, one by one, to where no revision shows them yet: cut off and started again, a push sends those
-    that are missing, and whoever reads the repo meanwhile sees the earlier build.
+    Whoever reads the repo meanwhile sees the earlier build. Data that this build does not write are removed.
     """
     with explained(repo_id, flag=_FLAG, repo_type="dataset"):
         api = HfApi()
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        repo_files = set(api.list_repo_files(repo_id, repo_type="dataset"))
-        names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-        additions = [CommitOperationAdd(name, folder / name) for name in names]
-        for addition in tqdm(additions, desc="Pushing", unit=" files"):
-            api.preupload_lfs_files(repo_id, [addition], repo_type="dataset", free_memory=False)
-        # Those of an earlier build that this one does not write.
-        gone = [name for name in repo_files - set(names) if name.startswith(("data/", "rows/"))]
-        return api.create_commit(
+        retried(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
+        return commit_files(
             repo_id,
-            [*additions, *(CommitOperationDelete(name) for name in sorted(gone))],
-            commit_message="Build with product-vqa",
+            {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()},
+            message="Build with product-vqa",
             repo_type="dataset",
+            is_obsolete=lambda name: name.startswith(("data/", "rows/")),
+            needed_metadata=NEEDED_METADATA,
         )

@@ -14,7 +14,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from inference.batches import NO_IMAGE, RowBatch
 from product_vqa.files import written_whole
-from product_vqa.generation import Answer
+from product_vqa.generation import Answer, is_not_finite
 from product_vqa.paligemma import Batch, take_rows
 from product_vqa.reader import AttributeReader
 
@@ -30,6 +30,7 @@ ANSWERS = pa.schema(
         pa.field("confidence", pa.float64()),  # 0..1
         pa.field("number_confidence", pa.float64()),  # null without --constrain too
         pa.field("unit_confidence", pa.float64()),
+        pa.field("allowed_probability", pa.float64()),  # null with --constrain off too
         pa.field("alternatives", pa.list_(pa.struct({"prediction": pa.string(), "confidence": pa.float64()}))),
         pa.field("reason", pa.string()),  # why no image could be read: `no_image`, or as in `left_out.csv`; else null
     ]
@@ -55,6 +56,7 @@ def answer_rows(reader: AttributeReader, batch: RowBatch, *, min_confidence: flo
                 "confidence": answer.confidence,
                 "number_confidence": answer.number_confidence,
                 "unit_confidence": answer.unit_confidence,
+                "allowed_probability": answer.allowed_probability,
                 "alternatives": [
                     {"prediction": other.prediction, "confidence": other.confidence} for other in answer.alternatives
                 ],
@@ -103,6 +105,12 @@ def read_provenance(predictions: str | Path) -> dict[str, Any]:
         return {}
     metadata = pq.read_schema(predictions).metadata or {}
     return json.loads(metadata.get(_RUN_KEY, b"{}"))
+
+
+def count_not_finite(table: pa.Table) -> int:
+    """Rows that went out empty since the model's logits were not finite."""
+    pairs = zip(table["answer"].to_pylist(), table["confidence"].to_pylist(), strict=True)
+    return sum(is_not_finite(text, confidence) for text, confidence in pairs if text is not None)
 
 
 def summarize(table: pa.Table) -> str:

@@ -35,7 +35,9 @@ class DemoOptions:
     base_model: str | None = field(
         default=None, metadata={"help": "The base, where it is not the one that the adapter names."}
     )
-    load_in_4bit: bool = field(default=False, metadata={"help": "Quantize the language model to 4-bit NF4."})
+    load_in_4bit: bool | None = field(
+        default=None, metadata={"help": "As in inference.predict.", "nargs": "?", "const": True}
+    )
     num_beams: int = field(default=3, metadata={"help": "Hypotheses; all but the best are shown as alternatives."})
     examples: str | None = field(default=None, metadata={"help": "Folder of pictures to choose from."})
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0: all of this machine's."})

@@ -14,7 +14,7 @@ _PACKAGES = Path(__file__).parents[1]
 # What the reader and the page import, directly; each at the version that runs here.
 _REQUIREMENTS = (
     "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "outlines-core", "huggingface_hub", "httpx2",
-    "pillow", "pyyaml",
+    "pillow", "pyyaml", "tqdm",
 )  # fmt: skip
 _CARD = """---
 title: {title}
@@ -36,9 +36,10 @@ def push_space(options: "DemoOptions") -> str:
     Raises InputError for an adapter or base that is a folder of this machine, and if the Hub refuses.
     """
     import yaml
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import HfApi
 
-    from product_vqa.hub import explained, locate, page_url
+    from product_vqa.cards import mark_card
+    from product_vqa.hub import commit_files, explained, locate, page_url, retried
 
     assert options.space_id is not None
     for flag, name in (("--adapter", options.adapter), ("--base_model", options.base_model)):
@@ -50,7 +51,11 @@ def push_space(options: "DemoOptions") -> str:
     adapter = options.adapter.partition("@")[0]
     card = _CARD.format(title=options.space_id.rpartition("/")[2], gradio=version("gradio"), adapter=adapter)
     pins = [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
-    texts = {"README.md": card, "requirements.txt": "\n".join(pins) + "\n", "demo.yaml": yaml.safe_dump(settings)}
+    texts = {
+        "README.md": mark_card(card),
+        "requirements.txt": "\n".join(pins) + "\n",
+        "demo.yaml": yaml.safe_dump(settings),
+    }
     files: dict[str, str | bytes] = {name: text.encode() for name, text in texts.items()}
     files["app.py"] = str(Path(__file__).with_name("demo.py"))
     for package in ("product_vqa", "inference"):
@@ -60,17 +65,22 @@ def push_space(options: "DemoOptions") -> str:
         from inference.demo import find_examples
 
         files |= {f"examples/{Path(example).name}": example for example in find_examples(options.examples)}
-    operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=content) for path, content in files.items()]
     with explained(options.space_id, flag="--space_id", repo_type="space"):
         api = HfApi()
-        repo_id = api.create_repo(
-            options.space_id,
-            repo_type="space",
-            space_sdk="gradio",
-            private=options.hub_private_repo,
-            exist_ok=True,
+        repo_id = retried(
+            lambda: api.create_repo(
+                options.space_id,
+                repo_type="space",
+                space_sdk="gradio",
+                private=options.hub_private_repo,
+                exist_ok=True,
+            )
         ).repo_id
-        api.create_commit(
-            repo_id, operations, repo_type="space", commit_message=f"A page that reads with {options.adapter}"
+        commit_files(
+            repo_id,
+            {path: content if isinstance(content, bytes) else Path(content) for path, content in files.items()},
+            message=f"A page that reads with {options.adapter}",
+            repo_type="space",
+            needed_metadata=("sdk", "app_file"),
         )
     return page_url(repo_id, repo_type="space")

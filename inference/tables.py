@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from product_vqa.command import InputError, readable_file
+from product_vqa.command import InputError, first_line, readable_file
 from product_vqa.tables import BROKEN_ARCHIVE, open_csv, parse_index
 
 
@@ -27,8 +27,7 @@ def read_table(path: str | Path, *, flag: str, columns: tuple[str, ...] = ()) ->
         pd.errors.ParserError,
         UnicodeError,
     ) as error:  # EmptyDataError is a ValueError
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{flag} {file} cannot be read as a table: {reason}") from error
+        raise InputError(f"{flag} {file} cannot be read as a table: {first_line(error)}") from error
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(
             f"{flag} {file} has no column {', '.join(missing)}; its columns are {', '.join(map(str, table.columns))}"

@@ -22,6 +22,11 @@ class InputError(ValueError):
     """What the user gave cannot be used. The message names the file, row, field or flag, and the remedy."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line; its type's name where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class _HelpFormatter(argparse.HelpFormatter):
     """Each option once (TrlParser knows `--a_b` as `--a-b` too), with its default where it has one."""
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PaliGemmaForConditionalGeneration
+from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from product_vqa.constraint import AnswerAutomaton, longest_answer
 from product_vqa.entities import is_suitable
-from product_vqa.paligemma import Batch
+from product_vqa.paligemma import Batch, normalize_images
 from product_vqa.quantity import Quantity, format_number, format_quantity, parse_quantity
 
 _NEVER = float("-inf")
@@ -63,7 +63,7 @@ def generate_answers(
     batch: Batch,
     *,
     entity_names: Sequence[str],
-    tokenizer: Any,
+    processor: PaliGemmaProcessor,
     automaton: AnswerAutomaton | None,
     num_beams: int = 1,
     max_new_tokens: int | None = None,
@@ -82,8 +82,9 @@ def generate_answers(
     Where a model's weights are spread over processes, each of them must answer a batch, with `together`: none stops
     before all have their answers.
     """
+    tokenizer = processor.tokenizer
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
+    batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
     if automaton is not None:
         automaton = automaton.to(model.device)
     start = automaton.start_states(entity_names) if automaton else None

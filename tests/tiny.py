@@ -57,6 +57,17 @@ def save_dataset(folder: Path, *, train: int = 32, validation: int = 8, test: in
     return folder
 
 
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    """A Parquet file of these rows as they are: an image may be any bytes, or a path."""
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+
+    from product_vqa.schema import FEATURES
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(Dataset.from_list(rows, features=FEATURES).data.table, file)
+
+
 def save_tiny_base(folder: Path, *, seed: int = 0) -> Path:
     """A base of 28 px (4 image tokens) and two layers, hidden size 128 so that NF4 runs on a CPU."""
     from quickstart.small_paligemma import save_base

@@ -1,6 +1,7 @@
 """The adapter's card: the root's `model_card.md`, filled with what this run was."""
 
 import importlib.resources
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,25 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 
 import product_vqa
+from product_vqa.constraint import longest_answer
 from product_vqa.entities import ENTITIES
 from product_vqa.hub import Location, page_url
+from product_vqa.paligemma import UNQUANTIZED_MODULES, nf4_config
 from product_vqa.prompt import format_prompt
 from training.sources import Sources
 from training.trainer import PaliGemmaTrainer
+
+# What an answer looks like; the first attribute that was trained is the card's example.
+_EXAMPLE_ANSWERS = {
+    "item_weight": "500.0 gram",
+    "item_volume": "250.0 millilitre",
+    "height": "12.5 centimetre",
+    "width": "12.5 centimetre",
+    "depth": "12.5 centimetre",
+    "voltage": "230.0 volt",
+    "wattage": "60.0 watt",
+    "maximum_weight_recommendation": "5.0 kilogram",
+}
 
 
 @dataclass(frozen=True)
@@ -23,12 +38,13 @@ class RunFacts:
 
     adapter_id: str
     base: Location  # as the adapter names it
-    base_license: str | None
+    base_license: str | list[str] | None
     dataset: Location
     image_size: int  # px
     base_precision: str
     trainable_parameters: int
     train_rows: int
+    entities: list[str]  # that the training rows ask for, in the order of all eight
     rows_per_step: int
     steps: int
     epochs: float
@@ -38,6 +54,7 @@ class RunFacts:
     final_loss: float | None
     scores: dict[str, float] | None  # what `trainer.evaluate()` returned
     is_chosen_by: bool  # whether the rows of these scores choose the checkpoint that is kept
+    max_new_tokens: int  # of the longest answer
 
 
 def run_facts(
@@ -58,6 +75,7 @@ def run_facts(
         else str(model.get_base_model().dtype).removeprefix("torch."),
         trainable_parameters=model.get_nb_trainable_parameters()[0],
         train_rows=len(trainer.train_dataset),
+        entities=[name for name in ENTITIES if name in set(trainer.train_dataset["entity_name"][:])],
         rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
@@ -67,12 +85,14 @@ def run_facts(
         final_loss=losses[-1] if losses else None,
         scores=scores,
         is_chosen_by=is_chosen_by,
+        max_new_tokens=longest_answer(trainer.processing_class.tokenizer),
     )
 
 
 def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval_split: str) -> ModelCard:
     """The card as published: metadata for the Hub's widgets, then text, whose every command runs as it stands."""
     adapter_name = facts.adapter_id.split("/")[-1]
+    example = next(name for name in _EXAMPLE_ANSWERS if name in facts.entities)
     return ModelCard.from_template(
         _metadata(facts, name=adapter_name, eval_split=eval_split),
         template_path=str(_template()),
@@ -91,6 +111,11 @@ def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval
         train_rows=facts.train_rows,
         image_size=facts.image_size,
         base_precision=facts.base_precision,
+        dtype=config["dtype"],
+        load_in_4bit=config["load_in_4bit"],
+        compute_dtype=str(nf4_config(getattr(torch, config["dtype"])).bnb_4bit_compute_dtype).removeprefix("torch."),
+        unquantized_modules=json.dumps(UNQUANTIZED_MODULES),
+        max_new_tokens=facts.max_new_tokens,
         adapter_kind="DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA",
         lora_r=config["lora_r"],
         lora_alpha=config["lora_alpha"],
@@ -107,9 +132,9 @@ def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval
         is_chosen_by=facts.is_chosen_by,
         software=_software(),
         config=yaml.safe_dump(config, sort_keys=True).strip(),
-        entities=[entity.replace("_", " ") for entity in ENTITIES],
-        example_question=format_prompt("item_weight"),
-        example_answer="500.0 gram",
+        entities=[entity.replace("_", " ") for entity in facts.entities],
+        example_question=format_prompt(example),
+        example_answer=_EXAMPLE_ANSWERS[example],
     )
 
 

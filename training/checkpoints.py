@@ -62,7 +62,9 @@ def check_same_run(output_dir: Path, config: dict[str, Any], *, processes: int) 
     if not isinstance(before, dict):
         raise InputError(f"{file} cannot be read: choose another --output_dir, or delete this one to start anew")
     if "samples_per_step" not in before:
-        before["samples_per_step"] = _samples_per_step(before, output_dir) or config["samples_per_step"]
+        samples = _samples_per_step(before, output_dir) or config["samples_per_step"]
+        unknown = {key: config[key] for key in ("dataset_sha256", "base_sha256") if key in config}
+        before = unknown | before | {"samples_per_step": samples}
     _compare(before, config, where=f"--output_dir {output_dir}", processes=processes)
 
 
@@ -253,12 +255,6 @@ def _check_run(checkpoint: Path, run: dict[str, Any]) -> None:
     if not before:
         return  # of an earlier version
     _compare(before["config"], run["config"], where=str(checkpoint), processes=run["processes"])
-    for key, flag in (("dataset", "--dataset_name"), ("base", "--model_name_or_path")):
-        if before[key] != run[key]:
-            raise InputError(
-                f"{flag}: the content of this folder is not what {checkpoint} was trained on: restore it, or choose "
-                "another --output_dir"
-            )
     if before["sharding"] != run["sharding"]:
         raise InputError(
             f"{checkpoint} was saved under {before['sharding']}, which this launch is not ({run['sharding']}): launch "

@@ -7,8 +7,9 @@ from typing import Any
 from product_vqa.command import InputError
 from product_vqa.paligemma import resolve_dtype
 from product_vqa.processes import join_processes
+from product_vqa.provenance import BASE_FILES, DATASET_FILES, check_content
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step
-from training.sources import Data, Sources, describe_content
+from training.sources import Sources
 
 # Where it is written and whether it is pushed are no part of what is trained; tokens are nobody's business.
 _LOCAL = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "push_to_hub", "base_model_id")
@@ -42,8 +43,14 @@ def resolve_config(
     config |= {
         "dataset_name": sources.named_dataset.name,
         "dataset_revision": sources.named_dataset.revision,
+        "dataset_sha256": check_content(
+            sources.dataset, DATASET_FILES, expected=dataset_options.dataset_sha256, flag="--dataset_sha256"
+        ),
         "model_name_or_path": sources.named_base.name,
         "model_revision": sources.named_base.revision,
+        "base_sha256": check_content(
+            sources.base, BASE_FILES, expected=model_options.base_sha256, flag="--base_sha256"
+        ),
     }
     return {
         key: _plain(value)
@@ -52,16 +59,13 @@ def resolve_config(
     }
 
 
-def describe_run(config: dict[str, Any], options: TrainingOptions, sources: Sources, data: Data) -> dict[str, Any]:
+def describe_run(config: dict[str, Any], options: TrainingOptions) -> dict[str, Any]:
     """What a checkpoint is part of, written into its manifest: the configuration, and what it does not say."""
     is_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    splits = [data.train] if data.eval is None else [data.train, data.eval]
     return {
         "config": config,
         "processes": options.world_size,
         "sharding": "DeepSpeed" if options.deepspeed_plugin is not None else "FSDP" if is_fsdp else "no sharding",
-        "dataset": describe_content(sources.dataset, splits),
-        "base": describe_content(sources.base),
     }
 
 

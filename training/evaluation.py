@@ -109,7 +109,7 @@ def answer_sample(
             model,
             make_generation_batch(rows, processor=processor),
             entity_names=[row["entity_name"] for row in rows],
-            tokenizer=processor.tokenizer,
+            processor=processor,
             automaton=automaton,
             together=state.num_processes > 1,
         )

@@ -26,6 +26,10 @@ class DatasetOptions:
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the dataset repo; default: what main is now."}
     )
+    dataset_sha256: str | None = field(
+        default=None,
+        metadata={"help": "Of a dataset folder's content: another is refused. A run records it in sft_config.yaml."},
+    )
     dataset_train_split: str = field(default="train", metadata={"help": "The split to learn from."})
     dataset_test_split: str = field(default="validation", metadata={"help": "The split to score on."})
     max_train_samples: int | None = field(
@@ -65,6 +69,10 @@ class ModelOptions:
     base_model_id: str | None = field(
         default=None,
         metadata={"help": "Where the base is a folder: the repo id that the adapter names as its base."},
+    )
+    base_sha256: str | None = field(
+        default=None,
+        metadata={"help": "Of a base folder's content: another is refused. A run records it in sft_config.yaml."},
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
         default="auto",
@@ -153,6 +161,10 @@ class TrainingOptions(SFTConfig):
     early_stopping_patience: int | None = field(
         default=None,
         metadata={"help": "Stop after so many evaluations without a better F1; the best checkpoint is what is kept."},
+    )
+    hub_private_repo: bool | None = field(
+        default=True,
+        metadata={"help": "false: let everyone see the adapter's repo. One that is there already stays as it is."},
     )
     hub_strategy: str = field(
         default="end",

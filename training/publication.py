@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from torch.distributed.tensor import DTensor
 
+from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.hub import Location
 from product_vqa.prompt import save_task
 from training.card import make_card, run_facts
@@ -75,7 +76,10 @@ class Publication:
             is_chosen_by=is_chosen_by and bool(self.trainer.args.load_best_model_at_end),
         )
         card = make_card(facts, self.config, train_split=self.train_split, eval_split=self.eval_split)
-        (temporary / "README.md").write_text(str(card))
+        text, earlier = mark_card(str(card)), folder / CARD_FILE
+        if earlier.is_file():
+            text = merge_cards(text, earlier.read_bytes().decode("utf-8", "replace"))
+        (temporary / CARD_FILE).write_bytes(text.encode())
         names = sorted(file.name for file in temporary.iterdir())
         for name in sorted(names, key=lambda name: name == _LAST):
             os.replace(temporary / name, folder / name)

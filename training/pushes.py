@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
@@ -14,12 +13,13 @@ from huggingface_hub import CommitInfo, HfApi
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from product_vqa.command import InputError
-from product_vqa.hub import explained
+from product_vqa.hub import commit_files, explained, retried
 
 logger = logging.getLogger(__name__)
 
-# Seconds before each further attempt of the last push: eight minutes in all.
-WAITS_S = (5, 15, 60, 120, 300)
+# Seconds before each further attempt of the last push: eight minutes in all. That of a checkpoint is soon superseded.
+WAITS_S = (1, 5, 15, 60, 120, 300)
+CHECKPOINT_WAITS_S = (1, 2, 5)
 
 
 def open_repo(repo_id: str, *, private: bool | None) -> str:
@@ -31,26 +31,29 @@ def open_repo(repo_id: str, *, private: bool | None) -> str:
     """
     with explained(repo_id, flag="--hub_model_id"):
         api = HfApi()
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with its namespace
-        api.auth_check(repo_id, write=True)
+        repo_id = retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id  # its full name
+        retried(lambda: api.auth_check(repo_id, write=True))
     return repo_id
 
 
-def push_adapter(folder: Path, *, files: list[str], repo_id: str, revision: str | None, message: str) -> CommitInfo:
+def push_adapter(
+    folder: Path,
+    *,
+    files: list[str],
+    repo_id: str,
+    revision: str | None,
+    message: str,
+    waits_s: tuple[float, ...] = CHECKPOINT_WAITS_S,
+) -> CommitInfo:
     """Upload `files` of `folder` in one commit. Raises InputError if the Hub refuses it, or there is none."""
-    try:
-        with explained(repo_id, flag="--hub_model_id"):
-            return HfApi().upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                allow_patterns=files,
-                commit_message=message,
-                revision=revision,
-            )
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, OSError) as error:  # what the client makes of a failure amid a large file
-        raise InputError(f"--hub_model_id {repo_id}: the upload failed: {error}") from error
+    with explained(repo_id, flag="--hub_model_id"):
+        return commit_files(
+            repo_id,
+            {name: folder / name for name in files},
+            message=message,
+            revision=revision,
+            waits_s=waits_s,
+        )
 
 
 def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str | None) -> str:
@@ -59,35 +62,24 @@ def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str 
     Raises InputError if there is no success, at once if the Hub will not have it: the adapter lies in `output_dir`,
     and the same command pushes it.
     """
-    for wait_s in (*WAITS_S, None):
-        try:
-            commit = push_adapter(
-                output_dir, files=files, repo_id=repo_id, revision=revision,
-                message="Adapter, processor, card and log of a run",
-            )  # fmt: skip
-            _tag(repo_id, commit)
-            return commit.commit_url
-        except InputError as error:
-            if wait_s is None or _is_final(error):
-                raise InputError(
-                    f"{error}. The adapter is whole in {output_dir}: the same command, given again, pushes it"
-                ) from error
-            logger.warning("not pushed, tried again in %s s: %s", wait_s, error)
-            time.sleep(wait_s)
-    raise AssertionError("unreachable")
-
-
-def _is_final(error: InputError) -> bool:
-    """Whether the Hub has said no, which it will say again."""
-    response = getattr(error.__cause__, "response", None)
-    return response is not None and response.status_code in (401, 403, 404)
+    try:
+        commit = push_adapter(
+            output_dir, files=files, repo_id=repo_id, revision=revision,
+            message="Adapter, processor, card and log of a run", waits_s=WAITS_S,
+        )  # fmt: skip
+    except InputError as error:
+        raise InputError(
+            f"{error}. The adapter is whole in {output_dir}: the same command, given again, pushes it"
+        ) from error
+    _tag(repo_id, commit)
+    return commit.commit_url
 
 
 def _tag(repo_id: str, commit: CommitInfo) -> None:
     try:
         with explained(repo_id, flag="--hub_model_id"):
             tag = f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-            HfApi().create_tag(repo_id, tag=tag, revision=commit.oid, exist_ok=True)
+            retried(lambda: HfApi().create_tag(repo_id, tag=tag, revision=commit.oid, exist_ok=True))
     except InputError as error:
         logger.warning("pushed, but not tagged: %s", error)
 

@@ -41,6 +41,7 @@ def train(
 
     from product_vqa.paligemma import TrainingCollator, load_config
     from product_vqa.processes import join_processes
+    from product_vqa.workers import explained_workers, limit_queue
     from training.checkpoints import check_same_run, find_checkpoint, read_state, save_config
     from training.configuration import describe_run, resolve_config
     from training.console import ConsoleLines, format_scores
@@ -60,7 +61,7 @@ def train(
     from training.trainer import PaliGemmaTrainer, ResumeEvaluation
 
     # What can be wrong is found out before anything long begins.
-    sources = locate_sources(dataset_options, model_options)
+    sources = locate_sources(dataset_options, model_options, is_published=options.push_to_hub)
     config = resolve_config(dataset_options, model_options, options, sources)
     check_same_run(output_dir, config, processes=options.world_size)
     repo_id = None
@@ -78,12 +79,17 @@ def train(
         options.eval_strategy, options.load_best_model_at_end = "no", False
         options.early_stopping_patience = None
     base_config = load_config(sources.base, flag="--model_name_or_path")
+    size = base_config.vision_config.image_size
+    options.dataloader_num_workers, prefetch_factor = limit_queue(
+        options.dataloader_num_workers, batch_bytes=options.per_device_train_batch_size * 3 * size * size
+    )
+    options.dataloader_prefetch_factor = options.dataloader_prefetch_factor or prefetch_factor
     memory, state = estimate_run(base_config, model_options, options), join_processes()
     if state.is_main_process:
         print(memory, flush=True)
         if remedy := advice(memory, device_memory(state.device)):
             logger.warning(remedy)
-    this_run = describe_run(config, options, sources, data)
+    this_run = describe_run(config, options)
     checkpoint = find_checkpoint(
         output_dir,
         state,
@@ -130,7 +136,8 @@ def train(
     if trainer.is_world_process_zero():
         save_config(output_dir, config)
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with explained_workers():
+            trainer.train(resume_from_checkpoint=checkpoint)
     except PreemptedError:  # in an evaluation before the first step
         preemption.is_stopped = True
     if preemption.is_stopped:

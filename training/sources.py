@@ -1,28 +1,24 @@
 """What a run starts from: the base, the dataset, and the names under which adapter and card will mention them."""
 
-import hashlib
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
+from accelerate import DistributedType
 from datasets import Dataset
-from huggingface_hub import HfApi, constants
+from huggingface_hub import ModelCard, constants
 from peft import LoraConfig
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
+from product_vqa.cards import CARD_FILE
 from product_vqa.command import InputError
 from product_vqa.dataset import load_splits
-from product_vqa.hub import Location, explained, locate
+from product_vqa.hub import Location, fetch, locate
 from product_vqa.paligemma import check_image_size, load_base, load_processor, load_row_image, resolve_dtype
 from product_vqa.processes import join_processes
-from product_vqa.schema import FEATURES
 from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
 
 logger = logging.getLogger(__name__)
-
-_SAMPLED_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -33,11 +29,16 @@ class Sources:
     dataset: Location
     named_base: Location
     named_dataset: Location
-    base_license: str | None  # as its own card states it: an adapter inherits it
+    base_license: str | list[str] | None  # as its own card states it: an adapter inherits it
 
 
-def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions) -> Sources:
-    """Find base and dataset, pinned to commits. Raises InputError with the flag and the remedy."""
+def locate_sources(
+    dataset_options: DatasetOptions, model_options: ModelOptions, *, is_published: bool = False
+) -> Sources:
+    """Find base and dataset, pinned to commits. Raises InputError with the flag and the remedy.
+
+    An adapter that `is_published` must name a base that others can load.
+    """
     base = locate(model_options.model_name_or_path, flag="--model_name_or_path", revision=model_options.model_revision)
     dataset = locate(
         dataset_options.dataset_name,
@@ -50,6 +51,11 @@ def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions)
         name = base.folder.resolve().name
         if model_options.base_model_id:
             name = model_options.base_model_id
+        elif is_published:
+            raise InputError(
+                f"--push_to_hub: the base model is a folder ({model_options.model_name_or_path}), and the adapter "
+                "would name one that nobody can load. --base_model_id user/name says where others find it"
+            )
         else:
             logger.warning(
                 "The base is a folder: the adapter will name it %r, which nobody can load. --base_model_id user/name "
@@ -60,12 +66,21 @@ def locate_sources(dataset_options: DatasetOptions, model_options: ModelOptions)
     elif model_options.base_model_id not in (None, base.name):
         raise InputError(f"--base_model_id {model_options.base_model_id}: the base is already named {base.name}")
     named_dataset = dataset if dataset.folder is None else Location(dataset.folder.resolve().name)
-    base_license = None
-    if base.revision is not None and not constants.HF_HUB_OFFLINE:
-        with explained(base.name, flag="--model_name_or_path", revision=base.revision):
-            card = HfApi().model_info(base.name, revision=base.revision).card_data
-        base_license = card.license if card else None
-    return Sources(base, dataset, named_base, named_dataset, base_license)
+    return Sources(base, dataset, named_base, named_dataset, _license(base))
+
+
+def _license(base: Location) -> str | list[str] | None:
+    """What the base's card says. It is a file like the others, so that it is found offline as well."""
+    try:
+        # The second is in every repo: a pattern that matches nothing would be warned of.
+        folder = fetch(base, flag="--model_name_or_path", patterns=[CARD_FILE, ".gitattributes"])
+        file = folder / CARD_FILE
+        return ModelCard(file.read_text(encoding="utf-8")).data.license if file.is_file() else None
+    except ValueError as error:  # InputError is one, and so is metadata that cannot be read
+        if not constants.HF_HUB_OFFLINE and isinstance(error, InputError):
+            raise
+        logger.warning("The licence of %s is not known here: the adapter's card names none (%s)", base, error)
+        return None
 
 
 @dataclass(frozen=True)
@@ -121,47 +136,22 @@ def check_steps(rows: Dataset, options: TrainingOptions) -> None:
         )
 
 
-def describe_content(location: Location, splits: Sequence[Dataset] = ()) -> str | None:
-    """A hash of what a folder holds, for a resumed run to note another content; None for a repo, pinned by its commit.
-
-    Of a dataset's rows everything but the pixels, of which the size in bytes is taken; of a base model's weights the
-    beginning, the middle and the end. Seconds, where all bytes would take minutes.
-    """
-    if location.folder is None:
-        return None
-    digest = hashlib.sha256()
-    for rows in splits:
-        for name in sorted(FEATURES):
-            column = rows.with_format("arrow").select_columns([name])[:][name]
-            if name == "image":
-                column = pc.binary_length(pc.struct_field(column, "bytes"))
-            digest.update("\0".join(map(str, column.to_pylist())).encode())
-    for file in sorted(location.folder.iterdir()) if not splits else ():
-        if file.suffix == ".safetensors":
-            size = file.stat().st_size
-            with file.open("rb") as stream:
-                for start in (0, size // 2, max(0, size - _SAMPLED_BYTES)):
-                    stream.seek(start)
-                    digest.update(stream.read(_SAMPLED_BYTES))
-            digest.update(str(size).encode())
-        elif file.suffix in {".json", ".model"}:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
 def load_model(
     sources: Sources, options: ModelOptions
 ) -> tuple[PaliGemmaForConditionalGeneration, PaliGemmaProcessor, LoraConfig]:
     """The frozen base, its processor, and what is to be trained on it."""
     processor = load_processor(sources.base)
-    device = join_processes().device
+    state = join_processes()
+    device = state.device
+    # FSDP and DeepSpeed spread the weights over the devices themselves.
+    is_whole = state.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     model = load_base(
         sources.base,
         flag="--model_name_or_path",
         dtype=resolve_dtype(options.dtype, device=device),
         load_in_4bit=options.load_in_4bit,
         attn_implementation=options.attn_implementation,
-        device=device if options.load_in_4bit else None,
+        device=device if options.load_in_4bit or is_whole else None,
     )
     check_image_size(model.config, processor, base=sources.base)
     return model, processor, make_lora(options)

@@ -19,8 +19,9 @@ from transformers.trainer_utils import rotate_checkpoints, set_seed
 from trl import SFTTrainer
 
 from product_vqa.command import InputError
-from product_vqa.paligemma import IGNORED
+from product_vqa.paligemma import IGNORED, normalize_images
 from product_vqa.schema import FEATURES
+from product_vqa.workers import TIMEOUT_S
 from training.checkpoints import find_damage, save_manifest
 from training.evaluation import Answered, answer_sample, score, scores_at
 from training.options import samples_per_step, steps_per_epoch
@@ -111,6 +112,12 @@ class PaliGemmaTrainer(SFTTrainer):
         else:
             super()._run_epoch(**kwargs)
 
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        dataloader = super()._get_dataloader(*args, **kwargs)
+        if self.args.dataloader_num_workers:  # a hang becomes an error; transformers has no setting for it
+            getattr(dataloader, "base_dataloader", dataloader).timeout = TIMEOUT_S
+        return dataloader
+
     # ---- Time, logs ------------------------------------------------------------------------------------------------
 
     def minutes(self) -> float:
@@ -130,7 +137,14 @@ class PaliGemmaTrainer(SFTTrainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self._row_indexes = inputs.pop("row_index", None)
-        return super()._prepare_inputs(inputs)
+        inputs = super()._prepare_inputs(inputs)
+        if not isinstance(pixel_values := inputs["pixel_values"], torch.Tensor):  # an array: a worker process made it
+            pixel_values = torch.from_numpy(pixel_values)
+            if self.args.device.type == "cuda":
+                pixel_values = pixel_values.pin_memory()  # from pageable memory the copy would wait for the queue
+            pixel_values = pixel_values.to(self.args.device, non_blocking=True)
+        inputs["pixel_values"] = normalize_images(pixel_values, processor=self.processing_class, dtype=torch.float32)
+        return inputs
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

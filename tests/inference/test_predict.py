@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 
-from inference import AttributeReader, answers, predict
+from inference import AttributeReader, answers, predict, report
 from inference.batches import RowBatch, RowBatches, load_batches
 from inference.check import check_submission
 from product_vqa.command import InputError
@@ -28,7 +29,9 @@ from product_vqa.images import ImageError
 from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, load_base, load_processor
 from product_vqa.schema import FEATURES
 from tests.commands import CPU, CPU_2, ROOT, call, launch
-from tests.tiny import make_image, make_rows, save_dataset, save_tiny_base
+from tests.product_vqa.test_images import png
+from tests.tiny import make_image, make_rows, save_dataset, save_tiny_base, write_rows
+from training import sft
 
 
 def run_predict(adapter: str, dataset: Path | str, output: Path, *more: Any, processes: str = "1") -> pd.DataFrame:
@@ -171,6 +174,72 @@ def test_rows_of_one_picture_are_read_from_it_once(adapter: tuple[str, Any], tmp
     asked = [row for row in rows if row["image"] is not None]
     expected = reader.read_batch([row["image"].copy() for row in asked], [row["entity_name"] for row in asked])
     assert [row["answer"] for row in answered if row["index"] != 4] == [answer.text for answer in expected]
+
+
+def test_a_row_whose_image_cannot_be_read_goes_out_empty_with_the_reason(
+    adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    rows = make_rows(9, labelled=False)
+    stored = {
+        1: encode_png(make_image(1))[:3000], 2: png(1, 60_000_000, pixels=b"\0"), 3: png(17_500, 10_000, pixels=b"\0"),
+        4: b"%!PS-Adobe-3.0 EPSF-3.0\n", 5: b"",
+    }  # fmt: skip
+    for index, data in stored.items():
+        rows[index]["image"] = {"bytes": data, "path": None}
+    rows[6]["image"] = None
+    write_rows(tmp_path / "dataset" / "data" / "test-00000-of-00001.parquet", rows)
+    output = tmp_path / "submission.csv"
+    call(
+        predict.main, monkeypatch, "--adapter", adapter[0], "--dataset", tmp_path / "dataset", "--output", output,
+        "--batch_size", "2", "--dtype", "float32",
+    )  # fmt: skip
+    assert (
+        capsys.readouterr()
+        .out.strip()
+        .endswith(
+            "3 answered; empty: 0 withheld or not valid, 1 without a picture, 5 whose image cannot be read "
+            "(not_a_picture 2, image_unreadable 1, side_too_long 1, too_many_pixels 1)"
+        )
+    )
+    table = pd.read_parquet(output.with_suffix(".parquet")).set_index("index")
+    assert [line.partition(",")[0] for line in output.read_text().splitlines()[1:]] == list("012345678")
+    reasons = ["image_unreadable", "side_too_long", "too_many_pixels", "not_a_picture", "not_a_picture", "no_image"]
+    assert [reason.partition(":")[0] for reason in table["reason"][1:7]] == reasons
+    assert table["reason"][[0, 7, 8]].isna().all()
+    reader = AttributeReader.from_pretrained(adapter[0], dtype="float32")
+    for index, row in enumerate(rows):
+        found = table.loc[index]
+        if index in (0, 7, 8):
+            assert found["answer"] == reader.read(row["image"], row["entity_name"]).text
+        else:
+            assert found["prediction"] == "" and pd.isna(found["answer"])
+
+
+def test_a_dataset_of_paths_is_refused_with_the_row_and_nothing_is_opened(
+    adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the path leads to: a file of this machine that is an image would be answered, a FIFO waited for."""
+    make_image(0).save(tmp_path / "private.png")
+    for path in (str(tmp_path / "private.png"), "https://shop.example/1.png"):
+        rows = make_rows(4)
+        rows[2]["image"] = {"bytes": None, "path": path}
+        for split in ("train", "test"):
+            write_rows(tmp_path / "dataset" / "data" / f"{split}-00000-of-00001.parquet", rows)
+        message = rf"split (train|test): the image of index 2 is only a path \({re.escape(repr(path))}\)"
+        dataset = ["--dataset", tmp_path / "dataset"]
+        with pytest.raises(InputError, match=message):
+            call(predict.main, monkeypatch, "--adapter", adapter[0], *dataset, "--output", tmp_path / "s.csv")
+        (tmp_path / "predictions.csv").write_text("index,prediction\n2,\n")
+        with pytest.raises(InputError, match=message):
+            call(
+                report.main, monkeypatch, *dataset, "--split", "test", "--predictions", tmp_path / "predictions.csv",
+                "--output", tmp_path / "report.html",
+            )  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            call(
+                sft.main, monkeypatch, "--dataset_name", tmp_path / "dataset",
+                "--model_name_or_path", "local/tiny-base", "--output_dir", tmp_path / "run",
+            )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

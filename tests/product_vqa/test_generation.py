@@ -22,7 +22,13 @@ from product_vqa.constraint import (
 from product_vqa.entities import ENTITIES, UNITS_BY_ENTITY
 from product_vqa.generation import Answer, generate_answers, is_not_finite, parse_answer
 from product_vqa.hub import Location
-from product_vqa.paligemma import load_base, load_processor, make_generation_batch, make_training_batch
+from product_vqa.paligemma import (
+    load_base,
+    load_processor,
+    make_generation_batch,
+    make_training_batch,
+    normalize_images,
+)
 from product_vqa.quantity import format_quantity, parse_quantity
 from tests.tiny import make_image, make_rows
 
@@ -37,7 +43,7 @@ def answer_rows(model, rows: list[dict], *, processor, **options) -> list[Answer
         model,
         make_generation_batch(rows, processor=processor),
         entity_names=[row["entity_name"] for row in rows],
-        tokenizer=processor.tokenizer,
+        processor=processor,
         **options,
     )
 
@@ -98,7 +104,7 @@ def test_ten_thousand_answers_of_random_weights_are_all_valid(
         for parameter in model.model.language_model.parameters():
             parameter.data.add_(torch.randn_like(parameter) * parameter.data.std() * 2)
         answers = generate_answers(
-            model, batch, entity_names=[row["entity_name"] for row in rows], tokenizer=processor.tokenizer,
+            model, batch, entity_names=[row["entity_name"] for row in rows], processor=processor,
             automaton=automaton, num_beams=1 if seed else 2,
         )  # fmt: skip
         for answer, row in zip(answers, rows, strict=True):
@@ -123,6 +129,7 @@ def test_free_greedy_answers_are_what_generate_says(processor, model) -> None:
     rows = make_rows(5)
     batch = make_generation_batch(rows, processor=processor)
     del batch["image_index"]  # each row has its own
+    batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
     length = longest_answer(processor.tokenizer)
     tokens = model.generate(**batch, max_new_tokens=length, do_sample=False)
     expected = processor.tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -138,6 +145,7 @@ def log_probability(model, processor, automaton: AnswerAutomaton, row: dict, tex
     The first two are normalized at each step over what may come there, the third over the whole vocabulary.
     """
     batch = make_training_batch([row | {"entity_value": text}], processor=processor)
+    batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
     with torch.inference_mode():
         logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits[0]
     labels = batch["labels"][0]

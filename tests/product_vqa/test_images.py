@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import io
 import struct
@@ -7,6 +8,7 @@ import textwrap
 import zlib
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from PIL import Image, ImageOps
 
 from product_vqa import images
 from product_vqa.images import FORMATS, ImageError, as_image, load_image, to_rgb
+from tests.dataset_builder.conftest import run_here
 
 BLOCK = 16  # px: of one colour each, so that a lossy format loses little
 GREYS = (0, 255, 128, 51)
@@ -447,3 +450,84 @@ def test_any_bytes_are_an_image_or_an_image_error(data: st.DataObject):
     with contextlib.suppress(ImageError):
         image = load_image(whole[:position] + patch + whole[position + len(patch) :])
         assert (image.mode, image.info) == ("RGB", {})
+
+
+def every_file() -> list[tuple[str, str, int]]:
+    return [
+        (mode, format, orientation)
+        for mode, format in HELD
+        for orientation in (range(1, 9) if format in ORIENTED else (1,))
+    ]
+
+
+def levels(pixel_values: "torch.Tensor") -> "torch.Tensor":  # noqa: F821
+    """0 to 255, whether normalized yet or not."""
+    return ((pixel_values + 1) * 127.5 if pixel_values.is_floating_point() else pixel_values).round().int()
+
+
+def centres(image: Image.Image) -> Image.Image:
+    """A pixel of each block, where chroma at half the resolution is not blurred across its edges."""
+    return Image.fromarray(np.asarray(image)[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of every mode, format and orientation, and the datasets that build makes of them."""
+    folder = tmp_path_factory.mktemp("entry_points")
+    (folder / "images").mkdir()
+    rows = ["image_link,group_id,entity_name,entity_value"]
+    for number, (mode, format, orientation) in enumerate(every_file()):
+        data = encode(blocks(mode, MODES[mode][0]), format, orientation=orientation)
+        (folder / "images" / f"{number}.jpg").write_bytes(data)
+        rows.append(f"https://shop.example/{number}.jpg,g,item_weight,{number + 1} gram")
+    (folder / "train.csv").write_text("\n".join(rows))
+    arguments = ["--train_csv", "train.csv", "--image_dir", "images", "--validation_size", "0"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for size in ("0", "448"):
+            run_here(patch, "build", *arguments, "--image_size", size, "--output_dir", folder / size)
+    return folder
+
+
+@pytest.mark.parametrize("image_size", [0, 448])
+def test_one_file_is_the_same_tensor_at_every_entry_point(built: Path, image_size: int, tiny_base: Path):
+    import torch
+
+    from inference import AttributeReader, demo, report
+    from inference.batches import RowBatches
+    from product_vqa.dataset import load_split
+    from product_vqa.hub import Location
+    from product_vqa.paligemma import TrainingCollator, load_processor
+
+    class Tensors(AttributeReader):
+        def answer(self, batch, entity_names):
+            return list(batch["pixel_values"])
+
+    processor = load_processor(Location(str(tiny_base)))
+    reader = Tensors(None, processor)
+    dataset = load_split(Location(str(built / str(image_size))), "train", flag="--dataset")
+    trained = levels(TrainingCollator(processor)(list(dataset))["pixel_values"])
+    (batch,) = [RowBatches(dataset, processor=processor, batch_size=len(dataset))[0]]
+    predicted = levels(batch.inputs["pixel_values"])[batch.inputs["image_index"]]
+    assert torch.equal(trained, predicted)
+    compared = 0
+    for row, (mode, format, orientation) in zip(dataset, every_file(), strict=True):
+        case = (mode, format, orientation)
+        assert row["image_link"].endswith(f"/{compared}.jpg")
+        file = built / "images" / f"{compared}.jpg"
+        expected = blocks("RGB", MODES[mode][1])
+        with Image.open(file) as opened:
+            read = levels(reader.read(opened, "width"))
+        for same in (file.read_bytes(), demo.open_picture(file)):
+            assert torch.equal(levels(reader.read(same, "width")), read), case
+        loss = (lossy(format) or (mode == "LAB")) * 2
+        assert (read - levels(reader.read(expected, "width"))).abs().max() <= loss, case
+        assert (read - trained[compared]).abs().max() <= (8 if image_size else 0), case
+        # In the report, as a JPEG; and for those who have the dataset alone.
+        thumbnail = report._error(row | {"prediction": "", "reference": "", "confidence": 0, "kind": ""}, row["image"])
+        shown = Image.open(io.BytesIO(base64.b64decode(thumbnail["thumbnail"])))
+        assert error(centres(shown), centres(expected)) <= 12, case
+        plain = datasets.Image().decode_example(row["image"]).convert("RGB")
+        assert error(plain, load_image(file.read_bytes())) <= (8 if image_size else 0), case
+        compared += 1
+    assert compared == 302

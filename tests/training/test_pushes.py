@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file
 
+from product_vqa import hub as attempts
 from product_vqa.command import InputError
 from tests.training.test_preemption import command, start, wait_for
 from training import pushes
@@ -37,8 +38,10 @@ def test_a_hub_that_is_down_for_a_while_costs_a_warning_and_a_later_push(
     process = start(arguments)
     try:
         wait_for(process, "step 1/100")
+        deadline = time.monotonic() + 90
         while not any(title.startswith("Adapter after step") for title in titles(repo_id)):
             assert process.poll() is None
+            assert time.monotonic() < deadline, "no checkpoint was pushed"
             time.sleep(0.1)
         os.kill(process.pid, signal.SIGSTOP)
         hub.stop()
@@ -76,13 +79,13 @@ def test_the_last_push_is_tried_again_and_at_last_says_where_the_adapter_lies(
     push = {"files": ["README.md"], "repo_id": "local/pushed-late", "revision": None}
     monkeypatch.setattr(pushes, "WAITS_S", (1, 2))
     slept = []
-    monkeypatch.setattr(pushes, "time", SimpleNamespace(sleep=lambda seconds: slept.append(seconds) or hub.start()))
+    monkeypatch.setattr(attempts, "time", SimpleNamespace(sleep=lambda seconds: slept.append(seconds) or hub.start()))
     hub.stop()
     assert "/commit/" in push_run(tmp_path, **push)
     assert slept == [1]
-    assert "not pushed, tried again in 1 s" in caplog.text
+    assert "The Hub: ConnectError. Trying again in 1 s." in caplog.text
 
-    monkeypatch.setattr(pushes, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(attempts, "time", SimpleNamespace(sleep=slept.append))
     hub.stop()
     try:
         with pytest.raises(InputError, match=rf"no Hub answers .* whole in {tmp_path}: the same command, given again"):
@@ -96,7 +99,7 @@ def test_a_push_that_the_hub_refuses_is_not_tried_again(
     hub: Any, tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: gemma\n---\n")
-    monkeypatch.setattr(pushes, "time", SimpleNamespace(sleep=lambda _: pytest.fail("tried again")))
+    monkeypatch.setattr(attempts, "time", SimpleNamespace(sleep=lambda _: pytest.fail("tried again")))
     monkeypatch.setenv("HF_TOKEN", hub.reader_token)
     with pytest.raises(InputError, match=r"no such model repo .* If it is private"):
         push_run(tmp_path, files=["README.md"], repo_id="local/tiny-base", revision=None)

@@ -16,7 +16,8 @@ from product_vqa.command import InputError
 from product_vqa.schema import FEATURES
 from quickstart.small_paligemma import make_processor
 from tests.commands import ROOT, call, launch
-from tests.tiny import make_rows
+from tests.product_vqa.test_images import png
+from tests.tiny import make_rows, write_rows
 from training import sft
 from training.sources import warn_of_small_pictures
 
@@ -187,6 +188,28 @@ def test_wrong_input_is_named_with_its_flag(
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ({"bytes": b"<html>", "path": None}, "not_a_picture"),
+        ({"bytes": png(17_500, 10_000, pixels=b"\0"), "path": None}, "too_many_pixels: 17500x10000"),
+        (None, "no_image"),
+    ],
+)
+@pytest.mark.parametrize("position", [1, 30])  # among the first, whose sizes are looked at, or not
+def test_an_image_that_cannot_be_read_is_named_with_its_row(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Any, reason: str, position: int
+) -> None:
+    rows = make_rows(32)
+    rows[position] |= {"image": image, "index": 123}
+    write_rows(tmp_path / "dataset" / "data" / "train-00000-of-00001.parquet", rows)
+    arguments = {"dataset_name": tmp_path / "dataset", "model_name_or_path": tiny_base, "output_dir": tmp_path / "run"}
+    with pytest.raises(
+        InputError, match=rf"the image of index 123 \(https://example.com/\d+.jpg\) .*: {reason}; leave"
+    ):
+        call(sft.main, monkeypatch, *wrong(**arguments, max_steps=8, base_model_id="user/base"))
+
+
 def test_a_gated_base_is_refused_with_its_licence_page(
     hub: Any, tiny_repos: tuple[str, str], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +227,7 @@ def test_a_token_that_may_not_write_is_refused_before_the_training(
 ) -> None:
     arguments = wrong(
         model_name_or_path=tiny_base, dataset_name=tiny_dataset, output_dir=tmp_path / "run", push_to_hub="true",
-        hub_model_id="local/other",
+        hub_model_id="local/other", base_model_id="user/base",
     )  # fmt: skip
     for token, message in ((hub.reader_token, "HTTP 403"), ("hf_wrong", "HTTP 401")):
         monkeypatch.setenv("HF_TOKEN", token)
