@@ -1,11 +1,15 @@
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
 
+from product_vqa.hub import Location
+from product_vqa.paligemma import load_base, load_processor
 from product_vqa.schema import FEATURES
 from tests.tiny import make_rows
-from training.evaluation import Answered, sample_rows, score, split_rows
+from training.evaluation import Answered, answer_sample, sample_rows, score, split_rows
 
 
 def test_the_sample_is_always_the_same_and_each_entity_has_its_share() -> None:
@@ -43,3 +47,18 @@ def test_scores_and_their_intervals_by_hand() -> None:
     # Images answered: binomial(20, 1/2), 95 % of them 6 to 14; F1 of a share s is 2 s / (1 + s).
     assert scores["f1_quantity_low"] == pytest.approx(2 * 0.3 / 1.3, abs=0.04)
     assert scores["f1_quantity_high"] == pytest.approx(2 * 0.7 / 1.7, abs=0.04)
+
+
+def test_an_evaluation_survives_logits_that_are_not_numbers(tiny_base: Path) -> None:
+    """float16 may overflow early in a training, and the run is to be stopped by its losses, not by an index."""
+    location = Location(str(tiny_base))
+    model = load_base(location, flag="", dtype=torch.float32)
+    model.lm_head.weight.data.fill_(float("nan"))
+    answered = answer_sample(
+        model,
+        Dataset.from_list(make_rows(5), features=FEATURES),
+        processor=load_processor(location),
+        batch_size=2,
+    )
+    assert [one.prediction for one in answered] == [""] * 5
+    assert score(answered)["f1"] == 0.0
