@@ -24,8 +24,8 @@ _STATE = re.compile(r"^<!-- product-vqa: generated (\{.*\}) -->\n?", re.MULTILIN
 _BEGIN = "<!-- product-vqa: generated begin: {name} {digest} -->\n"
 _END = "<!-- product-vqa: generated end -->\n"
 _SECTION = re.compile(
-    r"^<!-- product-vqa: generated begin: ([^\n]*) ([0-9a-f]{12}) -->\n(.*?)"
-    r"^<!-- product-vqa: generated end -->(?:\n|\Z)",
+    r"^<!-- product-vqa: generated begin: ([^\n]*) ([0-9a-f]{12}) -->\n"
+    r"(.*?)^<!-- product-vqa: generated end -->(?:\n|\Z)",
     re.MULTILINE | re.DOTALL,
 )
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.MULTILINE | re.DOTALL)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 import httpx2  # huggingface_hub's own client
 import huggingface_hub
@@ -68,7 +69,9 @@ def locate(name: str, *, flag: str, repo_type: str = "model", revision: str | No
     with explained(repo_id, flag=flag, repo_type=repo_type, revision=revision):
         api = HfApi()
         if constants.HF_HUB_OFFLINE:
-            commit = api.resolve_revision(repo_id, repo_type=repo_type, revision=revision).resolved
+            commit = api.resolve_revision(
+                repo_id, repo_type=repo_type, revision=revision, local_files_only=True
+            ).resolved
             cached = Path(constants.HF_HUB_CACHE).expanduser() / repo_folder_name(repo_id=repo_id, repo_type=repo_type)
             if not (cached / "snapshots" / commit).is_dir():
                 raise errors.LocalEntryNotFoundError(f"no snapshot of {commit}")
@@ -112,13 +115,20 @@ def list_files(location: Location, *, flag: str, repo_type: str = "model") -> li
         return sorted(
             file.relative_to(location.folder).as_posix() for file in location.folder.rglob("*") if file.is_file()
         )
-    # Fetching leaves the listing in the cache; a pattern that matches nothing would be warned of.
-    fetch(location, flag=flag, patterns=[CARD_FILE, ".gitattributes"], repo_type=repo_type)
-    try:
+
+    def cached() -> list[str]:
         tree = huggingface_hub.get_cached_repo_tree(location.name, repo_type=repo_type, revision=location.revision)
+        return sorted(file.path for file in tree)
+
+    try:
+        return cached()
+    except errors.CachedRepoTreeNotFoundError:
+        # Fetching leaves the listing in the cache; a pattern that matches nothing would be warned of.
+        fetch(location, flag=flag, patterns=[CARD_FILE, ".gitattributes"], repo_type=repo_type)
+    try:
+        return cached()
     except errors.CachedRepoTreeNotFoundError as error:
         raise InputError(f"{flag} {location} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it") from error
-    return sorted(file.path for file in tree)
 
 
 # ---- Attempts ------------------------------------------------------------------------------------------------------
@@ -242,8 +252,10 @@ def commit_files(
         names = {file.rfilename for file in getattr(info, "siblings", None) or ()}
         contents = dict(files)
         if CARD_FILE in files and CARD_FILE in names:
-            card = retried(lambda: _read_card(repo_id, repo_type=repo_type, revision=str(info.sha)), waits_s=waits_s)
-            contents[CARD_FILE] = merge_cards(_text(files[CARD_FILE]), card, needed=needed_metadata).encode()
+            card = retried(
+                lambda: read_file(repo_id, CARD_FILE, repo_type=repo_type, revision=info.sha), waits_s=waits_s
+            )
+            contents[CARD_FILE] = merge_cards(_text(files[CARD_FILE]), _text(card), needed=needed_metadata).encode()
         additions = [CommitOperationAdd(name, content) for name, content in sorted(contents.items())]
         sizes = [addition.upload_info.size for addition in additions]
         small = [one for one, size in zip(additions, sizes, strict=True) if size < LARGE_FILE_BYTES]
@@ -272,12 +284,13 @@ def commit_files(
     raise AssertionError("unreachable")
 
 
-def _read_card(repo_id: str, *, repo_type: str, revision: str) -> str:
-    # Not by way of the cache, which would take it for a part of a snapshot that somebody asked for.
-    url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{revision}/{CARD_FILE}"
-    response = huggingface_hub.get_session().get(url, headers=build_hf_headers())
+def read_file(repo_id: str, name: str, *, repo_type: str = "model", revision: str | None = None) -> bytes:
+    """A small file of a repo, from the Hub and not by way of the cache, which would take it for a part of a snapshot
+    that somebody asked for. Raises EntryNotFoundError if the repo has none of that name."""
+    url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{quote(revision or 'main', safe='')}/{quote(name)}"
+    response = huggingface_hub.get_session().get(url, headers=build_hf_headers(), follow_redirects=True)
     hf_raise_for_status(response)
-    return _text(response.content)
+    return response.content
 
 
 def _text(content: Path | bytes) -> str:

@@ -91,4 +91,6 @@ def tiny_repos(hub: "LocalHub", tiny_base: Path, tiny_dataset: Path) -> tuple[st
     ):
         api.create_repo(repo_id, repo_type=repo_type, private=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type=repo_type)
+    card = b"---\nlicense: gemma\n---\n# A tiny base\n"
+    api.upload_file(repo_id="local/tiny-base", path_in_repo="README.md", path_or_fileobj=card)
     return "local/tiny-base", "local/tiny-dataset"

@@ -103,18 +103,21 @@ async def done_but_reset(hub: FaultyHub, scope: Any, receive: Any, send: Any) ->
 
 
 @contextmanager
-def faulty_hub(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyHub]:
-    """The Hub that this process's clients then talk to."""
+def faulty_hub(root: Path) -> Iterator[FaultyHub]:
     hub = FaultyHub(root)
     try:
         deadline = time.monotonic() + 20
         while not hub._server.started:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        monkeypatch.setenv("HF_TOKEN", hub.token)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield hub
     finally:
         hub.close()
+
+
+def point_at(hub: FaultyHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the environment had named this Hub when the clients were imported."""
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

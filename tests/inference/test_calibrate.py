@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from inference import AttributeReader, answers, calibrate, predict
-from inference.calibrate import fit, fit_scaling, log_loss, right
+from inference.calibrate import cross_fit, fit, fit_scaling, log_loss, report, right
 from inference.scores import calibration_error, reliability
 from product_vqa.calibration import Calibration, Scaling, load_calibration
 from product_vqa.command import InputError
@@ -162,6 +162,19 @@ def test_a_label_that_is_no_quantity_does_not_count() -> None:
     table = right(said, ["1.0 inch", "2 inch", "[1.0, 2.0] inch", "1.0 inch", "1.0 inch"])
     assert list(table["is_right"]) == [True, False, False]
     assert list(table["is_number_right"]) == [True, False, True]
+
+
+def test_what_calibration_brings_is_measured_on_rows_that_the_fit_did_not_see() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 0.99, 60)
+    table = pd.DataFrame({"image_link": [f"{n // 2}" for n in range(60)], "confidence": confidence})
+    table = table.assign(number_confidence=confidence, unit_confidence=confidence, is_number_right=True)
+    table["is_right"] = rng.uniform(size=60) < confidence
+    seen = log_loss(confidence, table["is_right"].to_numpy(), fit(table).answer)
+    assert report(table, cross_fit(table))["log_loss"]["after"] > seen
+    # An image's rows are held out together: where the other images say nothing, nothing is changed.
+    alone = table.assign(image_link="one")
+    assert cross_fit(alone) == pytest.approx(confidence)
 
 
 @pytest.fixture
