@@ -7,13 +7,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 SAMPLE_S = 0.5
+
+
+@contextmanager
+def printing_to_stderr() -> Iterator[None]:
+    """For what libraries print, like a trainer its losses: stdout holds the result alone."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def alternate(ways: dict[str, Callable[[], float]], *, repeats: int) -> dict[str, float]:

@@ -28,16 +28,15 @@ from peft import PeftModel
 from PIL import Image
 from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
-from benchmarks.measuring import alternate
+from benchmarks.measuring import alternate, printing_to_stderr
 from benchmarks.picture_server import made_picture
 from benchmarks.small_base import SMALL_VOCABULARY, save_small_adapter, save_small_base
 from dataset_builder.pictures import prepare_picture
 from inference import AttributeReader
 from inference.answers import answer_rows
 from inference.batches import RowBatches, load_batches
-from product_vqa import generation
 from product_vqa.entities import ENTITIES
-from product_vqa.paligemma import Batch, make_generation_batch
+from product_vqa.paligemma import Batch, make_generation_batch, normalize_images
 from product_vqa.prompt import format_prompt
 from product_vqa.schema import FEATURES
 
@@ -56,8 +55,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()
 
-    generation.MAX_NEW_TOKENS = NEW_TOKENS
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as work:
+    with printing_to_stderr(), tempfile.TemporaryDirectory(prefix="benchmark-") as work:
         base, adapter = Path(work, "base"), Path(work, "adapter")
         parameters = save_small_base(base, vocabulary=SMALL_VOCABULARY)
         save_small_adapter(adapter, base=base)
@@ -67,6 +65,7 @@ def main() -> None:
         dataset = Dataset.from_parquet(str(Path(work, "test.parquet")), cache_dir=work)
         reader = AttributeReader.from_pretrained(str(adapter))
         free = AttributeReader(reader.model, reader.processor, constrain=False)
+        reader.max_new_tokens = free.max_new_tokens = NEW_TOKENS
         ready = make_ready(dataset, reader, batch_size=options.batch_size)
         unmerged = PeftModel.from_pretrained(PaliGemmaForConditionalGeneration.from_pretrained(base), adapter).eval()
 
@@ -132,10 +131,12 @@ def make_rows(number: int) -> tuple[list[dict[str, Any]], list[tuple[bytes, str]
 
 def make_ready(dataset: Dataset, reader: AttributeReader, *, batch_size: int) -> list[Batch]:
     rows = list(dataset)
-    return [
-        make_generation_batch(rows[start : start + batch_size], processor=reader.processor)
-        for start in range(0, len(rows), batch_size)
-    ]
+    batches = []
+    for start in range(0, len(rows), batch_size):
+        batch = make_generation_batch(rows[start : start + batch_size], processor=reader.processor)
+        pixels = normalize_images(batch["pixel_values"], processor=reader.processor, dtype=reader.model.dtype)
+        batches.append(batch | {"pixel_values": pixels})
+    return batches
 
 
 @torch.inference_mode()

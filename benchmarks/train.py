@@ -43,7 +43,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.measuring import alternate, picture_server
+from benchmarks.measuring import alternate, picture_server, printing_to_stderr
 from benchmarks.picture_server import made_picture
 from benchmarks.small_base import SMALL_VOCABULARY, save_small_base
 from dataset_builder.pictures import prepare_picture
@@ -55,6 +55,7 @@ from product_vqa.paligemma import (
     load_base,
     load_processor,
     make_training_batch,
+    normalize_images,
     resolve_dtype,
 )
 from product_vqa.prompt import format_prompt
@@ -78,10 +79,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.memory_of:
         way, folder = options.memory_of
-        print(json.dumps(peak_memory(way, Path(folder))))
+        with printing_to_stderr():
+            memory = peak_memory(way, Path(folder))
+        print(json.dumps(memory))
         return
 
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+    with printing_to_stderr(), tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         work = Path(name)
         parameters = save_small_base(work / "base", vocabulary=SMALL_VOCABULARY)
         rows = make_rows(BATCH_SIZE * (WARM_UP + options.steps), originals=work / "originals")
@@ -214,6 +217,9 @@ class Bench:
             make_training_batch(rows[start : start + BATCH_SIZE], processor=processor)
             for start in range(0, len(rows), BATCH_SIZE)
         ]
+        for batch in batches:
+            pixels = normalize_images(batch["pixel_values"], processor=processor, dtype=torch.float32)
+            batch["pixel_values"] = pixels
         dtype = resolve_dtype("auto", device="cpu")
         model = get_peft_model(
             load_base(base, flag="", dtype=dtype), LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS)
@@ -289,7 +295,7 @@ def in_a_process_of_its_own(way: str, work: Path) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":

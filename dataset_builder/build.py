@@ -20,6 +20,9 @@ class BuildOptions:
     image_store: str | None = field(
         default=None, metadata={"help": "folder of fetched pictures; what it lacks is fetched first"}
     )
+    download: bool = field(
+        default=True, metadata={"help": "false: fetch nothing, and leave out what --image_store lacks"}
+    )
     ranges: str = field(
         default="leave_out",
         metadata={"help": "a label like `[100.0, 240.0] volt`: leave_out its row, or read its first or last number"},
@@ -60,6 +63,7 @@ def main() -> None:
     from dataset_builder.filling import fill
     from dataset_builder.image_store import ImageStore
     from dataset_builder.leaks import Leak
+    from dataset_builder.placeholders import Placeholder
     from dataset_builder.publication import check_target, push
     from dataset_builder.tables import links_of, read_tables
     from product_vqa.files import replace_folder
@@ -73,7 +77,8 @@ def main() -> None:
         repo_id = check_target(repo_id, private=options.hub_private_repo)
     if options.image_store:
         store = ImageStore(options.image_store, image_size=picture_options.image_size)
-        fill(store, links_of(*read_tables(table_options)), fetch_options)
+        if options.download:
+            fill(store, links_of(*read_tables(table_options)), fetch_options)
 
     with temporary_beside(folder) as temporary:
         builder = ProductVqa(
@@ -98,6 +103,8 @@ def main() -> None:
                 print(f"{split}: {sum(counts.values())} rows")
             for leak in record.leaks:
                 print(Leak(**leak))
+            for placeholder in record.placeholders:
+                print(Placeholder(**placeholder))
             print(f"written: {options.output_dir}")
 
     if options.push_to_hub:

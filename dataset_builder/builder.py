@@ -1,13 +1,13 @@
 """The builder: CSVs and pictures -> splits, as `datasets` generates and caches them."""
 
 import hashlib
-import importlib.resources
 import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from typing import Any
 
 import datasets
@@ -26,6 +26,11 @@ from product_vqa.command import InputError
 from product_vqa.schema import FEATURES, SPLITS
 
 logger = logging.getLogger(__name__)
+# Part of every build's fingerprint, so that an earlier build is not taken for this one. Raise it with every change of
+# this code after which the same input gives other rows or other images: of the split, of what a label becomes, of the
+# columns, of how an image is stored.
+FORMAT_VERSION = 2
+_IMAGE_LIBRARIES = ("pillow", "cykooz-resizer", "imagehash")  # another version may decode, resize or hash otherwise
 ROWS_FOLDER = "rows"  # the rows without their pictures, one Parquet file a split
 # What the store knows of a picture, beside the row's own columns.
 _PICTURE_COLUMNS = {
@@ -67,18 +72,23 @@ class ProductVqaConfig(datasets.BuilderConfig):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal where the built rows would be: by the content of the CSVs, the pictures, the options, and our code."""
+        """Equal where the built rows would be: by the content of the CSVs, the images, the options, FORMAT_VERSION,
+        and the libraries that read the images of a folder (a store's images were read before)."""
         train, test = self.tables
         parts = [
             repr((train and (train.name, train.sha256), test and (test.name, test.sha256))),
-            repr((self.image_size, self.ranges, float(self.validation_size), self.seed)),
+            repr((self.image_size, self.ranges, float(self.validation_size), self.seed, FORMAT_VERSION)),
             (self.folder or self.store).fingerprint(),
+            repr([(name, _version(name)) for name in _IMAGE_LIBRARIES] if self.folder else []),
         ]
-        agreement = importlib.resources.files("product_vqa")
-        code = [agreement / name for name in ("entities.py", "quantity.py", "schema.py")]
-        code += [file for file in importlib.resources.files("dataset_builder").iterdir() if file.name.endswith(".py")]
-        parts += [file.read_text(encoding="utf-8") for file in sorted(code, key=lambda file: file.name)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:  # the resizer, where there is no wheel
+        return None
 
 
 class ProductVqa(datasets.GeneratorBasedBuilder):

@@ -10,6 +10,7 @@ from dataset_builder.builder import ROWS_FOLDER
 from dataset_builder.dataset_folder import Record
 from dataset_builder.labels import UNIT_UNSUITABLE
 from dataset_builder.leaks import ROWS_CONFIG, Leak
+from dataset_builder.placeholders import Placeholder
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.entities import ENTITIES
 from product_vqa.files import written_whole
@@ -90,6 +91,7 @@ def save_card(
             "meanings": _MEANINGS,
             "record": record,
             "leaks": [Leak(**leak) for leak in record.leaks],
+            "placeholders": [Placeholder(**placeholder) for placeholder in record.placeholders],
             "sources": record.sources,
             "versions": record.versions,
             "license": license,

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import product_vqa
 from dataset_builder.builder import ROWS_FOLDER, ProductVqa
 from dataset_builder.leaks import find_leaks, rows_of_folder
+from dataset_builder.placeholders import find_placeholders
 from dataset_builder.selection import LEFT_OUT_FILE, count_left_out
 from product_vqa.command import InputError, writable_folder
 
@@ -43,6 +44,7 @@ class Record:
     images_missing: dict[str, int]  # reason -> rows of test.csv
     oversize: list[dict[str, Any]]  # rows that belong together and are in train for their number
     leaks: list[dict[str, Any]]  # what every two splits share
+    placeholders: list[dict[str, Any]]  # images that show no product
     dataset_info: dict[str, Any] = field(default_factory=dict)  # as the card's metadata give it
     is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
 
@@ -114,6 +116,7 @@ def _record(builder: ProductVqa, folder: Path) -> Record:
         download_size=sum(file.stat().st_size for file in (folder / "data").iterdir()),
         dataset_size=builder.info.dataset_size,
     )
+    rows = rows_of_folder(folder / ROWS_FOLDER)
     card_data: dict[str, Any] = {}
     datasets.info.DatasetInfosDict(default=info).to_dataset_card_data(card_data)
     return Record(
@@ -136,7 +139,8 @@ def _record(builder: ProductVqa, folder: Path) -> Record:
         rows_left_out=count_left_out(folder / LEFT_OUT_FILE, "row"),
         images_missing=count_left_out(folder / LEFT_OUT_FILE, "image"),
         oversize=[asdict(part) for part in builder.selection.oversize],
-        leaks=[asdict(leak) for leak in find_leaks(rows_of_folder(folder / ROWS_FOLDER))],
+        leaks=[asdict(leak) for leak in find_leaks(rows)],
+        placeholders=[asdict(placeholder) for placeholder in find_placeholders(rows)],
         dataset_info=card_data["dataset_info"],
         is_challenge=all(
             _CHALLENGE_URL.match(row.image_link) for table in config.tables if table for row in table.rows

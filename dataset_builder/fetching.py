@@ -113,6 +113,7 @@ class Fetcher:
     def __init__(self, *, connections: int, allow_private_hosts: bool, limits: FetchLimits = FetchLimits()) -> None:
         self.limits = limits
         self._stopped = threading.Event()
+        self._down: dict[str, str] = {}  # origin -> why it takes no connection
         self._resumes_at: dict[str, float] = {}  # host -> when it wants to be asked again, by time.monotonic()
         self._pools = urllib3.PoolManager(
             num_pools=connections,  # hosts whose connections stay open
@@ -136,10 +137,35 @@ class Fetcher:
         self._stopped.set()  # no thread waits for its next attempt any longer
         self._pools.clear()
 
+    def why_unreachable(self, url: str) -> str | None:
+        """Why the host of a URL takes no connection, "" if it does. Nothing is asked of it.
+
+        None for a URL that says nothing about the network: a bad one, or one of a private address.
+        """
+        connection = None
+        try:
+            _host(url)
+            connection = self._pools.connection_from_url(url)._new_conn()
+            connection.connect()
+        except (FetchError, _PrivateAddressError, ValueError):
+            return None
+        except (exceptions.HTTPError, OSError) as error:
+            return _reason(error)
+        finally:
+            if connection is not None:
+                connection.close()
+        return ""
+
+    def give_up(self, reasons: dict[str, str]) -> None:
+        """Fetch nothing more from these hosts (as `origin` names them), but fail with the reason."""
+        self._down |= reasons
+
     def fetch(self, link: str) -> Fetched:
         """Raises FetchError, at once where another attempt would end the same (404, a bad link, too many bytes), else
         after `num_attempts` of them."""
         host = _host(link)
+        if reason := self._down.get(origin(link)):
+            raise FetchError(reason, could_succeed=True)
         for attempt in range(1, self.limits.num_attempts + 1):
             try:
                 pause_s = self._resumes_at.get(host, 0) - time.monotonic()
@@ -186,10 +212,7 @@ class Fetcher:
         except ValueError as error:  # urllib3's LocationValueError, and what urljoin and IDNA raise
             raise FetchError(f"bad_link: {error}") from error
         except exceptions.HTTPError as error:
-            is_refused = isinstance(error, exceptions.NewConnectionError)  # which urllib3 counts among its time-outs
-            kind = "timeout" if isinstance(error, exceptions.TimeoutError) and not is_refused else "connection"
-            detail = error.args[0] if error.args else ""  # what follows it repeats it
-            raise _TransientError(f"{kind}: {type(error).__name__}: {detail}") from error
+            raise _TransientError(_reason(error)) from error
         raise FetchError(f"bad_answer: more than {self.limits.max_redirects} redirects")
 
     def _check_status(self, url: str, response: urllib3.BaseHTTPResponse) -> None:
@@ -239,13 +262,33 @@ def _host(url: str) -> str:
     return parts.host
 
 
+def _reason(error: exceptions.HTTPError | OSError) -> str:
+    """`connection: ...` or `timeout: ...`"""
+    is_refused = isinstance(error, exceptions.NewConnectionError)  # which urllib3 counts among its time-outs
+    kind = "timeout" if isinstance(error, exceptions.TimeoutError) and not is_refused else "connection"
+    detail = error.args[0] if error.args else ""  # what follows it repeats it
+    return f"{kind}: {type(error).__name__}: {detail}"
+
+
+def is_unreached(reason: str) -> bool:
+    """Whether not even a connection to the host was made."""
+    return reason.startswith(
+        ("connection: NewConnectionError", "connection: NameResolutionError", "timeout: ConnectTimeoutError")
+    )
+
+
+def origin(url: str) -> str:
+    """`https://host:port` of a URL, as it is written."""
+    return "/".join(url.split("/", 3)[:3]).lower()
+
+
 def _retry_after_s(value: str | None) -> float | None:
     """Seconds from `Retry-After: 120` or `Retry-After: Wed, 21 Oct 2026 07:28:00 GMT`; None where it says neither."""
     if value is None:
         return None
     if value.isdecimal():
-        return float(value)
+        return float(value)  # infinite for very many digits: a host that asks for too long a pause
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError, TypeError):  # no date, one beyond all calendars, one without its time
         return None

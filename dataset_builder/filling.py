@@ -3,14 +3,14 @@
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from tqdm.auto import tqdm
 
-from dataset_builder.fetching import Fetched, Fetcher, FetchError
+from dataset_builder.fetching import Fetched, Fetcher, FetchError, is_unreached, origin
 from dataset_builder.image_store import ImageStore, LinkState, Status, count_reasons
 from dataset_builder.options import FetchOptions
 from dataset_builder.pictures import ImageFolder, Picture, PictureError, prepare_picture
@@ -18,25 +18,34 @@ from dataset_builder.pool import map_unordered
 from product_vqa.command import InputError
 
 logger = logging.getLogger(__name__)
+MAX_HOSTS_ASKED = 32  # before it is said that there is no network
+MAX_CHECK_S = 2  # for which hosts are asked again that refuse at once
+MAX_UNANSWERED = 32  # links in a row without an answer from their hosts, before these are looked at
 
 
 def fill(store: ImageStore, links: Collection[str], options: FetchOptions) -> Counter[str]:
     """Fetch what the store lacks of `links`, log the outcome, and return the reasons with their counts.
 
-    A link that failed in an earlier run is left alone unless `options.retry_failed` and it could succeed.
+    A link that failed in an earlier run is left alone unless `options.retry_failed` and it could succeed, or its host
+    could not be reached then and can be now. Raises InputError if no host can be reached; then nothing is recorded
+    against the links.
     """
-    with store.filling():
-        pending = store.pending(links, retry_failed=options.retry_failed)
-        with (
-            ThreadPoolExecutor(options.connections) as pool,
-            # Closed before the pool, which waits for its threads: none of them waits for its next attempt then.
-            Fetcher(connections=options.connections, allow_private_hosts=options.allow_private_hosts) as fetcher,
-        ):
-            _store_pictures(
-                store, pending, fetcher.fetch, pool=pool, in_flight=4 * options.connections, num_links=len(links)
-            )
+    with (
+        store.filling(),
+        ThreadPoolExecutor(options.connections) as pool,
+        # Closed before the pool, which waits for its threads: none of them waits for its next attempt then.
+        Fetcher(connections=options.connections, allow_private_hosts=options.allow_private_hosts) as fetcher,
+    ):
+        network = _Network(fetcher, links)
+        pending = _alternating(store.pending(links, retry=_retry(store, links, options, network)))
+        if pending:
+            network.check([*pending, *links])
+        _store_pictures(
+            store, pending, fetcher.fetch,
+            pool=pool, in_flight=4 * options.connections, num_links=len(links), sift=network.sift,
+        )  # fmt: skip
         failures_file = store.write_failures()
-        reasons = count_reasons(store.failures(links).values())
+    reasons = count_reasons(store.failures(links).values())
     logger.info("%s of %s links have a picture in %s", len(links) - reasons.total(), len(links), store.folder)
     if reasons:
         counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
@@ -47,10 +56,119 @@ def fill(store: ImageStore, links: Collection[str], options: FetchOptions) -> Co
     return reasons
 
 
+def _retry(
+    store: ImageStore, links: Collection[str], options: FetchOptions, network: "_Network"
+) -> Callable[[LinkState], bool]:
+    """Which of the links that failed are tried again."""
+    wanted = set(links)
+    unreached = {origin(link): link for link, reason in store.failed() if is_unreached(reason) and link in wanted}
+    reachable = set() if options.retry_failed else network.reachable(unreached)
+
+    def retry(state: LinkState) -> bool:
+        return (
+            options.retry_failed
+            or (is_unreached(state.reason) and origin(state.link) in reachable)
+            or (options.allow_private_hosts and state.reason.startswith("private_address"))
+        )
+
+    return retry
+
+
+def _alternating(links: list[str]) -> list[str]:
+    """The links of several hosts in turns: one that is down does not hold up, or hide, the others."""
+    by_host: dict[str, deque[str]] = {}
+    for link in links:
+        by_host.setdefault(origin(link), deque()).append(link)
+    hosts = deque(by_host.values())
+    ordered = []
+    while hosts:
+        ordered.append(hosts[0].popleft())
+        hosts.rotate(-1) if hosts[0] else hosts.popleft()
+    return ordered
+
+
+class _Network:
+    """Tells a host that is down from a network that is: by the other hosts of the links."""
+
+    def __init__(self, fetcher: Fetcher, links: Collection[str]) -> None:
+        self._fetcher = fetcher
+        self._links = links
+        self._answered: str | None = None  # the last link that was answered, with whatever
+        self._num_pictures = 0
+
+    def reachable(self, urls: dict[str, str]) -> set[str]:
+        """Of origins, each with a URL there, those that take a connection."""
+        with ThreadPoolExecutor(MAX_HOSTS_ASKED) as pool:
+            reasons = pool.map(self._fetcher.why_unreachable, urls.values())
+            return {name for name, reason in zip(urls, reasons, strict=True) if reason == ""}
+
+    def check(self, links: Iterable[str]) -> dict[str, str]:
+        """The hosts (by `origin`) of the links, of very many the first, that take no connection, with the reason.
+
+        Raises InputError if none does.
+        """
+        urls: dict[str, str] = {}
+        for link in links:
+            urls.setdefault(origin(link), link)
+            if len(urls) == MAX_HOSTS_ASKED:
+                break
+        started = time.monotonic()
+        with ThreadPoolExecutor(MAX_HOSTS_ASKED) as pool:
+            while True:
+                found = dict(zip(urls, pool.map(self._fetcher.why_unreachable, urls.values()), strict=True))
+                down = {name: reason for name, reason in found.items() if reason}
+                if not down or "" in found.values():
+                    return down
+                if time.monotonic() - started > MAX_CHECK_S:
+                    name, reason = next(iter(down.items()))
+                    raise _no_network(f"none of {len(down)} hosts can be reached, like {name} ({reason})")
+                time.sleep(0.5)
+
+    def sift(self, states: Iterable[LinkState]) -> Iterator[LinkState]:
+        """The same states, but those without an answer only once it is known that the network is not the reason.
+
+        Raises InputError if it is. Until there is a picture, a page in place of one is no answer either: a network
+        that wants a login first answers every link with its page.
+        """
+        held: list[LinkState] = []
+        for state in states:
+            self._num_pictures += state.status == Status.STORED
+            is_page = not self._num_pictures and state.reason.startswith("not_a_picture")
+            if is_page or state.reason.startswith(("connection:", "timeout:")):
+                held.append(state)
+                if len(held) < MAX_UNANSWERED:
+                    continue
+                if self._answered is None:
+                    raise _no_network(
+                        f"none of the first {len(held)} links gave a picture, like {state.link} ({state.reason}); "
+                        "perhaps the network wants a login first"
+                    )
+                self._fetcher.give_up(self.check([self._answered, *(state.link for state in held)]))
+                yield from held
+                held.clear()
+                continue
+            if state.http_status is not None:  # or else nobody was asked, which says nothing
+                self._answered = state.link
+                yield from held
+                held.clear()
+            yield state
+        unanswered = [state.link for state in held if not state.reason.startswith("not_a_picture")]
+        if unanswered:
+            self.check([*filter(None, [self._answered]), *unanswered, *self._links])
+        yield from held
+
+
+def _no_network(reason: str) -> InputError:
+    return InputError(
+        f"no network: {reason}. Nothing is recorded against these links: give the same command again when the network "
+        "is up, or build with --download false from what the store holds"
+    )
+
+
 def fill_from_folder(store: ImageStore, links: Collection[str], folder: ImageFolder) -> None:
     """The same from the files of a folder, on all cores."""
     folder.check_names(links)
-    pending = store.pending(links, retry_failed=True)
+    pending = store.pending(links, retry=lambda state: True)
     num_threads = os.cpu_count() or 1
     with store.filling(), ThreadPoolExecutor(num_threads) as pool:
         _store_pictures(store, pending, folder.read, pool=pool, in_flight=4 * num_threads, num_links=len(links))
@@ -64,6 +182,7 @@ def _store_pictures(
     pool: ThreadPoolExecutor,
     in_flight: int,
     num_links: int,
+    sift: Callable[[Iterable[LinkState]], Iterable[LinkState]] = iter,
 ) -> None:
     # Decoded pictures are what takes memory and cores: one a core at a time, however many threads fetch.
     preparing = ThreadPoolExecutor(os.cpu_count() or 1)
@@ -83,7 +202,7 @@ def _store_pictures(
         tqdm(total=num_links, initial=num_links - len(links), desc="Pictures", unit=" links") as progress,
     ):
         try:
-            for number, state in enumerate(map_unordered(pool, obtain, links, in_flight=in_flight), start=1):
+            for number, state in enumerate(sift(map_unordered(pool, obtain, links, in_flight=in_flight)), start=1):
                 store.record(state)
                 num_failed += state.status != Status.STORED
                 progress.set_postfix_str(f"{num_failed / number:.1%} failed", refresh=False)

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -138,13 +138,17 @@ class ImageStore:
         states = map(self.state, links)
         return {state.link: state.reason for state in states if state.status != Status.STORED}
 
-    def pending(self, links: Iterable[str], *, retry_failed: bool) -> list[str]:
-        """The links still to be fetched: never tried, or their file is gone, or with `retry_failed` those that failed
-        and could succeed."""
+    def failed(self) -> list[tuple[str, str]]:
+        """Every link that failed and could succeed, with the reason."""
+        return self._state.execute("SELECT link, reason FROM links WHERE status = ?", (Status.FAILED,)).fetchall()
+
+    def pending(self, links: Iterable[str], *, retry: Callable[[LinkState], bool]) -> list[str]:
+        """The links still to be fetched: never tried, or their file is gone, or failed though they could succeed and
+        `retry` says so."""
         return [
             state.link
             for state in map(self.state, links)
-            if state.reason == NOT_FETCHED or (retry_failed and state.status == Status.FAILED)
+            if state.reason == NOT_FETCHED or (state.status == Status.FAILED and retry(state))
         ]
 
     def read(self, link: str) -> bytes:
@@ -154,7 +158,7 @@ class ImageStore:
     def fingerprint(self) -> str:
         """Changes when a link's picture does."""
         digest = hashlib.sha256()
-        for row in self._state.execute("SELECT link, sha256, reason FROM links ORDER BY link"):
+        for row in self._state.execute("SELECT link, sha256, phash, reason FROM links ORDER BY link"):
             digest.update(f"{row}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 

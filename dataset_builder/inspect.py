@@ -22,10 +22,15 @@ NUM_EXAMPLES = 3  # of each kind of suspicious label
 
 @dataclass
 class InspectOptions:
-    train_csv: str | None = field(default=None, metadata={"help": "labelled rows, .csv or .csv.gz"})
-    test_csv: str | None = field(default=None, metadata={"help": "rows to be answered, .csv or .csv.gz"})
+    train_csv: str | None = field(
+        default=None, metadata={"help": "labelled rows: .csv, or that as .gz, .bz2, .xz or .zip"}
+    )
+    test_csv: str | None = field(
+        default=None, metadata={"help": "rows to be answered: .csv, or that as .gz, .bz2, .xz or .zip"}
+    )
     dataset: str | None = field(
-        default=None, metadata={"help": "folder or user/name[@revision]: what do its splits share?"}
+        default=None,
+        metadata={"help": "folder or user/name[@revision]: what do its splits share, and which images show nothing?"},
     )
     suspicious_csv: str | None = field(
         default=None, metadata={"help": "file to write, with every suspicious label of --train_csv and why it is one"}
@@ -53,11 +58,13 @@ def main() -> None:
         counts["test"] = count_rows(read_test_csv(options.test_csv))
     if options.dataset is not None:
         from dataset_builder.leaks import find_leaks, read_rows
+        from dataset_builder.placeholders import find_placeholders
         from product_vqa.hub import locate
 
         rows = read_rows(locate(options.dataset, flag="--dataset", repo_type="dataset"), flag="--dataset")
         counts["dataset"] = count_splits(rows)
         counts["leaks"] = [asdict(leak) for leak in find_leaks(rows)]
+        counts["placeholders"] = [asdict(placeholder) for placeholder in find_placeholders(rows)]
     print(json.dumps(counts, indent=2) if options.json else as_text(counts))
 
 
@@ -109,9 +116,11 @@ def count_splits(rows: "pd.DataFrame") -> dict[str, Any]:
 
 def as_text(counts: dict[str, Any]) -> str:
     from dataset_builder.leaks import Leak
+    from dataset_builder.placeholders import Placeholder
 
-    leaks = counts.pop("leaks", [])
-    return "\n".join([*_lines(counts, depth=0), *(str(Leak(**leak)) for leak in leaks)])
+    found = [Leak(**leak) for leak in counts.pop("leaks", [])]
+    found += [Placeholder(**placeholder) for placeholder in counts.pop("placeholders", [])]
+    return "\n".join([*_lines(counts, depth=0), *map(str, found)])
 
 
 def _lines(counts: dict[str, Any], *, depth: int) -> list[str]:

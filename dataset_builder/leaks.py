@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataset_builder.placeholders import COLUMNS as IMAGE_COLUMNS
 from dataset_builder.split import LIKENESS, components
 from product_vqa.dataset import fetch_splits, find_splits, not_built_here
 from product_vqa.hub import Location
@@ -69,23 +71,28 @@ def _leak(rows: pd.DataFrame, pair: tuple[str, str]) -> Leak:
 
 def rows_of_folder(folder: Path) -> pd.DataFrame:
     """The rows that a build wrote, from its folder of Parquet files, one a split."""
-    columns = [*COLUMNS, *LIKENESS[1:]]
+    columns = [*COLUMNS, *IMAGE_COLUMNS]
     files = [file for split in SPLITS if (file := folder / f"{split}.parquet").is_file()]
     return pd.concat(
-        [pd.read_parquet(file, columns=columns).assign(split=file.stem) for file in files], ignore_index=True
+        [_frame(pq.read_table(file, columns=columns)).assign(split=file.stem) for file in files], ignore_index=True
     )
 
 
+def _frame(table: pa.Table) -> pd.DataFrame:
+    # Else pandas makes floats of a column with a gap, and two 64-bit hashes that differ in their last ten bits equal.
+    return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}.get)
+
+
 def read_rows(location: Location, *, flag: str) -> pd.DataFrame:
-    """All rows of a dataset folder or repo, without the pictures; with their hashes where the dataset has them."""
+    """All rows of a dataset folder or repo, without the images; with their sizes and hashes where it has them."""
     rows_files = find_splits(location, flag=flag, config=ROWS_CONFIG)
-    wanted = [*COLUMNS, *(LIKENESS[1:] if rows_files else ())]
+    wanted = [*COLUMNS, *(IMAGE_COLUMNS if rows_files else ())]
     files = fetch_splits(location, rows_files or find_splits(location, flag=flag), flag=flag)
     if not files:
         raise not_built_here(location, "it has no splits", flag=flag)
     try:
         frames = [
-            pq.ParquetFile(file).read(columns=wanted).select(wanted).to_pandas().assign(split=split)
+            _frame(pq.ParquetFile(file).read(columns=wanted).select(wanted)).assign(split=split)
             for split, paths in files.items()
             for file in paths
         ]

@@ -7,8 +7,12 @@ from product_vqa.command import InputError
 
 @dataclass
 class TableOptions:
-    train_csv: str | None = field(default=None, metadata={"help": "labelled rows, .csv or .csv.gz"})
-    test_csv: str | None = field(default=None, metadata={"help": "rows to be answered, .csv or .csv.gz"})
+    train_csv: str | None = field(
+        default=None, metadata={"help": "labelled rows: .csv, or that as .gz, .bz2, .xz or .zip"}
+    )
+    test_csv: str | None = field(
+        default=None, metadata={"help": "rows to be answered: .csv, or that as .gz, .bz2, .xz or .zip"}
+    )
 
     def __post_init__(self) -> None:
         if self.train_csv is None and self.test_csv is None:
@@ -18,7 +22,7 @@ class TableOptions:
 @dataclass
 class PictureOptions:
     image_size: int = field(
-        default=448, metadata={"help": "pictures are fitted into a square of so many pixels; 0 keeps their bytes"}
+        default=448, metadata={"help": "pictures are fitted into a square of so many pixels; 0 keeps their size"}
     )
 
     def __post_init__(self) -> None:

@@ -1,22 +1,34 @@
-"""Pictures: what counts as one, what of it is stored, and a folder of them."""
+"""Pictures: what of an image is stored, and a folder of them."""
 
 import hashlib
 import os
+import re
+import stat
+import struct
 import tempfile
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import imagehash
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from dataset_builder.fetching import Fetched, FetchError
 from product_vqa.command import InputError
+from product_vqa.images import (
+    MAX_BYTES,
+    ImageError,
+    flatten,
+    open_image,
+    read_orientation,
+    to_rgb,
+    turn_upright,
+)
 
 try:
     import cykooz_resizer  # Lanczos in a quarter of Pillow's time: most of the work on a picture
@@ -27,30 +39,21 @@ else:
         resize_alg=cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.lanczos3), use_alpha=False
     )
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what shops serve; no format that starts a program
-MAX_BYTES = 32 * 1024**2
-MAX_PIXELS = 64 * 1000**2  # 8,000 x 8,000: 0.2 GB while it is decoded; the challenge's are about 1,400 x 1,400
 JPEG_QUALITY = 95
 SUBSAMPLING = "4:4:4"  # coloured print keeps its edges: the worst of 769 photographs 38 dB instead of 29
 # A JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that is still this many times as large as what is wanted.
 # 1.5 is less work than a full decode and costs 0.7 dB of 47.9 (docs/dataset.md).
 REDUCING_GAP = 1.5
-_TO_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# What decoding a JPEG needs: all start-of-frame markers, Huffman and arithmetic tables, scans, quantization, DNL, DRI,
+# DHP, EXP. Of the rest only what says how its colours are coded is kept.
+_JPEG_SEGMENTS = {*range(0xC0, 0xD0), *range(0xDA, 0xE0)} - {0xC8}
+_JFIF, _ADOBE = 0xE0, 0xEE
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
 warnings.filterwarnings("ignore", module=r"PIL\.")  # a line on the console for every odd picture of 350,000
 
-
-class PictureError(ValueError):
-    """Why there is no picture. The text is the reason as `left_out.csv` gives it: `token` or `token: detail`."""
+PictureError = ImageError
 
 
 @dataclass(frozen=True)
@@ -68,55 +71,118 @@ class Picture:
 
 
 def prepare_picture(data: bytes, *, image_size: int) -> Picture:
-    """Decode a picture once, in full, and make of it what is stored.
+    """Decode an image once, in full, and make of it what is stored: nothing but the image, without metadata.
 
     That is an upright RGB JPEG which fits into a square of `image_size` pixels: the first frame of several, on white
-    where it is transparent, never enlarged. A JPEG that is so already keeps its bytes, and with `image_size` 0 every
-    picture does. Raises PictureError for what is none, and for one beyond MAX_BYTES or MAX_PIXELS before it is
-    decoded.
+    where it is transparent, never enlarged. A JPEG that is so already keeps its compressed data. With `image_size` 0
+    no pixel changes: a JPEG keeps its compressed data, and of its EXIF the orientation; any other image becomes an
+    upright RGB PNG. Raises ImageError for what is not an image, and, before it is decoded, for one beyond the limits
+    of `product_vqa.images`.
     """
-    if len(data) > MAX_BYTES:
-        raise PictureError(f"too_many_bytes: {len(data)}")
+    with open_image(data) as image:
+        if (stripped := _strip(data, image, image_size=image_size)) is not None:
+            picture = _check(stripped)
+        elif image_size == 0:
+            picture = _encode(to_rgb(image), "PNG")
+        else:
+            picture = _encode(_fit(image, image_size), "JPEG", quality=JPEG_QUALITY, subsampling=SUBSAMPLING)
+    if len(picture.data) > MAX_BYTES:  # which nobody would read
+        raise ImageError(f"too_many_bytes: {len(picture.data)} without a smaller --image_size")
+    return picture
+
+
+def _strip(data: bytes, image: Image.Image, *, image_size: int) -> bytes | None:
+    """The file without its metadata, the compressed pixels as they are. None where it is not stored so."""
+    if max(image.size) > image_size > 0:
+        return None
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise PictureError(f"too_many_pixels: {width}x{height}")
-            if image_size == 0 or _is_stored_form(image, image_size):
-                # Every coefficient of a JPEG is read whatever size comes out: truncated data is found as well.
-                image.draft("L", (64, 64))
-                image.load()
-                image.getexif()  # as whoever opens it will
-                return Picture(data, width, height, _phash(image))
-            fitted = _fit(image, image_size)
-            with tempfile.TemporaryFile() as stream:  # encoding into one of memory would hold all other threads
-                fitted.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=SUBSAMPLING, comment=b"")
-                stream.seek(0)
-                return Picture(stream.read(), *fitted.size, _phash(fitted))
-    except PictureError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"too_many_pixels: {error}"[:200]) from error
-    except UnidentifiedImageError as error:
-        raise PictureError("not_a_picture") from error
-    except Exception as error:  # decoders raise whatever they like on broken bytes
-        raise PictureError(f"image_unreadable: {type(error).__name__}: {error}"[:200]) from error
+        if image.format in ("JPEG", "MPO"):
+            orientation = read_orientation(image)
+            is_stored_form = image_size == 0 or (image.mode, orientation) == ("RGB", 1)
+            return _strip_jpeg(data, orientation) if is_stored_form else None
+        if image.format == "PNG" and image_size == 0 and image.mode in ("1", "L", "P", "RGB"):
+            image.load()
+            is_plain = not image.has_transparency_data and read_orientation(image) == 1
+            return _strip_png(data) if is_plain else None
+    except (ValueError, IndexError, struct.error):  # Pillow forgives more: it is encoded anew
+        pass
+    return None
 
 
-def _is_stored_form(image: Image.Image, image_size: int) -> bool:
-    is_small_rgb = image.format == "JPEG" and image.mode == "RGB" and max(image.size) <= image_size
-    return is_small_rgb and _orientation(image) == 1
+def _strip_jpeg(data: bytes, orientation: int) -> bytes:
+    """What follows the end of the image goes as well: previews, other images, what a camera appends."""
+    parts = [b"\xff\xd8"]
+    if orientation != 1:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        content = exif.tobytes()
+        parts.append(struct.pack(">BBH", 0xFF, 0xE1, len(content) + 2) + content)
+    position = 2
+    while True:
+        position = data.index(b"\xff", position)
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        if marker == 0xD9:
+            return b"".join([*parts, b"\xff\xd9"])
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        end = position + 2 + length
+        content = data[position + 4 : end]
+        if marker == 0xDA:
+            scan_end = _END_OF_SCAN.search(data, end)
+            if scan_end is None:  # the end of the image is not marked
+                return b"".join([*parts, data[position:]])
+            end = scan_end.start()
+        if marker in _JPEG_SEGMENTS:
+            parts.append(data[position:end])
+        elif marker == _JFIF and content.startswith(b"JFIF\0") and length >= 16:
+            parts.append(b"\xff\xe0\0\x10" + content[:12] + b"\0\0")  # without its preview
+        elif marker == _ADOBE and content.startswith(b"Adobe") and length >= 14:
+            parts.append(b"\xff\xee\0\x0e" + content[:12])
+        elif not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            raise ValueError(f"unknown JPEG marker {marker:#x}")
+        position = end
+
+
+def _strip_png(data: bytes) -> bytes:
+    parts, position = [data[:8]], 8
+    while True:
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if kind in _PNG_CHUNKS:
+            parts.append(data[position:end])
+        if kind == b"IEND":
+            return b"".join(parts)
+        position = end
+
+
+def _check(data: bytes) -> Picture:
+    with open_image(data) as image:
+        width, height = image.size
+        # Every coefficient of a JPEG is read whatever size comes out: truncated data is found as well.
+        image.draft("L", (64, 64))
+        image.load()
+        return Picture(data, width, height, _phash(turn_upright(image, read_orientation(image))))
+
+
+def _encode(image: Image.Image, format: str, **options: Any) -> Picture:
+    with tempfile.TemporaryFile() as stream:  # encoding into one of memory would hold all other threads
+        image.save(stream, format, **options)
+        stream.seek(0)
+        return Picture(stream.read(), *image.size, _phash(image))
 
 
 def _fit(image: Image.Image, image_size: int) -> Image.Image:
     if image.format == "TIFF":
         image.load()  # and turn itself upright
-    orientation = _orientation(image)
     scale = min(1, image_size / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image.draft("RGB", (int(size[0] * REDUCING_GAP), int(size[1] * REDUCING_GAP)))  # does nothing but to a JPEG
-    image = _resize(_rgb(image), size)
-    return image.transpose(_TO_UPRIGHT[orientation]) if orientation in _TO_UPRIGHT else image
+    fitted = _resize(flatten(image), size)
+    upright = turn_upright(fitted, read_orientation(image))
+    upright.info = {}  # of which Pillow would save some
+    return upright
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -127,31 +193,6 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     resized = Image.new("RGB", size, None)  # not filled
     cykooz_resizer.Resizer().resize_pil(image, resized, _LANCZOS)
     return resized
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken EXIF is no broken picture
-        return 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    if image.mode == "F" or image.mode.startswith("I"):  # grey of more than 8 bits
-        whites = {"F": (1, 255, 65535), "I": (255, 65535)}.get(image.mode, (65535,))
-        grey = image.convert("I").convert("F") if image.mode.startswith("I;") else image.convert("F")
-        top = grey.getextrema()[1]
-        white = next((white for white in whites if top <= white), top)
-        image = grey.point(lambda value: value * (255 / white) + 0.5).convert("L")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        on_white = Image.new("RGB", image.size, "white")
-        on_white.paste(image, mask=image)
-        return on_white
-    return image.convert("RGB")
 
 
 def _phash(image: Image.Image) -> int:
@@ -184,7 +225,13 @@ class ImageFolder:
         try:
             if not (name := _file_name(link)):
                 raise FileNotFoundError
-            return Fetched((self.folder / name).read_bytes())
+            file = self.folder / name
+            status = file.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise FetchError("image_unreadable: not a file")
+            if status.st_size > MAX_BYTES:
+                raise FetchError(f"too_many_bytes: {status.st_size}")
+            return Fetched(file.read_bytes())
         except FileNotFoundError as error:
             raise FetchError("image_missing") from error
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name

@@ -1,6 +1,7 @@
 """Which rows are held out for validation: whole components, so that no product stands on both sides."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ LINKS = "image_link"
 LIKENESS = (LINKS, "sha256", "phash")  # columns in which equal values join two rows
 _NEIGHBOURHOOD = ["group_id", "entity_name", "entity_value"]
 MAX_COMPONENT_SHARE = 0.005  # of the rows: a larger one would be a tenth of the usual validation split
+_HOST = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
 MIN_OVERSIZE_ROWS = 10  # in a small dataset a picture with some questions is no monster
 
 
@@ -59,8 +61,9 @@ def hold_out(rows: pd.DataFrame, *, validation_size: float, seed: int) -> tuple[
     """Which rows (a boolean each) make up the share `validation_size` of all, and the components left in train for
     their size.
 
-    Every entity gives about that share. Components are ranked by a hash of their first link and the seed, and taken
-    while they fit: which ones depends on the links and the seed, not on the order of the rows.
+    Every entity gives about that share. Components are ranked by a hash of their first image's name and the seed, and
+    taken while they fit: which ones depends on the rows, the names and the seed, not on the order of the rows and not
+    on the host, port or folder that serves the images.
     """
     is_held_out = np.zeros(len(rows), dtype=bool)
     if not len(rows) or validation_size == 0:
@@ -75,7 +78,7 @@ def hold_out(rows: pd.DataFrame, *, validation_size: float, seed: int) -> tuple[
     room = np.ceil(validation_size * np.bincount(entities, minlength=len(names))).astype(int)
     wanted = round(validation_size * len(rows))
     rows_of = np.split(np.argsort(component, kind="stable"), np.cumsum(size)[:-1])
-    rank = [hashlib.sha256(f"{seed} {link}".encode()).digest() for link in first_link]
+    rank = _rank(rows[LINKS], component, seed=seed)
     for number in sorted(np.flatnonzero(~is_oversize), key=rank.__getitem__):
         if wanted == 0:
             break
@@ -85,3 +88,26 @@ def hold_out(rows: pd.DataFrame, *, validation_size: float, seed: int) -> tuple[
             room -= asked
             wanted -= size[number]
     return is_held_out, sorted(oversize, key=lambda part: -part.rows)
+
+
+def _rank(urls: pd.Series, component: np.ndarray, *, seed: int) -> dict[int, tuple[tuple[bytes, ...], str]]:
+    """By what to sort the components: the parts of a URL's path, each hashed, from the last to the first. The part
+    before it tells images of one name apart (`.../1/main.jpg`, `.../2/main.jpg`)."""
+    first: dict[int, tuple[tuple[str, ...], str]] = {}
+    for number, url in zip(component, urls, strict=True):
+        key = (_parts(url), url)
+        first[number] = min(first.get(number, key), key)
+    return {
+        number: (tuple(_hashed(f"{seed} {part}") for part in parts), url) for number, (parts, url) in first.items()
+    }
+
+
+def _parts(url: str) -> tuple[str, ...]:
+    """`https://host:80/a/b.jpg?size=1#top` -> (`b.jpg?size=1`, `a`)."""
+    path, mark, query = _HOST.sub("", url, count=1).partition("#")[0].partition("?")
+    *folders, name = path.split("/")
+    return (name + mark + query, *filter(None, reversed(folders)))
+
+
+def _hashed(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()

@@ -1,30 +1,25 @@
 """train.csv and test.csv: read whole, checked row by row, every complaint with its file and line."""
 
 import csv
-import gzip
 import hashlib
 import io
-import re
 import sys
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from dataset_builder.options import TableOptions
-from product_vqa.command import InputError, readable_file
+from product_vqa.command import InputError
 from product_vqa.entities import ENTITIES
 from product_vqa.schema import TEST_COLUMNS, TRAIN_COLUMNS
-
-_GZIP_MAGIC = b"\x1f\x8b"
-_INTEGER = re.compile(r"-?[0-9]{1,18}")  # 18 digits always fit an int64
+from product_vqa.tables import BROKEN_ARCHIVE, compression_of, open_csv, parse_index
 
 
 class Row(NamedTuple):
     position: int  # among the rows of its file, from 0
     index: int  # the file's own, or the position where it has none
-    image_link: str
+    image_link: str  # without the spaces and line ends around it
     group_id: str
     entity_name: str
     entity_value: str  # "" in test.csv
@@ -60,24 +55,15 @@ def read_test_csv(path: str | Path) -> Table:
 
 
 def _read(path: str | Path, *, flag: str, columns: tuple[str, ...]) -> Table:
-    file = readable_file(path, flag=flag)
+    file, name = Path(path), f"{flag} {path}"
+    stream = open_csv(file, flag=flag)
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{flag} {file}: cannot be read ({error.strerror})") from error
-    rows = tuple(_rows(_lines(content, name=f"{flag} {file}"), name=f"{flag} {file}", columns=columns))
+        rows = tuple(_rows(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), name=name, columns=columns))
+    except BROKEN_ARCHIVE as error:
+        raise InputError(f"{name}: broken {compression_of(stream)} ({error}); fetch it again") from error
     if not rows:
-        raise InputError(f"{flag} {file}: has a header and no rows")
-    return Table(file.name, hashlib.sha256(content).hexdigest(), rows)
-
-
-def _lines(content: bytes, *, name: str) -> io.TextIOWrapper:
-    stream: io.IOBase = io.BytesIO(content)
-    if content.startswith(_GZIP_MAGIC):
-        stream = gzip.GzipFile(fileobj=stream)
-    elif name.endswith(".gz"):
-        raise InputError(f"{name}: is not gzip, though its name ends in .gz; rename it, or compress it")
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        raise InputError(f"{name}: has a header and no rows")
+    return Table(file.name, hashlib.sha256(file.read_bytes()).hexdigest(), rows)
 
 
 def _rows(lines: io.TextIOWrapper, *, name: str, columns: tuple[str, ...]) -> Iterator[Row]:
@@ -121,7 +107,7 @@ def _rows(lines: io.TextIOWrapper, *, name: str, columns: tuple[str, ...]) -> It
             yield Row(
                 position,
                 index,
-                cell["image_link"],
+                cell["image_link"].strip(),  # a server would be asked for `%20`
                 words.setdefault(cell["group_id"], cell["group_id"]),
                 sys.intern(cell["entity_name"]),
                 words.setdefault(value := cell.get("entity_value", ""), value) if "entity_value" in columns else "",
@@ -131,13 +117,12 @@ def _rows(lines: io.TextIOWrapper, *, name: str, columns: tuple[str, ...]) -> It
         raise InputError(
             f"{name}, after line {reader.line_num}: not UTF-8 text ({error.reason}); save it as a CSV in UTF-8"
         ) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{name}, after line {reader.line_num}: broken gzip ({error}); fetch it again") from error
     except csv.Error as error:
         raise InputError(f"{name}, line {reader.line_num}: not CSV ({error})") from error
 
 
 def _index(text: str, *, where: str) -> int:
-    if not _INTEGER.fullmatch(text):
+    index = parse_index(text)
+    if index is None:
         raise InputError(f"{where}: index must be a whole number, got {text!r}")
-    return int(text)
+    return index

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-from inference.batches import RowBatch
+from inference.batches import NO_IMAGE, RowBatch
 from product_vqa.files import written_whole
-from product_vqa.generation import Answer
+from product_vqa.generation import Answer, is_not_finite
 from product_vqa.paligemma import Batch, take_rows
 from product_vqa.reader import AttributeReader
 
@@ -25,11 +26,13 @@ ANSWERS = pa.schema(
         pa.field("image_link", pa.string()),
         pa.field("entity_name", pa.string()),
         pa.field("prediction", pa.string(), nullable=False),  # as in the submission
-        pa.field("answer", pa.string()),  # as decoded; this and what follows: null where there is no picture
+        pa.field("answer", pa.string()),  # as decoded; this and what follows: null where no image could be read
         pa.field("confidence", pa.float64()),  # 0..1
         pa.field("number_confidence", pa.float64()),  # null without --constrain too
         pa.field("unit_confidence", pa.float64()),
+        pa.field("allowed_probability", pa.float64()),  # null with --constrain off too
         pa.field("alternatives", pa.list_(pa.struct({"prediction": pa.string(), "confidence": pa.float64()}))),
+        pa.field("reason", pa.string()),  # why no image could be read: `no_image`, or as in `left_out.csv`; else null
     ]
 )
 
@@ -37,14 +40,15 @@ ANSWERS = pa.schema(
 def answer_rows(reader: AttributeReader, batch: RowBatch, *, min_confidence: float = 0.0) -> pa.Table:
     """One row of `ANSWERS` for each row of the batch, in order.
 
-    A row without a picture goes out empty: there is nothing to read. So does an answer below `min_confidence`; what it
-    was stays in the column `answer`.
+    A row whose image is missing or cannot be read goes out empty, with the reason. So does an answer below
+    `min_confidence`; what it was stays in the column `answer`.
     """
     answers = iter(_answer(reader, batch.inputs, batch.entity_names) if batch.inputs is not None else ())
     records = []
-    for row, has_picture in zip(batch.rows, batch.has_picture, strict=True):
-        record = {name: row[name] for name in ("index", "image_link", "entity_name")} | {"prediction": ""}
-        if has_picture:
+    for row, failure in zip(batch.rows, batch.failures, strict=True):
+        record = {name: row[name] for name in ("index", "image_link", "entity_name")}
+        record |= {"prediction": "", "reason": failure}
+        if failure is None:
             answer = next(answers)
             record |= {
                 "prediction": answer.prediction if answer.confidence >= min_confidence else "",
@@ -52,6 +56,7 @@ def answer_rows(reader: AttributeReader, batch: RowBatch, *, min_confidence: flo
                 "confidence": answer.confidence,
                 "number_confidence": answer.number_confidence,
                 "unit_confidence": answer.unit_confidence,
+                "allowed_probability": answer.allowed_probability,
                 "alternatives": [
                     {"prediction": other.prediction, "confidence": other.confidence} for other in answer.alternatives
                 ],
@@ -102,12 +107,24 @@ def read_provenance(predictions: str | Path) -> dict[str, Any]:
     return json.loads(metadata.get(_RUN_KEY, b"{}"))
 
 
+def count_not_finite(table: pa.Table) -> int:
+    """Rows that went out empty since the model's logits were not finite."""
+    pairs = zip(table["answer"].to_pylist(), table["confidence"].to_pylist(), strict=True)
+    return sum(is_not_finite(text, confidence) for text, confidence in pairs if text is not None)
+
+
 def summarize(table: pa.Table) -> str:
-    """`809 rows, 800 answered; empty: 5 withheld or not valid, 4 without a picture`."""
+    """`809 rows, 800 answered; empty: 5 withheld or not valid, 4 without a picture`, and what could not be read."""
     answered = pc.sum(pc.not_equal(table["prediction"], "")).as_py() or 0
-    without_picture = table["answer"].null_count
-    withheld = len(table) - answered - without_picture
-    return (
+    without_answer = table["answer"].null_count
+    withheld = len(table) - answered - without_answer
+    reasons = Counter(reason.partition(":")[0] for reason in table["reason"].drop_null().to_pylist())
+    without_picture = reasons.pop(NO_IMAGE, 0)
+    text = (
         f"{len(table)} rows, {answered} answered; "
         f"empty: {withheld} withheld or not valid, {without_picture} without a picture"
     )
+    if reasons:
+        counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        text += f", {reasons.total()} whose image cannot be read ({counts})"
+    return text

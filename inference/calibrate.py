@@ -39,7 +39,9 @@ class CalibrateOptions:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
         default="auto", metadata={"help": "As in inference.predict."}
     )
-    load_in_4bit: bool = field(default=False, metadata={"help": "As in inference.predict."})
+    load_in_4bit: bool | None = field(
+        default=None, metadata={"help": "As in inference.predict.", "nargs": "?", "const": True}
+    )
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -141,6 +143,7 @@ def main() -> None:
     from product_vqa.files import written_whole
     from product_vqa.hub import commit_files, explained, locate
     from product_vqa.reader import AttributeReader
+    from product_vqa.workers import explained_workers
 
     adapter = locate(options.adapter, flag="--adapter")
     if options.push_to_hub and adapter.folder is not None:
@@ -164,8 +167,9 @@ def main() -> None:
     import pandas as pd
 
     batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size)
-    loaded = load_batches(batches, range(len(batches)), num_workers=default_workers(reader.model.device))
-    tables = [answer_rows(reader, batch) for batch in tqdm(loaded, total=len(batches), desc="batches")]
+    with explained_workers():
+        loaded = load_batches(batches, range(len(batches)), num_workers=default_workers(reader.model.device))
+        tables = [answer_rows(reader, batch) for batch in tqdm(loaded, total=len(batches), desc="batches")]
     said = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
     answers = right(said, dataset["entity_value"][:])
     if len(answers) < 20:
@@ -175,7 +179,9 @@ def main() -> None:
     calibration = fit(answers)
     figures = report(answers, calibration)
     made_with = {"dataset": str(location), "split": options.split, **reader.provenance}
-    text = json.dumps(asdict(calibration) | figures | {"made_with": made_with}, indent=2) + "\n"
+    # By it the reader knows whose calibration this is: a later adapter may lie in the same repo or folder.
+    bound_to = {"adapter_sha256": reader.provenance["adapter_sha256"]}
+    text = json.dumps(asdict(calibration) | figures | bound_to | {"made_with": made_with}, indent=2) + "\n"
     if folder is not None:
         with written_whole(folder / CALIBRATION_FILE) as temporary:
             temporary.write_text(text)

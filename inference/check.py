@@ -14,6 +14,7 @@ from pathlib import Path
 
 from product_vqa.command import InputError, parse_options, run
 from product_vqa.entities import UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
+from product_vqa.tables import parse_index
 
 # Copied in behaviour from the official checker: \d and \s take any script's digits and blanks.
 _OFFICIAL_FORMAT = re.compile(r"-?\d+(\.\d+)?\s+[a-zA-Z\s]+")
@@ -24,7 +25,7 @@ class CheckOptions:
     """What to check."""
 
     submission: str = field(metadata={"help": "CSV with the columns index, prediction."})
-    test_csv: str = field(metadata={"help": "The challenge's test.csv (or .csv.gz)."})
+    test_csv: str = field(metadata={"help": "The challenge's test.csv (or .gz, .bz2, .xz, .zip of it)."})
     official: bool = field(default=False, metadata={"help": "Refuse exactly what the official checker refuses."})
     json: bool = field(default=False, metadata={"help": "Print the result as JSON."})
 
@@ -84,8 +85,6 @@ def check_submission(submission: str | Path, test_csv: str | Path, *, official: 
 
 
 def _index_problems(texts: Iterable[str], test_indexes: list[int]) -> Iterator[Problem]:
-    from inference.tables import parse_index
-
     owed, seen = set(test_indexes), set()
     for text in texts:
         index = parse_index(text)
@@ -103,8 +102,6 @@ def _index_problems(texts: Iterable[str], test_indexes: list[int]) -> Iterator[P
 def _prediction_problems(
     indexes: Iterable[str], predictions: Iterable[str], entities: dict[int, str] | None
 ) -> Iterator[Problem]:
-    from inference.tables import parse_index
-
     verdicts: dict[str, tuple[str, str] | None] = {}  # answers repeat: 131,187 rows hold some thousand different ones
     for index_text, prediction in zip(indexes, predictions, strict=True):
         if prediction not in verdicts:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from product_vqa.command import InputError, parse_options, run
 from product_vqa.entities import ENTITIES
+from product_vqa.images import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SIDE, ImageError, load_image
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from product_vqa.generation import Answer
     from product_vqa.reader import AttributeReader
 
-MAX_PIXELS = 50_000_000  # of a picture, before it is decoded
-MAX_FILE_SIZE = "20mb"
 MAX_WAITING = 32  # questions; who comes then is told to come later
 # In a Space there is no command line: the options lie beside app.py.
 SPACE_OPTIONS = "demo.yaml"
@@ -36,7 +35,9 @@ class DemoOptions:
     base_model: str | None = field(
         default=None, metadata={"help": "The base, where it is not the one that the adapter names."}
     )
-    load_in_4bit: bool = field(default=False, metadata={"help": "Quantize the language model to 4-bit NF4."})
+    load_in_4bit: bool | None = field(
+        default=None, metadata={"help": "As in inference.predict.", "nargs": "?", "const": True}
+    )
     num_beams: int = field(default=3, metadata={"help": "Hypotheses; all but the best are shown as alternatives."})
     examples: str | None = field(default=None, metadata={"help": "Folder of pictures to choose from."})
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0: all of this machine's."})
@@ -82,7 +83,7 @@ def main() -> None:
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1).launch(
         server_name=options.host,
         server_port=options.port or None,
-        max_file_size=MAX_FILE_SIZE,
+        max_file_size=MAX_BYTES,
         share=False,
         show_error=True,
         footer_links=["api", "gradio"],
@@ -98,19 +99,22 @@ def find_examples(folder: str | None) -> list[str]:
 
 
 def open_picture(file: str | Path) -> "Image.Image":
-    """An upright RGB picture. Raises ValueError, in words for the page, for a file that is none or is too large."""
-    from PIL import Image, ImageOps
-
-    too_large = f"This picture is too large: {MAX_PIXELS // 10**6} million pixels are read at most."
+    """The image of a file. Raises ValueError, in words for the page, for a file that is none or is too large."""
     try:
-        with Image.open(file) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(too_large)
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ValueError(too_large) from error
-    except (OSError, SyntaxError) as error:
-        raise ValueError("This file is no picture that can be opened.") from error
+        with open(file, "rb") as stream:
+            return load_image(stream.read(MAX_BYTES + 1))
+    except OSError as error:
+        raise ValueError("This file is gone: upload it again.") from error
+    except ImageError as error:
+        reason = str(error).partition(":")[0]
+        if reason in ("too_many_bytes", "too_many_pixels", "side_too_long"):
+            raise ValueError(
+                f"This image is too large: at most {MAX_BYTES // 2**20} MiB, {MAX_PIXELS // 10**6} million pixels and "
+                f"{MAX_SIDE:,} pixels a side are read."
+            ) from error
+        if reason == "not_a_picture":
+            raise ValueError(f"This file is no picture that can be opened: {', '.join(FORMATS)} can.") from error
+        raise ValueError("This file is no picture that can be opened: it is damaged.") from error
 
 
 def look() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 python -m inference.evaluate --predictions submission.csv --references user/dataset:validation
 python -m inference.evaluate --predictions new.csv --compare old.csv --references train.csv
 python -m inference.evaluate --predictions new.parquet --references train.csv --sweep
+python -m inference.evaluate --predictions validation.csv --references user/dataset:validation --weights test.csv
 """
 
 import json
@@ -14,6 +15,7 @@ from product_vqa.command import InputError, parse_options, run
 
 if TYPE_CHECKING:
     import pandas as pd
+    from datasets import Dataset
 
 
 @dataclass
@@ -31,6 +33,13 @@ class EvaluateOptions:
     sweep: bool = field(
         default=False,
         metadata={"help": "What becomes of the scores if only answers above a confidence go out (Parquet only)."},
+    )
+    weights: str | None = field(
+        default=None,
+        metadata={
+            "help": "Give the F1 scores at the attribute mix of another split too: a CSV with entity_name, like "
+            "test.csv, or a split of a dataset."
+        },
     )
     bootstrap: int = field(
         default=1000, metadata={"help": "Pictures are drawn anew so often for the 95 percent interval; 0: none."}
@@ -82,7 +91,7 @@ def read_references(name: str) -> "pd.DataFrame":
 
     from inference.tables import read_indexes, read_table
 
-    if name.endswith((".csv", ".csv.gz")):
+    if _is_csv(name):
         table = read_table(name, flag="--references", columns=("entity_name", "entity_value"))
         has_index = "index" in table.columns
         indexes = read_indexes(table, flag="--references", path=name) if has_index else list(range(len(table)))
@@ -90,32 +99,62 @@ def read_references(name: str) -> "pd.DataFrame":
             {
                 "index": indexes,
                 "entity_name": table["entity_name"],
-                "image_link": table["image_link"] if "image_link" in table.columns else list(map(str, indexes)),
+                "image_link": table["image_link"].str.strip()
+                if "image_link" in table.columns
+                else list(map(str, indexes)),
                 "group_id": table["group_id"] if "group_id" in table.columns else "",
                 "reference": table["entity_value"].str.strip(),
             }
         )
-    source, colon, split = name.rpartition(":")
-    if not colon:
-        raise InputError(f"--references {name} is neither a .csv file nor a split of a dataset, like user/name:test")
-
-    from product_vqa.dataset import load_split
-    from product_vqa.hub import locate
-
-    location = locate(source, flag="--references", repo_type="dataset")
-    table = load_split(location, split, flag="--references").select_columns(
+    table = _load_split(name, flag="--references").select_columns(
         ["index", "entity_name", "image_link", "group_id", "entity_value_raw"]
     )
     return table.to_pandas().rename(columns={"entity_value_raw": "reference"})
 
 
+def _is_csv(name: str) -> bool:
+    return Path(name).is_file() or name.endswith((".csv", ".csv.gz"))
+
+
+def _load_split(name: str, *, flag: str) -> "Dataset":
+    """A split of a dataset, as `user/name[@revision]:split` or `folder:split`."""
+    from product_vqa.dataset import load_split
+    from product_vqa.hub import locate
+
+    source, colon, split = name.rpartition(":")
+    if not colon:
+        raise InputError(f"{flag} {name} is neither a .csv file nor a split of a dataset, like user/name:test")
+    return load_split(locate(source, flag=flag, repo_type="dataset"), split, flag=flag)
+
+
+def read_entities(name: str) -> "pd.Series":
+    """The column entity_name of a CSV or of a dataset's split. Raises InputError for an unknown attribute."""
+    from inference.tables import read_table
+    from product_vqa.entities import ENTITIES
+
+    if _is_csv(name):
+        entities = read_table(name, flag="--weights", columns=("entity_name",))["entity_name"]
+    else:
+        entities = _load_split(name, flag="--weights").select_columns("entity_name").to_pandas()["entity_name"]
+    if unknown := sorted(set(entities) - set(ENTITIES)):
+        raise InputError(
+            f"--weights {name}: unknown entity_name {unknown[0]!r}; expected one of {', '.join(ENTITIES)}"
+        )
+    if entities.empty:
+        raise InputError(f"--weights {name} has no rows")
+    return entities
+
+
 def main() -> None:
     (options,) = parse_options(EvaluateOptions, description="Score predictions against labels.")
 
-    from inference.scores import compare, score_parts, sweep
+    from inference.scores import compare, score_parts, score_weighted, sweep
 
+    entities = read_entities(options.weights) if options.weights else None
     table = join(options.predictions, options.references)
     scores = score_parts(table, resamples=options.bootstrap)
+    if entities is not None:
+        scores["weighted"] = score_weighted(table, entities, resamples=options.bootstrap)
     if options.compare:
         other = join(options.compare, options.references, flag="--compare")
         scores["compare"] = compare(table, other, resamples=options.bootstrap or 1000)
@@ -145,6 +184,8 @@ def print_scores(scores: dict[str, Any]) -> None:
     for measure, title in (("f1", "F1 exact"), ("f1_quantity", "F1 quantity")):
         if interval := scores.get(f"{measure}_interval"):
             print(f"95 % of resampled pictures have {title} {interval[0]:.4f} to {interval[1]:.4f}")
+    if "weighted" in scores:
+        _print_weighted(scores["weighted"])
     if "compare" in scores:
         difference = scores["compare"]
         low, high = difference["difference_interval"]
@@ -164,6 +205,16 @@ def print_scores(scores: dict[str, Any]) -> None:
             print(
                 f"{point['confidence']:>12.2f}{point['coverage']:>10.1%}{point['precision']:>11.4f}{point['f1']:>10.4f}{mark}"
             )
+
+
+def _print_weighted(weighted: dict[str, Any]) -> None:
+    text = f"at the mix of --weights: F1 exact {weighted['f1']:.4f}, quantity {weighted['f1_quantity']:.4f}"
+    if interval := weighted.get("f1_quantity_interval"):
+        text += f" (95 % of resampled images: {interval[0]:.4f} to {interval[1]:.4f})"
+    print(text)
+    if weighted["unknown"]:
+        unknown = ", ".join(weighted["unknown"])
+        print(f"  without {unknown}: {weighted['share_unknown']:.1%} of --weights, but no reference asks for them")
 
 
 if __name__ == "__main__":

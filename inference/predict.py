@@ -6,11 +6,14 @@
 Any number of processes share the work; started again after a kill, only the rest is computed.
 """
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from product_vqa.command import InputError, parse_options, run, writable_folder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,9 +41,20 @@ class PredictOptions:
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
         default="auto",
-        metadata={"help": "auto: bfloat16 where it is fast, else float16 on a GPU and float32 on a CPU."},
+        metadata={
+            "help": "auto: that of the adapter's training where the device has it natively, else bfloat16 where it is "
+            "fast, float16 on a GPU and float32 on a CPU."
+        },
     )
-    load_in_4bit: bool = field(default=False, metadata={"help": "Quantize the language model to 4-bit NF4."})
+    load_in_4bit: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether the base model's language model is kept in 4-bit NF4, in less memory and more time; "
+            "default: no; an adapter that was trained on NF4 is merged into the dequantized weights.",
+            "nargs": "?",
+            "const": True,
+        },
+    )
     constrain: Literal["on", "off"] = field(
         default="on",
         metadata={"help": "on: only `number unit` in a unit of the asked attribute can be said; off: anything."},
@@ -58,6 +72,8 @@ class PredictOptions:
             raise InputError(f"--num_beams must be 1 to 8, got {self.num_beams}")
         if not 0 <= self.min_confidence <= 1:
             raise InputError(f"--min_confidence must be 0 to 1, got {self.min_confidence}")
+        if self.dataloader_num_workers is not None and self.dataloader_num_workers < 0:
+            raise InputError(f"--dataloader_num_workers must not be negative, got {self.dataloader_num_workers}")
         if not self.output.endswith(".csv"):
             raise InputError(f"--output {self.output} must end in .csv: the challenge takes no other file")
 
@@ -67,13 +83,15 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from inference.answers import answer_rows, summarize, write_answers
+    from inference.answers import answer_rows, count_not_finite, summarize, write_answers
     from inference.batches import RowBatches, default_workers, load_batches
     from inference.parts import Parts
     from product_vqa.dataset import load_split
     from product_vqa.hub import locate
     from product_vqa.processes import join_processes
-    from product_vqa.reader import AttributeReader
+    from product_vqa.provenance import BASE_FILES, DATASET_FILES, content_sha256
+    from product_vqa.reader import AttributeReader, not_finite_remedy
+    from product_vqa.workers import explained_workers
 
     output = Path(options.output)
     writable_folder(output.parent, flag="--output")
@@ -91,37 +109,47 @@ def main() -> None:
             allow_empty=options.allow_empty,
             num_beams=options.num_beams,
         )
+        assert reader.base is not None
         parts = Parts(output.with_suffix(".parts"))
         batch_size = options.batch_size or parts.earlier_run().get("batch_size") or reader.find_batch_size()
         provenance = {
             "dataset": str(location),
+            "dataset_sha256": content_sha256(location, DATASET_FILES),
             "split": options.split,
             "rows": len(dataset),
             "batch_size": batch_size,
-            "load_in_4bit": options.load_in_4bit,
             "constrain": options.constrain,
             "allow_empty": options.allow_empty,
             "num_beams": options.num_beams,
             "min_confidence": options.min_confidence,
+            "base_sha256": content_sha256(reader.base, BASE_FILES),
             **reader.provenance,
         }
         parts.open(provenance)
 
     batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
-    mine = [n for n in range(state.process_index, len(batches), state.num_processes) if not parts.has(n)]
+    indexes = batches.indexes()
+    mine = range(state.process_index, len(batches), state.num_processes)
+    missing = [number for number in mine if not parts.has(number, indexes[number])]
     num_workers = options.dataloader_num_workers
     if num_workers is None:
         num_workers = default_workers(state.device, num_processes=state.num_processes)
-    loaded = load_batches(batches, mine, num_workers=num_workers)
-    for batch in tqdm(loaded, total=len(mine), desc="batches", disable=not state.is_main_process):
-        parts.save(batch.number, answer_rows(reader, batch, min_confidence=options.min_confidence))
+    with explained_workers():
+        loaded = load_batches(batches, missing, num_workers=num_workers)
+        for batch in tqdm(loaded, total=len(missing), desc="batches", disable=not state.is_main_process):
+            parts.save(batch.number, answer_rows(reader, batch, min_confidence=options.min_confidence))
 
     state.wait_for_everyone()
     if state.is_main_process:
-        table = parts.load(len(batches))
+        table = parts.load(indexes)
         write_answers(table, output, run=provenance)
         parts.remove()
         print(f"{output}: {summarize(table)}")
+        if num_not_finite := count_not_finite(table):
+            logger.warning(
+                "%d of these rows are empty since the model's logits were not finite. %s",
+                num_not_finite, not_finite_remedy(reader.model.dtype),
+            )  # fmt: skip
     state.wait_for_everyone()
     state.destroy_process_group()
 

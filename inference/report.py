@@ -153,8 +153,14 @@ def confused_units(table: "pd.DataFrame") -> list[dict[str, Any]]:
     ]
 
 
-def _error(row: Mapping[str, Any], image: "Image.Image | None") -> dict[str, Any]:
+def _error(row: Mapping[str, Any], image: object) -> dict[str, Any]:
+    from product_vqa.images import ImageError, as_image
     from product_vqa.prompt import format_prompt
+
+    try:
+        thumbnail = None if image is None else _thumbnail(as_image(image))
+    except ImageError:  # predict has answered nothing to it
+        thumbnail = None
 
     return {
         "index": row["index"],
@@ -164,13 +170,13 @@ def _error(row: Mapping[str, Any], image: "Image.Image | None") -> dict[str, Any
         "reference": row["reference"],
         "confidence": None if row["confidence"] != row["confidence"] else row["confidence"],
         "kind": row["kind"],
-        "thumbnail": None if image is None else _thumbnail(image),
+        "thumbnail": thumbnail,
     }
 
 
 def _thumbnail(image: "Image.Image") -> str:
     """Base64 of a JPEG."""
-    small = image.convert("RGB")
+    small = image.copy()
     small.thumbnail(THUMBNAIL_SIZE)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=80)

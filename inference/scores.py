@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from inference.mistakes import KINDS, is_same_amount, is_within_tolerance, kind_of_mistake
+from product_vqa.bootstrap import count_by_image, f1, interval, resample
 from product_vqa.entity_f1.scoring import count, equal_as_quantities, equal_as_strings, score
 
 _EQUALS = {
@@ -74,8 +75,28 @@ def f1_intervals(table: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[
     """
     names = ("f1", "f1_quantity")
     outcomes = np.hstack([_outcomes(table, name) for name in names])
-    sums = _resample(outcomes, resamples=resamples, seed=seed)
-    return {f"{name}_interval": _interval(_f1(sums[:, 3 * n : 3 * n + 3])) for n, name in enumerate(names)}
+    sums = resample(outcomes, resamples=resamples, seed=seed)
+    return {f"{name}_interval": list(interval(f1(sums[:, 3 * n : 3 * n + 3]))) for n, name in enumerate(names)}
+
+
+def score_weighted(table: pd.DataFrame, entities: pd.Series, *, resamples: int = 0) -> dict[str, Any]:
+    """The F1 scores that `table` would have with the mix of attributes in `entities` (one name for each row).
+
+    A row counts as its attribute's share in `entities` over that in `table`. Attributes without a row in `table`
+    are not part of the scores: `unknown` names them and `share_unknown` says how much of `entities` they are.
+    """
+    shares = entities.value_counts(normalize=True)
+    here = table["entity_name"].value_counts(normalize=True)
+    weights = (shares / here).reindex(table["entity_name"]).fillna(0.0).to_numpy()
+    sums = {name: _outcomes(table, name, weights=weights) for name in _EQUALS}
+    scores: dict[str, Any] = {
+        name: float(f1(outcomes.sum(axis=0, keepdims=True))[0]) for name, outcomes in sums.items()
+    }
+    if resamples:
+        for name in ("f1", "f1_quantity"):
+            scores[f"{name}_interval"] = list(interval(f1(resample(sums[name], resamples=resamples))))
+    known = shares.index.isin(here.index)
+    return scores | {"share_unknown": float(shares[~known].sum()), "unknown": sorted(shares.index[~known])}
 
 
 def compare(table: pd.DataFrame, other: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, Any]:
@@ -85,43 +106,20 @@ def compare(table: pd.DataFrame, other: pd.DataFrame, *, resamples: int, seed: i
     of the two has right.
     """
     outcomes = np.hstack([_outcomes(rows, "f1") for rows in (table, other)])
-    sums = np.vstack([outcomes.sum(axis=0), _resample(outcomes, resamples=resamples, seed=seed)])
-    differences = _f1(sums[:, :3]) - _f1(sums[:, 3:])
+    sums = np.vstack([outcomes.sum(axis=0), resample(outcomes, resamples=resamples, seed=seed)])
+    differences = f1(sums[:, :3]) - f1(sums[:, 3:])
     mine, theirs = (rows["prediction"].eq(rows["reference"]) & rows["prediction"].ne("") for rows in (table, other))
     return {
         "difference": float(differences[0]),
-        "difference_interval": _interval(differences[1:]),
+        "difference_interval": list(interval(differences[1:])),
         "only_these_right": int((mine & ~theirs).sum()),
         "only_other_right": int((theirs & ~mine).sum()),
     }
 
 
-def _outcomes(table: pd.DataFrame, name: str) -> np.ndarray:
-    """(pictures, 3): true positives, false positives, false negatives of each picture, by the measure's equality."""
-    picture, links = pd.factorize(table["image_link"])
-    outcomes = np.zeros((len(links), 3))
-    for place, prediction, reference in zip(picture, table["prediction"], table["reference"], strict=True):
-        counts = count([prediction], [reference], equal=_EQUALS[name])
-        outcomes[place] += (counts.true_positives, counts.false_positives, counts.false_negatives)
-    return outcomes
-
-
-def _resample(outcomes: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, outcomes): sums over as many pictures as there are, drawn with replacement."""
-    rng, pictures = np.random.default_rng(seed), len(outcomes)
-    drawn = (np.bincount(rng.integers(pictures, size=pictures), minlength=pictures) for _ in range(resamples))
-    return np.array([weights @ outcomes for weights in drawn])
-
-
-def _f1(sums: np.ndarray) -> np.ndarray:
-    """2 TP / (2 TP + FP + FN) of each row."""
-    true_positives, false_positives, false_negatives = sums.T
-    whole = 2 * true_positives + false_positives + false_negatives
-    return np.divide(2 * true_positives, whole, out=np.zeros_like(whole), where=whole > 0)
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    return [float(bound) for bound in np.quantile(values, (0.025, 0.975))]
+def _outcomes(table: pd.DataFrame, name: str, *, weights: np.ndarray | None = None) -> np.ndarray:
+    columns = (list(table[column]) for column in ("image_link", "prediction", "reference"))
+    return count_by_image(*columns, equal=_EQUALS[name], weights=weights)
 
 
 def sweep(table: pd.DataFrame, thresholds: Iterable[float] = tuple(step / 20 for step in range(20))) -> dict[str, Any]:

@@ -4,38 +4,35 @@ from pathlib import Path
 
 import pandas as pd
 
-from product_vqa.command import InputError, readable_file
+from product_vqa.command import InputError, first_line, readable_file
+from product_vqa.tables import BROKEN_ARCHIVE, open_csv, parse_index
 
 
 def read_table(path: str | Path, *, flag: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A CSV (.csv, .csv.gz) or Parquet file as text columns; "" stands for what pandas reads as missing.
+    """A CSV, compressed or not, or a Parquet file as text columns; "" stands for what pandas reads as missing.
 
     Raises InputError, naming the flag and the file, if it is no table or lacks one of `columns`.
     """
     file = readable_file(path, flag=flag)
+    stream = None if file.suffix == ".parquet" else open_csv(file, flag=flag)
     try:
-        if file.suffix == ".parquet":
+        if stream is None:
             table = pd.read_parquet(file)
             table = table.where(table.notna(), "").astype(str)
         else:
-            table = pd.read_csv(file, dtype=str).fillna("")
-    except (ValueError, OSError, pd.errors.ParserError, UnicodeError) as error:  # EmptyDataError is a ValueError
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{flag} {file} cannot be read as a table: {reason}") from error
+            table = pd.read_csv(stream, dtype=str, encoding="utf-8-sig").fillna("")
+    except (
+        ValueError,
+        *BROKEN_ARCHIVE,
+        pd.errors.ParserError,
+        UnicodeError,
+    ) as error:  # EmptyDataError is a ValueError
+        raise InputError(f"{flag} {file} cannot be read as a table: {first_line(error)}") from error
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(
             f"{flag} {file} has no column {', '.join(missing)}; its columns are {', '.join(map(str, table.columns))}"
         )
     return table
-
-
-def parse_index(text: str) -> int | None:
-    """`12` and `12.0` (pandas writes a column with a gap so) -> 12; anything else -> None."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return int(number) if number.is_integer() else None
 
 
 def read_indexes(table: pd.DataFrame, *, flag: str, path: str | Path) -> list[int]:

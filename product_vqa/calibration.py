@@ -6,12 +6,15 @@ answered. A temperature alone (Guo et al. 2017) would leave 0.5 where it is, whi
 """
 
 import json
+import logging
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from product_vqa.command import InputError
 from product_vqa.generation import Answer
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"  # beside the adapter
 
@@ -64,14 +67,27 @@ class Calibration:
         return ", ".join(f"{name} {part.temperature:.4g} {part.bias:+.4g}" for name, part in parts.items())
 
 
-def load_calibration(file: Path) -> Calibration:
-    """What `inference.calibrate` wrote. Raises InputError, naming the file, if it is something else."""
+def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibration | None:
+    """What `inference.calibrate` wrote. Raises InputError, naming the file, if it is something else.
+
+    With the hash of an adapter (`provenance.adapter_sha256`), None and a warning if the file was fitted on the answers
+    of another one, or does not say: an adapter that was trained again is sure of other things.
+    """
     names = asdict(Calibration())
     try:
         content = json.loads(file.read_text())
-        return Calibration(**{name: Scaling(**content[name]) for name in names})
+        calibration = Calibration(**{name: Scaling(**content[name]) for name in names})
+        fitted_on = content.get("adapter_sha256")
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise InputError(
             f"{file} is no calibration ({type(error).__name__}: {error}): it should hold {', '.join(names)}; "
             "`python -m inference.calibrate` writes it"
         ) from error
+    if adapter_sha256 is None or fitted_on == adapter_sha256:
+        return calibration
+    logger.warning(
+        "%s is ignored: it %s. Confidences are the model's own; `python -m inference.calibrate` fits them anew",
+        file,
+        "was fitted on the answers of another adapter" if fitted_on else "does not say which adapter it was fitted on",
+    )
+    return None

@@ -5,16 +5,25 @@ import difflib
 import logging
 import os
 import re
+import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
 from trl import TrlParser  # type: ignore[attr-defined]  # exported lazily
+
+LAUNCHER_VARIABLE = "PRODUCT_VQA_LAUNCHER"  # set by product_vqa.launch
 
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message names the file, row, field or flag, and the remedy."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line; its type's name where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -123,6 +132,7 @@ def run(main: Callable[[], int | None]) -> None:
         code = main() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        _tell_launcher(error)
         code = 2
     except KeyboardInterrupt:
         print("stopped: started again with the same options, it goes on where it was", file=sys.stderr)
@@ -131,6 +141,34 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     sys.exit(code)
+
+
+def _tell_launcher(error: InputError) -> None:
+    """Under `product_vqa.launch`, note the error for it; under `accelerate launch`, print it again at the very end.
+
+    accelerate's launcher ends with exit code 1 and some forty lines of traceback, and the error would be above them.
+    """
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # one of several processes
+    if LAUNCHER_VARIABLE in os.environ:
+        if error_file:
+            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+            get_error_handler().record_exception(error)
+        return
+    try:
+        launcher = psutil.Process(os.getppid())
+        if not any("accelerate" in word for word in launcher.cmdline()[:3]):
+            return
+        pidfd = os.pidfd_open(launcher.pid)
+        if error_file:  # all fail together, and the first to come here prints
+            os.close(os.open(Path(error_file).parents[1] / "printed", os.O_CREAT | os.O_EXCL))
+    except (psutil.Error, OSError, AttributeError):  # AttributeError: no pidfd_open but on Linux
+        return
+    if os.fork() == 0:
+        os.setsid()  # torchrun ends the group
+        select.select([pidfd], [], [], 60)  # readable when the launcher has ended
+        os.write(sys.stderr.fileno(), f"error: {error}\n".encode(errors="replace"))
+        os._exit(0)
 
 
 def readable_file(path: str | Path, *, flag: str) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from outlines_core import Index, Vocabulary
 
+from product_vqa.command import InputError
 from product_vqa.entities import UNITS, UNITS_BY_ENTITY
 
 # 99.8 % of the challenge's labels have no more.
@@ -26,6 +27,7 @@ class AnswerAutomaton:
 
     `token_ids` and `next_states` (states, K) int64 list what may come next, padded with -1 and with the state itself;
     `begins_unit` (states, K) bool says which of them begin the unit. After the end token only pads come.
+    `max_tokens` is the length of the longest answer, its end token included.
     """
 
     token_ids: torch.Tensor
@@ -33,12 +35,13 @@ class AnswerAutomaton:
     begins_unit: torch.Tensor
     start_by_entity: dict[str, int]
     end_state: int
+    max_tokens: int
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, *, allow_empty: bool = False) -> "AnswerAutomaton":
         """For a tokenizer of the PaliGemma family. With `allow_empty` an answer may also be nothing at all.
 
-        Each answer is reached in one way, as the tokenizer itself splits it and as it was trained. Raises ValueError
+        Each answer is reached in one way, as the tokenizer itself splits it and as it was trained. Raises InputError
         for a tokenizer that does not give each digit and the point a token of their own.
         """
         eos = tokenizer.eos_token_id
@@ -62,7 +65,8 @@ class AnswerAutomaton:
                 token_ids[state, place], next_states[state, place] = token, next_state
                 begins_unit[state, place] = token in beginnings
         start_by_entity = {entity: start_by_units[names] for entity, names in UNITS_BY_ENTITY.items()}
-        return cls(token_ids, next_states, begins_unit, start_by_entity, end)
+        max_tokens = max(_longest_path(rows, start, end=end) for start in start_by_entity.values())
+        return cls(token_ids, next_states, begins_unit, start_by_entity, end, max_tokens)
 
     def to(self, device: torch.device) -> "AnswerAutomaton":
         """The same, its tables on a device."""
@@ -78,6 +82,24 @@ class AnswerAutomaton:
         return torch.tensor([self.start_by_entity[name] for name in entity_names], device=self.token_ids.device)
 
 
+def longest_answer(tokenizer: Any) -> int:
+    """Tokens of the longest valid answer with any tokenizer, its end token included: to decode without constraint."""
+    number = "9" * MAX_INTEGER_DIGITS + "." + "9" * MAX_DECIMALS
+    return 1 + max(len(tokenizer.encode(f"{number} {unit}", add_special_tokens=False)) for unit in UNITS)
+
+
+def _longest_path(rows: list[dict[int, int]], start: int, *, end: int) -> int:
+    """Tokens from a state to the end. Numbers have at most so many digits, so there is no way round in a circle."""
+    longest = {end: 0}
+
+    def measure(state: int) -> int:
+        if state not in longest:
+            longest[state] = 1 + max(measure(following) for following in rows[state].values())
+        return longest[state]
+
+    return measure(start)
+
+
 def _unit_tokens(tokenizer: Any, unit: str) -> list[int]:
     """The tokens of ` unit` behind a number, whichever number it is."""
     tails = []
@@ -85,10 +107,16 @@ def _unit_tokens(tokenizer: Any, unit: str) -> list[int]:
         tokens = tokenizer.encode(f"{number} {unit}", add_special_tokens=False)
         pieces = [token.replace("▁", " ") for token in tokenizer.convert_ids_to_tokens(tokens)]
         if "".join(pieces) != f"{number} {unit}" or pieces[: len(number)] != list(number):
-            raise ValueError(f"the tokenizer splits '{number} {unit}' into {pieces}: one token a digit is expected")
+            raise InputError(
+                f"the base model's tokenizer splits '{number} {unit}' into {pieces}, one token per digit is expected: "
+                "answers cannot be constrained with it; --constrain off decodes freely"
+            )
         tails.append(tokens[len(number) :])
     if tails.count(tails[0]) != len(tails):
-        raise ValueError(f"the tokenizer splits ' {unit}' in ways that depend on the number before it: {tails}")
+        raise InputError(
+            f"the base model's tokenizer splits ' {unit}' in ways that depend on the number before it ({tails}): "
+            "answers cannot be constrained with it; --constrain off decodes freely"
+        )
     return tails[0]
 
 

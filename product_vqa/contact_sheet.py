@@ -1,18 +1,20 @@
 """Pictures at a glance: question, truth and answer below each."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from product_vqa.entity_f1.scoring import equal_as_quantities
+from product_vqa.images import as_image
 from product_vqa.prompt import format_prompt
 
 
 @dataclass(frozen=True)
 class SheetRow:
-    image: Image.Image
+    image: Image.Image | Mapping[str, Any]  # or as a dataset stores it, see product_vqa.images.as_image
     entity_name: str
     entity_value: str  # the truth
     prediction: str | None = None  # None: not asked yet; "": no answer
@@ -32,7 +34,7 @@ def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     for place, row in enumerate(rows):
         x = place % _COLUMNS * _CELL_WIDTH + (_CELL_WIDTH - _SIZE) // 2
         y = place // _COLUMNS * _CELL_HEIGHT + 12
-        picture = row.image.convert("RGB").copy()
+        picture = as_image(row.image).copy()
         picture.thumbnail((_SIZE, _SIZE), Image.Resampling.BICUBIC)
         sheet.paste(picture, (x + (_SIZE - picture.width) // 2, y))
         canvas.text((x, y + _SIZE + 4), format_prompt(row.entity_name), font=small, fill="#555555")

@@ -6,13 +6,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import yaml
 from datasets import Dataset, Image, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import DatasetCard
 
 from product_vqa.cards import CARD_FILE
-from product_vqa.command import InputError
+from product_vqa.command import InputError, first_line
 from product_vqa.hub import Location, fetch, list_files
 from product_vqa.schema import FEATURES, SPLITS
 
@@ -20,7 +21,8 @@ from product_vqa.schema import FEATURES, SPLITS
 def load_splits(location: Location, splits: list[str], *, flag: str) -> dict[str, Dataset]:
     """Those of `splits` that the dataset has; only their files are fetched (`load_dataset` would fetch them all).
 
-    Raises InputError, naming `flag`, for no dataset at all or one of other columns.
+    Images are not decoded: `product_vqa.images.as_image` does that, from the bytes in the dataset. Raises InputError,
+    naming `flag`, for no dataset at all, one of other columns, or one that holds the paths of images in their place.
     """
     found = find_splits(location, flag=flag)
     files = fetch_splits(location, {split: found[split] for split in splits if split in found}, flag=flag)
@@ -41,7 +43,20 @@ def load_splits(location: Location, splits: list[str], *, flag: str) -> dict[str
                 f"{flag} {location}: split {split} lacks {', '.join(missing) or 'decoded images'}; "
                 f"its columns are {', '.join(dataset.column_names)}. dataset_builder.build makes what is needed"
             )
+        loaded[split] = dataset.cast_column("image", Image(decode=False))
+        _check_embedded(loaded[split], name=f"{flag} {location}: split {split}")
     return dict(loaded)
+
+
+def _check_embedded(dataset: Dataset, *, name: str) -> None:
+    """A path in a dataset leads to whatever lies there on this machine, or to a server: neither is opened."""
+    column = dataset.data.column("image")
+    row = pc.index(pc.and_(pc.is_valid(column), pc.is_null(pc.struct_field(column, "bytes"))), True).as_py()
+    if row != -1:
+        raise InputError(
+            f"{name}: the image of index {dataset['index'][row]} is only a path ({column[row]['path'].as_py()!r}); "
+            "dataset_builder.build stores the images themselves"
+        )
 
 
 def load_split(location: Location, split: str, *, flag: str) -> Dataset:
@@ -81,9 +96,9 @@ def fetch_splits(location: Location, names: dict[str, list[str]], *, flag: str) 
     return {split: [folder / name for name in files] for split, files in names.items()}
 
 
-def not_built_here(location: Location, reason: object, *, flag: str) -> InputError:
-    first_line = (str(reason).strip() or type(reason).__name__).partition("\n")[0]
-    return InputError(f"{flag} {location} is no dataset that dataset_builder.build made: {first_line}")
+def not_built_here(location: Location, reason: Exception | str, *, flag: str) -> InputError:
+    text = reason if isinstance(reason, str) else first_line(reason)
+    return InputError(f"{flag} {location} is no dataset that dataset_builder.build made: {text}")
 
 
 def _card_patterns(location: Location, *, config: str | None, flag: str) -> dict[str, list[str]] | None:

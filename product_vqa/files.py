@@ -20,10 +20,18 @@ def written_whole(file: Path) -> Iterator[Path]:
 
 
 def replace_folder(temporary: Path, final: Path) -> None:
-    """Put a finished folder in the place of another, so that no half-written one ever bears the final name."""
+    """Put a finished folder in the place of another, so that no half-written one ever bears the final name.
+
+    The earlier folder is removed last: where the new one cannot be put in place, it is there as before.
+    """
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         final.rename(old)
-    temporary.rename(final)
+    try:
+        temporary.rename(final)
+    except OSError:
+        if old.exists():
+            old.rename(final)
+        raise
     shutil.rmtree(old, ignore_errors=True)

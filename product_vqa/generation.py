@@ -5,16 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PaliGemmaForConditionalGeneration
+from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from product_vqa.constraint import AnswerAutomaton
+from product_vqa.constraint import AnswerAutomaton, longest_answer
 from product_vqa.entities import is_suitable
-from product_vqa.paligemma import Batch
+from product_vqa.paligemma import Batch, normalize_images
 from product_vqa.quantity import Quantity, format_number, format_quantity, parse_quantity
-
-# `123456.1234`, `imperial gallon` and the end fit: one token a digit.
-MAX_NEW_TOKENS = 16
 
 _NEVER = float("-inf")
 
@@ -25,11 +22,16 @@ class Answer:
 
     text: str  # as decoded
     quantity: Quantity | None  # None where the text is no `number unit` in a unit that suits the entity
-    confidence: float  # probability of the answer among those that were possible: 0..1
+    # Product over the tokens of the probability of each among those that were allowed at its place: 0..1. Times
+    # `allowed_probability` it is the model's own probability of this answer.
+    confidence: float
     number_confidence: float | None = (
         None  # of its number, whatever the unit; None where the answer was not constrained
     )
     unit_confidence: float | None = None  # of its unit, given the number
+    # Product over the tokens of what the model gave to all allowed ones together, before the others were masked: low
+    # where it wanted to say something else. None without constraint.
+    allowed_probability: float | None = None
     alternatives: "tuple[Answer, ...]" = ()  # runners-up, the likeliest first; as many as there were beams beside
 
     @property
@@ -61,37 +63,55 @@ def generate_answers(
     batch: Batch,
     *,
     entity_names: Sequence[str],
-    tokenizer: Any,
+    processor: PaliGemmaProcessor,
     automaton: AnswerAutomaton | None,
     num_beams: int = 1,
+    max_new_tokens: int | None = None,
     together: bool = False,
 ) -> list[Answer]:
     """Answer each row of a batch that `make_generation_batch` made: greedily, or by beam search.
 
-    With an automaton every answer is valid by construction, and confidences are shares among valid answers; with None
-    the model says what it likes. An answer depends on its own row only, up to rounding: at float32 its probability
-    moves by less than 1e-5 with the batch that it stands in.
+    With an automaton every answer is valid by construction and long enough to be complete, and each token's
+    probability is renormalized over the tokens that are allowed there; with None the model says what it likes. At most
+    `max_new_tokens` are decoded, by default as many as the longest valid answer has. An answer depends on its own row
+    only, up to rounding: at float32 its probability moves by less than 1e-5 with the batch that it stands in.
+
+    A row whose logits are not finite (float16 may overflow) is answered with "" and confidence 0.0, see
+    `is_not_finite`; the others' answers are as they would be without it.
 
     Where a model's weights are spread over processes, each of them must answer a batch, with `together`: none stops
     before all have their answers.
     """
+    tokenizer = processor.tokenizer
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
+    batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
     if automaton is not None:
         automaton = automaton.to(model.device)
     start = automaton.start_states(entity_names) if automaton else None
+    if max_new_tokens is None:
+        max_new_tokens = automaton.max_tokens if automaton else longest_answer(tokenizer)
     beams = _decode(
-        model, batch, automaton=automaton, start=start, num_beams=num_beams, tokenizer=tokenizer, together=together
-    )
+        model, batch, automaton=automaton, start=start, num_beams=num_beams, tokenizer=tokenizer,
+        max_new_tokens=max_new_tokens, together=together,
+    )  # fmt: skip
     texts = tokenizer.batch_decode(beams.tokens, skip_special_tokens=True)
-    confidences, number_confidences = beams.total.exp().tolist(), beams.number.exp().tolist()
+    failed = beams.failed.tolist()
     answers = []
-    for place, (text, confidence, number) in enumerate(zip(texts, confidences, number_confidences, strict=True)):
+    for place, (text, total, number, allowed) in enumerate(
+        zip(texts, *(part.exp().tolist() for part in (beams.total, beams.number, beams.allowed)), strict=True)
+    ):
+        if failed[place // num_beams]:
+            text, total, number, allowed = "", 0.0, 0.0, 0.0
         quantity = parse_answer(text, entity_name=entity_names[place // num_beams])
-        parts = (number, min(1.0, confidence / number) if number else 0.0) if automaton else (None, None)
-        answers.append(Answer(text, quantity, confidence, *parts))
+        parts = (number, min(1.0, total / number) if number else 0.0, allowed) if automaton else (None, None, None)
+        answers.append(Answer(text, quantity, total, *parts))
     ranked = [answers[place : place + num_beams] for place in range(0, len(answers), num_beams)]
     return [replace(best, alternatives=tuple(o for o in others if o.confidence > 0)) for best, *others in ranked]
+
+
+def is_not_finite(text: str, confidence: float) -> bool:
+    """Whether this is what goes out for a row whose logits were not finite. No other answer has a confidence of 0."""
+    return not text and confidence == 0.0
 
 
 @dataclass
@@ -102,8 +122,10 @@ class _Beams:
     states: torch.Tensor  # in the automaton
     total: torch.Tensor  # log probability
     number: torch.Tensor  # log probability of the number: of its digits, and that a unit follows
+    allowed: torch.Tensor  # log probability that the model gave to the allowed tokens, before the others were masked
     in_number: torch.Tensor  # bool: the unit has not begun
     ended: torch.Tensor  # bool
+    failed: torch.Tensor  # (B,) bool: logits of the row were not finite
 
 
 def _decode(
@@ -114,6 +136,7 @@ def _decode(
     start: torch.Tensor | None,
     num_beams: int,
     tokenizer: Any,
+    max_new_tokens: int,
     together: bool,
 ) -> _Beams:
     """Beam search (greedy with one beam) in which a picture is encoded once, however many rows and beams ask for it.
@@ -142,13 +165,15 @@ def _decode(
         states=torch.zeros(size, dtype=torch.long, device=device) if start is None else start,
         total=torch.zeros(size, device=device),
         number=torch.zeros(size, device=device),
+        allowed=torch.zeros(size, device=device),
         in_number=torch.ones(size, dtype=torch.bool, device=device),
         ended=torch.zeros(size, dtype=torch.bool, device=device),
+        failed=torch.zeros(size, dtype=torch.bool, device=device),
     )
-    for step in range(MAX_NEW_TOKENS):
+    for step in range(max_new_tokens):
         choices = _choose(logits, beams, automaton=automaton, pad=pad, num_choices=num_beams)
         beams, parents = _extend(beams, choices, size=size, num_beams=num_beams, eos=eos, pad=pad)
-        if _all_ended(beams, together=together) or step == MAX_NEW_TOKENS - 1:
+        if _all_ended(beams, together=together) or step == max_new_tokens - 1:
             break
         if step == 0 and num_beams > 1:  # every beam begins with a copy of its row's cache
             cache.batch_repeat_interleave(num_beams)
@@ -193,6 +218,8 @@ class _Choices:
     begins_unit: torch.Tensor
     log_p: torch.Tensor
     unit_log_p: torch.Tensor  # (hypotheses,): that any unit begins now
+    allowed_log_p: torch.Tensor  # (hypotheses,): of all of these together, before the others were masked
+    is_finite: torch.Tensor  # (hypotheses,) bool; where it is False all are equally likely, so that no index is wrong
 
 
 def _choose(
@@ -202,24 +229,35 @@ def _choose(
     if automaton is not None:
         token_ids = automaton.token_ids[beams.states]
         begins_unit = automaton.begins_unit[beams.states]
-        possible = logits.gather(1, token_ids.clamp(min=0)).float().masked_fill(token_ids < 0, _NEVER)
+        is_choice = token_ids >= 0
+        possible = logits.gather(1, token_ids.clamp(min=0)).float()
+        is_finite = (possible.isfinite() | ~is_choice).all(-1)
+        possible = possible.masked_fill(~is_finite[:, None], 0.0).masked_fill(~is_choice, _NEVER)
         log_p = possible.log_softmax(-1)
         unit_log_p = log_p.masked_fill(~begins_unit, _NEVER).logsumexp(-1)
-        return _Choices(token_ids, automaton.next_states[beams.states], begins_unit, log_p, unit_log_p)
+        # In float32, which 64 rows at a time keep small: a vocabulary of 257k is 1 MB a row.
+        of_all = torch.cat([rows.float().logsumexp(-1) for rows in logits.split(64)])
+        allowed_log_p = (possible.logsumexp(-1) - of_all).nan_to_num(nan=_NEVER, neginf=_NEVER).clamp(max=0.0)
+        allowed_log_p = allowed_log_p.masked_fill(beams.ended, 0.0)
+        next_states = automaton.next_states[beams.states]
+        return _Choices(token_ids, next_states, begins_unit, log_p, unit_log_p, allowed_log_p, is_finite)
     log_p, token_ids = logits.float().log_softmax(-1).topk(num_choices)
-    ended = beams.ended[:, None]
+    is_finite = log_p[:, 0].isfinite()  # a single NaN or +inf makes all of them NaN
+    ended = beams.ended[:, None] | ~is_finite[:, None]
     only_pad = torch.full_like(log_p, _NEVER)
     only_pad[:, 0] = 0.0
     log_p = torch.where(ended, only_pad, log_p)
     states = beams.states[:, None].expand_as(token_ids)
     nothing = torch.zeros_like(token_ids, dtype=torch.bool)
-    return _Choices(token_ids.masked_fill(ended, pad), states, nothing, log_p, log_p[:, 0])
+    allowed_log_p = torch.zeros_like(beams.total)
+    return _Choices(token_ids.masked_fill(ended, pad), states, nothing, log_p, log_p[:, 0], allowed_log_p, is_finite)
 
 
 def _extend(
     beams: _Beams, choices: _Choices, *, size: int, num_beams: int, eos: int, pad: int
 ) -> tuple[_Beams, torch.Tensor]:
     """The likeliest `num_beams` continuations of each row, and the hypothesis that each continues."""
+    failed = beams.failed | (~choices.is_finite & ~beams.ended).view(size, -1).any(dim=1)
     best = (beams.total[:, None] + choices.log_p).view(size, -1).topk(num_beams)
     hypotheses, width = len(beams.total) // size, choices.log_p.shape[1]
     first = torch.arange(0, size * hypotheses, hypotheses, device=best.indices.device)[:, None]
@@ -234,7 +272,9 @@ def _extend(
         states=choices.next_states[parents, picked],
         total=total,
         number=torch.where(in_number, number, beams.number[parents]),
+        allowed=beams.allowed[parents] + choices.allowed_log_p[parents],
         in_number=in_number & ~begins_unit,
-        ended=beams.ended[parents] | (tokens == eos) | (total == _NEVER),
+        ended=beams.ended[parents] | (tokens == eos) | (total == _NEVER) | failed.repeat_interleave(num_beams),
+        failed=failed,
     )
     return extended, parents

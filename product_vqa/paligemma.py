@@ -6,10 +6,12 @@ is which by `token_type_ids` (0 prefix, 1 answer) alone: without them transforme
 their presence is asserted where a batch is made.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import (
@@ -21,15 +23,18 @@ from transformers import (
     PaliGemmaProcessor,
 )
 
-from product_vqa.command import InputError
+from product_vqa.command import InputError, first_line
 from product_vqa.hub import Location
+from product_vqa.images import ImageError, as_image
 from product_vqa.prompt import format_prompt
+from product_vqa.workers import is_worker, to_arrays
 
 Row = Mapping[str, Any]
 Batch = dict[str, torch.Tensor]
 
 IGNORED = -100  # the label that no loss is taken at
 IMAGE_TOKEN = "<image>"
+_NOT_NORMALIZED = {"do_rescale": False, "do_normalize": False}  # uint8 images, resized
 
 # Suffixes alone (`q_proj`) would also adapt SigLIP, 1.5 M parameters more at r=8.
 LANGUAGE_MODEL_LINEARS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
@@ -44,26 +49,42 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 # ---- Loading -------------------------------------------------------------------------------------------------------
 
 
-def resolve_dtype(dtype: str, *, device: str | torch.device) -> torch.dtype:
-    """`auto`: bfloat16 where the device is fast at it, float16 on an older GPU, float32 on an older CPU.
+def resolve_dtype(dtype: str, *, device: str | torch.device, trained: str | None = None) -> torch.dtype:
+    """The dtype of that name; for `auto` that of the adapter's training (`trained`), where the device has it natively.
 
-    Else the one of that name.
+    Else bfloat16 where the device is fast at it, float16 on an older GPU, float32 on an older CPU.
     """
+    if dtype == "auto" and trained is not None and _is_native(_named_dtype(trained), device=torch.device(device)):
+        return _named_dtype(trained)
     if dtype != "auto":
-        resolved = getattr(torch, dtype)
-        assert isinstance(resolved, torch.dtype)
-        return resolved
-    if torch.device(device).type == "cpu":
+        return _named_dtype(dtype)
+    if _is_native(torch.bfloat16, device=torch.device(device)):
+        return torch.bfloat16
+    return torch.float32 if torch.device(device).type == "cpu" else torch.float16
+
+
+def _named_dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def _is_native(dtype: torch.dtype, *, device: torch.device) -> bool:
+    """Whether the device computes in it without emulation, which is slower than float32."""
+    if dtype == torch.float32:
+        return True
+    if device.type == "cpu":
         # With Intel's matrix units a product takes a tenth of float32's time; on CPUs without, it gained nothing.
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return torch.bfloat16 if capabilities.get("amx_bf16") else torch.float32
-    if torch.device(device).type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16
+        return dtype == torch.bfloat16 and bool(capabilities.get("amx_bf16"))
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return True
 
 
-def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    """4-bit NormalFloat with double quantization, for the language model only."""
+def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """4-bit NormalFloat with double quantization, for the language model only, of a base in `dtype`."""
+    compute_dtype = torch.bfloat16 if dtype == torch.float32 else dtype
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -80,7 +101,7 @@ def load_processor(location: Location) -> PaliGemmaProcessor:
     try:
         processor = AutoProcessor.from_pretrained(location.name, revision=location.revision)
     except (OSError, ValueError) as error:
-        raise InputError(f"{location} holds no processor that can be loaded: {_first_line(error)}") from error
+        raise InputError(f"{location} holds no processor that can be loaded: {first_line(error)}") from error
     if not isinstance(processor, PaliGemmaProcessor):
         raise InputError(f"{location} holds a {type(processor).__name__}, not a PaliGemmaProcessor")
     return processor
@@ -91,7 +112,7 @@ def load_config(location: Location, *, flag: str) -> PaliGemmaConfig:
     try:
         config = AutoConfig.from_pretrained(location.name, revision=location.revision)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{flag} {location} holds no model: {_first_line(error)}") from error
+        raise InputError(f"{flag} {location} holds no model: {first_line(error)}") from error
     if config.model_type != "paligemma":
         raise InputError(f"{flag} {location} is a {config.model_type} model; a PaliGemma is needed")
     return config
@@ -108,8 +129,8 @@ def load_base(
 ) -> PaliGemmaForConditionalGeneration:
     """PaliGemma (1 or 2, any size) from a folder or a pinned repo, safetensors only.
 
-    `device` places a quantized base at once (it cannot be moved later), and any other after loading; None leaves it on
-    the CPU. Raises InputError, naming `flag`, if this is no PaliGemma.
+    The weights are loaded straight onto `device`: in between they would take their size of the host's memory, for
+    every process. None is the CPU. Raises InputError, naming `flag`, if this is no PaliGemma.
     """
     load_config(location, flag=flag)
     try:
@@ -118,16 +139,29 @@ def load_base(
             revision=location.revision or "main",
             dtype=dtype,
             attn_implementation=attn_implementation,
-            quantization_config=nf4_config(torch.bfloat16 if dtype == torch.float32 else dtype)
-            if load_in_4bit
-            else None,
-            device_map={"": device if device is not None else "cpu"} if load_in_4bit else None,
+            quantization_config=nf4_config(dtype) if load_in_4bit else None,
+            device_map={"": device or "cpu"} if device is not None or load_in_4bit else None,
             use_safetensors=True,
         )
-    except (OSError, ValueError) as error:
-        raise InputError(f"{flag} {location} cannot be loaded: {_first_line(error)}") from error
-    if device is not None and not load_in_4bit:
-        torch.nn.Module.to(model, device)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"{flag} {location} cannot be loaded: {first_line(error)}") from error
+    return model
+
+
+def dequantize(model: PaliGemmaForConditionalGeneration) -> PaliGemmaForConditionalGeneration:
+    """The NF4 base as an ordinary model with the same weights, to merge an adapter into that was trained on it.
+
+    To be called before the first forward pass: on a CPU with AVX512-BF16 that packs the 4-bit weights in another
+    order, which bitsandbytes' dequantization does not know, and the model would be another one.
+    """
+    noisy = logging.getLogger("transformers.integrations.bitsandbytes")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)  # it says in which dtype: the base model's
+    try:
+        model.dequantize()
+    finally:
+        noisy.setLevel(level)
+    model.is_loaded_in_4bit = False  # type: ignore[assignment]  # transformers leaves it True
     return model
 
 
@@ -142,10 +176,6 @@ def check_image_size(model_config: Any, processor: PaliGemmaProcessor, *, base: 
         )
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
 # ---- Batches -------------------------------------------------------------------------------------------------------
 
 
@@ -153,20 +183,21 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -
     """Batch rows (`image`, `entity_name`, `entity_value`) for training.
 
     Returns input_ids, attention_mask, token_type_ids and labels (B, T) int64, padded on the right, and pixel_values
-    (B, 3, H, W) float32 in [-1, 1]. labels is -100 on image, prompt and padding: loss falls on the answer and its end
-    token only, and every row has both.
+    (B, 3, H, W) uint8, for `normalize_images`. labels is -100 on image, prompt and padding: loss falls on the answer
+    and its end token only, and every row has both.
     """
     answers = [row["entity_value"] for row in rows]
     if not all(answers):
-        raise ValueError(f"row {answers.index('')} of the batch has an empty entity_value: nothing to learn from it")
+        raise InputError(f"row {answers.index('')} of the batch has an empty entity_value: nothing to learn from it")
     batch = dict(
         processor(
-            images=[_as_rgb(row["image"]) for row in rows],
+            images=[load_row_image(row) for row in rows],
             text=[IMAGE_TOKEN + format_prompt(row["entity_name"]) for row in rows],
             suffix=answers,
             return_tensors="pt",
             padding=True,
             padding_side="right",
+            **_NOT_NORMALIZED,
         )
     )
     assert "token_type_ids" in batch, "without token_type_ids the prefix mask is silently another one"
@@ -181,7 +212,7 @@ def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor)
     """Batch rows (`image`, `entity_name`) to be answered; rows that hold one and the same image object share it.
 
     Returns input_ids, attention_mask and token_type_ids (B, T) int64, padded on the left, pixel_values (P, 3, H, W)
-    float32 in [-1, 1] of the P different pictures, and image_index (B,) int64: which of them is a row's.
+    uint8 of the P different images, for `normalize_images`, and image_index (B,) int64: which of them is a row's.
     """
     place_of_image: dict[int, int] = {}
     image_index = [place_of_image.setdefault(id(row["image"]), len(place_of_image)) for row in rows]
@@ -195,12 +226,32 @@ def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor)
         return_token_type_ids=True,
         return_tensors="pt",
     )
-    images = [_as_rgb(rows[row]["image"]) for row in first_rows]
+    images = [load_row_image(rows[row]) for row in first_rows]
     return {
         **text,
-        "pixel_values": processor.image_processor(images, return_tensors="pt")["pixel_values"],
+        "pixel_values": processor.image_processor(images, return_tensors="pt", **_NOT_NORMALIZED)["pixel_values"],
         "image_index": torch.tensor(image_index),
     }
+
+
+def normalize_images(pixel_values: torch.Tensor, *, processor: PaliGemmaProcessor, dtype: torch.dtype) -> torch.Tensor:
+    """The batch makers' uint8 images as the model takes them in: (N, 3, H, W), on their device, about [-1, 1].
+
+    Equal to the bit to what the processor would have made, and then converted to `dtype`: each of the 256 values is
+    looked up in what the processor makes of it. (Arithmetic on another device rounds otherwise.) uint8 is a quarter of
+    the bytes on the way from the workers to the device. What is floating already is normalized already.
+    """
+    if pixel_values.is_floating_point():
+        return pixel_values.to(dtype)
+    assert pixel_values.dtype == torch.uint8
+    levels = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)  # an image: (height 256, width 1, 3)
+    made = processor.image_processor([levels], do_resize=False, input_data_format="channels_last", return_tensors="pt")
+    table = made["pixel_values"][0, :, :, 0].to(pixel_values.device, dtype)  # (3, 256)
+    normalized = torch.empty(pixel_values.shape, dtype=dtype, device=pixel_values.device)
+    for channel in range(3):
+        indexes = pixel_values[:, channel].flatten().int()
+        normalized[:, channel] = table[channel].index_select(0, indexes).view_as(normalized[:, channel])
+    return normalized
 
 
 def take_rows(batch: Batch, rows: slice) -> Batch:
@@ -210,19 +261,37 @@ def take_rows(batch: Batch, rows: slice) -> Batch:
     return part | {"pixel_values": batch["pixel_values"][places], "image_index": image_index}
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" else image.convert("RGB")
+def load_row_image(row: Row) -> Image.Image:
+    """The image of a row of a dataset. Raises InputError, naming the row's index, if it cannot be read."""
+    try:
+        if row["image"] is None:
+            raise ImageError("no_image")
+        return as_image(row["image"])
+    except ImageError as error:
+        raise InputError(
+            f"the image of index {row.get('index')} ({row.get('image_link')}) cannot be used: {error}; leave that row "
+            "out of the dataset"
+        ) from error
 
 
 @dataclass(frozen=True)
 class TrainingCollator:
     """`make_training_batch` as a data collator that worker processes can pickle.
 
-    Its batches hold `row_index` (B,) too, the rows' `index`: not for the model, but to name a row that does harm.
+    Its batches hold more that is not for the model: `row_index` (B,), the rows' `index`, to name a row that does harm;
+    and `answer_positions` (B, A) int64, the positions whose logits predict a label, those of shorter answers followed
+    by positions that do not. Found here, on the CPU: to find them on a GPU, the CPU would have to wait for it. In a
+    worker process the images are an array, see `product_vqa.workers`.
     """
 
     processor: PaliGemmaProcessor
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        indexes = torch.tensor([row["index"] for row in rows])
-        return make_training_batch(rows, processor=self.processor) | {"row_index": indexes}
+        batch = make_training_batch(rows, processor=self.processor)
+        labelled = batch["labels"][:, 1:] != IGNORED
+        answer_positions = labelled.int().sort(dim=1, descending=True, stable=True).indices
+        batch |= {
+            "row_index": torch.tensor([row["index"] for row in rows]),
+            "answer_positions": answer_positions[:, : labelled.sum(dim=1).max()],
+        }
+        return batch | to_arrays({"pixel_values": batch["pixel_values"]}) if is_worker() else batch  # type: ignore[return-value]

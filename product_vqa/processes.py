@@ -1,6 +1,7 @@
 """The processes that `accelerate launch` started, and what they compute on."""
 
 import os
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -16,5 +17,9 @@ def runs_on_cpu() -> bool:
 
 
 def join_processes() -> PartialState:
-    """This process's place among all, joined with the others."""
-    return PartialState(cpu=runs_on_cpu())
+    """This process's place among all, joined with the others.
+
+    They wait for each other for hours if need be: NCCL's own limit is ten minutes, in which the first one has to
+    fetch a dataset and a base model of 12 GB each.
+    """
+    return PartialState(cpu=runs_on_cpu(), timeout=timedelta(hours=12))

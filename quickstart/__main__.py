@@ -230,10 +230,8 @@ def shown(path: Path) -> Path:
 def save_contact_sheet(folder: Path) -> None:
     """Twelve test pictures with question, truth and answer."""
     import csv
-    import io
 
     import pyarrow.parquet as parquet
-    from PIL import Image
 
     from product_vqa.contact_sheet import SheetRow, contact_sheet
 
@@ -247,7 +245,7 @@ def save_contact_sheet(folder: Path) -> None:
     sheet = contact_sheet(
         [
             SheetRow(
-                image=Image.open(io.BytesIO(row["image"]["bytes"])),
+                image=row["image"],
                 entity_name=row["entity_name"],
                 entity_value=truth[str(row["index"])],
                 prediction=predictions[str(row["index"])],

@@ -57,11 +57,50 @@ def save_dataset(folder: Path, *, train: int = 32, validation: int = 8, test: in
     return folder
 
 
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    """A Parquet file of these rows as they are: an image may be any bytes, or a path."""
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+
+    from product_vqa.schema import FEATURES
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(Dataset.from_list(rows, features=FEATURES).data.table, file)
+
+
 def save_tiny_base(folder: Path, *, seed: int = 0) -> Path:
     """A base of 28 px (4 image tokens) and two layers, hidden size 128 so that NF4 runs on a CPU."""
     from quickstart.small_paligemma import save_base
 
     save_base(folder, image_size=28, patch_size=14, hidden_size=128, layers=2, seed=seed)
+    return folder
+
+
+def make_letters_tokenizer() -> "PreTrainedTokenizerFast":  # noqa: F821
+    """Every character is a token of its own, a space too: no unit is a word."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<image>", "\n", "▁", *string.printable.strip()]
+    tokenizer = Tokenizer(models.WordLevel({piece: number for number, piece in enumerate(pieces)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"}, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def save_letters_base(folder: Path) -> Path:
+    """As `save_tiny_base`, with a tokenizer that spells everything by letters."""
+    import torch
+
+    from quickstart.small_paligemma import make_model, make_processor
+
+    processor = make_processor(image_size=28, patch_size=14, tokenizer=make_letters_tokenizer())
+    make_model(processor, patch_size=14).to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder
 
 

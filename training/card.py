@@ -1,6 +1,7 @@
 """The adapter's card: the root's `model_card.md`, filled with what this run was."""
 
 import importlib.resources
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 
 import product_vqa
+from product_vqa.constraint import longest_answer
 from product_vqa.entities import ENTITIES
 from product_vqa.hub import Location, page_url
+from product_vqa.paligemma import UNQUANTIZED_MODULES, nf4_config
 from product_vqa.prompt import format_prompt
 from training.sources import Sources
 from training.trainer import PaliGemmaTrainer
@@ -50,10 +53,13 @@ class RunFacts:
     minutes: float
     final_loss: float | None
     scores: dict[str, float] | None  # what `trainer.evaluate()` returned
-    scored_rows: int
+    is_chosen_by: bool  # whether the rows of these scores choose the checkpoint that is kept
+    max_new_tokens: int  # of the longest answer
 
 
-def run_facts(trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, float] | None) -> RunFacts:
+def run_facts(
+    trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, float] | None, is_chosen_by: bool
+) -> RunFacts:
     """Gather from a trainer, after its training or on the way, what its card says."""
     args, model = trainer.args, trainer.model
     quantized = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
@@ -78,7 +84,8 @@ def run_facts(trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, 
         minutes=trainer.minutes(),
         final_loss=losses[-1] if losses else None,
         scores=scores,
-        scored_rows=len(trainer.eval_dataset) if scores else 0,
+        is_chosen_by=is_chosen_by,
+        max_new_tokens=longest_answer(trainer.processing_class.tokenizer),
     )
 
 
@@ -104,6 +111,11 @@ def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval
         train_rows=facts.train_rows,
         image_size=facts.image_size,
         base_precision=facts.base_precision,
+        dtype=config["dtype"],
+        load_in_4bit=config["load_in_4bit"],
+        compute_dtype=str(nf4_config(getattr(torch, config["dtype"])).bnb_4bit_compute_dtype).removeprefix("torch."),
+        unquantized_modules=json.dumps(UNQUANTIZED_MODULES),
+        max_new_tokens=facts.max_new_tokens,
         adapter_kind="DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA",
         lora_r=config["lora_r"],
         lora_alpha=config["lora_alpha"],
@@ -116,7 +128,8 @@ def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval
         minutes=f"{facts.minutes:.1f}",
         final_loss="unknown" if facts.final_loss is None else f"{facts.final_loss:.4f}",
         scores=_score_table(facts.scores) if facts.scores else None,
-        scored_rows=facts.scored_rows,
+        scored_rows=int(facts.scores["eval_samples"]) if facts.scores else 0,
+        is_chosen_by=facts.is_chosen_by,
         software=_software(),
         config=yaml.safe_dump(config, sort_keys=True).strip(),
         entities=[entity.replace("_", " ") for entity in facts.entities],
@@ -132,13 +145,16 @@ def _template() -> Path:
     return Path(str(packaged)) if packaged.is_file() else root
 
 
-def _score_table(scores: dict[str, float]) -> dict[str, float]:
+def _score_table(scores: dict[str, float]) -> dict[str, str]:
     named = {
-        "F1, number and unit": scores["eval_f1_quantity"],
-        "F1, exact string (the challenge's own)": scores["eval_f1"],
+        title: f"{scores[f'eval_{name}']:.4f} ({scores[f'eval_{name}_low']:.4f} to {scores[f'eval_{name}_high']:.4f})"
+        for name, title in (
+            ("f1_quantity", "F1, number and unit"),
+            ("f1", "F1, exact string (the challenge's own)"),
+        )
     }
     exact = {
-        f"right number and unit: {entity.replace('_', ' ')}": scores[f"eval_exact_{entity}"]
+        f"right number and unit: {entity.replace('_', ' ')}": f"{scores[f'eval_exact_{entity}']:.4f}"
         for entity in ENTITIES
         if f"eval_exact_{entity}" in scores
     }

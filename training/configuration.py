@@ -1,11 +1,14 @@
 """The configuration of a run as one flat YAML: what `--config` reads, without anything of this machine."""
 
+import os
 from dataclasses import asdict, fields
 from typing import Any
 
+from product_vqa.command import InputError
 from product_vqa.paligemma import resolve_dtype
 from product_vqa.processes import join_processes
-from training.options import DatasetOptions, ModelOptions, TrainingOptions
+from product_vqa.provenance import BASE_FILES, DATASET_FILES, check_content
+from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step
 from training.sources import Sources
 
 # Where it is written and whether it is pushed are no part of what is trained; tokens are nobody's business.
@@ -16,7 +19,17 @@ _LOCAL_PREFIXES = ("hub_",)
 def resolve_config(
     dataset_options: DatasetOptions, model_options: ModelOptions, options: TrainingOptions, sources: Sources
 ) -> dict[str, Any]:
-    """What was chosen: dataset, base and adapter whole, of TRL's settings those that are not the default."""
+    """What was chosen: dataset, base and adapter whole, of TRL's settings those that are not the default.
+
+    Raises InputError if samples_per_step was given and is not what batch, accumulation and processes come to.
+    """
+    samples = samples_per_step(options)
+    if options.samples_per_step not in (None, samples):
+        raise InputError(
+            f"samples_per_step {options.samples_per_step}: per_device_train_batch_size "
+            f"{options.per_device_train_batch_size} x gradient_accumulation_steps "
+            f"{options.gradient_accumulation_steps} x {options.world_size} processes are {samples}"
+        )
     defaults = TrainingOptions(output_dir=options.output_dir)
     chosen = {
         field.name: getattr(options, field.name)
@@ -26,17 +39,33 @@ def resolve_config(
     # `auto` and unset are this machine's: what they came to is part of the run.
     dtype = resolve_dtype(model_options.dtype, device=join_processes().device)
     precision = {"dtype": str(dtype).removeprefix("torch."), "bf16": options.bf16, "fp16": options.fp16}
-    config = asdict(dataset_options) | asdict(model_options) | chosen | precision
+    config = asdict(dataset_options) | asdict(model_options) | chosen | precision | {"samples_per_step": samples}
     config |= {
         "dataset_name": sources.named_dataset.name,
         "dataset_revision": sources.named_dataset.revision,
+        "dataset_sha256": check_content(
+            sources.dataset, DATASET_FILES, expected=dataset_options.dataset_sha256, flag="--dataset_sha256"
+        ),
         "model_name_or_path": sources.named_base.name,
         "model_revision": sources.named_base.revision,
+        "base_sha256": check_content(
+            sources.base, BASE_FILES, expected=model_options.base_sha256, flag="--base_sha256"
+        ),
     }
     return {
         key: _plain(value)
         for key, value in config.items()
         if value is not None and key not in _LOCAL and not key.startswith(_LOCAL_PREFIXES)
+    }
+
+
+def describe_run(config: dict[str, Any], options: TrainingOptions) -> dict[str, Any]:
+    """What a checkpoint is part of, written into its manifest: the configuration, and what it does not say."""
+    is_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return {
+        "config": config,
+        "processes": options.world_size,
+        "sharding": "DeepSpeed" if options.deepspeed_plugin is not None else "FSDP" if is_fsdp else "no sharding",
     }
 
 

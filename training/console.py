@@ -1,10 +1,16 @@
 """What a run says while it trains: one line every `logging_steps`, one for each evaluation."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+def format_scores(scores: Mapping[str, float]) -> str:
+    """`F1 0.8310 (number and unit), 0.8200 (exact string)`"""
+    return f"F1 {scores['eval_f1_quantity']:.4f} (number and unit), {scores['eval_f1']:.4f} (exact string)"
 
 
 class ConsoleLines(TrainerCallback):
@@ -49,8 +55,7 @@ class ConsoleLines(TrainerCallback):
             return
         step = f"step {state.global_step}/{state.max_steps}"
         if "eval_f1" in logs:
-            exact, quantity = logs["eval_f1"], logs["eval_f1_quantity"]
-            print(f"{step}  F1 {quantity:.4f} (number and unit), {exact:.4f} (exact string)", flush=True)
+            print(f"{step}  {format_scores(logs)}", flush=True)
             self._restart(state)
         elif "loss" in logs:
             print(f"{step}  {self._progress(args, state, logs)}", flush=True)

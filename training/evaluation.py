@@ -1,6 +1,6 @@
 """The task's own score: rows answered by the code that predicts, compared as the challenge compares."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,15 @@ from transformers import (
     TrainingArguments,
 )
 
+from product_vqa import bootstrap
 from product_vqa.constraint import AnswerAutomaton
 from product_vqa.entities import ENTITIES
-from product_vqa.entity_f1.scoring import count, equal_as_quantities
+from product_vqa.entity_f1.scoring import count, equal_as_quantities, equal_as_strings
 from product_vqa.generation import generate_answers
 from product_vqa.paligemma import make_generation_batch
 from product_vqa.processes import join_processes
+
+RESAMPLES = 1000  # of the bootstrap
 
 
 def scores_at(step: int | None, state: TrainerState) -> dict[str, float] | None:
@@ -54,11 +57,17 @@ class StopEarly(TrainerCallback):
 
 def sample_rows(dataset: Dataset, number: int, *, seed: int) -> Dataset:
     """`number` rows at most, always the same, each entity with its share of the whole."""
+    return split_rows(dataset, number, seed=seed)[0]
+
+
+def split_rows(dataset: Dataset, number: int, *, seed: int) -> tuple[Dataset, Dataset]:
+    """`sample_rows`, and all other rows; questions about one image may be on both sides."""
     shuffled = dataset.shuffle(seed=seed)
     entities = shuffled.select_columns("entity_name")["entity_name"][:]
     by_entity = sorted(range(len(shuffled)), key=lambda row: entities[row])  # stable: shuffled within an entity
     number = min(number, len(shuffled))
-    return shuffled.select(sorted(by_entity[row * len(shuffled) // number] for row in range(number)))
+    chosen = {by_entity[row * len(shuffled) // number] for row in range(number)}
+    return shuffled.select(sorted(chosen)), shuffled.select([row for row in range(len(shuffled)) if row not in chosen])
 
 
 @dataclass(frozen=True)
@@ -66,15 +75,24 @@ class Answered:
     """One row of the sample, answered."""
 
     row: int  # its place in the sample
+    image_link: str
     entity_name: str
     prediction: str
     reference: str  # as in train.csv
 
 
 def answer_sample(
-    model: PaliGemmaForConditionalGeneration, dataset: Dataset, *, processor: PaliGemmaProcessor, batch_size: int
+    model: PaliGemmaForConditionalGeneration,
+    dataset: Dataset,
+    *,
+    processor: PaliGemmaProcessor,
+    batch_size: int,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> list[Answered]:
-    """What the model answers to `dataset`, in its order. All processes answer a share and get the whole."""
+    """What the model answers to `dataset`, in its order. All processes answer a share and get the whole.
+
+    `before_batch` may raise, on all processes together, to stop it.
+    """
     was_training = model.training
     model.eval()
     state = join_processes()
@@ -84,19 +102,22 @@ def answer_sample(
     rounds = -(-len(starts) // state.num_processes)
     answered = []
     for batch in range(state.process_index, rounds * state.num_processes, state.num_processes):
+        before_batch()
         start = starts[min(batch, len(starts) - 1)]
         rows = list(dataset.select(range(start, min(start + batch_size, len(dataset)))))
         answers = generate_answers(
             model,
             make_generation_batch(rows, processor=processor),
             entity_names=[row["entity_name"] for row in rows],
-            tokenizer=processor.tokenizer,
+            processor=processor,
             automaton=automaton,
             together=state.num_processes > 1,
         )
         if batch < len(starts):
             answered += [
-                Answered(start + place, row["entity_name"], answer.prediction, row["entity_value_raw"])
+                Answered(
+                    start + place, row["image_link"], row["entity_name"], answer.prediction, row["entity_value_raw"]
+                )
                 for place, (row, answer) in enumerate(zip(rows, answers, strict=True))
             ]
     model.train(was_training)
@@ -104,15 +125,19 @@ def answer_sample(
 
 
 def score(answered: Sequence[Answered]) -> dict[str, float]:
-    """`f1` (exact string against entity_value_raw, the challenge's), `f1_quantity` (number and unit), and
-    `exact_ENTITY`, the share of rows whose number and unit are right, for each entity that occurs."""
+    """`f1` (exact string against entity_value_raw, the challenge's) and `f1_quantity` (number and unit), each with the
+    ends of its 95 % bootstrap interval over images (`f1_low`, `f1_high`); `exact_ENTITY`, the share of rows whose
+    number and unit are right, for each entity that occurs; and `samples`, the number of rows."""
+    images = [one.image_link for one in answered]
     predictions, references = [one.prediction for one in answered], [one.reference for one in answered]
-    scores = {
-        "f1": count(predictions, references).f1,
-        "f1_quantity": count(predictions, references, equal=equal_as_quantities).f1,
-    }
+    scores: dict[str, float] = {}
+    for name, equal in (("f1", equal_as_strings), ("f1_quantity", equal_as_quantities)):
+        scores[name] = count(predictions, references, equal=equal).f1
+        outcomes = bootstrap.count_by_image(images, predictions, references, equal=equal)
+        low, high = bootstrap.interval(bootstrap.f1(bootstrap.resample(outcomes, resamples=RESAMPLES)))
+        scores |= {f"{name}_low": low, f"{name}_high": high}
     for entity in ENTITIES:
         right = [equal_as_quantities(one.prediction, one.reference) for one in answered if one.entity_name == entity]
         if right:
             scores[f"exact_{entity}"] = sum(right) / len(right)
-    return scores
+    return scores | {"samples": len(answered)}

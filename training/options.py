@@ -4,6 +4,11 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import torch
+from transformers import TrainingArguments
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 from trl import SFTConfig
 
 from product_vqa.command import InputError
@@ -21,6 +26,10 @@ class DatasetOptions:
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the dataset repo; default: what main is now."}
     )
+    dataset_sha256: str | None = field(
+        default=None,
+        metadata={"help": "Of a dataset folder's content: another is refused. A run records it in sft_config.yaml."},
+    )
     dataset_train_split: str = field(default="train", metadata={"help": "The split to learn from."})
     dataset_test_split: str = field(default="validation", metadata={"help": "The split to score on."})
     max_train_samples: int | None = field(
@@ -28,8 +37,23 @@ class DatasetOptions:
     )
     max_eval_samples: int = field(
         default=500,
-        metadata={"help": "Answer and score so many rows of dataset_test_split, every eval_steps and at the end."},
+        metadata={
+            "help": "Answer and score so many rows of dataset_test_split, every eval_steps; at most half of the split "
+            "where load_best_model_at_end chooses by the score."
+        },
     )
+    max_card_samples: int = field(
+        default=2000,
+        metadata={
+            "help": "With load_best_model_at_end: score the card on so many of the other rows, which chose nothing."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_train_samples is not None and self.max_train_samples < 1:
+            raise InputError(f"max_train_samples must be at least 1, got {self.max_train_samples}")
+        if self.max_eval_samples < 0:
+            raise InputError(f"max_eval_samples must be at least 0, got {self.max_eval_samples}")
 
 
 @dataclass
@@ -45,6 +69,10 @@ class ModelOptions:
     base_model_id: str | None = field(
         default=None,
         metadata={"help": "Where the base is a folder: the repo id that the adapter names as its base."},
+    )
+    base_sha256: str | None = field(
+        default=None,
+        metadata={"help": "Of a base folder's content: another is refused. A run records it in sft_config.yaml."},
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
         default="auto",
@@ -95,9 +123,29 @@ _IGNORED_SETTINGS = (
     "pad_to_multiple_of",
     "padding_free",
     "shuffle_dataset",
+    "train_sampling_strategy",
     "truncation_mode",
     "trust_remote_code",
 )
+
+
+# Settings with which a run could not be resumed as the same run, and why.
+_UNRESUMABLE_SETTINGS = {
+    "auto_find_batch_size": "it would change the number of samples per step; training.estimate says what fits",
+    "average_tokens_across_devices": "what is learned would depend on the number of processes",
+    "enable_jit_checkpoint": "a SIGTERM saves a checkpoint as it is",
+    "ignore_data_skip": "a resumed run would train on samples again",
+    "save_on_each_node": "--output_dir must be a folder that all machines see",
+    "save_only_model": "a checkpoint without optimizer state cannot be resumed",
+}
+_LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "dataloader_num_workers": 0,
+}
+# Of accelerator_config, with transformers' own values.
+_SAMPLE_ORDER = {"split_batches": False, "dispatch_batches": None, "even_batches": True, "use_seedable_sampler": True}
 
 
 @dataclass
@@ -128,6 +176,16 @@ class TrainingOptions(SFTConfig):
     max_length: int | None = field(
         default=None, metadata={"help": "Only unset: rows are image, question and answer, and never cut."}
     )
+    samples_per_step: int | None = field(
+        default=None,
+        metadata={
+            "help": "What per_device_train_batch_size x gradient_accumulation_steps x processes must come to, checked "
+            "if it is given; every run records it."
+        },
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Hide losses that are not numbers from the log; here they stop the run."}
+    )
 
     def __post_init__(self) -> None:
         self.use_cpu = self.use_cpu or runs_on_cpu()
@@ -141,6 +199,16 @@ class TrainingOptions(SFTConfig):
         for name in (*_IGNORED_SETTINGS, "max_length"):
             if getattr(self, name) != defaults[name]:
                 raise InputError(f"{name}: {getattr(self, name)!r} would change nothing here; leave it out")
+        defaults = {f.name: f.default for f in fields(SFTConfig)}
+        for name, reason in _UNRESUMABLE_SETTINGS.items():
+            if getattr(self, name) != defaults[name]:
+                raise InputError(f"{name}: {reason}; leave it out")
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.max_steps == 0 or (self.max_steps < 0 and not self.num_train_epochs > 0):
+            name = "max_steps" if self.max_steps == 0 else "num_train_epochs"
+            raise InputError(f"{name} {getattr(self, name)}: not a single step would be made")
         if self.early_stopping_patience is not None:
             if self.early_stopping_patience < 1:
                 raise InputError(f"early_stopping_patience must be at least 1, got {self.early_stopping_patience}")
@@ -148,5 +216,41 @@ class TrainingOptions(SFTConfig):
                 raise InputError("early_stopping_patience: nothing is evaluated; set eval_strategy and eval_steps")
             self.load_best_model_at_end = True
         if self.load_best_model_at_end:
-            self.metric_for_best_model = self.metric_for_best_model or "f1"  # not the loss
-        super().__post_init__()
+            self.metric_for_best_model = self.metric_for_best_model or "f1_quantity"  # not the loss; an exact
+            # string also depends on whether a labeller wrote 500 or 500.0
+        try:
+            super().__post_init__()
+        except (ValueError, ImportError) as error:
+            raise InputError(" ".join(str(error).split()) or type(error).__name__) from error
+        changed = [name for name, value in _SAMPLE_ORDER.items() if getattr(self.accelerator_config, name) != value]
+        if changed:
+            raise InputError(f"accelerator_config: {changed[0]} would change which samples a step takes; leave it out")
+        if self.n_gpu > 1:
+            raise InputError(
+                f"{self.n_gpu} GPUs are visible to one process, which would put {self.n_gpu} times "
+                "per_device_train_batch_size on one of them: launch with --config_file "
+                f"training/accelerate/gpu_multi.yaml --num_processes {self.n_gpu} to train on all, or set "
+                "CUDA_VISIBLE_DEVICES=0 to train on one"
+            )
+        _check_trackers(self.report_to)
+
+
+def samples_per_step(options: TrainingArguments) -> int:
+    """Of an optimizer step, over all processes and micro-batches."""
+    return options.per_device_train_batch_size * options.gradient_accumulation_steps * options.world_size
+
+
+def steps_per_epoch(options: TrainingArguments, samples: int) -> int:
+    """Optimizer steps that `samples` samples take, the last of them filled up or dropped."""
+    whole, rest = divmod(samples, samples_per_step(options))
+    return whole + bool(rest and not options.dataloader_drop_last)
+
+
+def _check_trackers(names: list[str]) -> None:
+    """Raises InputError for a tracker that transformers does not know or that is not installed."""
+    installed = get_available_reporting_integrations()
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise InputError(f"report_to {name}: no such tracker; known are {', '.join(INTEGRATION_TO_CALLBACK)}")
+        if name not in installed and name != "flyte":
+            raise InputError(f"report_to {name}: it is not installed (pip install {name}), or leave it out")

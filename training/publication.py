@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.hub import Location
-from product_vqa.prompt import save_prompt
+from product_vqa.prompt import save_task
 from training.card import make_card, run_facts
 from training.checkpoints import save_config
 from training.evaluation import scores_at
@@ -49,10 +49,11 @@ class Publication:
     train_split: str
     eval_split: str
 
-    def save(self, folder: Path, *, scores: dict[str, float] | None = None) -> list[str]:
+    def save(self, folder: Path, *, scores: dict[str, float] | None = None, is_chosen_by: bool = True) -> list[str]:
         """Write adapter, processor, wording, configuration, log and card into `folder`; returns the files' names.
 
         `scores` are what `trainer.evaluate()` returned; without them, those of the very last step if there are any.
+        `is_chosen_by` says whether their rows choose the checkpoint, where one is chosen.
         Every process must call this; the first one writes. The adapter names its base by id and commit.
         """
         model = self.trainer.model
@@ -64,11 +65,16 @@ class Publication:
         temporary.mkdir(parents=True)
         _save_weights(model, weights, temporary, base=self.sources.named_base)
         self.trainer.processing_class.save_pretrained(temporary)
-        save_prompt(temporary)
+        save_task(temporary, dtype=self.config["dtype"], load_in_4bit=self.config["load_in_4bit"])
         save_config(temporary, self.config)
         _write_log(temporary / "log.csv", self.trainer.state.log_history)
         state = self.trainer.state
-        facts = run_facts(self.trainer, self.sources, scores=scores or scores_at(state.global_step, state))
+        facts = run_facts(
+            self.trainer,
+            self.sources,
+            scores=scores or scores_at(state.global_step, state),
+            is_chosen_by=is_chosen_by and bool(self.trainer.args.load_best_model_at_end),
+        )
         card = make_card(facts, self.config, train_split=self.train_split, eval_split=self.eval_split)
         text, earlier = mark_card(str(card)), folder / CARD_FILE
         if earlier.is_file():

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 import yaml
+from accelerate import DistributedType
 from datasets import Dataset
 from huggingface_hub import ModelCard, constants
 from peft import LoraConfig
@@ -13,10 +14,10 @@ from product_vqa.cards import CARD_FILE
 from product_vqa.command import InputError
 from product_vqa.dataset import load_splits
 from product_vqa.hub import Location, fetch, locate
-from product_vqa.paligemma import check_image_size, load_base, load_processor, resolve_dtype
+from product_vqa.paligemma import check_image_size, load_base, load_processor, load_row_image, resolve_dtype
 from product_vqa.processes import join_processes
-from training.evaluation import sample_rows
-from training.options import DatasetOptions, ModelOptions
+from training.evaluation import sample_rows, split_rows
+from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,17 @@ def _license(base: Location) -> str | list[str] | None:
         return None
 
 
-def load_data(sources: Sources, options: DatasetOptions, *, seed: int) -> tuple[Dataset, Dataset | None]:
-    """The rows to learn from, and those to score on (None where there are none or none are wanted)."""
+@dataclass(frozen=True)
+class Data:
+    """The rows of a run. `eval` and `card` are None where there are none or none are wanted."""
+
+    train: Dataset
+    eval: Dataset | None  # scored while it trains
+    card: Dataset | None  # scored at the end, where the rows of `eval` have chosen the checkpoint
+
+
+def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_kept: bool) -> Data:
+    """`is_best_kept`: whether the rows of `eval` choose a checkpoint; then they are half of the split at most."""
     train_name, test_name = options.dataset_train_split, options.dataset_test_split
     with join_processes().main_process_first():  # one process fetches, the others find it in the cache
         splits = load_splits(sources.dataset, [train_name, test_name], flag="--dataset_name")
@@ -93,10 +103,38 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int) -> tuple[
     train, test = splits[train_name], splits.get(test_name)
     if options.max_train_samples is not None and options.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(options.max_train_samples))
-    if test is not None and options.max_eval_samples:
-        test = sample_rows(test, options.max_eval_samples, seed=seed)
-        return train, test
-    return train, None
+    _check_labels(train, flag=f"--dataset_train_split {train_name}", remedy="choose a split with labels")
+    if test is None or not options.max_eval_samples:
+        return Data(train, None, None)
+    remedy = "choose a split with labels, or --max_eval_samples 0 to score nothing"
+    _check_labels(test, flag=f"--dataset_test_split {test_name}", remedy=remedy)
+    if not is_best_kept or len(test) < 2:
+        return Data(train, sample_rows(test, options.max_eval_samples, seed=seed), None)
+    chosen, others = split_rows(test, min(options.max_eval_samples, len(test) // 2), seed=seed)
+    card = sample_rows(others, options.max_card_samples, seed=seed) if options.max_card_samples else None
+    return Data(train, chosen, card)
+
+
+def _check_labels(rows: Dataset, *, flag: str, remedy: str) -> None:
+    """Raises InputError if a row has no label."""
+    labels = rows.select_columns(["index", "entity_value"])
+    unlabelled = [index for index, value in zip(labels["index"], labels["entity_value"], strict=True) if not value]
+    if unlabelled:
+        raise InputError(
+            f"{flag}: {len(unlabelled)} of {len(rows)} rows have no label (entity_value is empty), the first of them "
+            f"index {unlabelled[0]}: {remedy}"
+        )
+
+
+def check_steps(rows: Dataset, options: TrainingOptions) -> None:
+    """Raises InputError if the run would make no step."""
+    if len(rows) == 0:
+        raise InputError("--dataset_train_split: the split has no rows")
+    if steps_per_epoch(options, len(rows)) == 0:
+        raise InputError(
+            f"dataloader_drop_last: {len(rows)} rows are fewer than the {samples_per_step(options)} samples of one "
+            "step, so that not a single step would be made; leave it out, or lower per_device_train_batch_size"
+        )
 
 
 def load_model(
@@ -104,14 +142,17 @@ def load_model(
 ) -> tuple[PaliGemmaForConditionalGeneration, PaliGemmaProcessor, LoraConfig]:
     """The frozen base, its processor, and what is to be trained on it."""
     processor = load_processor(sources.base)
-    device = join_processes().device
+    state = join_processes()
+    device = state.device
+    # FSDP and DeepSpeed spread the weights over the devices themselves.
+    is_whole = state.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     model = load_base(
         sources.base,
         flag="--model_name_or_path",
         dtype=resolve_dtype(options.dtype, device=device),
         load_in_4bit=options.load_in_4bit,
         attn_implementation=options.attn_implementation,
-        device=device if options.load_in_4bit else None,
+        device=device if options.load_in_4bit or is_whole else None,
     )
     check_image_size(model.config, processor, base=sources.base)
     return model, processor, make_lora(options)
@@ -120,7 +161,8 @@ def load_model(
 def warn_of_small_pictures(rows: Dataset, processor: PaliGemmaProcessor) -> None:
     """Small print is lost before the base sees it, where the dataset was built for a smaller one."""
     wanted = processor.image_processor.size["height"]
-    sizes = [max(image.size) for image in rows.select(range(min(20, len(rows))))["image"] if image is not None]
+    first = rows.select(range(min(20, len(rows))))
+    sizes = [max(load_row_image(row).size) for row in first if row["image"] is not None]
     num_smaller = sum(size < wanted for size in sizes)
     if 2 * num_smaller > len(sizes):
         logger.warning(

@@ -118,7 +118,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 class PictureServer:
     """Answers a path with bytes, or as the function given for it does; counts the requests for each path."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, port: int = 0) -> None:
         self.answers: dict[str, bytes | Answer] = {}
         self.requests: Counter[str] = Counter()
         server = self
@@ -145,7 +145,7 @@ class PictureServer:
             def handle_error(self, request: object, client_address: object) -> None:
                 pass  # a client that hung up, as those that are killed do
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 

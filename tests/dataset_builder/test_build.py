@@ -10,6 +10,7 @@ from tests.dataset_builder.conftest import (
     TRAIN_COLUMNS,
     PictureServer,
     Shop,
+    jpeg,
     run_command,
     run_elsewhere,
     run_here,
@@ -185,6 +186,33 @@ def test_a_store_is_filled_as_needed(server: PictureServer, shop: Shop, monkeypa
         "http_404": 1,
     }
     assert server.requests.total() == 11  # ten pictures and the one that is gone, each once
+
+
+def test_the_splits_are_the_same_whatever_port_serves_the_images_and_wherever_they_are_stored(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    built = []
+    for number in range(3):
+        server, folder = PictureServer(), shop.folder / f"elsewhere{number}"
+        folder.mkdir()
+        train = [[f"{server.url}/{number}.jpg", "g", "width", f"{number + 1} inch"] for number in range(40)]
+        server.answers |= {f"/{number}.jpg": jpeg(number) for number in range(40)}
+        run_here(
+            monkeypatch, "build", "--train_csv", write_csv(folder / "train.csv", TRAIN_COLUMNS, train),
+            "--image_store", folder / "store", "--allow_private_hosts", "--validation_size", 0.3,
+            "--output_dir", folder / "out",
+        )  # fmt: skip
+        server.close()
+        built.append(
+            {
+                split: pq.read_table(folder / "out" / "data" / f"{split}-00000-of-00001.parquet")
+                .drop_columns("image_link")
+                .to_pylist()
+                for split in ("train", "validation")
+            }
+        )
+    assert len(built[0]["validation"]) == 12
+    assert built[0] == built[1] == built[2]
 
 
 REFUSED = [

@@ -1,5 +1,10 @@
 import csv
 import gc
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -7,11 +12,13 @@ import pytest
 from PIL import Image
 
 from dataset_builder import ProductVqa
+from dataset_builder import builder as builder_module
 from dataset_builder.filling import fill
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
 from product_vqa.command import InputError
 from product_vqa.schema import FEATURES
+from tests.commands import ROOT
 from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, jpeg, write_csv
 
 
@@ -115,6 +122,46 @@ def test_the_cache_is_used_again_only_for_the_same_input(shop: Shop):
         seen.add(builder.cache_dir)
     assert "validation" not in changed  # a twentieth of the ten rows that are left
     assert changed["train"].num_rows == 10
+
+
+def test_a_comment_in_the_code_does_not_change_the_fingerprint_and_a_format_version_does(shop: Shop, monkeypatch):
+    """What `unchanged` means for a build of an earlier checkout."""
+    for package in ("dataset_builder", "product_vqa"):
+        copied = shutil.copytree(ROOT / package, shop.folder / "checkout" / package)
+        for file in copied.rglob("*.py"):
+            file.write_text(f"{file.read_text()}\n# a comment\n")
+    program = (
+        "import sys\n"
+        "from dataset_builder.builder import ProductVqaConfig\n"
+        "print(ProductVqaConfig(train_csv=sys.argv[1], image_dir=sys.argv[2]).fingerprint)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, shop.train_csv, shop.image_dir],
+        env=os.environ | {"PYTHONPATH": str(shop.folder / "checkout")}, cwd=shop.folder / "checkout",
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+
+    def fingerprint() -> str:
+        options = {"train_csv": str(shop.train_csv), "image_dir": str(shop.image_dir)}
+        return builder_module.ProductVqaConfig(**options).fingerprint
+
+    before = fingerprint()
+    assert done.stdout.strip() == before
+    monkeypatch.setattr(builder_module, "FORMAT_VERSION", builder_module.FORMAT_VERSION + 1)
+    after = fingerprint()
+    monkeypatch.setattr(builder_module, "_version", lambda name: f"{name} of tomorrow")
+    assert len({before, after, fingerprint()}) == 3
+
+
+def test_rows_of_another_kind_need_another_format_version(shop: Shop):
+    """If this fails, the same input gives other rows than before: raise FORMAT_VERSION, then the digest below."""
+    _, dataset = build(shop, validation_size=0.3, ranges="first")
+    digest = hashlib.sha256()
+    for split, rows in dataset.items():
+        for row in rows.cast_column("image", datasets.Image(decode=False)):
+            is_kept = row.pop("image")["bytes"] == shop.pictures[row["image_link"]]
+            digest.update(f"{split} {is_kept} {sorted(row.items())}\n".encode())
+    assert (builder_module.FORMAT_VERSION, digest.hexdigest()[:16]) == (2, "1d4c78d26ee86ded")
 
 
 def test_the_same_input_gives_the_same_splits_elsewhere(shop: Shop):

@@ -4,14 +4,19 @@ import io
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dataset_builder import filling
+from dataset_builder.fetching import Fetcher, FetchLimits
 from dataset_builder.filling import fill
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
@@ -125,6 +130,40 @@ def test_pictures_are_fitted_when_they_enter_a_store_and_a_store_keeps_to_one_si
         run_here(monkeypatch, "download", *arguments, "--image_store", tmp_path / "100")
 
 
+# A URL as somebody typed or exported it (URL is the server's), and the path that the server is asked for.
+SPELT = [
+    ("URL/a.jpg ", "/a.jpg"),
+    ("  URL/a.jpg", "/a.jpg"),
+    ("URL/a.jpg\r", "/a.jpg"),
+    ("\tURL/a.jpg\n", "/a.jpg"),
+    ("\u00a0URL/a.jpg\u3000", "/a.jpg"),
+    ("HTTP://HOST/a.jpg", "/a.jpg"),
+    ("URL/größe.jpg", "/gr%C3%B6%C3%9Fe.jpg"),
+    ("URL/two words.jpg", "/two%20words.jpg"),
+    ("URL/two%20words.jpg", "/two%20words.jpg"),
+    ("URL/a.jpg?size=large&x=ü#top", "/a.jpg?size=large&x=%C3%BC"),
+    ("URL/日本.jpg", "/%E6%97%A5%E6%9C%AC.jpg"),
+]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_spaces_and_line_ends_around_a_url_are_no_part_of_it(
+    server: PictureServer, tmp_path: Path, monkeypatch, line_end: str
+):
+    urls = [url.replace("URL", server.url).replace("HOST", server.url.partition("//")[2]) for url, _ in SPELT]
+    server.answers |= {path: jpeg(number) for number, (_, path) in enumerate(SPELT)}
+    frame = pd.DataFrame({"image_link": urls, "group_id": 1, "entity_name": "width", "entity_value": "1 inch"})
+    frame.to_csv(
+        tmp_path / "train.csv", index=False, lineterminator=line_end, encoding="utf-8-sig", quoting=csv.QUOTE_ALL
+    )
+    arguments = ["--train_csv", tmp_path / "train.csv", "--image_store", tmp_path / "store", "--allow_private_hosts"]
+    run_here(monkeypatch, "build", *arguments, "--validation_size", 0, "--output_dir", tmp_path / "out")
+    assert set(server.requests) == {path for _, path in SPELT}
+    assert not (tmp_path / "store" / "failed.csv").read_text().splitlines()[1:]
+    published = pq.read_table(tmp_path / "out" / "rows" / "train.parquet")["image_link"].to_pylist()
+    assert published == [url.strip() for url in urls]
+
+
 def test_a_server_of_every_trouble_leaves_every_link_with_its_reason(server: PictureServer, tmp_path: Path):
     """One run over all of it, with short patience; what is whole arrives whole."""
     good = {f"/good{number}.jpg": jpeg(number, size=(500, 300)) for number in range(20)}
@@ -220,6 +259,151 @@ def test_a_picture_whose_file_is_gone_or_cut_is_fetched_again(server: PictureSer
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def closed_port() -> str:
+    """A URL of this machine where nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+def write_urls(file: Path, urls: list[str]) -> Path:
+    return write_csv(file, TRAIN_COLUMNS, [[url, 1, "width", f"{n + 1} inch"] for n, url in enumerate(urls)])
+
+
+def store_arguments(folder: Path) -> list[object]:
+    return ["--train_csv", folder / "train.csv", "--image_store", folder / "store", "--allow_private_hosts"]
+
+
+def test_without_a_network_a_build_stops_within_seconds_and_the_next_one_fetches_everything(
+    server: PictureServer, tmp_path: Path
+):
+    """5,000 URLs to a closed port, then the same command while a server listens there."""
+    port = int(server.url.rpartition(":")[2])
+    server.close()
+    urls = [f"{server.url}/{number}.jpg" for number in range(5000)]
+    write_urls(tmp_path / "train.csv", urls)
+    arguments = [*store_arguments(tmp_path), "--output_dir", tmp_path / "out"]
+    start = time.monotonic()
+    done = run_command("build", *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert time.monotonic() - start < 20
+    assert "error: no network: none of 1 hosts can be reached" in done.stderr and "Traceback" not in done.stderr
+    assert set(ImageStore(tmp_path / "store").failures(urls[::100]).values()) == {"not_fetched"}
+    assert not (tmp_path / "out").exists()
+
+    listening = PictureServer(port=port)
+    listening.answers = dict.fromkeys((f"/{number}.jpg" for number in range(5000)), jpeg(1))
+    try:
+        store = ImageStore(tmp_path / "store")
+        assert not fill(store, urls[:200], OPTIONS)  # those of the first run, without retry_failed
+        assert listening.requests.total() == 200
+    finally:
+        listening.close()
+
+
+NO_NETWORK = {
+    "refused": lambda: f"{closed_port()}/{{}}.jpg",
+    "no_such_host": lambda: "http://no-such-host.invalid/{}.jpg",
+    "many_hosts": lambda: "http://host{}.invalid/a.jpg",
+    "no_route": lambda: "http://[100::1]/{}.jpg",
+    "https": lambda: closed_port().replace("http:", "https:") + "/{}.jpg",
+}
+
+
+@pytest.mark.parametrize("trouble", NO_NETWORK)
+def test_nothing_is_recorded_against_urls_that_no_network_led_to(tmp_path: Path, monkeypatch, trouble: str):
+    monkeypatch.setattr(filling, "MAX_CHECK_S", 0)
+    pattern = NO_NETWORK[trouble]()
+    urls = [pattern.format(number) for number in range(20)] + ["", "ftp://shop.example/a.jpg"]
+    store = ImageStore(tmp_path)
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"no network: none of \d+ hosts can be reached"):
+        fill(store, urls, OPTIONS)
+    assert time.monotonic() - start < 15
+    assert set(store.failures(urls).values()) == {"not_fetched"}
+
+
+def test_a_network_that_breaks_off_stops_the_run_and_records_nothing_against_what_was_not_reached(
+    server: PictureServer, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setitem(Fetcher.__init__.__kwdefaults__, "limits", FetchLimits(backoff_s=0.2))
+    urls = [f"{server.url}/{number}.jpg" for number in range(300)]
+    server.answers = dict.fromkeys((f"/{number}.jpg" for number in range(300)), jpeg(1))
+    server.answers["/3.jpg"] = status(404)
+
+    def hang_up(handler) -> None:
+        """The last answer: no connection is taken from here on, and those that are open end."""
+        server.answers = dict.fromkeys(server.answers, lambda handler: setattr(handler, "close_connection", True))
+        server.close()
+        send(handler, jpeg(2))
+
+    server.answers["/60.jpg"] = hang_up
+    store = ImageStore(tmp_path)
+    with pytest.raises(InputError, match="no network: none of 1 hosts can be reached"):
+        fill(store, urls, FetchOptions(connections=32, allow_private_hosts=True))
+    failures = store.failures(urls)
+    assert failures.pop(urls[3]) == "http_404"
+    assert set(failures.values()) == {"not_fetched"}
+    assert 150 < len(failures) < 260
+
+
+def test_a_host_that_is_down_costs_its_own_urls_only_until_it_is_up_again(
+    server: PictureServer, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setitem(Fetcher.__init__.__kwdefaults__, "limits", FetchLimits(backoff_s=0.2))
+    down = PictureServer()
+    port = int(down.url.rpartition(":")[2])
+    down.close()
+    # Sorted by host, the one that is down first: the other one is still asked, and says that there is a network.
+    urls = [f"{down.url}/{number}.jpg" for number in range(400)]
+    urls += [f"{server.url}/{number}.jpg" for number in range(9)]
+    server.answers = dict.fromkeys((f"/{number}.jpg" for number in range(9)), jpeg(1))
+    store = ImageStore(tmp_path)
+    start = time.monotonic()
+    assert fill(store, urls, FetchOptions(connections=16, allow_private_hosts=True)) == {"connection": 400}
+    assert time.monotonic() - start < 15  # four attempts for each would take 35 s
+    assert fill(store, urls, OPTIONS) == {"connection": 400}
+    requests = server.requests.copy()
+
+    back = PictureServer(port=port)
+    back.answers = dict.fromkeys((f"/{number}.jpg" for number in range(400)), jpeg(2))
+    assert not fill(store, urls, OPTIONS)
+    back.close()
+    assert server.requests == requests
+
+
+def test_private_addresses_are_fetched_once_they_are_allowed(server: PictureServer, tmp_path: Path):
+    server.answers["/a.jpg"] = jpeg(1)
+    store = ImageStore(tmp_path)
+    assert fill(store, [f"{server.url}/a.jpg"], FetchOptions()) == {"private_address": 1}
+    assert not fill(store, [f"{server.url}/a.jpg"], OPTIONS)
+
+
+def test_a_login_page_in_place_of_every_image_stops_the_run(server: PictureServer, tmp_path: Path):
+    page = b"<!DOCTYPE html><title>Welcome to the hotel</title>"
+    server.answers = {f"/{number}.jpg": page for number in range(100)}
+    urls = [f"{server.url}/{number}.jpg" for number in range(100)]
+    store = ImageStore(tmp_path)
+    with pytest.raises(InputError, match=r"none of the first 32 links gave a picture, .* the network wants a login"):
+        fill(store, urls, OPTIONS)
+    assert set(store.failures(urls).values()) == {"not_fetched"}
+    server.answers = {f"/{number}.jpg": page if number % 10 else jpeg(number) for number in range(100)}
+    assert fill(store, urls, OPTIONS) == {"not_a_picture": 90}
+
+
+def test_a_build_without_downloading_takes_what_the_store_holds(server: PictureServer, tmp_path: Path, monkeypatch):
+    server.answers["/0.jpg"] = jpeg(0)
+    urls = [f"{server.url}/0.jpg", f"{closed_port()}/1.jpg"]
+    write_urls(tmp_path / "train.csv", urls)
+    fill(ImageStore(tmp_path / "store"), urls[:1], OPTIONS)
+    options = ["--download", "false", "--validation_size", 0, "--output_dir", tmp_path / "out"]
+    run_here(monkeypatch, "build", *store_arguments(tmp_path), *options)
+    assert pq.read_table(tmp_path / "out" / "rows" / "train.parquet")["image_link"].to_pylist() == urls[:1]
+    assert ",not_fetched," in (tmp_path / "out" / "left_out.csv").read_text().replace(
+        "row,not_fetched", ",not_fetched"
+    )
 
 
 def test_two_processes_do_not_fill_one_store(tmp_path: Path):

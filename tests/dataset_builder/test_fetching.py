@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import gzip
 import ipaddress
 import socket
@@ -8,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dataset_builder import fetching
 from dataset_builder.fetching import Fetcher, FetchError, FetchLimits
@@ -142,6 +145,27 @@ def test_a_public_name_that_leads_to_a_private_address_is_refused(server: Pictur
         fetch("http://shop.example/a.jpg", allow_private_hosts=False)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_name_that_is_public_when_looked_up_and_private_when_connected_to_is_refused(
+    server: PictureServer, monkeypatch, scheme: str
+):
+    """DNS rebinding: the name server gives another address the second time."""
+    server.answers["/a.jpg"] = b"secret"
+    port = int(server.url.rpartition(":")[2])
+    addresses = iter(["93.184.216.34", "127.0.0.1"])
+    looked_up = []
+
+    def look_up(host: str, *_: object, **__: object) -> list:
+        looked_up.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(addresses, "127.0.0.1"), port))]
+
+    monkeypatch.setattr(fetching.socket, "getaddrinfo", look_up)
+    with pytest.raises(FetchError, match=r"^private_address: shop\.example is 127\.0\.0\.1"):
+        fetch(f"{scheme}://shop.example:{port}/a.jpg", allow_private_hosts=False)
+    assert looked_up == ["shop.example", "shop.example"]
+    assert not server.requests
+
+
 def test_a_redirect_to_a_private_host_is_refused(server: PictureServer, monkeypatch):
     """The first host passes for public (its address alone is let through), the second does not."""
     server.answers["/a.jpg"] = status(302, Location=server.url.replace("127.0.0.1", "127.0.0.2") + "/secret.jpg")
@@ -180,12 +204,14 @@ def test_retry_after_is_obeyed_by_every_link_of_the_host(server: PictureServer):
 
     server.answers |= {"/a.jpg": answer, "/b.jpg": answer}
     with (
-        Fetcher(connections=2, allow_private_hosts=True, limits=FetchLimits(backoff_s=30)) as fetcher,
+        Fetcher(connections=2, allow_private_hosts=True, limits=FetchLimits(backoff_s=3)) as fetcher,
         ThreadPoolExecutor() as pool,
     ):
         first = pool.submit(fetcher.fetch, f"{server.url}/a.jpg")
-        while not fetcher._resumes_at:
+        deadline = time.monotonic() + 10
+        while not fetcher._resumes_at and time.monotonic() < deadline:
             time.sleep(0.01)
+        assert fetcher._resumes_at
         assert fetcher.fetch(f"{server.url}/b.jpg") == (b"picture", 200, 1)
         assert first.result() == (b"picture", 200, 2)
     assert len(asked_at) == 3 and min(asked_at[1:]) - asked_at[0] >= 0.95
@@ -215,6 +241,37 @@ def test_nothing_is_sent_but_the_request(server: PictureServer, monkeypatch, tmp
         for _ in range(2):
             fetcher.fetch(f"{server.url}/a.jpg")
     assert seen == [{"host", "accept", "accept-encoding", "user-agent"}] * 2
+
+
+ODD_PAUSES = [
+    "soon", "-5", "1.5", "", "1e3", "Wed, 21 Oct 2026 07:28:00 -9223372036854775808", "Wed, 99 Oct 2026 07:28:00 GMT",
+    "Wed, 21 Oct 99999999999 07:28:00 GMT", "Mon, 01 Jan 0001 00:00:00 +2359", "Fri, 31 Dec 9999 23:59:59 -2359",
+    "GMT", "Wed, 21 Oct 2026", ",", "21 Oct", "\xe9", "²",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pause", ODD_PAUSES)
+def test_a_retry_after_that_says_nothing_sensible_does_not_end_the_run(server: PictureServer, pause: str):
+    server.answers["/a.jpg"] = first_then(status(503, Retry_After=pause), b"picture")
+    limits = dataclasses.replace(QUICK, max_wait_s=4)
+    with contextlib.suppress(FetchError):  # for a pause that is too long to be waited for
+        assert fetch(f"{server.url}/a.jpg", limits=limits) == b"picture"
+    assert 1 <= server.requests["/a.jpg"] <= 2
+
+
+@given(
+    value=st.text(max_size=60) | st.from_regex(r"\w{3}, \d+ Oct \d+ \d+:\d+:\d+ ([-+]\d{1,20}|GMT)", fullmatch=True)
+)
+def test_any_retry_after_is_a_number_of_seconds_or_none(value: str):
+    seconds = fetching._retry_after_s(value)
+    assert seconds is None or seconds >= 0
+
+
+def test_a_pause_of_very_many_digits_is_one_that_is_too_long(server: PictureServer):
+    server.answers["/a.jpg"] = status(503, Retry_After="9" * 400)
+    with pytest.raises(FetchError, match="http_503"):
+        fetch(f"{server.url}/a.jpg")
+    assert server.requests == {"/a.jpg": 1}
 
 
 def test_retry_after_is_read_as_seconds_or_as_a_date():

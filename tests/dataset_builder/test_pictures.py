@@ -1,5 +1,6 @@
 import contextlib
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.JpegImagePlugin import get_sampling
+from PIL.PngImagePlugin import PngInfo
 
 from dataset_builder import pictures
 from dataset_builder.fetching import FetchError
@@ -16,6 +19,7 @@ from dataset_builder.filling import fill_from_folder
 from dataset_builder.image_store import ImageStore
 from dataset_builder.pictures import ImageFolder, Picture, PictureError, prepare_picture
 from product_vqa.command import InputError
+from product_vqa.images import load_image
 from tests.dataset_builder.conftest import jpeg
 
 
@@ -48,14 +52,16 @@ def difference(first: Image.Image, second: Image.Image) -> float:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_the_usual_formats_become_an_rgb_jpeg_or_keep_their_bytes(format: str, mode: str):
+def test_the_usual_formats_become_an_rgb_jpeg_and_without_a_size_a_jpeg_or_a_png(format: str, mode: str):
     data = encode(Image.new(mode, (20, 10), "white"), format)
     fitted = prepare_picture(data, image_size=448)
     image = decode(fitted)
     assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (20, 10))
     assert difference(image, Image.new("RGB", (20, 10), "white")) < 2
-    assert prepare_picture(data, image_size=0).data == data
     assert (fitted.data == data) == (format == "JPEG" and mode == "RGB")  # it was stored form already
+    unfitted = prepare_picture(data, image_size=0)
+    assert decode(unfitted).format == ("JPEG" if format == "JPEG" else "PNG")
+    assert (unfitted.data == data) == (format in ("JPEG", "PNG"))  # there was nothing to remove
 
 
 SIZES = [
@@ -117,19 +123,111 @@ def test_any_mode_becomes_rgb_on_white(data: bytes, colour: tuple[int, ...]):
     assert difference(image, Image.new("RGB", (32, 32), colour)) < 2.5
 
 
-def test_what_the_camera_wrote_beside_the_picture_does_not_come_along():
+SECRET = b"52.5200 N, 13.4050 E"
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">%s</x:xmpmeta>' % SECRET
+PNG_TEXT = PngInfo()
+PNG_TEXT.add_text("where", SECRET.decode())
+PNG_TEXT.add_text("where else", SECRET.decode(), zip=True)
+
+
+def telling_exif(orientation: int = 1) -> Image.Exif:
     exif = Image.Exif()
-    exif[0x8825] = {1: "N", 2: (52.0, 30.0, 0.0)}
-    exif[0x0112] = 6
-    data = encode(scene((900, 300)), "JPEG", exif=exif, comment=b"holiday")
-    stored = prepare_picture(data, image_size=448).data
-    assert b"Exif" in data and b"Exif" not in stored
-    assert b"holiday" not in stored
+    exif[0x010E] = SECRET.decode()
+    exif.get_ifd(0x8825)[1] = "N"
+    if orientation != 1:
+        exif[0x0112] = orientation
+    return exif
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def telling_jpeg(image: Image.Image, *, orientation: int = 1, **options) -> bytes:
+    """A JPEG with its place in every segment that can hold one, between its scans, and behind its end."""
+    data = encode(
+        image, "JPEG", quality=90, exif=telling_exif(orientation), comment=SECRET, icc_profile=SECRET * 10, xmp=XMP,
+        **options,
+    )  # fmt: skip
+    told = [
+        segment(0xE0, b"JFXX\0\x10" + SECRET),
+        *(segment(0xE0 + n, SECRET) for n in range(3, 16)),
+        segment(0xFE, SECRET),
+    ]
+    data = data[:2] + b"".join(told) + data[2:]
+    if options.get("progressive"):
+        second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+        data = data[:second] + segment(0xFE, SECRET) + segment(0xED, SECRET) + data[second:]
+    return data + SECRET + data
+
+
+@pytest.mark.parametrize("image_size", [448, 1000, 0])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_of_a_jpeg_nothing_is_kept_but_the_image(image_size: int, orientation: int, progressive: bool, mode: str):
+    data = telling_jpeg(scene().convert(mode), orientation=orientation, progressive=progressive)
+    assert data.count(SECRET) > 30
+    stored = prepare_picture(data, image_size=image_size).data
+    assert SECRET not in stored
+    with Image.open(io.BytesIO(stored)) as image:
+        assert set(image.info) <= {
+            "jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "adobe", "adobe_transform", "progressive",
+            "progression", "exif",
+        }  # fmt: skip
+        assert dict(image.getexif()) == ({0x0112: orientation} if (image_size, orientation) == (0, 6) else {})
+    if image_size == 0 or (image_size, orientation, mode) == (1000, 1, "RGB"):  # the compressed pixels are the same
+        assert load_image(stored).tobytes() == load_image(data).tobytes()
+
+
+@pytest.mark.parametrize("image_size", [448, 1000, 0])
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("PNG", {"pnginfo": PNG_TEXT, "icc_profile": SECRET * 10}), ("GIF", {"comment": SECRET}), ("BMP", {}),
+        ("WEBP", {"xmp": XMP, "icc_profile": SECRET * 10, "lossless": True}), ("AVIF", {"xmp": XMP}), ("TIFF", {}),
+    ],
+)  # fmt: skip
+def test_of_any_other_format_nothing_is_kept_but_the_image(format: str, options: dict, image_size: int):
+    if format not in ("GIF", "BMP"):
+        options = options | {"exif": telling_exif()}
+    data = encode(scene(), format, **options) + SECRET
+    stored = prepare_picture(data, image_size=image_size).data
+    assert SECRET in data and SECRET not in stored
+    with Image.open(io.BytesIO(stored)) as image:
+        assert dict(image.getexif()) == {}
+        assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi"}
+    if image_size == 0:
+        assert load_image(stored).tobytes() == load_image(data).tobytes()
+
+
+def test_the_preview_of_a_jpeg_does_not_come_along():
+    preview = bytes(range(48))
+    data = encode(scene(), "JPEG", quality=90)
+    assert data[2:11] == b"\xff\xe0\0\x10JFIF\0"
+    data = data[:4] + struct.pack(">H", 64) + data[6:18] + b"\x04\x04" + preview + data[20:]
+    stored = prepare_picture(data, image_size=0).data
+    assert preview not in stored
+    assert load_image(stored).tobytes() == load_image(data).tobytes()
+
+
+def test_coloured_print_keeps_its_edges():
+    """Red lines of one pixel on blue: chroma at half the resolution would make one violet of them."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, ::2, 0] = pixels[:, 1::2, 2] = 255
+    print_ = Image.fromarray(pixels)
+    picture = prepare_picture(encode(print_, "PNG"), image_size=448)
+    with decode(picture) as image:
+        assert get_sampling(image) == 0  # 4:4:4
+        assert image.quantization == Image.open(io.BytesIO(encode(print_, "JPEG", quality=95))).quantization
+    assert difference(decode(picture), print_) < 15
+    assert difference(Image.open(io.BytesIO(encode(print_, "JPEG", quality=95, subsampling="4:2:0"))), print_) > 60
 
 
 def test_broken_exif_is_no_broken_picture():
     data = encode(scene((900, 300)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 40)
     assert decode(prepare_picture(data, image_size=448)).size == (448, 149)
+    assert not decode(prepare_picture(data, image_size=0)).info.get("exif")
 
 
 def test_pictures_that_look_the_same_have_one_hash_and_others_have_another():
@@ -216,7 +314,11 @@ def test_a_folder_gives_a_reason_for_each_picture_it_lacks(tmp_path: Path):
     (folder / "a.jpg").write_bytes(jpeg())
     (folder / "b+c.jpg").write_bytes(jpeg()[:-200])
     (folder / "d.jpg").mkdir()
+    os.mkfifo(folder / "f.jpg")  # to be read for ever
+    with (folder / "g.jpg").open("wb") as sparse:
+        sparse.truncate(10 * 2**30)
     links = ["https://h/x/a.jpg?size=1", "https://h/b+c.jpg", "https://h/d.jpg", "https://h/..", "", "https://h/e.jpg"]
+    links += ["https://h/f.jpg", "https://h/g.jpg"]
     store = ImageStore(tmp_path / "store")
     fill_from_folder(store, links, ImageFolder(folder))
     assert {link: reason.partition(":")[0] for link, reason in store.failures(links).items()} == {
@@ -225,6 +327,8 @@ def test_a_folder_gives_a_reason_for_each_picture_it_lacks(tmp_path: Path):
         "https://h/..": "image_missing",
         "": "image_missing",
         "https://h/e.jpg": "image_missing",
+        "https://h/f.jpg": "image_unreadable",
+        "https://h/g.jpg": "too_many_bytes",
     }
     assert store.read(links[0]) == jpeg()
 

@@ -110,6 +110,35 @@ def test_the_order_of_the_rows_does_not_matter_and_the_seed_does():
     assert len(first & other) < 0.5 * len(first)  # by chance a tenth of them
 
 
+HOSTS = [
+    "http://127.0.0.1:{number}/",
+    "https://shop.example/",
+    "HTTPS://cdn{number}.example:8080/some/folder/",
+    "file:///home/user{number}/",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", ["{n}.jpg", "image?id={n}", "{n}/main.jpg", "{n}/main.jpg?size=large#top"])
+def test_the_split_does_not_depend_on_the_host_port_or_folder_that_serves_the_images(name: str):
+    rows = many_rows(1000)
+    names = [name.format(n=url) for url in rows["image_link"]]
+    held_out = []
+    for number, host in enumerate(HOSTS):
+        moved = rows.assign(image_link=[host.format(number=9000 + number).rstrip("/") + "/" + part for part in names])
+        held_out.append(hold_out(moved, validation_size=0.1, seed=0)[0])
+    assert len(held_out) == 5
+    assert all((part == held_out[0]).all() for part in held_out)
+    assert abs(held_out[0].sum() - 100) <= 2
+
+
+def test_images_of_one_name_are_drawn_evenly():
+    rows = many_rows(1000)
+    rows["image_link"] = [f"https://shop.example/{url}/main.jpg" for url in rows["image_link"]]
+    is_held_out = hold_out(rows, validation_size=0.5, seed=0)[0]
+    assert 150 < is_held_out[:500].sum() < 350  # and not the first half of them
+
+
 def test_nothing_is_taken_from_nothing():
     is_held_out, oversize = hold_out(frame(), validation_size=0.5, seed=0)
     assert is_held_out.dtype == np.bool_ and len(is_held_out) == 0 and oversize == []

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="session")
-def adapter(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
-    """An adapter on the Hub that has learnt one answer a question, and the same as it was in memory."""
+def teach(folder: Path, tiny_base: Path, *, load_in_4bit: bool = False, steps: int = 60) -> Any:
+    """A model in memory that has learnt one answer a question; its adapter is in `folder` / adapter."""
     import torch
     from datasets import Dataset
     from huggingface_hub import HfApi
@@ -21,14 +20,13 @@ def adapter(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pyte
     from training.options import TrainingOptions
     from training.trainer import PaliGemmaTrainer
 
-    folder = tmp_path_factory.mktemp("adapter")
     location = Location(str(tiny_base))
     processor = load_processor(location)
     trainer = PaliGemmaTrainer(
-        model=load_base(location, flag="", dtype=torch.float32),
+        model=load_base(location, flag="", dtype=torch.float32, load_in_4bit=load_in_4bit),
         args=TrainingOptions(
             output_dir=str(folder / "run"),
-            max_steps=60,
+            max_steps=steps,
             per_device_train_batch_size=4,
             learning_rate=1e-2,
             save_strategy="no",
@@ -45,6 +43,24 @@ def adapter(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pyte
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = "local/tiny-base", HfApi().model_info("local/tiny-base").sha
     model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    return model
+
+
+@pytest.fixture(scope="session")
+def adapter(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    """An adapter on the Hub that has learnt one answer a question, and the same as it was in memory."""
+    from huggingface_hub import HfApi
+
+    folder = tmp_path_factory.mktemp("adapter")
+    model = teach(folder, tiny_base)
     HfApi().create_repo("local/taught-adapter", private=True)
     HfApi().upload_folder(repo_id="local/taught-adapter", folder_path=folder / "adapter")
     return "local/taught-adapter", model
+
+
+@pytest.fixture(scope="session")
+def adapter_folder(adapter: tuple[str, Any]) -> Path:
+    """The files of that adapter; to be copied by who changes them."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(adapter[0]))

@@ -4,7 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from inference.evaluate import evaluate
+from inference.evaluate import evaluate, join, read_entities
+from inference.scores import score_parts, score_weighted
 from product_vqa.command import InputError
 from tests.commands import run_module
 
@@ -38,6 +39,47 @@ def test_scores_by_hand_with_rows_numbered_where_there_is_no_index(tmp_path: Pat
     assert scores["f1_quantity"] == pytest.approx(2 * (2 / 3) * (2 / 3) / (4 / 3))
     assert scores["by_entity"]["item_weight"]["f1_quantity"] == 1.0
     assert scores["by_entity"]["voltage"] == scores["by_entity"]["voltage"] | {"rows": 2, "f1": 0.0}
+
+
+def test_scores_at_the_mix_of_another_split(tmp_path: Path, references: Path) -> None:
+    predictions = write(tmp_path, "1,500.0 gram\n0,10.0 gram\n2,100.0 volt\n")
+    test_csv = tmp_path / "test.csv"
+    test_csv.write_text("index,entity_name\n" + "".join(f"{n},{e}\n" for n, e in enumerate(
+        ["item_weight"] + ["voltage"] * 3 + ["wattage"])))  # fmt: skip
+    done = run_module(
+        "inference.evaluate", "--predictions", predictions, "--references", references, "--weights", test_csv,
+        "--bootstrap", 50, "--json",
+    )  # fmt: skip
+    weighted = json.loads(done.stdout)["weighted"]
+    # Shares of item_weight and voltage: a half each here, 0.2 and 0.6 in test.csv. So they count 0.4 and 1.2.
+    assert weighted["f1"] == pytest.approx(2 * 0.4 / (2 * 0.4 + (0.4 + 1.2) + 1.2))
+    assert weighted["f1_quantity"] == pytest.approx(2 * 0.8 / (2 * 0.8 + 1.2 + 1.2))
+    assert weighted["f1_interval"][0] <= weighted["f1"] <= weighted["f1_interval"][1]
+    assert (weighted["unknown"], weighted["share_unknown"]) == (["wattage"], pytest.approx(0.2))
+
+
+def test_the_mix_of_its_own_split_changes_no_score(tmp_path: Path, tiny_dataset: Path) -> None:
+    table = join(write(tmp_path, "1000,500 gram\n1001,230 volt\n"), f"{tiny_dataset}:validation")
+    weighted = score_weighted(table, read_entities(f"{tiny_dataset}:validation"))
+    assert weighted["f1"] == pytest.approx(score_parts(table)["f1"])
+    assert weighted["unknown"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("index\n1\n", "--weights .*test.csv has no column entity_name"),
+        ("entity_name\ncolour\n", "--weights .*test.csv: unknown entity_name 'colour'"),
+        ("entity_name\n", "--weights .*test.csv has no rows"),
+        (None, "--weights .*test.csv: no such file"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_named(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "test.csv"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_entities(str(file))
 
 
 def test_rows_are_joined_by_index_where_there_is_one(tmp_path: Path) -> None:

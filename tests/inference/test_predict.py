@@ -1,7 +1,9 @@
 """predict, through the Hub and back: every row answered, in order, whatever processes and restarts there were."""
 
+import io
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -9,22 +11,27 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from PIL import Image
 
-from inference import AttributeReader, answers, predict
+from inference import AttributeReader, answers, predict, report
 from inference.batches import RowBatch, RowBatches, load_batches
 from inference.check import check_submission
 from product_vqa.command import InputError
 from product_vqa.dataset import load_split
 from product_vqa.hub import Location
+from product_vqa.images import ImageError
 from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, load_base, load_processor
 from product_vqa.schema import FEATURES
 from tests.commands import CPU, CPU_2, ROOT, call, launch
-from tests.tiny import make_rows, save_dataset, save_tiny_base
+from tests.product_vqa.test_images import png
+from tests.tiny import make_image, make_rows, save_dataset, save_tiny_base, write_rows
+from training import sft
 
 
 def run_predict(adapter: str, dataset: Path | str, output: Path, *more: Any, processes: str = "1") -> pd.DataFrame:
@@ -169,6 +176,72 @@ def test_rows_of_one_picture_are_read_from_it_once(adapter: tuple[str, Any], tmp
     assert [row["answer"] for row in answered if row["index"] != 4] == [answer.text for answer in expected]
 
 
+def test_a_row_whose_image_cannot_be_read_goes_out_empty_with_the_reason(
+    adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    rows = make_rows(9, labelled=False)
+    stored = {
+        1: encode_png(make_image(1))[:3000], 2: png(1, 60_000_000, pixels=b"\0"), 3: png(17_500, 10_000, pixels=b"\0"),
+        4: b"%!PS-Adobe-3.0 EPSF-3.0\n", 5: b"",
+    }  # fmt: skip
+    for index, data in stored.items():
+        rows[index]["image"] = {"bytes": data, "path": None}
+    rows[6]["image"] = None
+    write_rows(tmp_path / "dataset" / "data" / "test-00000-of-00001.parquet", rows)
+    output = tmp_path / "submission.csv"
+    call(
+        predict.main, monkeypatch, "--adapter", adapter[0], "--dataset", tmp_path / "dataset", "--output", output,
+        "--batch_size", "2", "--dtype", "float32",
+    )  # fmt: skip
+    assert (
+        capsys.readouterr()
+        .out.strip()
+        .endswith(
+            "3 answered; empty: 0 withheld or not valid, 1 without a picture, 5 whose image cannot be read "
+            "(not_a_picture 2, image_unreadable 1, side_too_long 1, too_many_pixels 1)"
+        )
+    )
+    table = pd.read_parquet(output.with_suffix(".parquet")).set_index("index")
+    assert [line.partition(",")[0] for line in output.read_text().splitlines()[1:]] == list("012345678")
+    reasons = ["image_unreadable", "side_too_long", "too_many_pixels", "not_a_picture", "not_a_picture", "no_image"]
+    assert [reason.partition(":")[0] for reason in table["reason"][1:7]] == reasons
+    assert table["reason"][[0, 7, 8]].isna().all()
+    reader = AttributeReader.from_pretrained(adapter[0], dtype="float32")
+    for index, row in enumerate(rows):
+        found = table.loc[index]
+        if index in (0, 7, 8):
+            assert found["answer"] == reader.read(row["image"], row["entity_name"]).text
+        else:
+            assert found["prediction"] == "" and pd.isna(found["answer"])
+
+
+def test_a_dataset_of_paths_is_refused_with_the_row_and_nothing_is_opened(
+    adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the path leads to: a file of this machine that is an image would be answered, a FIFO waited for."""
+    make_image(0).save(tmp_path / "private.png")
+    for path in (str(tmp_path / "private.png"), "https://shop.example/1.png"):
+        rows = make_rows(4)
+        rows[2]["image"] = {"bytes": None, "path": path}
+        for split in ("train", "test"):
+            write_rows(tmp_path / "dataset" / "data" / f"{split}-00000-of-00001.parquet", rows)
+        message = rf"split (train|test): the image of index 2 is only a path \({re.escape(repr(path))}\)"
+        dataset = ["--dataset", tmp_path / "dataset"]
+        with pytest.raises(InputError, match=message):
+            call(predict.main, monkeypatch, "--adapter", adapter[0], *dataset, "--output", tmp_path / "s.csv")
+        (tmp_path / "predictions.csv").write_text("index,prediction\n2,\n")
+        with pytest.raises(InputError, match=message):
+            call(
+                report.main, monkeypatch, *dataset, "--split", "test", "--predictions", tmp_path / "predictions.csv",
+                "--output", tmp_path / "report.html",
+            )  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            call(
+                sft.main, monkeypatch, "--dataset_name", tmp_path / "dataset",
+                "--model_name_or_path", "local/tiny-base", "--output_dir", tmp_path / "run",
+            )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def long_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_dataset(tmp_path_factory.mktemp("long"), train=0, validation=0, test=60)
@@ -244,6 +317,67 @@ def test_the_reader_answers_one_and_many(adapter: tuple[str, Any]) -> None:
         assert alone.confidence == pytest.approx(answer.confidence, rel=1e-3)
     with pytest.raises(ValueError, match="unknown entity_name 'colour'"):
         reader.read(rows[0]["image"], "colour")
+    as_png = encode_png(rows[0]["image"])
+    for same in (as_png, {"bytes": as_png, "path": None}, Image.open(io.BytesIO(as_png))):
+        assert reader.read(same, "item_weight") == answers[0]
+    assert reader.read_batch([], []) == []
+
+
+def encode_png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def unreadable_images() -> dict[str, tuple[Any, str]]:
+    whole = encode_png(make_image(0))
+    return {
+        "a truncated file": (Image.open(io.BytesIO(whole[:3000])), "image_unreadable: OSError: "),
+        "bytes of a truncated file": (whole[:3000], "image_unreadable: OSError: "),
+        "bytes of something else": (b"<html>", "not_a_picture"),
+        "a path": ("photo.jpg", r"not_an_image: str 'photo.jpg'; accepted are .*Image.open"),
+        "a Path": (Path("photo.jpg"), "not_an_image: PosixPath"),
+        "None": (None, "not_an_image: None; accepted are"),
+        "a list": ([1, 2], "not_an_image: list"),
+        "an array": (np.zeros((4, 4, 3), np.uint8), "not_an_image: ndarray"),
+        "a stored path": ({"bytes": None, "path": "/a.png"}, "no_bytes: the path '/a.png'"),
+        "no size": (Image.new("RGB", (0, 0)), "no_pixels: 0x0"),
+        "too long a side": (Image.new("1", (1, 20_001)), "side_too_long: 1x20001"),
+    }
+
+
+@pytest.mark.parametrize("name", unreadable_images())
+def test_the_reader_names_the_position_of_what_it_cannot_read(adapter_reader: AttributeReader, name: str) -> None:
+    image, message = unreadable_images()[name]
+    with pytest.raises(ImageError, match=rf"^images\[2\]: {message}"):
+        adapter_reader.read_batch([make_image(0), make_image(1), image, make_image(3)], ["width"] * 4)
+    with pytest.raises(ImageError, match=rf"^images\[0\]: {message}"):
+        adapter_reader.read(image, "width")
+
+
+@pytest.mark.parametrize(
+    ("images", "entity_names", "message"),
+    [
+        ([make_image(0)], [], "as many entity_names as images are needed, got 1 and 0"),
+        ([], ["width"], "as many entity_names as images are needed, got 0 and 1"),
+        ([make_image(0)] * 2, ["width", "colour"], r"entity_names\[1\]: unknown entity_name 'colour'; known are "),
+        ([make_image(0)], [None], r"entity_names\[0\]: unknown entity_name None"),
+        (make_image(0), ["width"], r"images must be a list, got Image; read\(\) takes a single one"),
+        ("photo.jpg", ["width"], "images must be a list, got str"),
+        (None, ["width"], "images must be a list, got None"),
+        ([make_image(0)], "width", "entity_names must be a list, got str"),
+    ],
+)  # fmt: skip
+def test_the_reader_refuses_what_is_not_a_batch(
+    adapter_reader: AttributeReader, images: Any, entity_names: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        adapter_reader.read_batch(images, entity_names)
+
+
+@pytest.fixture(scope="module")
+def adapter_reader(adapter: tuple[str, Any]) -> AttributeReader:
+    return AttributeReader.from_pretrained(adapter[0])
 
 
 @pytest.fixture(scope="module")

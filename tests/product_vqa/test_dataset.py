@@ -53,7 +53,7 @@ def folder_with(root: Path, card: str | None, *files: str) -> Location:
     [
         (None, ["data/train-00000-of-00001.parquet", "rows/test.parquet"], {"train": 1}),
         (None, ["train.parquet", "test-0.parquet", "validation_00.parquet"], {"train": 1, "test": 1, "validation": 1}),
-        ("license: mit", ["data/own_name-00000-of-00002.parquet", "data/own_name-00001-of-00002.parquet"], {"own_name": 2}),
+        ("license: mit", ["data/own-00000-of-00002.parquet", "data/own-00001-of-00002.parquet"], {"own": 2}),
         ("configs: [{config_name: default, data_files: [{split: a, path: x/*}, {split: b, path: [y/1.parquet]}]}]",
          ["x/1.parquet", "x/2.parquet", "y/1.parquet", "y/2.parquet"], {"a": 2, "b": 1}),
         ("configs: [{config_name: c, data_files: d/*}]", ["d/1.parquet"], {"train": 1}),
@@ -78,12 +78,9 @@ def test_splits_are_found_as_the_card_says_or_by_their_names(
 )
 def test_what_is_no_dataset_is_one_line(tmp_path: Path, card: str | None, files: list[str], reason: str) -> None:
     location = folder_with(tmp_path, card, *files)
-    for read in (
-        lambda: load_splits(location, ["train"], flag="--dataset"),
-        lambda: read_rows(location, flag="--dataset"),
-    ):
+    for read in (read_rows, lambda location, flag: load_splits(location, ["train"], flag=flag)):
         with pytest.raises(InputError, match=rf"--dataset .* is no dataset that .*{reason}") as refusal:
-            read()
+            read(location, flag="--dataset")
         assert "\n" not in str(refusal.value)
 
 
@@ -92,12 +89,9 @@ def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-0.parquet").write_bytes(content)
     location = Location(str(tmp_path))
-    for read in (
-        lambda: load_splits(location, ["train"], flag="--dataset"),
-        lambda: read_rows(location, flag="--dataset"),
-    ):
+    for read in (read_rows, lambda location, flag: load_splits(location, ["train"], flag=flag)):
         with pytest.raises(InputError, match=r"--dataset .* is no dataset that"):
-            read()
+            read(location, flag="--dataset")
 
 
 def test_offline_a_split_that_was_never_fetched_is_named(
@@ -112,5 +106,5 @@ def test_offline_a_split_that_was_never_fetched_is_named(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     location = locate("local/of-one-split", flag="--dataset", repo_type="dataset")
     assert len(load_split(location, "train", flag="--dataset")) == 4
-    with pytest.raises(InputError, match="--dataset local/of-one-split at .* is not in the cache, or not all of it"):
+    with pytest.raises(InputError, match=r"--dataset local/of-one-split at .* is not in the cache, or not all of it"):
         load_split(location, "test", flag="--dataset")

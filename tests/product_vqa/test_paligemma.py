@@ -17,6 +17,7 @@ from product_vqa.paligemma import (
     load_processor,
     make_generation_batch,
     make_training_batch,
+    normalize_images,
     resolve_dtype,
     take_rows,
 )
@@ -50,8 +51,9 @@ def test_the_golden_training_batch(processor) -> None:
             [-100] * prompts[row] + ids[row][prompts[row] : end] + [-100] * (length - end)
         )
     assert batch["pixel_values"].shape == (3, 3, 28, 28)
-    assert batch["pixel_values"].dtype == torch.float32
-    assert batch["pixel_values"].abs().max() <= 1
+    assert batch["pixel_values"].dtype == torch.uint8
+    normalized = normalize_images(batch["pixel_values"], processor=processor, dtype=torch.float32)
+    assert 0.8 < normalized.abs().max() <= 1
 
 
 @of_paligemma
@@ -83,8 +85,11 @@ def test_a_picture_of_any_mode_is_read_as_rgb(processor) -> None:
     assert make_generation_batch(rows, processor=processor)["pixel_values"].shape == (4, 3, 28, 28)
 
 
-def inputs(batch: dict) -> dict:
-    return {name: tensor for name, tensor in batch.items() if name not in ("labels", "image_index")}
+def inputs(batch: dict, processor) -> dict:
+    """What the model takes in."""
+    pixels = normalize_images(batch["pixel_values"], processor=processor, dtype=torch.float32)
+    kept = {name: tensor for name, tensor in batch.items() if name not in ("labels", "image_index")}
+    return kept | {"pixel_values": pixels}
 
 
 def test_a_batch_to_be_answered_is_the_processors_own(processor) -> None:
@@ -96,9 +101,10 @@ def test_a_batch_to_be_answered_is_the_processors_own(processor) -> None:
         padding=True, padding_side="left", return_tensors="pt",
     )  # fmt: skip
     assert batch["image_index"].tolist() == [0, 1, 2, 3, 4]
-    for name, tensor in inputs(batch).items():
+    made = inputs(batch, processor)
+    assert made.keys() == expected.keys() - {"labels"}
+    for name, tensor in made.items():
         assert torch.equal(tensor, expected[name]), name
-    assert inputs(batch).keys() == inputs(expected).keys()
 
 
 def test_rows_of_one_picture_share_it_and_can_be_taken_apart(processor) -> None:
@@ -118,32 +124,32 @@ def test_a_row_alone_and_in_a_padded_batch_gives_the_same_logits(processor, mode
     rows = make_rows(4)
     together = make_training_batch(rows, processor=processor)
     with torch.inference_mode():
-        logits = model(**inputs(together)).logits
+        logits = model(**inputs(together, processor)).logits
         for index, row in enumerate(rows):
             alone = make_training_batch([row], processor=processor)
             length = alone["input_ids"].shape[1]
-            single = model(**inputs(alone)).logits[0]
+            single = model(**inputs(alone, processor)).logits[0]
             torch.testing.assert_close(logits[index, :length], single, atol=1e-5, rtol=0)
         # And on the left, as generation pads.
-        left = model(**inputs(make_generation_batch(rows, processor=processor))).logits[:, -1]
+        left = model(**inputs(make_generation_batch(rows, processor=processor), processor)).logits[:, -1]
         for index, row in enumerate(rows):
-            single = model(**inputs(make_generation_batch([row], processor=processor))).logits[0, -1]
+            single = model(**inputs(make_generation_batch([row], processor=processor), processor)).logits[0, -1]
             torch.testing.assert_close(left[index], single, atol=1e-5, rtol=0)
 
 
 @of_paligemma
 def test_the_prefix_sees_itself_in_both_directions_and_the_answer_only_backwards(processor, model) -> None:
     batch = make_training_batch(make_rows(1), processor=processor)
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    taken = inputs(batch, processor)
 
     def logits_with(position: int, token: str) -> torch.Tensor:
-        ids = inputs["input_ids"].clone()
+        ids = taken["input_ids"].clone()
         ids[0, position] = processor.tokenizer.convert_tokens_to_ids(token)
         with torch.inference_mode():
-            return model(**(inputs | {"input_ids": ids})).logits[0]
+            return model(**(taken | {"input_ids": ids})).logits[0]
 
     with torch.inference_mode():
-        plain = model(**inputs).logits[0]
+        plain = model(**taken).logits[0]
     newline, first_digit, last = 11, 12, 18
     # Another last word of the prompt is seen at its first word...
     assert not torch.allclose(plain[4], logits_with(newline - 1, "x")[4], atol=1e-5)

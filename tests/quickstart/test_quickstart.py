@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from product_vqa.command import InputError
@@ -29,6 +30,33 @@ def test_the_whole_chain_runs_offline_and_says_where_everything_lies(tmp_path: P
     assert (folder / "contact_sheet.png").stat().st_size > 10_000
     for kind, repo in (("datasets", "product-labels"), ("models", "small-paligemma"), ("models", "label-reader")):
         assert (folder / "hub" / kind / "local" / repo).is_dir()
+
+
+@pytest.mark.faults
+def test_two_quickstarts_of_one_seed_train_the_same_adapter_wherever_and_whenever(tmp_path: Path) -> None:
+    """The images are served on another port each time, and PYTHONHASHSEED is another one in every process."""
+    outcomes = []
+    for folder in (tmp_path / "one", tmp_path / "another" / "place"):
+        run_module("quickstart", "--output_dir", folder, "--train_rows", 96, "--test_rows", 16, "--seed", 5)
+        summary = json.loads((folder / "summary.json").read_text())
+        log = pd.read_csv(folder / "adapter" / "log.csv")
+        measured = [name for name in log.columns if "runtime" not in name and "per_second" not in name]
+        links = {
+            row["index"]: row["image_link"].rpartition("/")[2]
+            for row in pq.read_table(folder / "dataset" / "rows" / "validation.parquet").to_pylist()
+        }
+        outcomes.append(
+            {
+                "summary": {key: summary[key] for key in summary.keys() - {"seconds", "peak_memory_gb"}},
+                "log": log[measured].drop(columns="minutes").to_csv(),
+                "validation": links,
+                "adapter": (folder / "adapter" / "adapter_model.safetensors").read_bytes(),
+                "submission": (folder / "submission.csv").read_bytes(),
+            }
+        )
+    assert outcomes[0]["validation"] and "loss" in outcomes[0]["log"]
+    for name, outcome in outcomes[0].items():
+        assert outcome == outcomes[1][name], name
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,47 +1,349 @@
+"""Which checkpoint a run resumes from, and what a resumed run may change."""
+
 import json
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from accelerate import Accelerator
+import yaml
+from accelerate import PartialState
+from datasets import Dataset
+from safetensors.torch import load_file
 
 from product_vqa.command import InputError
-from training.checkpoints import check_same_run, last_whole_checkpoint, save_config
+from product_vqa.schema import FEATURES
+from tests.commands import call
+from tests.tiny import make_rows, save_tiny_base
+from training import checkpoints, sft
+from training.checkpoints import check_same_run, find_checkpoint, find_damage, save_config, save_manifest
+
+CONFIG = {"lora_r": 8, "learning_rate": 2e-4, "samples_per_step": 8, "dataset_name": "user/data", "max_steps": 100}
+
+
+def write_checkpoint(output_dir: Path, step: int, *, complete: bool = True) -> Path:
+    folder = output_dir / f"checkpoint-{step}"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(bytes(100))
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "best_global_step": None}))
+    if complete:
+        save_manifest(folder, run={})
+    return folder
+
+
+def find(output_dir: Path, **options: Any) -> str | None:
+    return find_checkpoint(output_dir, PartialState(cpu=True), run={}, **options)
+
+
+# ---- Which checkpoint ----------------------------------------------------------------------------------------------
+
+
+def test_the_newest_complete_checkpoint_is_taken_and_newer_ones_are_removed(tmp_path: Path, caplog: Any) -> None:
+    write_checkpoint(tmp_path, 5)
+    write_checkpoint(tmp_path, 10)
+    (write_checkpoint(tmp_path, 15) / "adapter_model.safetensors").write_bytes(bytes(50))
+    write_checkpoint(tmp_path, 100, complete=False)
+    assert find(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-5"]
+    assert "checkpoint-15/adapter_model.safetensors has 50 bytes instead of 100: removed" in caplog.text
+    assert "manifest.json is missing (checkpoint-100 was cut off while it was written): removed" in caplog.text
+
+
+def test_where_no_checkpoint_was_ever_complete_a_run_begins_at_the_beginning(tmp_path: Path, caplog: Any) -> None:
+    (tmp_path / "checkpoint-final").mkdir()
+    assert find(tmp_path) is None
+    write_checkpoint(tmp_path, 5, complete=False)
+    assert find(tmp_path) is None
+    assert "no checkpoint was ever complete: starting from the beginning" in caplog.text
+    assert [folder.name for folder in tmp_path.iterdir()] == ["checkpoint-final"]
+
+
+def test_where_no_complete_checkpoint_is_left_nothing_is_removed_and_the_file_is_named(tmp_path: Path) -> None:
+    (write_checkpoint(tmp_path, 5) / "trainer_state.json").unlink()
+    with pytest.raises(
+        InputError, match=r"no complete checkpoint is left \(.*checkpoint-5/trainer_state.json is missing"
+    ):
+        find(tmp_path)
+    assert (tmp_path / "checkpoint-5" / "adapter_model.safetensors").exists()
+
+
+def test_the_best_checkpoint_must_be_complete_too_where_it_is_kept(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 5)
+    best = write_checkpoint(tmp_path, 10)
+    last = write_checkpoint(tmp_path, 15)
+    (last / "trainer_state.json").write_text(json.dumps({"global_step": 15, "best_global_step": 10}))
+    save_manifest(last, run={})
+    assert find(tmp_path, keeps_best=True) == str(last)
+    (best / "adapter_model.safetensors").write_bytes(b"\1" + bytes(99))
+    assert find(tmp_path) == str(last)
+    assert find(tmp_path, keeps_best=True) == str(tmp_path / "checkpoint-5")
+
+
+def test_a_given_checkpoint_is_checked_as_well(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, 5)
+    assert find(tmp_path / "run", given=str(folder)) == str(folder)
+    with pytest.raises(InputError, match=r"--resume_from_checkpoint .*/none: no such folder"):
+        find(tmp_path, given=str(tmp_path / "none"))
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"--resume_from_checkpoint .*: .*adapter_model.safetensors is missing"):
+        find(tmp_path, given=str(folder))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"files": {}}', '{"sha256": "x", "run": {}, "files": {}}'])
+def test_a_garbled_manifest_is_named(tmp_path: Path, text: str) -> None:
+    folder = write_checkpoint(tmp_path, 5)
+    (folder / "manifest.json").write_text(text)
+    assert find_damage(folder) == f"{folder}/manifest.json is not as it was written"
+
+
+# ---- Checkpoints of earlier versions -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def accelerator() -> Accelerator:
-    return Accelerator(cpu=True)
+def finished(tiny_run: list[str | Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str | Path]]:
+    """A run of six steps with checkpoints at 2, 4 and 6, and its arguments without the folder."""
+    output_dir = tmp_path_factory.mktemp("finished") / "run"
+    arguments = [
+        *tiny_run, "--max_steps", "6", "--save_steps", "2", "--logging_steps", "1", "--lora_r", "4", "--eval_strategy",
+        "no", "--max_eval_samples", "0", "--save_total_limit", "3", "--gradient_accumulation_steps", "2",
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        call(sft.main, monkeypatch, *arguments, "--output_dir", output_dir)
+    return output_dir, arguments
 
 
-def write_checkpoint(output_dir: Path, step: int, state: str | None = None) -> None:
-    folder = output_dir / f"checkpoint-{step}"
-    folder.mkdir()
-    (folder / "adapter_model.safetensors").touch()
-    if state is not None:
-        (folder / "trainer_state.json").write_text(state)
+@pytest.fixture
+def stopped(finished: tuple[Path, list[str | Path]], tmp_path: Path) -> tuple[Path, list[str | Path]]:
+    """The same, as it was after step 4."""
+    output_dir = shutil.copytree(finished[0], tmp_path / "run")
+    shutil.rmtree(output_dir / "checkpoint-6")
+    (output_dir / "adapter_model.safetensors").unlink()
+    return output_dir, [*finished[1], "--output_dir", output_dir]
 
 
-def test_the_newest_whole_checkpoint_is_taken_and_newer_ruins_are_removed(
-    tmp_path: Path, accelerator: Accelerator
+def check_equal(output_dir: Path, expected: Path) -> None:
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (output_dir, expected))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert ours[name].equal(tensor), name
+
+
+def garble(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    file.write_bytes(content)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {"removed": Path.unlink, "truncated": truncate, "garbled": garble}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_becomes_of_a_file_of_the_last_checkpoint_the_one_before_is_taken(
+    finished: tuple[Path, list[str | Path]], tmp_path: Path, damage: str, caplog: Any
 ) -> None:
-    write_checkpoint(tmp_path, 5, json.dumps({"global_step": 5}))
-    write_checkpoint(tmp_path, 10, json.dumps({"global_step": 10}))
-    write_checkpoint(tmp_path, 15, '{"global_st')  # cut off while it was written
-    write_checkpoint(tmp_path, 100)  # not even begun
-    assert last_whole_checkpoint(tmp_path, accelerator) == str(tmp_path / "checkpoint-10")
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-5"]
+    files = sorted(file.name for file in (finished[0] / "checkpoint-4").iterdir())
+    assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} < {
+        *files
+    }
+    for name in files:
+        output_dir = tmp_path / name
+        for step in (2, 4):
+            shutil.copytree(finished[0] / f"checkpoint-{step}", output_dir / f"checkpoint-{step}")
+        DAMAGES[damage](output_dir / "checkpoint-4" / name)
+        caplog.clear()
+        assert find_checkpoint(output_dir, PartialState(cpu=True), run=run_of(finished[0])) == str(
+            output_dir / "checkpoint-2"
+        )
+        assert f"checkpoint-4/{name} " in caplog.text
+        assert not (output_dir / "checkpoint-4").exists()
 
 
-def test_without_a_checkpoint_a_run_begins_at_the_beginning(tmp_path: Path, accelerator: Accelerator) -> None:
-    (tmp_path / "checkpoint-final").mkdir()
-    assert last_whole_checkpoint(tmp_path, accelerator) is None
+def run_of(output_dir: Path) -> dict[str, Any]:
+    return json.loads((output_dir / "checkpoint-4" / "manifest.json").read_text())["run"]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("steps", [(4,), (2, 4)], ids=["only", "last"])
+def test_with_any_file_damaged_a_run_ends_in_the_right_adapter_or_names_the_file(
+    finished: tuple[Path, list[str | Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str,
+    steps: tuple[int, ...],
+) -> None:  # fmt: skip
+    for name in sorted(file.name for file in (finished[0] / "checkpoint-4").iterdir()):
+        output_dir = tmp_path / name
+        for step in steps:
+            shutil.copytree(finished[0] / f"checkpoint-{step}", output_dir / f"checkpoint-{step}")
+        shutil.copy(finished[0] / "sft_config.yaml", output_dir)
+        DAMAGES[damage](output_dir / "checkpoint-4" / name)
+        error = None
+        try:
+            call(sft.main, monkeypatch, *finished[1], "--output_dir", output_dir)
+        except InputError as raised:
+            error = str(raised)
+        if error is None:
+            check_equal(output_dir, finished[0])
+        else:
+            assert steps == (4,) and f"checkpoint-4/{name}" in error
+
+
+def test_a_resumed_run_ends_in_the_same_adapter_with_accumulation(
+    finished: tuple[Path, list[str | Path]], stopped: tuple[Path, list[str | Path]], monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:  # fmt: skip
+    truncate(stopped[0] / "checkpoint-4" / "adapter_model.safetensors")
+    call(sft.main, monkeypatch, *stopped[1])
+    assert "going on at step 2/6" in capsys.readouterr().out
+    check_equal(stopped[0], finished[0])
+    assert "| steps | 6 of 4 rows" in (stopped[0] / "README.md").read_text()
+
+
+def test_checkpoints_of_an_earlier_version_are_judged_by_what_resuming_needs(
+    finished: tuple[Path, list[str | Path]], stopped: tuple[Path, list[str | Path]], monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:  # fmt: skip
+    output_dir, arguments = stopped
+    for step in (2, 4):
+        (output_dir / f"checkpoint-{step}" / "manifest.json").unlink()
+    config = yaml.safe_load((output_dir / "sft_config.yaml").read_text())
+    del config["samples_per_step"]
+    save_config(output_dir, config)
+    with pytest.raises(InputError, match=r"samples_per_step: 4 -> 8"):  # it was one process
+        call(sft.main, monkeypatch, *arguments, "--gradient_accumulation_steps", 4)
+    (output_dir / "checkpoint-4" / "optimizer.pt").unlink()
+    call(sft.main, monkeypatch, *arguments)
+    assert "going on at step 2/6" in capsys.readouterr().out
+    check_equal(output_dir, finished[0])
+
+
+# ---- The same run --------------------------------------------------------------------------------------------------
 
 
 def test_a_run_of_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
-    config = {"lora_r": 8, "learning_rate": 2e-4, "logging_steps": 5}
-    check_same_run(tmp_path, config)  # nothing there yet
-    save_config(tmp_path, config)
-    check_same_run(tmp_path, config)
-    check_same_run(tmp_path, config | {"logging_steps": 1, "save_steps": 7})  # what is learnt stays the same
+    check_same_run(tmp_path, CONFIG, processes=1)  # nothing there yet
+    save_config(tmp_path, CONFIG)
+    check_same_run(tmp_path, CONFIG, processes=1)
     with pytest.raises(InputError, match=r"lora_r: 8 -> 16; seed: \(default\) -> 1"):
-        check_same_run(tmp_path, config | {"lora_r": 16, "seed": 1})
+        check_same_run(tmp_path, CONFIG | {"lora_r": 16, "seed": 1}, processes=1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"dataset_name": "user/other"},
+        {"dataset_revision": "abc"},
+        {"model_revision": "abc"},
+        {"max_steps": 200},
+        {"num_train_epochs": 2},
+        {"max_eval_samples": 100},
+        {"max_train_samples": 100},
+        {"dataloader_drop_last": True},
+        {"dataloader_in_order": False},
+        {"data_seed": 1},
+        {"dtype": "float16"},
+        {"bf16": True},
+        {"load_in_4bit": True},
+        {"eval_steps": 50},
+        {"metric_for_best_model": "f1_quantity"},
+        {"load_best_model_at_end": True},
+        {"lora_dropout": 0.1},
+        {"optim": "adamw_8bit"},
+        {"torch_compile": True},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_what_changes_the_result_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    save_config(tmp_path, CONFIG)
+    with pytest.raises(InputError, match=f"holds a run of another configuration .*{next(iter(changed))}: "):
+        check_same_run(tmp_path, CONFIG | changed, processes=1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+        {"logging_steps": 1, "report_to": ["tensorboard"], "disable_tqdm": True},
+        {"save_steps": 7, "save_total_limit": 1},
+        {"dataloader_num_workers": 4, "dataloader_prefetch_factor": 1},
+        {"gradient_checkpointing": True},
+        {"max_eval_samples": 500},  # the default, which an earlier version did not write
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_what_does_not_change_the_result_may_change(tmp_path: Path, changed: dict[str, Any]) -> None:
+    save_config(tmp_path, CONFIG)
+    check_same_run(tmp_path, CONFIG | changed, processes=1)
+
+
+def test_where_the_best_checkpoint_is_kept_when_to_save_may_not_change(tmp_path: Path) -> None:
+    save_config(tmp_path, CONFIG | {"load_best_model_at_end": True, "save_steps": 10})
+    with pytest.raises(InputError, match=r"save_steps: 10 -> 20"):
+        check_same_run(tmp_path, CONFIG | {"load_best_model_at_end": True, "save_steps": 20}, processes=1)
+
+
+@pytest.mark.parametrize(
+    ("processes", "remedy"),
+    [
+        (1, r"1 process with .*batch_size 8 --gradient_accumulation_steps 1 or .*batch_size 4 .*steps 2 or"),
+        (4, r"4 processes with .*batch_size 2 --gradient_accumulation_steps 1 or .*batch_size 1 .*steps 2, or choose"),
+        (3, r"8 samples per step need 1, 2, 4 or 8 processes, or choose another folder"),
+    ],
+)
+def test_another_number_of_samples_per_step_is_refused_with_the_ways_to_keep_it(
+    tmp_path: Path, processes: int, remedy: str
+) -> None:
+    save_config(tmp_path, CONFIG)
+    with pytest.raises(InputError, match=rf"samples_per_step: 8 -> 6\): .*{remedy}"):
+        check_same_run(tmp_path, CONFIG | {"samples_per_step": 6}, processes=processes)
+
+
+def test_an_unreadable_configuration_is_named(tmp_path: Path) -> None:
+    for text in ("", "- 1", "a: [", "\0"):
+        (tmp_path / "sft_config.yaml").write_text(text)
+        with pytest.raises(InputError, match=r"sft_config.yaml cannot be read"):
+            check_same_run(tmp_path, CONFIG, processes=1)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("dataset", r"--dataset_name: the content of this folder is not what .*checkpoint-4 was trained on"),
+        ("base", r"--model_name_or_path: the content of this folder is not what"),
+        ("config", r"checkpoint-4 holds a run of another configuration .*lora_r: 4 -> 5"),
+        ("sharding", r"saved under DeepSpeed, which this launch is not"),
+    ],
+)
+def test_a_checkpoint_of_other_data_another_base_or_another_launch_is_refused(
+    stopped: tuple[Path, list[str | Path]], tiny_base: Path, tiny_dataset: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, what: str, message: str,
+) -> None:  # fmt: skip
+    output_dir, arguments = stopped
+    if what == "dataset":  # of the same name, built anew
+        changed = shutil.copytree(tiny_dataset, tmp_path / tiny_dataset.name)
+        rows = [row | {"entity_value": "7.0 gram"} for row in make_rows(32)]
+        Dataset.from_list(rows, features=FEATURES).to_parquet(changed / "data" / "train-00000-of-00001.parquet")
+        arguments = [*arguments, "--dataset_name", changed]
+    elif what == "base":
+        arguments = [*arguments, "--model_name_or_path", save_tiny_base(tmp_path / tiny_base.name, seed=1)]
+    elif what == "config":
+        (output_dir / "sft_config.yaml").unlink()
+        arguments = [*arguments, "--lora_r", 5]
+    else:
+        save_manifest(output_dir / "checkpoint-4", run=run_of(output_dir) | {"sharding": "DeepSpeed"})
+    with pytest.raises(InputError, match=message):
+        call(sft.main, monkeypatch, *arguments)
+
+
+def test_the_field_of_every_option_is_free_or_compared_on_purpose() -> None:
+    """A new field of TRL is compared: only what is listed is free, and all of it exists."""
+    from dataclasses import fields
+
+    from training.options import DatasetOptions, TrainingOptions
+
+    assert {f.name for kind in (DatasetOptions, TrainingOptions) for f in fields(kind)} >= checkpoints._FREE_KEYS
+    assert not [name for name in checkpoints._FREE_KEYS if re.match("hub_|learning|lora|max_[^c]|seed|eval", name)]

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from product_vqa.command import InputError
-from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, make_training_batch
+from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, make_training_batch, normalize_images
 from quickstart.small_paligemma import make_model, make_processor
 from tests.commands import call
 from tests.real_shape import paligemma_3b_config
@@ -51,6 +51,7 @@ def test_what_is_kept_is_what_a_real_step_keeps(target: str) -> None:
 
     batch = make_training_batch(make_rows(3), processor=processor)
     labels = batch.pop("labels")
+    batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=torch.float32)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         adapted.train()(**batch, use_cache=False, logits_to_keep=labels != -100)
     real = sum(size for _, size in kept.values())

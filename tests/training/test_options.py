@@ -10,7 +10,7 @@ from product_vqa.command import InputError
 from product_vqa.paligemma import resolve_dtype
 from tests.commands import ROOT, call
 from training import sft
-from training.options import ModelOptions, TrainingOptions
+from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
 CONFIGS = sorted((ROOT / "training" / "configs").glob("*.yaml"))
 ACCELERATE = sorted((ROOT / "training" / "accelerate").glob("*.yaml"))
@@ -77,6 +77,9 @@ def test_stopped_early_it_keeps_the_best_checkpoint(
     assert sorted(folder.name for folder in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-3"]
     kept, first = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, tmp_path / "checkpoint-1"))
     assert all((kept[name] == tensor).all() for name, tensor in first.items())
+    # The four rows that chose the checkpoint do not score the card.
+    card = (tmp_path / "README.md").read_text()
+    assert "On 4 rows of split `validation`" in card and "not trained on and chose no checkpoint" in card
     # Started again, perhaps to push, it trains no further.
     (tmp_path / "adapter_model.safetensors").unlink()
     call(sft.main, monkeypatch, *arguments)
@@ -119,6 +122,28 @@ def test_every_accelerate_config_loads_and_says_what_it_starts(config: Path) -> 
     assert found == WHAT_IT_STARTS[config.stem]
 
 
+@pytest.mark.parametrize(("flags", "visible"), [([], "0"), (["--gpu_ids", "1"], "1"), (["--gpu_ids", "all"], "5,6")])
+def test_the_config_for_one_gpu_shows_one_to_the_process(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], visible: str
+) -> None:
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
+    arguments = ["--config_file", str(ROOT / "training/accelerate/gpu.yaml"), *flags, "-m", "training.sft"]
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    assert prepare_simple_launcher_cmd_env(arguments)[1]["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_one_process_that_sees_several_gpus_is_refused_with_the_remedies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingOptions, "n_gpu", 8)
+    remedies = r"gpu_multi.yaml --num_processes 8 .* CUDA_VISIBLE_DEVICES=0"
+    with pytest.raises(InputError, match=f"8 GPUs are visible to one process.*{remedies}"):
+        TrainingOptions(output_dir=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -127,6 +152,25 @@ def test_every_accelerate_config_loads_and_says_what_it_starts(config: Path) -> 
         ({"completion_only_loss": True}, "completion_only_loss"),
         ({"max_length": 512}, "max_length: 512"),
         ({"trust_remote_code": True}, "trust_remote_code"),
+        ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy"),
+        ({"auto_find_batch_size": True}, "auto_find_batch_size: it would change the number of samples per step"),
+        ({"average_tokens_across_devices": False}, "average_tokens_across_devices: what is learned would depend on"),
+        ({"enable_jit_checkpoint": True}, "enable_jit_checkpoint: a SIGTERM saves a checkpoint as it is"),
+        ({"ignore_data_skip": True}, "ignore_data_skip: a resumed run would train on samples again"),
+        ({"save_only_model": True}, "save_only_model: a checkpoint without optimizer state cannot be resumed"),
+        ({"save_on_each_node": True}, "save_on_each_node: --output_dir must be a folder that all machines see"),
+        ({"accelerator_config": {"split_batches": True}}, "accelerator_config: split_batches would change which"),
+        ({"accelerator_config": {"even_batches": False}}, "accelerator_config: even_batches would change which"),
+        ({"max_steps": 0}, "max_steps 0: not a single step would be made"),
+        ({"num_train_epochs": 0}, "num_train_epochs 0: not a single step would be made"),
+        ({"num_train_epochs": -1.5}, "num_train_epochs -1.5: not a single step"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size must be at least 1, got 0"),
+        ({"per_device_eval_batch_size": 0}, "per_device_eval_batch_size must be at least 1"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be at least 1"),
+        ({"dataloader_num_workers": -1}, "dataloader_num_workers must be at least 0"),
+        ({"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor"),  # transformers' own check
+        ({"report_to": "wandb"}, r"report_to wandb: it is not installed \(pip install wandb\)"),
+        ({"report_to": "wand"}, "report_to wand: no such tracker; known are .*tensorboard"),
         ({"early_stopping_patience": 2}, "early_stopping_patience: nothing is evaluated"),
         ({"early_stopping_patience": 0}, "early_stopping_patience must be at least 1"),
     ],
@@ -142,6 +186,18 @@ def test_the_defaults_suit_an_adapter_on_a_frozen_base(tmp_path: Path) -> None:
     assert options.bf16 == (resolve_dtype("auto", device="cpu") == torch.bfloat16)
     assert not options.fp16
     assert options.ddp_find_unused_parameters is False
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"max_train_samples": 0}, "max_train_samples must be at least 1, got 0"),
+        ({"max_eval_samples": -1}, "max_eval_samples must be at least 0, got -1"),
+    ],
+)
+def test_a_dataset_setting_that_cannot_work_is_refused(setting: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DatasetOptions(dataset_name="user/data", **setting)
 
 
 @pytest.mark.parametrize(

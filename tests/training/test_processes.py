@@ -1,6 +1,7 @@
 """Several processes, whatever lies where: they train what one process trains, go on, and answer together."""
 
 import csv
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from product_vqa.command import InputError
 from tests.commands import CPU_2, ROOT, call, launch
 from training import sft
 
@@ -55,6 +57,51 @@ def test_two_processes_with_half_the_batch_each_train_the_same_adapter(
     launch("training.sft", *arguments, "--output_dir", tmp_path, config_file=CPU_2)
     check_same(tmp_path, whole)
     assert "2 processes" in (tmp_path / "README.md").read_text()
+
+
+def log_of(output_dir: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((output_dir / "log.csv").open()))
+
+
+def cut_off_after(step: int, output_dir: Path) -> None:
+    """As if the run had been killed before its next checkpoint."""
+    for folder in output_dir.glob("checkpoint-*"):
+        if int(folder.name.rpartition("-")[2]) > step:
+            shutil.rmtree(folder)
+    (output_dir / "adapter_model.safetensors").unlink()
+
+
+def test_resumed_on_two_processes_and_on_one_again_it_is_the_same_run(
+    arguments: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six samples per step of 32 rows: the last step of each epoch is filled up, which processes must do alike."""
+    run = [
+        *arguments, "--max_steps", "12", "--save_steps", "4", "--save_total_limit", "3", "--eval_strategy", "no",
+        "--max_eval_samples", "0",
+    ]  # fmt: skip
+    whole, output_dir = tmp_path / "whole", tmp_path / "run"
+    call(sft.main, monkeypatch, *run, "--per_device_train_batch_size", 6, "--output_dir", whole)
+    shutil.copytree(whole, output_dir)
+    run += ["--output_dir", output_dir]
+
+    cut_off_after(4, output_dir)
+    with pytest.raises(InputError, match=r"samples_per_step: 6 -> 2\): resume it on 1 process with .*batch_size 6 "):
+        call(sft.main, monkeypatch, *run)
+    two = launch("training.sft", *run, "--per_device_train_batch_size", "3", config_file=CPU_2)
+    assert "going on at step 4/12" in two.stdout
+    cut_off_after(8, output_dir)
+    capsys.readouterr()
+    call(sft.main, monkeypatch, *run, "--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 3)
+    assert "going on at step 8/12" in capsys.readouterr().out
+
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (output_dir, whole))
+    for name, tensor in theirs.items():
+        assert (ours[name] - tensor).abs().max() < CLOSE, name
+    losses = [[float(row["loss"]) for row in log_of(folder) if row["loss"]] for folder in (output_dir, whole)]
+    assert len(losses[1]) == 12 and losses[0] == pytest.approx(losses[1], abs=1e-4)
+    epochs = [[row["epoch"] for row in log_of(folder) if row["loss"]] for folder in (output_dir, whole)]
+    assert epochs[0] == epochs[1] and float(epochs[1][5]) == 1.0  # six steps take 32 rows
+    assert "| steps | 12 of 6 rows (2.00 epochs)" in (output_dir / "README.md").read_text()
 
 
 def interrupted_and_resumed(module: str, arguments: list[str | Path], output_dir: Path, config_file: Path) -> str:

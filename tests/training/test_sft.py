@@ -16,7 +16,8 @@ from product_vqa.command import InputError
 from product_vqa.schema import FEATURES
 from quickstart.small_paligemma import make_processor
 from tests.commands import ROOT, call, launch
-from tests.tiny import make_rows
+from tests.product_vqa.test_images import png
+from tests.tiny import make_rows, write_rows
 from training import sft
 from training.sources import warn_of_small_pictures
 
@@ -68,6 +69,7 @@ def test_the_card_has_metadata_scores_and_provenance(pulled: Path) -> None:
     assert {r.metric_name for r in card.data.eval_results} == {"F1, number and unit", "F1, exact string"}
     assert "More Information Needed" not in card.text
     assert "On 8 rows of split `validation`" in card.text
+    assert len(re.findall(r"\| F1, .* \| 0\.\d{4} \(0\.\d{4} to [01]\.\d{4}\) \|", card.text)) == 2
     config = yaml.safe_load(re.search(r"```yaml\n(.*?)```", card.text, re.DOTALL)[1])
     assert config == yaml.safe_load((pulled / "sft_config.yaml").read_text())
     assert config["dataset_revision"] == HfApi().dataset_info("local/tiny-dataset").sha
@@ -109,7 +111,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_adapter(
     done = launch(
         "training.sft", *SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir", again
     )
-    assert "checkpoint-4 was cut off while it was written: removed" in done.stderr
+    assert "checkpoint-4/trainer_state.json is missing: removed, resuming from checkpoint-2" in done.stderr
     resumed = load_file(again / "adapter_model.safetensors")
     assert resumed.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -159,6 +161,19 @@ def wrong(**changed: Any) -> list[Any]:
         ({"lora_target_modules": "nothing"}, "lora_target_modules: "),
         ({"output_dir": ROOT / "LICENSE" / "run"}, "--output_dir .*cannot be made"),
         ({"packing": "true"}, "packing: True would change nothing"),
+        (
+            {"dataset_train_split": "test"},
+            r"--dataset_train_split test: 11 of 11 rows have no label .* index 5000: choose",
+        ),
+        (
+            {"dataset_test_split": "test"},
+            "--dataset_test_split test: 11 of 11 rows have no label .*max_eval_samples 0",
+        ),
+        ({"dataloader_drop_last": "true", "gradient_accumulation_steps": 9}, "32 rows are fewer than the 36 samples"),
+        (
+            {"samples_per_step": 8},
+            r"samples_per_step 8: per_device_train_batch_size 4 x .*steps 1 x 1 processes are 4",
+        ),
         ({"lora_rank": 8}, r"unknown option --lora_rank"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -171,6 +186,28 @@ def test_wrong_input_is_named_with_its_flag(
     with pytest.raises(InputError, match=message):
         call(sft.main, monkeypatch, *wrong(**arguments))
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ({"bytes": b"<html>", "path": None}, "not_a_picture"),
+        ({"bytes": png(17_500, 10_000, pixels=b"\0"), "path": None}, "too_many_pixels: 17500x10000"),
+        (None, "no_image"),
+    ],
+)
+@pytest.mark.parametrize("position", [1, 30])  # among the first, whose sizes are looked at, or not
+def test_an_image_that_cannot_be_read_is_named_with_its_row(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Any, reason: str, position: int
+) -> None:
+    rows = make_rows(32)
+    rows[position] |= {"image": image, "index": 123}
+    write_rows(tmp_path / "dataset" / "data" / "train-00000-of-00001.parquet", rows)
+    arguments = {"dataset_name": tmp_path / "dataset", "model_name_or_path": tiny_base, "output_dir": tmp_path / "run"}
+    with pytest.raises(
+        InputError, match=rf"the image of index 123 \(https://example.com/\d+.jpg\) .*: {reason}; leave"
+    ):
+        call(sft.main, monkeypatch, *wrong(**arguments, max_steps=8, base_model_id="user/base"))
 
 
 def test_a_gated_base_is_refused_with_its_licence_page(

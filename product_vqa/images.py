@@ -1,0 +1,176 @@
+"""What an image is: which files are read, within which limits, and what a model or a reader of a dataset sees of them.
+
+Every entry point (build, training, prediction, the reader, the page, the report) decodes here, so that one file is one
+image everywhere: the first frame, upright, on white where it is transparent, RGB with 8 bits a channel, no metadata.
+"""
+
+import reprlib
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what shops serve; no format that starts a program
+MAX_BYTES = 32 * 1024**2
+MAX_PIXELS = 64 * 1000**2  # 8,000 x 8,000: 0.2 GB while it is decoded; the challenge's are about 1,400 x 1,400
+MAX_SIDE = 20_000  # px: shops' longest strips. 1 x 60,000,000 is within MAX_PIXELS, and would take 4.7 GB and a minute
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The value that is white in an image of more than 8 bits: the first that no pixel exceeds, else the largest of all.
+_WHITES = {"F": (1, 255, 65535), "I": (255, 65535)}
+_WHITES_OF_16_BITS = (65535,)
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
+
+
+class ImageError(ValueError):
+    """Why there is no image. The text is the reason as `left_out.csv` gives it: `token` or `token: detail`."""
+
+
+def load_image(data: bytes) -> Image.Image:
+    """Decode the bytes of an image file. Raises ImageError for anything but an image within the limits."""
+    with open_image(data) as image:
+        return to_rgb(image)
+
+
+def as_image(value: object) -> Image.Image:
+    """The same for an image of Pillow, the bytes of a file, or an image as `datasets` stores it.
+
+    That is decoded from its `bytes` alone: its `path` is never opened, nor fetched. Raises ImageError, for anything
+    else too.
+    """
+    if isinstance(value, Image.Image):
+        return to_rgb(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return load_image(bytes(value))
+    if not isinstance(value, Mapping):
+        given = "None" if value is None else f"{type(value).__name__} {reprlib.repr(value)}"
+        raise ImageError(
+            f"not_an_image: {given}; accepted are an image of Pillow (Image.open(path)) and the bytes of an image file"
+        )
+    if value.get("bytes") is None:
+        raise ImageError(f"no_bytes: the path {value.get('path')!r} without the bytes of the image")
+    return load_image(value["bytes"])
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The same for an image that Pillow has opened or made; `image` itself stays as it is."""
+    _check_size(image)
+    if type(image) is Image.Image and image.mode == "RGB" and not image.info:
+        return image
+    with _explained():
+        if isinstance(image, ImageFile.ImageFile) and image.format not in (*FORMATS, "MPO"):
+            raise ImageError(f"format_not_allowed: {image.format}; allowed are {', '.join(FORMATS)}")
+        rgb = turn_upright(flatten(image), read_orientation(image))
+        if rgb is image:
+            rgb = image.copy()
+        rgb.info = {}
+        return rgb
+
+
+@contextmanager
+def open_image(data: bytes) -> Iterator[Image.Image]:
+    """An image that is allowed, not decoded yet. Whatever decoding it in the block raises becomes ImageError."""
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"too_many_bytes: {len(data)}")
+    with _explained(), Image.open(BytesIO(data), formats=FORMATS) as image:
+        _check_size(image)
+        yield image
+
+
+def read_orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8. To be called after `image.load()`: a TIFF turns itself upright then."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation if orientation in _TO_UPRIGHT else 1
+    except Exception:  # broken EXIF does not make a broken image
+        return 1
+
+
+def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TO_UPRIGHT[orientation]) if orientation in _TO_UPRIGHT else image
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """Any mode as RGB, on white where it is transparent; `image` itself if it is so already."""
+    _decode(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _flatten_deep_grey(image)
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    key = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:  # of 16 bits, where the pixels have 8 by now
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    if image.mode == "La":  # which Pillow converts to nothing else
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    on_white = Image.new("RGB", image.size, "white")
+    on_white.paste(image, mask=image)
+    return on_white
+
+
+def _decode(image: Image.Image) -> None:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        image.load()
+        return
+    # Pillow maps an uncompressed TIFF that was opened by its name, and then takes the height of one that lies on its
+    # side for its width.
+    filename, image.filename = image.filename, ""
+    try:
+        image.load()
+    finally:
+        image.filename = filename
+
+
+def _flatten_deep_grey(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;"):  # Pillow clips I;16N to 8 bits
+        order = {"I;16B": ">", "I;16N": "="}.get(image.mode, "<")
+        values = np.frombuffer(image.tobytes(), f"{order}u2").astype(np.float32).reshape(image.size[::-1])
+    else:
+        values = np.array(image, dtype=np.float32)
+    transparent = values == image.info["transparency"] if isinstance(image.info.get("transparency"), int) else None
+    top = float(values.max(where=np.isfinite(values), initial=0))
+    white = next((white for white in _WHITES.get(image.mode, _WHITES_OF_16_BITS) if top <= white), top)
+    np.nan_to_num(values, copy=False, nan=0, posinf=white, neginf=0)
+    values *= 255 / white
+    values += 0.5
+    grey = values.clip(0, 255, out=values).astype(np.uint8)
+    if transparent is not None:
+        grey[transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"too_many_pixels: {width}x{height}")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"side_too_long: {width}x{height}")
+    if not (width and height):
+        raise ImageError(f"no_pixels: {width}x{height}")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"too_many_pixels: {error}"[:200]) from error
+    except UnidentifiedImageError as error:
+        raise ImageError("not_a_picture") from error
+    except Exception as error:  # decoders raise whatever they like on broken bytes
+        detail = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ImageError(f"image_unreadable: {detail}"[:200]) from error

@@ -1,0 +1,56 @@
+"""`accelerate launch`, with the exit code of the command that it launches.
+
+    python -m product_vqa.launch --config_file training/accelerate/gpu.yaml -m training.sft --config ...
+
+Takes the arguments of `accelerate launch`. That one ends with exit code 1 and a traceback of its own whatever went
+wrong, and dies of a SIGTERM without telling the process that it launched.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import psutil
+from accelerate.commands.launch import launch_command, launch_command_parser
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from product_vqa.command import LAUNCHER_VARIABLE, InputError
+
+
+def main() -> int:
+    arguments = launch_command_parser().parse_args()
+    os.environ[LAUNCHER_VARIABLE] = "1"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _forward)  # with several processes torchrun's agent installs its own
+    try:
+        launch_command(arguments)
+    except subprocess.CalledProcessError as error:  # one process
+        return _shell_code(error.returncode)
+    except ChildFailedError as error:  # several
+        _, failure = error.get_first_failure()
+        message = failure.error_file_data["message"]
+        if isinstance(message, dict) and message["message"].startswith(f"{InputError.__name__}: "):
+            # Printed by its process already, but torchrun's own lines came after it.
+            print(f"error: {message['message'].partition(': ')[2]}", file=sys.stderr)
+        return _shell_code(failure.exitcode)
+    except SignalException as error:
+        return 128 + error.sigval.value
+    return 0
+
+
+def _forward(number: int, _: Any) -> None:
+    """Pass a signal on to the launched process and go on waiting for it."""
+    for child in psutil.Process().children():
+        child.send_signal(number)
+
+
+def _shell_code(returncode: int) -> int:
+    """A process that was killed by signal N ends with 128 + N, as in a shell."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

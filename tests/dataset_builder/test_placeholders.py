@@ -1,0 +1,111 @@
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dataset_builder.leaks import find_leaks, rows_of_folder
+from dataset_builder.placeholders import Placeholder, find_placeholders
+from tests.dataset_builder.conftest import TEST_COLUMNS, TRAIN_COLUMNS, jpeg, run_here, write_csv
+
+
+def encode(image: Image.Image, format: str = "JPEG") -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module", params=[448, 0, 64])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images that show nothing among others: each under so many URLs, the first of them in two rows."""
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "images").mkdir()
+    images = {
+        "product": ([jpeg(n) for n in range(20)], 20),
+        "repeated": ([jpeg(100)], 10),
+        "often": ([jpeg(101)], 9),  # too few to be named
+        "pixel": ([encode(Image.new("RGB", (1, 1), "white"), "GIF"), encode(Image.new("RGB", (15, 2)), "PNG")], 4),
+        "small": ([jpeg(102, size=(16, 2))], 1),
+        "black": ([encode(Image.new("RGB", (100, 100), color="black"))], 12),  # as the challenge's downloader makes it
+        "white": ([encode(Image.new("RGB", (300, 200), "white"), "PNG")], 2),
+    }
+    train = []
+    for name, (contents, number) in images.items():
+        for n in range(number):
+            (folder / "images" / f"{name}{n}.jpg").write_bytes(contents[n % len(contents)])
+            train += [[f"https://shop.example/{name}{n}.jpg", "g", "width", f"{len(train) + 1} inch"]] * (2 - (n > 0))
+    test = [
+        [0, "https://shop.example/repeated0.jpg", "g", "depth"],
+        [1, "https://shop.example/gone.jpg", "g", "depth"],
+    ]
+    write_csv(folder / "train.csv", TRAIN_COLUMNS, train)
+    write_csv(folder / "test.csv", TEST_COLUMNS, test)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("sys.stdout", io.StringIO())
+        run_here(
+            patch, "build", "--train_csv", "train.csv", "--test_csv", "test.csv", "--image_dir", "images",
+            "--image_size", request.param, "--output_dir", "out",
+        )  # fmt: skip
+        import sys
+
+        (folder / "printed.txt").write_text(sys.stdout.getvalue())
+    return folder
+
+
+LINES = [
+    "images of no size (at most 15 px a side): 5 rows, 4 URLs, like https://shop.example/pixel",
+    "black images, like the 100 x 100 placeholder of the challenge's own downloader: 13 rows, 12 URLs, like https://sh",
+    "images of a single colour: 3 rows, 2 URLs, like https://shop.example/white",
+    "one and the same image: 12 rows, 10 URLs, like https://shop.example/repeated",
+]
+
+
+def test_images_that_show_no_product_are_named_with_their_number(built: Path, monkeypatch, capsys):
+    run_here(monkeypatch, "inspect", "--dataset", built / "out")
+    inspected = capsys.readouterr().out
+    for text in ((built / "printed.txt").read_text(), inspected, (built / "out" / "README.md").read_text()):
+        for line in LINES:
+            assert line in text
+        assert "often" not in text and "small" not in text
+    recorded = json.loads((built / "out" / "build.json").read_text())["placeholders"]
+    assert [(one["kind"], one["urls"], one["rows"]) for one in recorded] == [
+        ("tiny", 4, 5), ("black", 12, 13), ("one_colour", 2, 3), ("repeated", 10, 12),
+    ]  # fmt: skip
+    run_here(monkeypatch, "inspect", "--dataset", built / "out", "--json")
+    assert len(json.loads(capsys.readouterr().out)["placeholders"]) == 4
+
+
+def test_of_many_repeated_images_those_under_the_most_urls_are_named():
+    rows = pd.DataFrame(
+        [
+            {"image_link": f"{image}/{n}", "width": 99, "height": 99, "sha256": f"s{image}", "phash": image + 1}
+            for image in range(30)
+            for n in range(5 + image)
+        ]
+    )
+    assert [(one.urls, one.example) for one in find_placeholders(rows)] == [(34 - n, f"{29 - n}/0") for n in range(10)]
+    assert find_placeholders(rows.drop(columns="sha256")) == []  # a dataset of somebody else's
+
+
+def test_a_dataset_without_such_images_says_nothing(shop, monkeypatch, capsys):
+    run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", shop.folder / "out")
+    assert "URLs" not in capsys.readouterr().out
+    assert "show no product" not in (shop.folder / "out" / "README.md").read_text()
+
+
+def test_hashes_that_differ_in_their_last_bit_are_different_though_a_row_has_none(tmp_path: Path):
+    columns = {"index": [0], "group_id": ["g"], "entity_name": ["width"], "width": [9], "height": [9]}
+    for number, split in enumerate(("train", "validation", "test")):
+        phash = None if split == "test" else 2**62 + number
+        row = columns | {"image_link": [split], "entity_value": [split], "sha256": [split], "phash": [phash]}
+        pd.DataFrame(row).astype({"phash": "Int64"}).to_parquet(tmp_path / f"{split}.parquet")
+    assert [leak.crossing for leak in find_leaks(rows_of_folder(tmp_path))] == [0, 0, 0]
+
+
+def test_a_placeholder_reads_as_a_sentence():
+    assert str(Placeholder("repeated", 1200, 3400, "https://h/a.jpg")) == (
+        "one and the same image: 3,400 rows, 1,200 URLs, like https://h/a.jpg"
+    )

@@ -1,0 +1,156 @@
+"""The adapter that answers is the one that was scored: on the base model in the precision of its training."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from inference import AttributeReader, predict
+from product_vqa.command import InputError
+from product_vqa.hub import Location
+from product_vqa.paligemma import dequantize, load_base, load_processor, make_generation_batch, normalize_images
+from product_vqa.prompt import DTYPES, PROMPT_TEMPLATE, TASK_FILE, save_task
+from tests.commands import call
+from tests.inference.conftest import teach
+from tests.tiny import make_image, make_rows
+from training.card import RunFacts, make_card
+
+
+@pytest.fixture(scope="module")
+def nf4(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """An adapter's folder, half taught on the NF4 base, and the model in memory that was trained and scored."""
+    folder = tmp_path_factory.mktemp("nf4")
+    model = teach(folder, tiny_base, load_in_4bit=True, steps=12)
+    save_task(folder / "adapter", dtype="float32", load_in_4bit=True)
+    return folder / "adapter", model
+
+
+def first_logits(model: Any, processor: Any) -> torch.Tensor:
+    rows = make_rows(24, start=300)
+    batch = make_generation_batch(rows, processor=processor)
+    del batch["image_index"]
+    batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=torch.float32)
+    with torch.inference_mode():
+        return model(**batch, logits_to_keep=1).logits[:, -1]
+
+
+def test_an_nf4_adapter_answers_on_the_weights_it_was_trained_on(nf4: tuple[Path, Any], tiny_base: Path) -> None:
+    folder, model = nf4
+    processor = load_processor(Location(str(tiny_base)))
+    readers = {
+        choice: AttributeReader.from_pretrained(str(folder), load_in_4bit=choice) for choice in (None, True, False)
+    }
+    precision = {choice: reader.provenance["base_precision"] for choice, reader in readers.items()}
+    assert precision == {None: "nf4, dequantized", True: "nf4", False: "not quantized"}
+    merged = {choice: reader.provenance["adapter_merged"] for choice, reader in readers.items()}
+    assert merged == {None: "yes", True: "no", False: "yes"}
+    trained = first_logits(model, processor)
+    off = {
+        choice: float((first_logits(reader.model, processor) - trained).abs().mean())
+        for choice, reader in readers.items()
+    }
+    assert off[True] < 1e-5
+    assert off[None] < 0.1 * off[False], off
+    # And so are the answers: probabilities of the whole, over rows never seen.
+    rows = make_rows(40, start=700)
+    asked = [row["image"] for row in rows], [row["entity_name"] for row in rows]
+    expected = AttributeReader(model, processor).read_batch(*asked)
+    moved = {
+        choice: sum(
+            abs(one.confidence - other.confidence) if one.text == other.text else 1.0
+            for one, other in zip(reader.read_batch(*asked), expected, strict=True)
+        )
+        for choice, reader in readers.items()
+    }
+    assert moved[None] < 0.25 * moved[False], moved
+
+
+def test_the_dequantized_base_has_the_quantized_weights(tiny_base: Path) -> None:
+    processor = load_processor(Location(str(tiny_base)))
+    quantized, plain, unquantized = (
+        load_base(Location(str(tiny_base)), flag="", dtype=torch.float32, load_in_4bit=in_4bit).eval()
+        for in_4bit in (True, True, False)
+    )
+    plain = dequantize(plain)
+    assert {parameter.dtype for parameter in plain.parameters()} == {torch.float32}
+    layer = plain.model.language_model.layers[0].mlp.up_proj
+    assert type(layer) is torch.nn.Linear
+    expected = first_logits(quantized, processor)
+    off, off_unquantized = (
+        float((first_logits(model, processor) - expected).abs().mean()) for model in (plain, unquantized)
+    )
+    assert off < 0.1 * off_unquantized
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "is_fast", "expected"),
+    [
+        ("float32", "auto", True, "float32"),
+        ("bfloat16", "auto", True, "bfloat16"),
+        ("bfloat16", "auto", False, "float32"),  # a GPU's adapter on an older CPU
+        ("float16", "auto", True, "bfloat16"),  # a T4's: no CPU computes in float16
+        ("float16", "auto", False, "float32"),
+        (None, "auto", True, "bfloat16"),
+        (None, "auto", False, "float32"),
+        ("bfloat16", "float32", True, "float32"),
+    ],
+)
+def test_the_dtype_is_that_of_the_training_where_the_device_has_it(
+    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    recorded: str | None, asked: str, is_fast: bool, expected: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": is_fast})
+    folder = shutil.copytree(adapter_folder, tmp_path / "adapter")
+    if recorded is not None:
+        save_task(folder, dtype=recorded, load_in_4bit=False)
+    reader = AttributeReader.from_pretrained(str(folder), dtype=asked, device="cpu")
+    assert reader.model.dtype == getattr(torch, expected)
+    assert reader.provenance["dtype"] == f"torch.{expected}"
+
+
+def test_an_adapter_of_another_prompt_is_refused_by_the_reader_and_predict(
+    adapter_folder: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(adapter_folder, tmp_path / "adapter")
+    save_task(folder, dtype="float32", load_in_4bit=False)
+    file = folder / TASK_FILE
+    file.write_text(file.read_text().replace(PROMPT_TEMPLATE, "How about {entity}?"))
+    with pytest.raises(InputError, match=r"was trained with the question 'How about \{entity\}"):
+        AttributeReader.from_pretrained(str(folder))
+    with pytest.raises(InputError, match=r"was trained with the question 'How about \{entity\}"):
+        call(predict.main, monkeypatch, "--adapter", folder, "--dataset", tiny_dataset, "--output", tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("load_in_4bit", [True, False])
+def test_the_cards_code_answers_in_the_precision_of_the_training(
+    nf4: tuple[Path, Any], adapter_folder: Path, tiny_base: Path, tmp_path: Path, capsys: Any,
+    load_in_4bit: bool, dtype: str,
+) -> None:  # fmt: skip
+    folder = shutil.copytree(nf4[0] if load_in_4bit else adapter_folder, tmp_path / "adapter")
+    load_processor(Location(str(tiny_base))).save_pretrained(folder)
+    facts = RunFacts(
+        adapter_id=str(folder), base=Location(str(tiny_base)), base_license=None, dataset=Location("user/dataset"),
+        image_size=28, base_precision="", trainable_parameters=1, train_rows=1, rows_per_step=1, steps=1, epochs=1.0,
+        processes=1, hardware="CPU", minutes=1.0, final_loss=None, scores=None, scored_rows=0, max_new_tokens=17,
+    )  # fmt: skip
+    config = {"dtype": dtype, "load_in_4bit": load_in_4bit, "lora_r": 16, "lora_alpha": 16}
+    card = str(make_card(facts, config, train_split="train", eval_split="validation"))
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    assert "max_new_tokens=17," in code
+    assert all(len(line) <= 100 for line in code.splitlines() if str(folder) not in line and "tiny-base" not in line)
+    make_image(0).save(tmp_path / "photo.png")
+    names: dict[str, Any] = {}
+    exec(code.replace('"photo.jpg"', repr(str(tmp_path / "photo.png"))), names)
+    base = names["base"]
+    assert base.dtype == getattr(torch, dtype)
+    assert base.is_quantized == load_in_4bit if hasattr(base, "is_quantized") else not load_in_4bit
+    if dtype == "float32":
+        reader = AttributeReader.from_pretrained(
+            str(folder), base_model=str(tiny_base), load_in_4bit=load_in_4bit, constrain=False, dtype=dtype
+        )
+        reader.max_new_tokens = 17
+        assert capsys.readouterr().out.strip() == reader.read(make_image(0), "item_weight").text.strip() != ""

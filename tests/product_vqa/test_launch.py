@@ -1,0 +1,67 @@
+"""What a launcher makes of an error and of a signal: through our own, and through accelerate's."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS, ACCELERATES = "product_vqa.launch", "accelerate.commands.launch"
+
+FAILS = """
+from product_vqa.command import InputError, run
+
+def main():
+    raise InputError("--flag: nothing there; give another")
+
+run(main)
+"""
+WAITS = """
+import pathlib, signal, sys, time
+
+def stop(*_):
+    pathlib.Path(sys.argv[1], "saved").touch()
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path(sys.argv[1], "started").touch()
+time.sleep(60)
+"""
+
+
+def command(launcher: str, config: str, script: Path) -> list[str]:
+    file = ROOT / "training" / "accelerate" / f"{config}.yaml"
+    return [sys.executable, "-m", launcher, "--config_file", str(file), str(script), str(script.parent)]
+
+
+@pytest.mark.parametrize("config", ["cpu", "cpu_2"])
+@pytest.mark.parametrize(("launcher", "code"), [(OURS, 2), (ACCELERATES, 1)])
+def test_the_error_is_the_last_line_of_a_launched_command(
+    tmp_path: Path, launcher: str, code: int, config: str
+) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text(FAILS)
+    done = subprocess.run(
+        command(launcher, config, script), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "error: --flag: nothing there; give another")
+    assert launcher == ACCELERATES or "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("config", ["cpu", "cpu_2"])
+def test_a_launched_command_is_told_of_sigterm_and_its_exit_code_is_passed_on(tmp_path: Path, config: str) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(WAITS)
+    process = subprocess.Popen(command(OURS, config, script), cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert (tmp_path / "saved").exists()
