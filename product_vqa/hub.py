@@ -226,15 +226,16 @@ def commit_files(
     message: str,
     repo_type: str = "model",
     revision: str | None = None,
-    is_obsolete: Callable[[str], bool] = lambda name: False,
+    is_obsolete: Callable[[str, str], bool] = lambda name, commit: False,
     needed_metadata: tuple[str, ...] = (),
     waits_s: tuple[float, ...] = WAITS_S,
 ) -> CommitInfo:
     """Make the repo hold `files` (path -> content) in one commit; in none where it does so already.
 
-    Files of the repo that `is_obsolete` are removed. What was edited by hand in the repo's card is kept
-    (`product_vqa.cards.merge_cards`, whose `needed` is `needed_metadata`). Large files go first, one by one, to where
-    no revision shows them yet: cut off and started again, a push sends those that are missing.
+    Files of the repo that are not among them and `is_obsolete` (asked with path and commit) are removed. What was
+    edited by hand in the repo's card is kept (`product_vqa.cards.merge_cards`, whose `needed` is `needed_metadata`).
+    Large files go first, one by one, to where no revision shows them yet: cut off and started again, a push sends only
+    those that are missing.
 
     Every request is tried again where that may help. A commit that was made though its answer was an error is found:
     the next attempt sees that nothing is left to do, and one that another commit came before begins anew.
@@ -251,20 +252,20 @@ def commit_files(
         names = {file.rfilename for file in getattr(info, "siblings", None) or ()}
         contents = dict(files)
         if CARD_FILE in files and CARD_FILE in names:
-            card = retried(lambda: _read_card(repo_id, repo_type=repo_type, revision=str(info.sha)), waits_s=waits_s)
-            contents[CARD_FILE] = merge_cards(_text(files[CARD_FILE]), card, needed=needed_metadata).encode()
+            card = read_file(repo_id, CARD_FILE, repo_type=repo_type, revision=info.sha, waits_s=waits_s)
+            contents[CARD_FILE] = merge_cards(_text(files[CARD_FILE]), _text(card), needed=needed_metadata).encode()
         additions = [CommitOperationAdd(name, content) for name, content in sorted(contents.items())]
         sizes = [addition.upload_info.size for addition in additions]
         small = [one for one, size in zip(additions, sizes, strict=True) if size < LARGE_FILE_BYTES]
         large = [[one] for one, size in zip(additions, sizes, strict=True) if size >= LARGE_FILE_BYTES]
-        for batch in tqdm([*large, small], desc="Pushing", disable=not large):
+        for batch in tqdm([*large, small] if small else large, desc="Pushing", disable=not large):
             retried(
                 lambda batch=batch: api.preupload_lfs_files(  # type: ignore[misc]
                     repo_id, batch, repo_type=repo_type, revision=revision, free_memory=False
                 ),
                 waits_s=waits_s,
             )
-        gone = [CommitOperationDelete(name) for name in sorted(names - files.keys()) if is_obsolete(name)]
+        gone = [CommitOperationDelete(name) for name in sorted(names - files.keys()) if is_obsolete(name, info.sha)]
         head, operations = info.sha, [*additions, *gone]
 
     waited_s = 0.0
@@ -281,12 +282,18 @@ def commit_files(
     raise AssertionError("unreachable")
 
 
-def _read_card(repo_id: str, *, repo_type: str, revision: str) -> str:
-    # Not by way of the cache, which would take it for a part of a snapshot that somebody asked for.
-    url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{revision}/{CARD_FILE}"
-    response = huggingface_hub.get_session().get(url, headers=build_hf_headers())
-    hf_raise_for_status(response)
-    return _text(response.content)
+def read_file(
+    repo_id: str, name: str, *, revision: str, repo_type: str = "model", waits_s: tuple[float, ...] = WAITS_S
+) -> bytes:
+    """A small file of a repo. Not by way of the cache, which would take it for a part of a snapshot that is wanted."""
+    url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{revision}/{name}"
+
+    def request() -> bytes:
+        response = huggingface_hub.get_session().get(url, headers=build_hf_headers())
+        hf_raise_for_status(response)
+        return response.content
+
+    return retried(request, waits_s=waits_s)
 
 
 def _text(content: Path | bytes) -> str:

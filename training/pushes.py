@@ -1,5 +1,6 @@
 """To the Hub: the adapter at the end, and with every checkpoint if asked for. A Hub that is down costs no run."""
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo, HfApi
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from product_vqa.calibration import CALIBRATION_FILE
 from product_vqa.command import InputError
-from product_vqa.hub import commit_files, explained, retried
+from product_vqa.hub import commit_files, explained, read_file, retried
+from product_vqa.provenance import ADAPTER_WEIGHTS, adapter_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +48,27 @@ def push_adapter(
     message: str,
     waits_s: tuple[float, ...] = CHECKPOINT_WAITS_S,
 ) -> CommitInfo:
-    """Upload `files` of `folder` in one commit. Raises InputError if the Hub refuses it, or there is none."""
+    """Upload `files` of `folder` in one commit, which removes the calibration of another adapter.
+
+    Raises InputError if the Hub refuses it, or there is none.
+    """
+
+    def is_obsolete(name: str, commit: str) -> bool:
+        if name != CALIBRATION_FILE or ADAPTER_WEIGHTS not in files:
+            return False
+        try:
+            fitted_on = json.loads(read_file(repo_id, name, revision=commit, waits_s=waits_s))["adapter_sha256"]
+        except (ValueError, KeyError, TypeError):  # of a version that did not say
+            return True
+        return bool(fitted_on != adapter_sha256(folder))
+
     with explained(repo_id, flag="--hub_model_id"):
         return commit_files(
             repo_id,
             {name: folder / name for name in files},
             message=message,
             revision=revision,
+            is_obsolete=is_obsolete,
             waits_s=waits_s,
         )
 

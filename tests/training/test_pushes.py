@@ -1,5 +1,6 @@
 """Pushes: with every checkpoint, at the end, and while the Hub is down."""
 
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from product_vqa import hub as attempts
 from product_vqa.command import InputError
+from product_vqa.provenance import adapter_sha256
 from tests.training.test_preemption import command, start, wait_for
 from training import pushes
 from training.pushes import open_repo, push_run
@@ -103,6 +105,26 @@ def test_a_push_that_the_hub_refuses_is_not_tried_again(
     monkeypatch.setenv("HF_TOKEN", hub.reader_token)
     with pytest.raises(InputError, match=r"no such model repo .* If it is private"):
         push_run(tmp_path, files=["README.md"], repo_id="local/tiny-base", revision=None)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "stays"), [({"adapter_sha256": "OWN"}, True), ({"adapter_sha256": "other"}, False), ({}, False)]
+)
+def test_a_push_removes_the_calibration_of_another_adapter(
+    hub: Any, tmp_path: Path, calibration: dict[str, str], stays: bool
+) -> None:
+    files = ["adapter_config.json", "adapter_model.safetensors"]
+    for name in files:
+        (tmp_path / name).write_bytes(b"{}")
+    if calibration.get("adapter_sha256") == "OWN":
+        calibration = {"adapter_sha256": adapter_sha256(tmp_path)}
+    repo_id = open_repo(f"local/calibrated-{len(str(calibration))}", private=True)
+    HfApi().upload_file(
+        repo_id=repo_id, path_in_repo="calibration.json", path_or_fileobj=json.dumps(calibration).encode()
+    )
+    push_run(tmp_path, files=files, repo_id=repo_id, revision=None)
+    expected = {*files, ".gitattributes"} | ({"calibration.json"} if stays else set())
+    assert set(HfApi().list_repo_files(repo_id)) == expected
 
 
 def test_a_repo_named_without_its_owner_is_the_tokens_owners(hub: Any) -> None:
