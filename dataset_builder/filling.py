@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from tqdm.auto import tqdm
 
 from dataset_builder.fetching import Fetched, Fetcher, FetchError, is_unreached, origin
-from dataset_builder.image_store import ImageStore, LinkState, Status, count_reasons
+from dataset_builder.image_store import FAILURES_FILE, ImageStore, LinkState, Status, count_reasons
 from dataset_builder.options import FetchOptions
 from dataset_builder.pictures import ImageFolder, Picture, PictureError, prepare_picture
 from dataset_builder.pool import map_unordered
@@ -28,8 +28,29 @@ def fill(store: ImageStore, links: Collection[str], options: FetchOptions) -> Co
 
     A link that failed in an earlier run is left alone unless `options.retry_failed` and it could succeed, or its host
     could not be reached then and can be now. Raises InputError if no host can be reached; then nothing is recorded
-    against the links.
+    against the links, and if the store lacks any and cannot be written.
     """
+    if store.is_read_only:
+        if pending := store.pending(links, retry=lambda state: options.retry_failed):
+            raise InputError(
+                f"--image_store {store.folder}: cannot be written, and lacks {len(pending)} of {len(links)} pictures, "
+                f"like that of {pending[0]}; copy it to a folder that can be written, or build with --download false "
+                "from what it holds"
+            )
+    else:
+        _fetch(store, links, options)
+    reasons = count_reasons(store.failures(links).values())
+    logger.info("%s of %s links have a picture in %s", len(links) - reasons.total(), len(links), store.folder)
+    if reasons:
+        counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        logger.info(
+            "%s failed (%s): see %s; --retry_failed tries again those that could succeed",
+            reasons.total(), counts, store.folder / FAILURES_FILE,
+        )  # fmt: skip
+    return reasons
+
+
+def _fetch(store: ImageStore, links: Collection[str], options: FetchOptions) -> None:
     with (
         store.filling(),
         ThreadPoolExecutor(options.connections) as pool,
@@ -44,16 +65,7 @@ def fill(store: ImageStore, links: Collection[str], options: FetchOptions) -> Co
             store, pending, fetcher.fetch,
             pool=pool, in_flight=4 * options.connections, num_links=len(links), sift=network.sift,
         )  # fmt: skip
-        failures_file = store.write_failures()
-    reasons = count_reasons(store.failures(links).values())
-    logger.info("%s of %s links have a picture in %s", len(links) - reasons.total(), len(links), store.folder)
-    if reasons:
-        counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-        logger.info(
-            "%s failed (%s): see %s; --retry_failed tries again those that could succeed",
-            reasons.total(), counts, failures_file,
-        )  # fmt: skip
-    return reasons
+        store.write_failures()
 
 
 def _retry(

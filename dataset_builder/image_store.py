@@ -3,7 +3,9 @@
 import csv
 import hashlib
 import os
+import shutil
 import sqlite3
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +20,8 @@ from dataset_builder.options import PictureOptions
 from dataset_builder.pictures import Picture
 from product_vqa.command import InputError, writable_folder
 
+FAILURES_FILE = "failed.csv"
+_STATE_FILE = "state.sqlite"
 _VERSION = 2  # of the tables
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS links (
@@ -66,26 +70,53 @@ class ImageStore:
 
     One thread records; any number of threads may `save`. All pictures of a store are fitted to one `image_size`, that
     of its first use; None: to that, or to the default in a new one. Where it is another one InputError is raised.
+    One that cannot be written is read as it is (`is_read_only`).
     """
 
     def __init__(self, folder: str | Path, *, image_size: int | None = None) -> None:
-        self.folder = writable_folder(folder, flag="--image_store")
+        self.folder = Path(folder)
+        state_file = self.folder / _STATE_FILE
+        # Of a read-only disk (Kaggle's inputs, say) or of somebody else's.
+        self.is_read_only = state_file.is_file() and not (
+            os.access(self.folder, os.W_OK | os.X_OK) and os.access(state_file, os.W_OK)
+        )
+        if not self.is_read_only:
+            writable_folder(folder, flag="--image_store")
         try:
-            self._state = sqlite3.connect(self.folder / "state.sqlite", isolation_level=None)
-            # A row survives a killed process, and perhaps not a power cut: then its picture is fetched again.
-            self._state.execute("PRAGMA journal_mode = WAL")
-            self._state.execute("PRAGMA synchronous = NORMAL")
+            if self.is_read_only:
+                self._state = self._connect_read_only(state_file)
+            else:
+                self._state = sqlite3.connect(state_file, isolation_level=None)
+                # A row survives a killed process, and perhaps not a power cut: then its picture is fetched again.
+                self._state.execute("PRAGMA journal_mode = WAL")
+                self._state.execute("PRAGMA synchronous = NORMAL")
             version = self._state.execute("PRAGMA user_version").fetchone()[0]
             is_empty = not self._state.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if version != _VERSION and not is_empty:
                 raise sqlite3.DatabaseError(f"made by another version of this command: tables {version}")
-            self._state.executescript(_TABLES)
-        except sqlite3.DatabaseError as error:
+            if not self.is_read_only:
+                self._state.executescript(_TABLES)
+            elif is_empty:
+                raise sqlite3.DatabaseError("it holds nothing, and cannot be written")
+        except (sqlite3.DatabaseError, OSError) as error:
             raise InputError(
                 f"--image_store {folder}: state.sqlite cannot be used ({error}); choose another folder, "
                 "or remove that file to fetch everything again"
             ) from error
         self.image_size = self._image_size(image_size)
+
+    def _connect_read_only(self, state_file: Path) -> sqlite3.Connection:
+        """SQLite would make files beside the table even to read it: `immutable` says that nobody writes. It leaves out
+        what a killed process left in the log, so a table with a log is copied."""
+        log = state_file.with_name(f"{_STATE_FILE}-wal")
+        if not log.is_file() or not log.stat().st_size:
+            return sqlite3.connect(
+                f"{state_file.resolve().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None
+            )
+        self._copy = tempfile.TemporaryDirectory(prefix="image-store-")
+        for file in (state_file, log):
+            shutil.copyfile(file, Path(self._copy.name, file.name))
+        return sqlite3.connect(Path(self._copy.name, _STATE_FILE), isolation_level=None)
 
     def _image_size(self, asked: int | None) -> int:
         found = self._state.execute("SELECT image_size FROM settings").fetchone()
@@ -107,6 +138,8 @@ class ImageStore:
                 for leftover in self.folder.glob("files/*/*.part"):
                     leftover.unlink()
                 yield
+                # So that whoever copies the folder copies one file.
+                self._state.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except Timeout as error:
             raise InputError(f"--image_store {self.folder}: another process is filling it; wait for it") from error
 
@@ -162,16 +195,15 @@ class ImageStore:
             digest.update(f"{row}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
-    def write_failures(self) -> Path:
-        """Write `failed.csv`: every link without a picture, and what is known about it."""
-        file = self.folder / "failed.csv"
+    def write_failures(self) -> None:
+        """Write FAILURES_FILE: every link without a picture, and what is known about it."""
+        file = self.folder / FAILURES_FILE
         columns = ("link", "reason", "status", "http_status", "tries", "seconds", "finished_at")
         query = f"SELECT {', '.join(columns)} FROM links WHERE status != ? ORDER BY link"
         with file.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(["image_link", *columns[1:]])
             writer.writerows(self._state.execute(query, (Status.STORED,)))
-        return file
 
     def _file(self, sha256: str) -> str:
         return f"{self.folder}/files/{sha256[:2]}/{sha256}"  # five times a picture, where a Path takes its time

@@ -56,6 +56,6 @@ def push(folder: Path, repo_id: str, *, private: bool) -> CommitInfo:
             {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()},
             message="Build with product-vqa",
             repo_type="dataset",
-            is_obsolete=lambda name, _: name.startswith(("data/", "rows/")),
+            is_obsolete=lambda name: name.startswith(("data/", "rows/")),
             needed_metadata=NEEDED_METADATA,
         )

@@ -113,20 +113,32 @@ def right(answers: "pd.DataFrame", labels: list[str]) -> "pd.DataFrame":
     )
 
 
-def report(answers: "pd.DataFrame", calibration: "Calibration") -> dict[str, Any]:
-    """Log loss and calibration error of the whole answer's confidence, before and after."""
+def cross_fit(answers: "pd.DataFrame", *, folds: int = 5, seed: int = 0) -> "np.ndarray":
+    """The answers' confidences, each calibrated by a fit that saw neither the row nor another one of its image."""
+    import numpy as np
+
+    images = answers["image_link"].astype("category").cat.codes.to_numpy()
+    fold = np.random.default_rng(seed).permutation(images.max() + 1)[images] % folds
+    confidences = answers["confidence"].to_numpy().copy()
+    for number in range(folds):
+        is_held_out = fold == number
+        calibration = fit(answers[~is_held_out])
+        confidences[is_held_out] = answers["confidence"][is_held_out].map(calibration.answer)
+    return confidences
+
+
+def report(answers: "pd.DataFrame", calibrated: "np.ndarray") -> dict[str, Any]:
+    """Log loss and calibration error of the answers' confidences as they are, and of their `calibrated` ones."""
     from inference.scores import calibration_error
 
-    outcomes = answers["is_right"].to_numpy()
-    before = answers["confidence"].to_numpy()
-    after = answers["confidence"].map(calibration.answer).to_numpy()
+    outcomes, before = answers["is_right"].to_numpy(), answers["confidence"].to_numpy()
     return {
         "rows": len(answers),
         "share_right": float(outcomes.mean()),
-        "log_loss": {"before": log_loss(before, outcomes), "after": log_loss(after, outcomes)},
+        "log_loss": {"before": log_loss(before, outcomes), "after": log_loss(calibrated, outcomes)},
         "calibration_error": {
             "before": calibration_error(before, outcomes),
-            "after": calibration_error(after, outcomes),
+            "after": calibration_error(calibrated, outcomes),
         },
     }
 
@@ -177,7 +189,7 @@ def main() -> None:
             f"--dataset {options.dataset}, split {options.split}: {len(answers)} labelled rows, at least 20 are needed"
         )
     calibration = fit(answers)
-    figures = report(answers, calibration)
+    figures = report(answers, cross_fit(answers, seed=options.seed))  # not on the rows that each was fitted on
     made_with = {"dataset": str(location), "split": options.split, **reader.provenance}
     # By it the reader knows whose calibration this is: a later adapter may lie in the same repo or folder.
     bound_to = {"adapter_sha256": reader.provenance["adapter_sha256"]}
@@ -195,8 +207,9 @@ def main() -> None:
     print(
         f"temperature {calibration.answer.temperature:.3f}, bias {calibration.answer.bias:+.3f} over "
         f"{figures['rows']} rows, {figures['share_right']:.1%} right; "
-        f"log loss {figures['log_loss']['before']:.4f} -> {figures['log_loss']['after']:.4f}, calibration error "
-        f"{figures['calibration_error']['before']:.4f} -> {figures['calibration_error']['after']:.4f}"
+        f"on rows that the fit did not see: log loss {figures['log_loss']['before']:.4f} -> "
+        f"{figures['log_loss']['after']:.4f}, calibration error {figures['calibration_error']['before']:.4f} -> "
+        f"{figures['calibration_error']['after']:.4f}"
     )
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 import httpx2  # huggingface_hub's own client
 import huggingface_hub
@@ -226,13 +227,13 @@ def commit_files(
     message: str,
     repo_type: str = "model",
     revision: str | None = None,
-    is_obsolete: Callable[[str, str], bool] = lambda name, commit: False,
+    is_obsolete: Callable[[str], bool] = lambda name: False,
     needed_metadata: tuple[str, ...] = (),
     waits_s: tuple[float, ...] = WAITS_S,
 ) -> CommitInfo:
     """Make the repo hold `files` (path -> content) in one commit; in none where it does so already.
 
-    Files of the repo that are not among them and `is_obsolete` (asked with path and commit) are removed. What was
+    Files of the repo that are not among them and `is_obsolete` are removed. What was
     edited by hand in the repo's card is kept (`product_vqa.cards.merge_cards`, whose `needed` is `needed_metadata`).
     Large files go first, one by one, to where no revision shows them yet: cut off and started again, a push sends only
     those that are missing.
@@ -252,7 +253,9 @@ def commit_files(
         names = {file.rfilename for file in getattr(info, "siblings", None) or ()}
         contents = dict(files)
         if CARD_FILE in files and CARD_FILE in names:
-            card = read_file(repo_id, CARD_FILE, repo_type=repo_type, revision=info.sha, waits_s=waits_s)
+            card = retried(
+                lambda: read_file(repo_id, CARD_FILE, repo_type=repo_type, revision=info.sha), waits_s=waits_s
+            )
             contents[CARD_FILE] = merge_cards(_text(files[CARD_FILE]), _text(card), needed=needed_metadata).encode()
         additions = [CommitOperationAdd(name, content) for name, content in sorted(contents.items())]
         sizes = [addition.upload_info.size for addition in additions]
@@ -265,7 +268,7 @@ def commit_files(
                 ),
                 waits_s=waits_s,
             )
-        gone = [CommitOperationDelete(name) for name in sorted(names - files.keys()) if is_obsolete(name, info.sha)]
+        gone = [CommitOperationDelete(name) for name in sorted(names - files.keys()) if is_obsolete(name)]
         head, operations = info.sha, [*additions, *gone]
 
     waited_s = 0.0
@@ -282,18 +285,13 @@ def commit_files(
     raise AssertionError("unreachable")
 
 
-def read_file(
-    repo_id: str, name: str, *, revision: str, repo_type: str = "model", waits_s: tuple[float, ...] = WAITS_S
-) -> bytes:
-    """A small file of a repo. Not by way of the cache, which would take it for a part of a snapshot that is wanted."""
-    url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{revision}/{name}"
-
-    def request() -> bytes:
-        response = huggingface_hub.get_session().get(url, headers=build_hf_headers())
-        hf_raise_for_status(response)
-        return response.content
-
-    return retried(request, waits_s=waits_s)
+def read_file(repo_id: str, name: str, *, repo_type: str = "model", revision: str | None = None) -> bytes:
+    """A small file of a repo, from the Hub and not by way of the cache, which would take it for a part of a snapshot
+    that somebody asked for. Raises EntryNotFoundError if the repo has none of that name."""
+    url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{quote(revision or 'main', safe='')}/{quote(name)}"
+    response = huggingface_hub.get_session().get(url, headers=build_hf_headers(), follow_redirects=True)
+    hf_raise_for_status(response)
+    return response.content
 
 
 def _text(content: Path | bytes) -> str:

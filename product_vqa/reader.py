@@ -275,7 +275,10 @@ def _add_adapter(
         try:
             adapted = PeftModel.from_pretrained(model, str(folder))
         except (ValueError, RuntimeError, KeyError, UserWarning) as error:
-            raise InputError(f"--adapter {adapter} does not fit base {base}: {first_line(error)}") from error
+            # torch lists each weight on a line of its own, below a first line that says nothing.
+            sizes = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+            reason = sizes[0] if sizes else first_line(error)
+            raise InputError(f"--adapter {adapter} does not fit base {base}: {reason}") from error
     # A merged adapter costs nothing at each step; into 4-bit weights it cannot be merged without loss.
     answering = adapted.merge_and_unload() if merge else adapted.get_base_model()
     assert isinstance(answering, PaliGemmaForConditionalGeneration)

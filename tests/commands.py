@@ -1,6 +1,7 @@
 """Commands as a user types them, in a process of their own; and their `main` in this one, where only words matter."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,6 +43,18 @@ def _run(command: list[str], environment: dict[str, str] | None, check: bool) ->
     if check:
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return done
+
+
+def in_namespace(mounts: str, command: list[str | Path]) -> subprocess.CompletedProcess[str]:
+    """A command where some shell commands have mounted something first, seen by it alone. Skips where that is not
+    allowed."""
+    unshare = ["unshare", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    return subprocess.run(
+        [*unshare, "sh", "-c", f'set -e\n{mounts}\nexec "$@"', "sh", *map(str, command)],
+        env=os.environ, cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
 
 
 def call(main: Callable[[], int | None], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int | None:

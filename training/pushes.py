@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo, HfApi, errors
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from product_vqa.calibration import CALIBRATION_FILE
 from product_vqa.command import InputError
 from product_vqa.hub import commit_files, explained, read_file, retried
-from product_vqa.provenance import ADAPTER_WEIGHTS, adapter_sha256
+from product_vqa.provenance import adapter_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -48,29 +48,31 @@ def push_adapter(
     message: str,
     waits_s: tuple[float, ...] = CHECKPOINT_WAITS_S,
 ) -> CommitInfo:
-    """Upload `files` of `folder` in one commit, which removes the calibration of another adapter.
+    """Upload `files` of `folder` in one commit, which removes a calibration of another adapter.
 
     Raises InputError if the Hub refuses it, or there is none.
     """
-
-    def is_obsolete(name: str, commit: str) -> bool:
-        if name != CALIBRATION_FILE or ADAPTER_WEIGHTS not in files:
-            return False
-        try:
-            fitted_on = json.loads(read_file(repo_id, name, revision=commit, waits_s=waits_s))["adapter_sha256"]
-        except (ValueError, KeyError, TypeError):  # of a version that did not say
-            return True
-        return bool(fitted_on != adapter_sha256(folder))
-
     with explained(repo_id, flag="--hub_model_id"):
+        is_calibrated = _is_calibrated(repo_id, folder, revision=revision, waits_s=waits_s)
         return commit_files(
             repo_id,
             {name: folder / name for name in files},
             message=message,
             revision=revision,
-            is_obsolete=is_obsolete,
+            is_obsolete=lambda name: name == CALIBRATION_FILE and not is_calibrated,
             waits_s=waits_s,
         )
+
+
+def _is_calibrated(repo_id: str, folder: Path, *, revision: str | None, waits_s: tuple[float, ...]) -> bool:
+    """Whether the repo holds a calibration that was fitted on the adapter in `folder`."""
+    try:
+        content = json.loads(retried(lambda: read_file(repo_id, CALIBRATION_FILE, revision=revision), waits_s=waits_s))
+        return content["adapter_sha256"] == adapter_sha256(folder)
+    except (errors.EntryNotFoundError, errors.RevisionNotFoundError):
+        return False
+    except (ValueError, KeyError, TypeError):  # it cannot be read, or does not say what it was fitted on
+        return False
 
 
 def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str | None) -> str:

@@ -3,6 +3,7 @@ import hashlib
 import io
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
 from dataset_builder.pictures import prepare_picture
 from product_vqa.command import InputError
+from tests.commands import in_namespace
 from tests.dataset_builder.conftest import (
     TRAIN_COLUMNS,
     PictureServer,
@@ -404,6 +406,77 @@ def test_a_build_without_downloading_takes_what_the_store_holds(server: PictureS
     assert ",not_fetched," in (tmp_path / "out" / "left_out.csv").read_text().replace(
         "row,not_fetched", ",not_fetched"
     )
+
+
+BUILD_AND_LOAD = """
+import sys
+from dataset_builder import ProductVqa
+from dataset_builder.build import main
+from product_vqa.command import InputError
+store, train_csv, lacking_csv, folder = sys.argv[1:]
+def build(train_csv, *options):
+    sys.argv = ["build", "--train_csv", train_csv, "--image_store", store, "--validation_size", "0", *options]
+    try:
+        main()
+    except InputError as error:
+        print(error)
+build(train_csv, "--output_dir", f"{folder}/out")
+builder = ProductVqa(train_csv=train_csv, image_store=store, validation_size=0, cache_dir=f"{folder}/cache")
+builder.download_and_prepare()
+print(builder.as_dataset()["train"].num_rows, "rows loaded")
+build(lacking_csv, "--output_dir", f"{folder}/lacking")
+build(lacking_csv, "--output_dir", f"{folder}/lacking", "--download", "false")
+"""
+
+
+@pytest.mark.parametrize("state", ["closed", "killed"])
+def test_a_complete_store_on_a_read_only_disk_is_built_from(server: PictureServer, tmp_path: Path, state: str):
+    server.answers = {f"/{number}.jpg": jpeg(number) for number in range(5)}
+    urls = [f"{server.url}/{number}.jpg" for number in range(6)]  # the last one is a 404, which is known
+    store = ImageStore(tmp_path / "store")
+    assert fill(store, urls, OPTIONS) == {"http_404": 1}
+    if state == "killed":  # with a log that was not yet taken into the table
+        for url in urls:
+            store.record(store.state(url))
+        shutil.copytree(tmp_path / "store", tmp_path / "copied")
+        (tmp_path / "store").rename(tmp_path / "gone")
+        (tmp_path / "copied").rename(tmp_path / "store")
+        assert (tmp_path / "store" / "state.sqlite-wal").stat().st_size
+    lacking = [*urls, f"{server.url}/lacking.jpg"]
+    files = [write_urls(tmp_path / f"{name}.csv", rows) for name, rows in (("train", urls), ("lacking", lacking))]
+    before = sorted(tmp_path.joinpath("store").rglob("*"))
+    done = in_namespace(
+        f"mount --bind {tmp_path}/store {tmp_path}/store; mount -o remount,ro,bind {tmp_path}/store",
+        [sys.executable, "-c", BUILD_AND_LOAD, tmp_path / "store", *files, tmp_path],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "train: 5 rows",
+        f"written: {tmp_path}/out",
+        "5 rows loaded",
+        f"--image_store {tmp_path}/store: cannot be written, and lacks 1 of 7 pictures, like that of {lacking[-1]}; "
+        "copy it to a folder that can be written, or build with --download false from what it holds",
+        "train: 5 rows",
+        f"written: {tmp_path}/lacking",
+    ]
+    assert sorted(tmp_path.joinpath("store").rglob("*")) == before
+
+
+def test_a_store_of_somebody_else_is_read_without_writing_to_it(server: PictureServer, tmp_path: Path, monkeypatch):
+    server.answers["/0.jpg"] = jpeg(0)
+    url = f"{server.url}/0.jpg"
+    fill(ImageStore(tmp_path), [url], OPTIONS)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may write anywhere
+    store = ImageStore(tmp_path)
+    assert store.read(url) == jpeg(0)
+    assert not fill(store, [url], OPTIONS)
+    with pytest.raises(InputError, match="cannot be written, and lacks 1 of 2 pictures"):
+        fill(store, [url, f"{server.url}/1.jpg"], OPTIONS)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+    (tmp_path / "state.sqlite").unlink()
+    with pytest.raises(InputError, match="not writable"):
+        ImageStore(tmp_path)
 
 
 def test_two_processes_do_not_fill_one_store(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Scalings: found again where they are known, written beside the adapter, applied by whoever reads with it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from datasets import Dataset
 from huggingface_hub import HfApi, hf_hub_download
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
-from inference import AttributeReader, calibrate, predict
-from inference.calibrate import fit_scaling, log_loss, right
+from inference import AttributeReader, answers, calibrate, predict
+from inference.calibrate import cross_fit, fit, fit_scaling, log_loss, report, right
 from inference.scores import calibration_error, reliability
 from product_vqa.calibration import Calibration, Scaling, load_calibration
 from product_vqa.command import InputError
@@ -62,6 +64,94 @@ def test_log_loss_and_calibration_error_by_hand() -> None:
     assert calibration_error(said, outcomes, bins=3) == pytest.approx((0 + abs(1 - 0.8) + abs(0.5 - 0.8)) / 3)
 
 
+def test_each_confidence_has_its_own_scaling_and_the_alternatives_too() -> None:
+    calibration = Calibration(answer=Scaling(2.0, 0.1), number=Scaling(0.5, -0.2), unit=Scaling(1.5, 0.3))
+    other = Answer("2.0 gram", None, 0.2, 0.4, 0.5, 0.25)
+    scaled = calibration.apply(Answer("1.0 gram", None, 0.7, 0.8, 0.875, 0.25, (other,)))
+    for answer, said in ((scaled, (0.7, 0.8, 0.875)), (scaled.alternatives[0], (0.2, 0.4, 0.5))):
+        scalings = calibration.answer, calibration.number, calibration.unit
+        expected = [scaling(confidence) for scaling, confidence in zip(scalings, said, strict=True)]
+        assert [answer.confidence, answer.number_confidence, answer.unit_confidence] == expected
+        assert answer.allowed_probability == 0.25  # the model's own
+
+
+def test_the_units_scaling_is_fitted_where_the_number_is_right() -> None:
+    """Its confidence is that of the unit given the number, right as often as it says. Wrong numbers tell nothing."""
+    rng = np.random.default_rng(0)
+    answers = pd.DataFrame(
+        {
+            "confidence": 0.5,
+            "number_confidence": 0.5,
+            "unit_confidence": rng.choice([0.85, 0.95], size=400),
+            "is_number_right": [True] * 200 + [False] * 200,
+        }
+    )
+    is_unit_right = rng.random(400) < answers["unit_confidence"]
+    fitted = fit(answers.assign(is_right=answers["is_number_right"] & is_unit_right)).unit
+    assert fitted(0.9) == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_part_of_the_split_is_drawn_at_random(
+    adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first rows are of few products."""
+    rows = make_rows(60)
+    Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
+    asked = []
+    answer_rows = answers.answer_rows
+    monkeypatch.setattr(
+        answers,
+        "answer_rows",
+        lambda reader, batch: asked.extend(row["index"] for row in batch.rows) or answer_rows(reader, batch),
+    )
+    options = ["--adapter", adapter[0], "--dataset", tmp_path, "--output_dir", tmp_path, "--max_samples", 30]
+    for seed in (0, 0, 1):
+        call(calibrate.main, monkeypatch, *options, "--seed", seed)
+    first, again, other = asked[:30], asked[30:60], asked[60:]
+    assert len(set(first)) == 30 and max(first) > 45 and first == again != other
+
+
+def test_a_calibration_of_another_adapter_is_ignored_with_a_warning(
+    adapter: tuple[str, Any], adapter_folder: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """In a folder and in a repo: one without a hash is from before they were bound, and as unknown."""
+    folder = Path(shutil.copytree(adapter_folder, tmp_path / "adapter"))
+    call(calibrate.main, monkeypatch, "--adapter", folder, "--dataset", dataset)
+    file = folder / "calibration.json"
+    content = json.loads(file.read_text())
+    question = make_rows(1)[0]["image"], "item_weight"
+
+    def confidence(name: str, **options: Any) -> float:
+        caplog.clear()
+        return AttributeReader.from_pretrained(name, **options).read(*question).confidence
+
+    raw = confidence(str(folder), calibrated=False)
+    calibrated = confidence(str(folder))
+    assert "ignored" not in caplog.text
+    assert calibrated != pytest.approx(raw, rel=1e-3)
+    api = HfApi()
+    api.create_repo("local/bound", private=True)
+    weights = folder / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    for change, message in (
+        ("another adapter", "fitted on the answers of another adapter"),
+        ("no hash", "does not say which adapter it was fitted on"),
+        ("another calibration", "fitted on the answers of another adapter"),
+    ):
+        if change == "another adapter":
+            save_file({name: tensor * (1 + 1e-6) for name, tensor in tensors.items()}, weights)
+        elif change == "no hash":
+            file.write_text(json.dumps({name: value for name, value in content.items() if name != "adapter_sha256"}))
+        else:
+            file.write_text(json.dumps(content | {"adapter_sha256": "0" * 64}))
+        assert confidence(str(folder)) == pytest.approx(raw, rel=1e-3)
+        assert message in caplog.text
+        api.upload_folder(repo_id="local/bound", folder_path=folder)
+        assert confidence("local/bound") == pytest.approx(raw, rel=1e-3)
+        assert message in caplog.text
+
+
 def test_an_answer_without_an_automaton_is_not_calibrated() -> None:
     free = Answer("34 gram", None, 0.9)
     assert Calibration(answer=Scaling(2.0)).apply(free) == free
@@ -72,6 +162,19 @@ def test_a_label_that_is_no_quantity_does_not_count() -> None:
     table = right(said, ["1.0 inch", "2 inch", "[1.0, 2.0] inch", "1.0 inch", "1.0 inch"])
     assert list(table["is_right"]) == [True, False, False]
     assert list(table["is_number_right"]) == [True, False, True]
+
+
+def test_what_calibration_brings_is_measured_on_rows_that_the_fit_did_not_see() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 0.99, 60)
+    table = pd.DataFrame({"image_link": [f"{n // 2}" for n in range(60)], "confidence": confidence})
+    table = table.assign(number_confidence=confidence, unit_confidence=confidence, is_number_right=True)
+    table["is_right"] = rng.uniform(size=60) < confidence
+    seen = log_loss(confidence, table["is_right"].to_numpy(), fit(table).answer)
+    assert report(table, cross_fit(table))["log_loss"]["after"] > seen
+    # An image's rows are held out together: where the other images say nothing, nothing is changed.
+    alone = table.assign(image_link="one")
+    assert cross_fit(alone) == pytest.approx(confidence)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip("gradio", reason="the page needs the extra `demo`")
 
 from inference import AttributeReader, demo
-from product_vqa.command import InputError
+from product_vqa.command import InputError, parse_options
 from product_vqa.entities import ENTITIES
 from tests.browser import console_errors, open_browser, requested_urls
 from tests.commands import call
@@ -150,6 +150,12 @@ def test_a_space_holds_what_it_needs_to_run(
     done = subprocess.run([sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, '.'); {code}"], cwd=space,
                           capture_output=True, text=True)  # fmt: skip
     assert done.stdout.count(str(space)) == 2, done.stderr
+
+
+def test_the_page_is_for_this_machine_alone_unless_told_otherwise() -> None:
+    for told, host in (([], "127.0.0.1"), (["--host", "0.0.0.0"], "0.0.0.0")):
+        (options,) = parse_options(demo.DemoOptions, description="", argv=["--adapter", "user/adapter", *told])
+        assert options.host == host
 
 
 @pytest.mark.parametrize(

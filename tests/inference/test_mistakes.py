@@ -1,6 +1,6 @@
 import pytest
 
-from inference.mistakes import KINDS, kind_of_mistake
+from inference.mistakes import KINDS, is_within_tolerance, kind_of_mistake
 
 OTHERS = {"height": "20.0 inch", "item_weight": "3 kilogram", "voltage": "[100.0, 240.0] volt"}
 
@@ -30,3 +30,19 @@ OTHERS = {"height": "20.0 inch", "item_weight": "3 kilogram", "voltage": "[100.0
 def test_each_kind(prediction: str, reference: str, kind: str | None) -> None:
     assert kind_of_mistake(prediction, reference, others=OTHERS) == kind
     assert kind is None or kind in KINDS
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "is_within"),
+    [
+        ("102.0 gram", "100.0 gram", True),
+        ("98.0 gram", "100.0 gram", True),
+        ("102.1 gram", "100.0 gram", False),
+        ("97.9 gram", "100.0 gram", False),
+        ("16.9 fluid ounce", "500.0 millilitre", True),
+        ("17.3 fluid ounce", "500.0 millilitre", False),  # 511.6 millilitre
+        ("100.0 gram", "100.0 inch", False),
+    ],
+)
+def test_two_percent_are_forgiven_and_no_more(prediction: str, reference: str, is_within: bool) -> None:
+    assert is_within_tolerance(prediction, reference) == is_within

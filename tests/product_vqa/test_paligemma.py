@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from PIL import Image
 from transformers import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from product_vqa.command import InputError
@@ -107,6 +109,45 @@ def test_a_batch_to_be_answered_is_the_processors_own(processor) -> None:
         assert torch.equal(tensor, expected[name]), name
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.7]},
+        {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]},
+        {"do_normalize": False},
+        {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
+    ],
+    ids=lambda settings: "-".join(settings) or "paligemma",
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_images_normalized_on_the_device_are_the_processors_to_the_bit(settings: dict, dtype: torch.dtype) -> None:
+    """All 256 values in each channel, and pictures that are resized."""
+    processor = make_processor(image_size=28, patch_size=14)
+    for name, value in settings.items():
+        setattr(processor.image_processor, name, value)
+    levels = np.arange(28 * 28 * 3).reshape(28, 28, 3) // 3 % 256 + np.array([0, 85, 170])
+    rows = [row | {"image": Image.fromarray((levels % 256).astype(np.uint8))} for row in make_rows(1)] + make_rows(3)
+    expected = processor.image_processor([row["image"] for row in rows], return_tensors="pt")["pixel_values"]
+    for make in (make_training_batch, make_generation_batch):
+        pixels = make(rows, processor=processor)["pixel_values"]
+        assert pixels.dtype == torch.uint8
+        assert torch.equal(normalize_images(pixels, processor=processor, dtype=dtype), expected.to(dtype))
+    assert len(set(pixels[0].flatten().tolist())) == 256
+
+
+def test_a_gpu_that_emulates_bfloat16_computes_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A T4 says that it supports bfloat16, unless it is asked for its own."""
+    for is_native, expected in ((False, torch.float16), (True, torch.bfloat16)):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True, own=is_native: including_emulation or own
+        )
+        assert resolve_dtype("auto", device="cuda") == expected
+        assert resolve_dtype("auto", device="cuda", trained="bfloat16") == expected
+        assert resolve_dtype("auto", device="cuda", trained="float16") == torch.float16
+        assert resolve_dtype("auto", device="cuda", trained="float32") == torch.float32
+
+
 def test_rows_of_one_picture_share_it_and_can_be_taken_apart(processor) -> None:
     rows = make_rows(6)
     for row, other in ((1, 0), (4, 3), (5, 0)):
@@ -177,6 +218,7 @@ def test_nf4_quantizes_the_language_model_and_nothing_else(tiny_base: Path) -> N
     assert layer.weight.quant_state.quant_type == "nf4"
     assert layer.weight.quant_state.nested
     assert layer.compute_dtype == torch.bfloat16
+    assert layer.weight.dtype == torch.bfloat16  # FSDP shards by storage type: bytes (uint8) it could not
 
 
 def count_trainable(config: PaliGemmaConfig, target: str | list[str]) -> int:

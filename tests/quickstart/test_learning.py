@@ -135,7 +135,10 @@ def test_calibration_makes_its_confidences_honest(answers: pd.DataFrame) -> None
     """Fitted on one half, measured on the other; both ways."""
     rows = right(answers, list(answers["reference"]))
     halves = (rows[::2], rows[1::2])
-    figures = [report(measured, fit(fitted)) for fitted, measured in (halves, halves[::-1])]
+    figures = [
+        report(measured, measured["confidence"].map(fit(fitted).answer).to_numpy())
+        for fitted, measured in (halves, halves[::-1])
+    ]
     mean = {
         name: {when: sum(one[name][when] for one in figures) / 2 for when in ("before", "after")}
         for name in ("log_loss", "calibration_error")

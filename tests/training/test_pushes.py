@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file
 
 from product_vqa import hub as attempts
+from product_vqa.calibration import CALIBRATION_FILE
 from product_vqa.command import InputError
 from product_vqa.provenance import adapter_sha256
 from tests.training.test_preemption import command, start, wait_for
@@ -107,26 +108,30 @@ def test_a_push_that_the_hub_refuses_is_not_tried_again(
         push_run(tmp_path, files=["README.md"], repo_id="local/tiny-base", revision=None)
 
 
-@pytest.mark.parametrize(
-    ("calibration", "stays"), [({"adapter_sha256": "OWN"}, True), ({"adapter_sha256": "other"}, False), ({}, False)]
-)
-def test_a_push_removes_the_calibration_of_another_adapter(
-    hub: Any, tmp_path: Path, calibration: dict[str, str], stays: bool
-) -> None:
-    files = ["adapter_config.json", "adapter_model.safetensors"]
-    for name in files:
-        (tmp_path / name).write_bytes(b"{}")
-    if calibration.get("adapter_sha256") == "OWN":
-        calibration = {"adapter_sha256": adapter_sha256(tmp_path)}
-    repo_id = open_repo(f"local/calibrated-{len(str(calibration))}", private=True)
-    HfApi().upload_file(
-        repo_id=repo_id, path_in_repo="calibration.json", path_or_fileobj=json.dumps(calibration).encode()
-    )
-    push_run(tmp_path, files=files, repo_id=repo_id, revision=None)
-    expected = {*files, ".gitattributes"} | ({"calibration.json"} if stays else set())
-    assert set(HfApi().list_repo_files(repo_id)) == expected
-
-
 def test_a_repo_named_without_its_owner_is_the_tokens_owners(hub: Any) -> None:
     assert open_repo("ownerless", private=True) == "local/ownerless"
     assert HfApi().repo_exists("local/ownerless")
+
+
+def test_a_new_adapter_removes_the_calibration_of_the_one_before(hub: Any, tmp_path: Path) -> None:
+    repo_id, files = "local/calibrated-once", ["adapter_config.json", "adapter_model.safetensors"]
+    open_repo(repo_id, private=True)
+
+    def push(weights: bytes) -> None:
+        (tmp_path / files[0]).write_text("{}")
+        (tmp_path / files[1]).write_bytes(weights)
+        push_run(tmp_path, files=files, repo_id=repo_id, revision=None)
+
+    def calibrate(content: str) -> None:
+        HfApi().upload_file(repo_id=repo_id, path_in_repo=CALIBRATION_FILE, path_or_fileobj=content.encode())
+
+    push(b"first")
+    calibrate(json.dumps({"adapter_sha256": adapter_sha256(tmp_path)}))
+    push(b"first")  # the same command, given again
+    assert HfApi().file_exists(repo_id, CALIBRATION_FILE)
+    push(b"second")
+    assert not HfApi().file_exists(repo_id, CALIBRATION_FILE)
+    for unusable in ("{}", "[]", "not JSON"):
+        calibrate(unusable)
+        push(b"second")
+        assert not HfApi().file_exists(repo_id, CALIBRATION_FILE)
