@@ -4,6 +4,7 @@ python -m dataset_builder.build --train_csv train.csv --test_csv test.csv --imag
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from dataset_builder.options import FetchOptions, PictureOptions, TableOptions
@@ -47,6 +48,7 @@ def main() -> None:
     from dataset_builder.builder import ProductVqa
     from dataset_builder.card import save_card
     from dataset_builder.dataset_folder import check_output, temporary_beside, write_dataset
+    from dataset_builder.disk_space import check_build, check_download
     from dataset_builder.filling import fill
     from dataset_builder.image_store import ImageStore
     from dataset_builder.leaks import Leak
@@ -63,7 +65,11 @@ def main() -> None:
     if options.image_store:
         store = ImageStore(options.image_store, image_size=picture_options.image_size)
         if options.download:
-            fill(store, links_of(*read_tables(table_options)), fetch_options)
+            tables = read_tables(table_options)
+            num_rows = sum(len(table.rows) for table in tables if table)
+            check = partial(check_download, store, num_rows=num_rows, output_dir=folder)
+            fill(store, links_of(*tables), fetch_options, check_space=check)
+            del tables
 
     with temporary_beside(folder) as temporary:
         builder = ProductVqa(
@@ -81,6 +87,7 @@ def main() -> None:
             print(f"unchanged: {options.output_dir}")
             save_card(earlier, folder, location=repo_id or folder.name)
         else:
+            check_build(builder.config, folder)
             record = write_dataset(builder, temporary / "dataset")
             save_card(record, temporary / "dataset", location=repo_id or folder.name)
             replace_folder(temporary / "dataset", folder)
