@@ -37,8 +37,9 @@ def test_a_hub_that_is_down_for_a_while_costs_a_warning_and_a_later_push(
     process = start(arguments)
     try:
         wait_for(process, "step 1/100")
+        deadline = time.monotonic() + 120
         while not any(title.startswith("Adapter after step") for title in titles(repo_id)):
-            assert process.poll() is None
+            assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)
         os.kill(process.pid, signal.SIGSTOP)
         hub.stop()
