@@ -1,25 +1,33 @@
 """The command, as a user runs it: against a Hub, cut off and started again, with wrong input."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from datasets import Dataset
 from huggingface_hub import HfApi, ModelCard, snapshot_download
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from inference import AttributeReader
 from product_vqa.command import InputError
+from product_vqa.hub import Location, read_file
+from product_vqa.provenance import ADAPTER_WEIGHTS
 from product_vqa.schema import FEATURES
 from quickstart.small_paligemma import make_processor
 from tests.commands import ROOT, call, launch
 from tests.product_vqa.test_images import png
 from tests.tiny import make_rows, write_rows
-from training import sft
-from training.sources import warn_of_small_pictures
+from training import sft, sources
+from training.options import DatasetOptions
+from training.sources import load_data, warn_of_small_pictures
 
 QUICKSTART = ROOT / "training" / "configs" / "quickstart.yaml"
 SHORT = ["--config", QUICKSTART, "--max_steps", 4, "--save_steps", 2, "--logging_steps", 1, "--lora_r", 4,
@@ -64,6 +72,8 @@ def test_the_card_has_metadata_scores_and_provenance(pulled: Path) -> None:
     assert data["datasets"] == ["local/tiny-dataset"]
     assert data["library_name"] == "peft"
     assert data["pipeline_tag"] == "image-text-to-text"
+    assert data["license"] == "gemma", "the base model's own"
+    assert HfApi().model_info("local/tiny-adapter").private
     (dataset,) = {(r.dataset_type, r.dataset_split, r.dataset_revision) for r in card.data.eval_results}
     assert dataset == ("local/tiny-dataset", "validation", HfApi().dataset_info("local/tiny-dataset").sha)
     assert {r.metric_name for r in card.data.eval_results} == {"F1, number and unit", "F1, exact string"}
@@ -84,14 +94,89 @@ def test_no_path_host_or_token_of_the_machine_is_published(hub: Any, trained: Pa
             assert secret not in text, f"{secret} stands in {file.name}"
 
 
+def test_no_option_of_the_hub_is_written_down(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(
+        sft.main, monkeypatch, *tiny_run, "--max_steps", 1, "--max_eval_samples", 0, "--output_dir", tmp_path,
+        "--hub_token", "hf_verysecret", "--hub_model_id", "user/secretrepo", "--hub_revision", "secretbranch",
+        "--hub_always_push", "true", "--save_steps", 1,
+    )  # fmt: skip
+    texts = {file.name: file.read_text() for file in tmp_path.rglob("*") if file.suffix in {".md", ".json", ".yaml"}}
+    assert {"README.md", "sft_config.yaml", "manifest.json", "trainer_state.json"} < texts.keys()
+    for name, text in texts.items():
+        assert "hf_verysecret" not in text and "secretbranch" not in text, name
+    assert not [
+        key for key in yaml.safe_load(texts["sft_config.yaml"]) if key.startswith(("hub_", "push_", "output_"))
+    ]
+
+
+@pytest.mark.parametrize("replaced", [1, 8])
+def test_a_publication_that_is_cut_off_is_no_adapter(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: int
+) -> None:
+    """After so many of the nine files: adapter_config.json, without which it is no adapter, comes last."""
+    left = [replaced]
+
+    def replace(source: Path, target: Path) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        os.rename(source, target)
+
+    monkeypatch.setattr("training.publication.os", SimpleNamespace(replace=replace))
+    with pytest.raises(KeyboardInterrupt):
+        call(
+            sft.main, monkeypatch, *tiny_run, "--max_steps", 1, "--max_eval_samples", 0, "--output_dir", tmp_path,
+            "--save_strategy", "no",
+        )  # fmt: skip
+    assert not (tmp_path / "adapter_config.json").exists()
+    assert len([file for file in tmp_path.iterdir() if file.is_file() and file.name != ".lock"]) >= replaced
+
+
+def test_as_many_rows_as_asked_for_are_drawn_from_all(tiny_dataset: Path) -> None:
+    found = SimpleNamespace(dataset=Location(str(tiny_dataset)))
+
+    def drawn(number: int, seed: int) -> list[int]:
+        options = DatasetOptions(dataset_name="", max_train_samples=number)
+        return load_data(found, options, seed=seed, is_best_kept=False).train["index"][:]
+
+    ten = drawn(10, seed=0)
+    assert len({*ten}) == 10 and max(ten) > 15 and ten != sorted(ten)  # not the first ten of 32
+    assert ten == drawn(10, seed=0) != drawn(10, seed=7)
+    assert drawn(100, seed=0) == list(range(32))
+
+
+def test_a_data_seed_of_zero_is_a_seed(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+    monkeypatch.setattr(sources, "load_data", lambda *_, seed, **__: seeds.append(seed) or pytest.fail("enough"))
+    for flags in (["--data_seed", "0", "--seed", "7"], ["--data_seed", "5", "--seed", "7"], ["--seed", "7"]):
+        with pytest.raises(pytest.fail.Exception):
+            call(sft.main, monkeypatch, *tiny_run, "--output_dir", tmp_path, *flags)
+    assert seeds == [0, 5, 7]
+
+
 def test_the_code_in_the_card_answers_about_a_picture(pulled: Path, tmp_path: Path, capsys: Any) -> None:
     from tests.tiny import make_image
 
     code = re.search(r"```python\n(.*?)```", (pulled / "README.md").read_text(), re.DOTALL)[1]
     assert "product_vqa" not in code
-    make_image(0).save(tmp_path / "photo.jpg")
-    exec(code.replace('"photo.jpg"', repr(str(tmp_path / "photo.jpg"))), {})
-    assert capsys.readouterr().out.endswith("\n")
+    # Four steps teach nothing to say; with these weights an answer depends on the image and the question.
+    folder = Path(shutil.copytree(pulled, tmp_path / "adapter"))
+    torch.manual_seed(1)
+    weights = {name: torch.randn_like(one) * 0.3 for name, one in load_file(pulled / ADAPTER_WEIGHTS).items()}
+    save_file(weights, folder / ADAPTER_WEIGHTS)
+    code = code.replace('"local/tiny-adapter"', repr(str(folder))).replace('"photo.jpg"', "photo")
+    reader = AttributeReader.from_pretrained(str(folder), constrain=False)
+    answers = []
+    for seed in range(3):
+        make_image(seed).save(tmp_path / "photo.png")
+        exec(code, {"photo": str(tmp_path / "photo.png")})
+        answers.append(capsys.readouterr().out.removesuffix("\n"))
+        assert answers[-1] == reader.read(Image.open(tmp_path / "photo.png"), "item_weight").text
+    assert all(answer.strip() for answer in answers) and len(set(answers)) > 1
 
 
 def test_the_log_has_a_loss_for_each_step(pulled: Path) -> None:
@@ -144,6 +229,48 @@ def test_a_base_in_a_folder_is_named_by_its_id_or_with_a_warning(
     assert "which nobody can load" in caplog.text
     assert str(tiny_base.parent) not in (tmp_path / "b" / "README.md").read_text()
     assert "Not scored" in (tmp_path / "b" / "README.md").read_text()
+
+
+def test_a_base_that_nobody_can_load_is_refused_before_anything_is_trained_or_pushed(
+    hub: Any, tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = wrong(dataset_name=tiny_dataset, model_name_or_path=tiny_base, output_dir=tmp_path / "run")
+    with pytest.raises(InputError, match=r"--push_to_hub: the base model is a folder .*--base_model_id user/name"):
+        call(sft.main, monkeypatch, *arguments, "--push_to_hub", "--hub_model_id", "local/of-a-folder")
+    assert not HfApi().repo_exists("local/of-a-folder")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_two_pushes_over_an_edited_card_lose_nothing_of_the_edit(
+    trained: Path, tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, dataset = tiny_repos
+    again = shutil.copytree(trained, tmp_path / "tiny-adapter")
+    arguments = [*SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir", again,
+                 "--push_to_hub", "--hub_model_id", "local/edited-adapter"]  # fmt: skip
+
+    def card() -> str:
+        return read_file("local/edited-adapter", "README.md", revision="main").decode()
+
+    call(sft.main, monkeypatch, *arguments)
+    edits = {
+        "- paligemma\n": "- paligemma\n- my-own-tag\n",
+        "license: gemma\n": "license: mit\n",
+        "- It reads what": "- My own limit.\n- It reads what",
+    }
+    edited = card()
+    for old, new in edits.items():
+        assert edited.count(old) == 1
+        edited = edited.replace(old, new)
+    edited += "\n## My own section\n\nText.\n"
+    HfApi().upload_file(repo_id="local/edited-adapter", path_in_repo="README.md", path_or_fileobj=edited.encode())
+    time = re.compile(r"\| time \| .* \|")
+    for _ in range(2):
+        call(sft.main, monkeypatch, *arguments)
+        for own in (*edits.values(), "\n## My own section\n\nText.\n"):
+            assert card().count(own) == 1, own
+        assert ModelCard(card()).data.license == "mit"
+        assert time.search(card())[0] == time.search((again / "README.md").read_text())[0], "that of the last run"
 
 
 def wrong(**changed: Any) -> list[Any]:
