@@ -2,6 +2,7 @@ import contextlib
 import io
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -333,7 +334,8 @@ def test_a_folder_gives_a_reason_for_each_picture_it_lacks(tmp_path: Path):
     (folder / "a.jpg").write_bytes(jpeg())
     (folder / "b+c.jpg").write_bytes(jpeg()[:-200])
     (folder / "d.jpg").mkdir()
-    os.mkfifo(folder / "f.jpg")  # to be read for ever
+    os.mkfifo(folder / "f.jpg")  # to be read for ever, or until somebody who waits for a reader leaves
+    threading.Thread(target=lambda: os.close(os.open(folder / "f.jpg", os.O_WRONLY)), daemon=True).start()
     with (folder / "g.jpg").open("wb") as sparse:
         sparse.truncate(10 * 2**30)
     links = ["https://h/x/a.jpg?size=1", "https://h/b+c.jpg", "https://h/d.jpg", "https://h/..", "", "https://h/e.jpg"]

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from product_vqa import images
 from product_vqa.images import FORMATS, ImageError, as_image, load_image, to_rgb
 from tests.dataset_builder.conftest import run_here
+from tests.tiny import make_rows, write_rows
 
 BLOCK = 16  # px: of one colour each, so that a lossy format loses little
 GREYS = (0, 255, 128, 51)
@@ -504,48 +505,79 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         for size in ("0", "448"):
             run_here(patch, "build", *arguments, "--image_size", size, "--output_dir", folder / size)
+    rows = make_rows(len(every_file()))
+    for number, row in enumerate(rows):
+        row["image"] = {"bytes": (folder / "images" / f"{number}.jpg").read_bytes(), "path": None}
+    write_rows(folder / "files" / "data" / "train-00000-of-00001.parquet", rows)
     return folder
 
 
-@pytest.mark.parametrize("image_size", [0, 448])
-def test_one_file_is_the_same_tensor_at_every_entry_point(built: Path, image_size: int, tiny_base: Path):
+@pytest.fixture(scope="module")
+def processor(tiny_base: Path):
+    from product_vqa.hub import Location
+    from product_vqa.paligemma import load_processor
+
+    return load_processor(Location(str(tiny_base)))
+
+
+@pytest.fixture(scope="module")
+def read(built: Path, processor) -> "torch.Tensor":  # noqa: F821
+    """What the reader makes of each file, opened with Pillow by its name."""
+    return read_tensors(processor, [Image.open(built / "images" / f"{n}.jpg") for n in range(len(every_file()))])
+
+
+def read_tensors(processor, values: list) -> "torch.Tensor":  # noqa: F821
     import torch
 
-    from inference import AttributeReader, demo, report
-    from inference.batches import RowBatches
-    from product_vqa.dataset import load_split
-    from product_vqa.hub import Location
-    from product_vqa.paligemma import TrainingCollator, load_processor
+    from inference import AttributeReader
 
     class Tensors(AttributeReader):
         def answer(self, batch, entity_names):
-            return list(batch["pixel_values"])
+            return list(batch["pixel_values"][batch["image_index"]])
 
-    processor = load_processor(Location(str(tiny_base)))
-    reader = Tensors(None, processor)
-    dataset = load_split(Location(str(built / str(image_size))), "train", flag="--dataset")
+    return levels(torch.stack(Tensors(None, processor).read_batch(values, ["width"] * len(values))))
+
+
+def test_the_reader_and_the_page_make_the_same_tensor_of_a_file(built: Path, processor, read):
+    import torch
+
+    from inference import demo
+
+    files = [built / "images" / f"{number}.jpg" for number in range(len(every_file()))]
+    assert torch.equal(read_tensors(processor, [file.read_bytes() for file in files]), read)
+    assert torch.equal(read_tensors(processor, [demo.open_picture(file) for file in files]), read)
+    expected = read_tensors(processor, [blocks("RGB", MODES[mode][1]) for mode, _, _ in every_file()])
+    for case, difference in zip(every_file(), (read - expected).abs().amax(dim=(1, 2, 3)), strict=True):
+        assert difference <= 2 * (lossy(case[1]) or (case[0] == "LAB")), case
+    assert len(files) == 302
+
+
+# The datasets are of build's --image_size, and of the files as they are.
+@pytest.mark.parametrize("name", ["448", "0", "files"])
+def test_training_prediction_and_report_make_the_readers_tensor_of_a_file(built: Path, processor, read, name: str):
+    import torch
+
+    from inference import report
+    from inference.batches import RowBatches
+    from product_vqa.dataset import load_split
+    from product_vqa.hub import Location
+    from product_vqa.paligemma import TrainingCollator
+
+    dataset = load_split(Location(str(built / name)), "train", flag="--dataset")
     trained = levels(TrainingCollator(processor)(list(dataset))["pixel_values"])
-    (batch,) = [RowBatches(dataset, processor=processor, batch_size=len(dataset))[0]]
-    predicted = levels(batch.inputs["pixel_values"])[batch.inputs["image_index"]]
-    assert torch.equal(trained, predicted)
-    compared = 0
-    for row, (mode, format, orientation) in zip(dataset, every_file(), strict=True):
-        case = (mode, format, orientation)
-        assert row["image_link"].endswith(f"/{compared}.jpg")
-        file = built / "images" / f"{compared}.jpg"
-        expected = blocks("RGB", MODES[mode][1])
-        with Image.open(file) as opened:
-            read = levels(reader.read(opened, "width"))
-        for same in (file.read_bytes(), demo.open_picture(file)):
-            assert torch.equal(levels(reader.read(same, "width")), read), case
-        loss = (lossy(format) or (mode == "LAB")) * 2
-        assert (read - levels(reader.read(expected, "width"))).abs().max() <= loss, case
-        assert (read - trained[compared]).abs().max() <= (8 if image_size else 0), case
-        # In the report, as a JPEG; and for those who have the dataset alone.
+    batch = RowBatches(dataset, processor=processor, batch_size=len(dataset))[0]
+    assert batch.failures == [None] * 302
+    assert torch.equal(levels(batch.inputs["pixel_values"])[batch.inputs["image_index"]], trained)
+    if name == "448":  # stored as JPEG
+        assert (trained - read).abs().max() <= 8
+    else:
+        assert torch.equal(trained, read)
+    for number, (row, case) in enumerate(zip(dataset, every_file(), strict=True)):
+        assert row["image_link"].endswith(f"/{number}.jpg")
+        image = load_image((built / "images" / f"{number}.jpg").read_bytes())
         thumbnail = report._error(row | {"prediction": "", "reference": "", "confidence": 0, "kind": ""}, row["image"])
         shown = Image.open(io.BytesIO(base64.b64decode(thumbnail["thumbnail"])))
-        assert error(centres(shown), centres(expected)) <= 12, case
-        plain = datasets.Image().decode_example(row["image"]).convert("RGB")
-        assert error(plain, load_image(file.read_bytes())) <= (8 if image_size else 0), case
-        compared += 1
-    assert compared == 302
+        assert error(centres(shown), centres(image)) <= 12, case
+        if name != "files":  # and for those who have the dataset alone
+            plain = datasets.Image().decode_example(row["image"]).convert("RGB")
+            assert error(plain, image) <= (8 if name == "448" else 0), case
