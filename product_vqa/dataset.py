@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+import yaml
 from datasets import Dataset, Image, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import DatasetCard
@@ -116,8 +117,10 @@ def _card_patterns(location: Location, *, config: str | None, flag: str) -> dict
             listed = [{"split": "train", "path": listed}]
         paths = {str(one["split"]): one["path"] for one in listed}
         return {split: [path] if isinstance(path, str) else list(path) for split, path in paths.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise not_built_here(location, f"its {CARD_FILE} is wrong about `configs` ({error})", flag=flag) from error
+    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise not_built_here(
+            location, f"its {CARD_FILE} is wrong about `configs` ({type(error).__name__})", flag=flag
+        ) from error
 
 
 def _name_splits(files: list[str]) -> dict[str, list[str]]:

@@ -233,9 +233,10 @@ def commit_files(
 ) -> CommitInfo:
     """Make the repo hold `files` (path -> content) in one commit; in none where it does so already.
 
-    Files of the repo that `is_obsolete` are removed. What was edited by hand in the repo's card is kept
-    (`product_vqa.cards.merge_cards`, whose `needed` is `needed_metadata`). Large files go first, one by one, to where
-    no revision shows them yet: cut off and started again, a push sends those that are missing.
+    Files of the repo that are not among them and `is_obsolete` are removed. What was
+    edited by hand in the repo's card is kept (`product_vqa.cards.merge_cards`, whose `needed` is `needed_metadata`).
+    Large files go first, one by one, to where no revision shows them yet: cut off and started again, a push sends only
+    those that are missing.
 
     Every request is tried again where that may help. A commit that was made though its answer was an error is found:
     the next attempt sees that nothing is left to do, and one that another commit came before begins anew.
@@ -260,7 +261,7 @@ def commit_files(
         sizes = [addition.upload_info.size for addition in additions]
         small = [one for one, size in zip(additions, sizes, strict=True) if size < LARGE_FILE_BYTES]
         large = [[one] for one, size in zip(additions, sizes, strict=True) if size >= LARGE_FILE_BYTES]
-        for batch in tqdm([*large, small], desc="Pushing", disable=not large):
+        for batch in tqdm([*large, small] if small else large, desc="Pushing", disable=not large):
             retried(
                 lambda batch=batch: api.preupload_lfs_files(  # type: ignore[misc]
                     repo_id, batch, repo_type=repo_type, revision=revision, free_memory=False

@@ -63,6 +63,7 @@ def run_facts(
     """Gather from a trainer, after its training or on the way, what its card says."""
     args, model = trainer.args, trainer.model
     quantized = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
+    asked = set(trainer.train_dataset.unique("entity_name"))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return RunFacts(
         adapter_id=trainer.hub_model_id or Path(args.output_dir).resolve().name,
@@ -75,7 +76,7 @@ def run_facts(
         else str(model.get_base_model().dtype).removeprefix("torch."),
         trainable_parameters=model.get_nb_trainable_parameters()[0],
         train_rows=len(trainer.train_dataset),
-        entities=[name for name in ENTITIES if name in set(trainer.train_dataset["entity_name"][:])],
+        entities=[name for name in ENTITIES if name in asked],
         rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 
+import yaml
 from accelerate import DistributedType
 from datasets import Dataset
 from huggingface_hub import ModelCard, constants
@@ -76,7 +77,7 @@ def _license(base: Location) -> str | list[str] | None:
         folder = fetch(base, flag="--model_name_or_path", patterns=[CARD_FILE, ".gitattributes"])
         file = folder / CARD_FILE
         return ModelCard(file.read_text(encoding="utf-8")).data.license if file.is_file() else None
-    except ValueError as error:  # InputError is one, and so is metadata that cannot be read
+    except (ValueError, yaml.YAMLError) as error:  # InputError is one, and so is metadata that cannot be read
         if not constants.HF_HUB_OFFLINE and isinstance(error, InputError):
             raise
         logger.warning("The licence of %s is not known here: the adapter's card names none (%s)", base, error)

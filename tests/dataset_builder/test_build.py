@@ -148,6 +148,59 @@ def test_the_card_says_what_is_in_it_and_how_it_came(shop: Shop, monkeypatch):
     assert b"Image" in metadata.metadata[b"huggingface"]
 
 
+@pytest.mark.parametrize(
+    ("host", "options", "license", "name", "says"),
+    [
+        ("shop.example", [], "other", "not-stated", "has not stated the licence of the images"),
+        ("shop.example", ["--license", "cc-by-4.0"], "cc-by-4.0", None, "published under `cc-by-4.0`"),
+        ("shop.example", ["--license", "other", "--license_name", "Our own"], "other", "Our own", "under `Our own`"),
+        ("m.media-amazon.com", [], "other", "photographs-without-a-licence", "links that carry no licence"),
+        ("m.media-amazon.com", ["--license", "mit"], "mit", None, "published under `mit`"),
+    ],
+)
+def test_the_card_names_the_licence_that_is_stated_and_the_challenges_for_its_own_images_only(
+    shop: Shop, monkeypatch, host: str, options: list[str], license: str, name: str | None, says: str
+):
+    for file in (shop.train_csv, shop.test_csv):
+        file.write_text(file.read_text().replace("shop.example", host))
+    folder = shop.folder / "out"
+    run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", folder, *options)
+    data, text = card_data(folder), (folder / "README.md").read_text()
+    assert (data["license"], data.get("license_name")) == (license, name)
+    assert says in text
+    assert ("carry no licence" in text) is (host != "shop.example" and not options)
+    assert ("are from the Amazon ML Challenge 2024" in text) is (host != "shop.example")
+    assert all(option in text for option in options[:2])  # in the command that builds it again
+
+    run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", folder, "--license", "cc0-1.0")
+    assert card_data(folder)["license"] == "cc0-1.0", "the same rows, another licence"
+
+
+def test_one_image_from_elsewhere_makes_it_no_challenge(shop: Shop, monkeypatch):
+    for file in (shop.train_csv, shop.test_csv):
+        file.write_text(file.read_text().replace("shop.example", "m.media-amazon.com"))
+    rows = shop.test_csv.read_text()
+    shop.test_csv.write_text(rows.replace("m.media-amazon.com/p/test2", "m.media-amazon.com.evil/p/test2"))
+    run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", shop.folder / "out")
+    assert card_data(shop.folder / "out")["license_name"] == "not-stated"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--license", "MIT"], "--license MIT is not an id of the Hub's list"),
+        (["--license", "my licence"], "--license my licence is not an id"),
+        (["--license", "other"], "--license other and --license_name NAME go together"),
+        (["--license", "mit", "--license_name", "x"], "--license other and --license_name NAME go together"),
+        (["--license_name", "x"], "--license other and --license_name NAME go together"),
+    ],
+)
+def test_a_licence_that_the_hub_would_not_know_is_refused(shop: Shop, monkeypatch, options: list[str], complaint: str):
+    with pytest.raises(InputError, match=complaint):
+        run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", shop.folder / "out", *options)
+    assert not (shop.folder / "out").exists()
+
+
 def test_shards_and_row_groups_are_bounded(shop: Shop, monkeypatch):
     rows = [[shop.train_links[number % 10], "g", "width", f"{number + 1} inch"] for number in range(230)]
     write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
@@ -264,10 +317,3 @@ def test_a_wrong_row_ends_the_command_with_one_line_and_code_2(shop: Shop):
     assert done.stderr.startswith(f"error: --train_csv {shop.train_csv}, line 14: unknown entity_name 'colour'")
     assert done.stderr.count("\n") == 1
     assert not (shop.folder / "out").exists()
-
-
-@pytest.mark.parametrize("name", ["inspect", "download", "build"])
-def test_every_command_answers_help(name: str, tmp_path: Path):
-    done = run_command(name, "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "--train_csv" in done.stdout

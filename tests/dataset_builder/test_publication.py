@@ -9,18 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, constants
+from huggingface_hub import DatasetCard, HfApi, constants
 
 from dataset_builder.publication import check_target, push
 from local_hub import LocalHub
 from product_vqa.command import InputError
+from product_vqa.hub import read_file
 from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, run_command, run_elsewhere, run_here, write_csv
-from tests.dataset_builder.test_build import READ_ELSEWHERE
+from tests.dataset_builder.test_build import READ_ELSEWHERE, card_data
+
+READER_TOKEN = "hf_of_the_reader"
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
-    with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
+    with LocalHub(tmp_path_factory.mktemp("hub"), reader_token=READER_TOKEN) as hub:
         yield hub
 
 
@@ -79,6 +82,7 @@ REFUSED = [
     ("somebody/products", {}, "cannot write to somebody"),
     ("local/products", {"HF_TOKEN": "hf_wrong"}, "the Hub refused the token"),
     ("local/products", {"HF_TOKEN": ""}, "no token to write with"),
+    ("reader/products", {"HF_TOKEN": READER_TOKEN}, "the token may only read; make one that may write"),
     ("local/products", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "no Hub answers at http://127.0.0.1:9"),
 ]
 
@@ -104,6 +108,59 @@ def test_a_repo_of_the_other_kind_is_refused(hub: LocalHub, monkeypatch, is_priv
     assert check_target(repo_id, private=is_private) == repo_id
     with pytest.raises(InputError, match=f"is there already, and {'private' if is_private else 'public'}"):
         check_target(repo_id, private=not is_private)
+
+
+def test_a_second_push_keeps_what_was_edited_by_hand_in_the_card(shop: Shop, hub: LocalHub, monkeypatch):
+    point_at(hub, monkeypatch)
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    arguments = push_arguments(shop, "local/edited")
+
+    def card() -> str:
+        return read_file("local/edited", "README.md", repo_type="dataset", revision="main").decode()
+
+    run_here(monkeypatch, "build", *arguments, "--validation_size", 0)
+    edits = {
+        "- paligemma\n": "- paligemma\n- my-own-tag\n",
+        "license: other\n": "license: cc-by-4.0\n",
+        "\n## Columns": "\nMy own sentence.\n\n## Columns",
+        "| `group_id` | a code": "| `group_id` | my own words: a code",
+    }
+    edited = card()
+    for old, new in edits.items():
+        assert edited.count(old) == 1
+        edited = edited.replace(old, new)
+    edited += "\n## My own section\n\nText.\n"
+    commit = api.upload_file(
+        repo_id="local/edited", repo_type="dataset", path_in_repo="README.md", path_or_fileobj=edited.encode()
+    ).oid
+    run_here(monkeypatch, "build", *arguments, "--validation_size", 0)
+    assert published(hub, "local/edited")[1] == commit, "an unchanged build makes no commit"
+
+    # Rows, splits and the licence that is asked for change: what was edited stays, what was not is brought up to date.
+    run_here(monkeypatch, "build", *arguments, "--validation_size", 0.25, "--license", "mit")
+    assert card() != edited
+    for own in (*edits.values(), "\n## My own section\n\nText.\n"):
+        assert card().count(own) == 1, own
+    assert "| entity_name | train | validation | test |" in card()
+    assert [one["split"] for one in card_data(shop.folder / "out")["configs"][0]["data_files"]] == [
+        "train", "validation", "test",
+    ]  # fmt: skip
+    assert "path: data/validation-*" in card() and "name: validation" in card()
+    assert DatasetCard(card()).data.license == "cc-by-4.0"
+
+
+def test_the_folders_own_card_may_be_edited_too(shop: Shop, hub: LocalHub, monkeypatch):
+    point_at(hub, monkeypatch)
+    arguments, file = push_arguments(shop, "local/edited-here"), shop.folder / "out" / "README.md"
+    run_here(monkeypatch, "build", *arguments, "--validation_size", 0)
+    edited = file.read_text().replace("license: other\n", "license: cc-by-4.0\n") + "\nMine.\n"
+    file.write_text(edited)
+    for validation_size in (0, 0.25):  # the same again, and another
+        run_here(monkeypatch, "build", *arguments, "--validation_size", validation_size)
+        pushed = read_file("local/edited-here", "README.md", repo_type="dataset", revision="main").decode()
+        for text in (file.read_text(), pushed):
+            assert text.endswith("\nMine.\n") and DatasetCard(text).data.license == "cc-by-4.0"
+        assert (file.read_text() == edited) is (validation_size == 0)
 
 
 def point_at(hub: LocalHub, monkeypatch, **environment: str) -> None:
@@ -145,7 +202,7 @@ def test_a_push_that_was_killed_sends_only_what_is_missing_and_ends_in_one_commi
         while len(large_files(tmp_path / "hub")) < 5 and time.monotonic() < deadline:
             time.sleep(0.005)
         process.kill()
-        process.wait()
+        process.wait(timeout=30)
         arrived = large_files(tmp_path / "hub")
         assert 5 <= len(arrived) < 30
         api = HfApi(endpoint=hub.endpoint, token=hub.token)

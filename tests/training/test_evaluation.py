@@ -88,3 +88,18 @@ def test_an_evaluation_can_be_stopped_between_two_batches(tiny_base: Path) -> No
             model, Dataset.from_list(make_rows(9), features=FEATURES), processor=processor, batch_size=2,
             before_batch=lambda: next(batches) and None,
         )  # fmt: skip
+
+
+def test_an_evaluation_survives_logits_that_are_not_numbers(tiny_base: Path) -> None:
+    """float16 may overflow early in a training, and the run is to be stopped by its losses, not by an index."""
+    location = Location(str(tiny_base))
+    model = load_base(location, flag="", dtype=torch.float32)
+    model.lm_head.weight.data.fill_(float("nan"))
+    answered = answer_sample(
+        model,
+        Dataset.from_list(make_rows(5), features=FEATURES),
+        processor=load_processor(location),
+        batch_size=2,
+    )
+    assert [one.prediction for one in answered] == [""] * 5
+    assert score(answered)["f1"] == 0.0

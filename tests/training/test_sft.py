@@ -9,13 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from datasets import Dataset
 from huggingface_hub import HfApi, ModelCard, snapshot_download
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from inference import AttributeReader
 from product_vqa.command import InputError
-from product_vqa.hub import Location
+from product_vqa.hub import Location, read_file
+from product_vqa.provenance import ADAPTER_WEIGHTS
 from product_vqa.schema import FEATURES
 from quickstart.small_paligemma import make_processor
 from tests.commands import ROOT, call, launch
@@ -68,6 +72,8 @@ def test_the_card_has_metadata_scores_and_provenance(pulled: Path) -> None:
     assert data["datasets"] == ["local/tiny-dataset"]
     assert data["library_name"] == "peft"
     assert data["pipeline_tag"] == "image-text-to-text"
+    assert data["license"] == "gemma", "the base model's own"
+    assert HfApi().model_info("local/tiny-adapter").private
     (dataset,) = {(r.dataset_type, r.dataset_split, r.dataset_revision) for r in card.data.eval_results}
     assert dataset == ("local/tiny-dataset", "validation", HfApi().dataset_info("local/tiny-dataset").sha)
     assert {r.metric_name for r in card.data.eval_results} == {"F1, number and unit", "F1, exact string"}
@@ -157,9 +163,20 @@ def test_the_code_in_the_card_answers_about_a_picture(pulled: Path, tmp_path: Pa
 
     code = re.search(r"```python\n(.*?)```", (pulled / "README.md").read_text(), re.DOTALL)[1]
     assert "product_vqa" not in code
-    make_image(0).save(tmp_path / "photo.jpg")
-    exec(code.replace('"photo.jpg"', repr(str(tmp_path / "photo.jpg"))), {})
-    assert capsys.readouterr().out.endswith("\n")
+    # Four steps teach nothing to say; with these weights an answer depends on the image and the question.
+    folder = Path(shutil.copytree(pulled, tmp_path / "adapter"))
+    torch.manual_seed(1)
+    weights = {name: torch.randn_like(one) * 0.3 for name, one in load_file(pulled / ADAPTER_WEIGHTS).items()}
+    save_file(weights, folder / ADAPTER_WEIGHTS)
+    code = code.replace('"local/tiny-adapter"', repr(str(folder))).replace('"photo.jpg"', "photo")
+    reader = AttributeReader.from_pretrained(str(folder), constrain=False)
+    answers = []
+    for seed in range(3):
+        make_image(seed).save(tmp_path / "photo.png")
+        exec(code, {"photo": str(tmp_path / "photo.png")})
+        answers.append(capsys.readouterr().out.removesuffix("\n"))
+        assert answers[-1] == reader.read(Image.open(tmp_path / "photo.png"), "item_weight").text
+    assert all(answer.strip() for answer in answers) and len(set(answers)) > 1
 
 
 def test_the_log_has_a_loss_for_each_step(pulled: Path) -> None:
@@ -212,6 +229,48 @@ def test_a_base_in_a_folder_is_named_by_its_id_or_with_a_warning(
     assert "which nobody can load" in caplog.text
     assert str(tiny_base.parent) not in (tmp_path / "b" / "README.md").read_text()
     assert "Not scored" in (tmp_path / "b" / "README.md").read_text()
+
+
+def test_a_base_that_nobody_can_load_is_refused_before_anything_is_trained_or_pushed(
+    hub: Any, tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = wrong(dataset_name=tiny_dataset, model_name_or_path=tiny_base, output_dir=tmp_path / "run")
+    with pytest.raises(InputError, match=r"--push_to_hub: the base model is a folder .*--base_model_id user/name"):
+        call(sft.main, monkeypatch, *arguments, "--push_to_hub", "--hub_model_id", "local/of-a-folder")
+    assert not HfApi().repo_exists("local/of-a-folder")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_two_pushes_over_an_edited_card_lose_nothing_of_the_edit(
+    trained: Path, tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, dataset = tiny_repos
+    again = shutil.copytree(trained, tmp_path / "tiny-adapter")
+    arguments = [*SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir", again,
+                 "--push_to_hub", "--hub_model_id", "local/edited-adapter"]  # fmt: skip
+
+    def card() -> str:
+        return read_file("local/edited-adapter", "README.md", revision="main").decode()
+
+    call(sft.main, monkeypatch, *arguments)
+    edits = {
+        "- paligemma\n": "- paligemma\n- my-own-tag\n",
+        "license: gemma\n": "license: mit\n",
+        "- It reads what": "- My own limit.\n- It reads what",
+    }
+    edited = card()
+    for old, new in edits.items():
+        assert edited.count(old) == 1
+        edited = edited.replace(old, new)
+    edited += "\n## My own section\n\nText.\n"
+    HfApi().upload_file(repo_id="local/edited-adapter", path_in_repo="README.md", path_or_fileobj=edited.encode())
+    time = re.compile(r"\| time \| .* \|")
+    for _ in range(2):
+        call(sft.main, monkeypatch, *arguments)
+        for own in (*edits.values(), "\n## My own section\n\nText.\n"):
+            assert card().count(own) == 1, own
+        assert ModelCard(card()).data.license == "mit"
+        assert time.search(card())[0] == time.search((again / "README.md").read_text())[0], "that of the last run"
 
 
 def wrong(**changed: Any) -> list[Any]:

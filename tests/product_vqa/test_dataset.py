@@ -1,0 +1,110 @@
+"""Splits of a folder or a repo: found by the card or by their names, wherever the folder lies."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, load_dataset
+from huggingface_hub import HfApi, constants
+
+from dataset_builder.leaks import read_rows
+from product_vqa.command import InputError
+from product_vqa.dataset import find_splits, load_split, load_splits
+from product_vqa.hub import Location, locate
+from tests.tiny import save_dataset
+
+FOLDERS = ["runs [x]", "a*b", "a?b", "[!a]", "{a,b}", "a#b", "50%20 off", " a b ", "größe-日本", "a:b", "a]b[", "it's"]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_of_any_name_is_read(tiny_dataset: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(tiny_dataset, tmp_path / name))
+    location = Location(str(folder))
+    splits = load_splits(location, ["train", "test"], flag="--dataset")
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 32, "test": 11}
+    assert read_rows(location, flag="--dataset")["split"].value_counts().to_dict() == {
+        "train": 32, "test": 11, "validation": 8,
+    }  # fmt: skip
+
+
+def test_missing_columns_are_named(tmp_path: Path, tiny_dataset: Path) -> None:
+    (tmp_path / "data").mkdir()
+    rows = load_dataset("parquet", data_files=str(tiny_dataset / "data" / "test-*"), split="train")
+    rows.remove_columns(["group_id", "entity_value"]).to_parquet(tmp_path / "data" / "test-0.parquet")
+    rows.remove_columns("image").add_column("image", ["x"] * 11).to_parquet(tmp_path / "data" / "train-0.parquet")
+    with pytest.raises(InputError, match=r"split test lacks group_id, entity_value; its columns are index, image, "):
+        load_split(Location(str(tmp_path)), "test", flag="--dataset")
+    with pytest.raises(InputError, match="split train lacks decoded images"):
+        load_split(Location(str(tmp_path)), "train", flag="--dataset")
+
+
+def folder_with(root: Path, card: str | None, *files: str) -> Location:
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Dataset.from_dict({"x": [1]}).to_parquet(root / name)
+    if card is not None:
+        (root / "README.md").write_text(f"---\n{card}\n---\n")
+    return Location(str(root))
+
+
+@pytest.mark.parametrize(
+    ("card", "files", "splits"),
+    [
+        (None, ["data/train-00000-of-00001.parquet", "rows/test.parquet"], {"train": 1}),
+        (None, ["train.parquet", "test-0.parquet", "validation_00.parquet"], {"train": 1, "test": 1, "validation": 1}),
+        ("license: mit", ["data/own-00000-of-00002.parquet", "data/own-00001-of-00002.parquet"], {"own": 2}),
+        ("configs: [{config_name: default, data_files: [{split: a, path: x/*}, {split: b, path: [y/1.parquet]}]}]",
+         ["x/1.parquet", "x/2.parquet", "y/1.parquet", "y/2.parquet"], {"a": 2, "b": 1}),
+        ("configs: [{config_name: c, data_files: d/*}]", ["d/1.parquet"], {"train": 1}),
+        ("configs: [{config_name: c, data_files: [{split: a, path: n/*}]}]", ["d/1.parquet"], {}),
+    ],
+)  # fmt: skip
+def test_splits_are_found_as_the_card_says_or_by_their_names(
+    tmp_path: Path, card: str | None, files: list[str], splits: dict[str, int]
+) -> None:
+    found = find_splits(folder_with(tmp_path, card, *files), flag="--dataset")
+    assert {split: len(names) for split, names in found.items()} == splits
+
+
+@pytest.mark.parametrize(
+    ("card", "files", "reason"),
+    [
+        (None, [], "it holds no Parquet files"),
+        ("configs: 7", ["data/train-0.parquet"], "wrong about `configs`"),
+        ("configs: [{config_name: a, data_files: [{path: 1}]}]", ["data/train-0.parquet"], "wrong about `configs`"),
+        ("a: [", ["data/train-0.parquet"], "wrong about `configs`"),
+    ],
+)
+def test_what_is_no_dataset_is_one_line(tmp_path: Path, card: str | None, files: list[str], reason: str) -> None:
+    location = folder_with(tmp_path, card, *files)
+    for read in (read_rows, lambda location, flag: load_splits(location, ["train"], flag=flag)):
+        with pytest.raises(InputError, match=rf"--dataset .* is no dataset that .*{reason}") as refusal:
+            read(location, flag="--dataset")
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet" * 99], ids=len)
+def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-0.parquet").write_bytes(content)
+    location = Location(str(tmp_path))
+    for read in (read_rows, lambda location, flag: load_splits(location, ["train"], flag=flag)):
+        with pytest.raises(InputError, match=r"--dataset .* is no dataset that"):
+            read(location, flag="--dataset")
+
+
+def test_offline_a_split_that_was_never_fetched_is_named(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    HfApi().create_repo("local/of-one-split", repo_type="dataset", private=True)
+    HfApi().upload_folder(
+        repo_id="local/of-one-split", repo_type="dataset", folder_path=save_dataset(tmp_path / "folder", train=4)
+    )
+    load_split(locate("local/of-one-split", flag="--dataset", repo_type="dataset"), "train", flag="--dataset")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    location = locate("local/of-one-split", flag="--dataset", repo_type="dataset")
+    assert len(load_split(location, "train", flag="--dataset")) == 4
+    with pytest.raises(InputError, match=r"--dataset local/of-one-split at .* is not in the cache, or not all of it"):
+        load_split(location, "test", flag="--dataset")
