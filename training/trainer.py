@@ -94,16 +94,19 @@ class PaliGemmaTrainer(SFTTrainer):
             set_seed((self.args.seed + 1000 * self.state.global_step + self.args.process_index) % 2**32)
         super()._load_rng_state(checkpoint)
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        trained = super()._init_training_state(*args, **kwargs)
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        trained = super()._init_training_state(*args)
+        _, _, _, checkpoint, _ = args
+        self._folders = [Path(self.args.output_dir), *([Path(checkpoint).parent] if checkpoint else [])]
         self._locate_best()
         return trained
 
     def _locate_best(self) -> None:
-        """The best checkpoint lies next to the others, wherever the folder was when it was written."""
+        """The best checkpoint is next to the others, wherever that folder was when its path was written."""
+        name = f"checkpoint-{self.state.best_global_step}"
         if self.state.best_global_step:
-            best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
-            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+            found = (str(folder / name) for folder in self._folders if (folder / name).is_dir())
+            self.state.best_model_checkpoint = next(found, None)
 
     def _run_epoch(self, **kwargs: Any) -> None:
         if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:

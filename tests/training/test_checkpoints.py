@@ -204,8 +204,8 @@ def test_a_resumed_run_ends_in_the_same_adapter_with_accumulation(
 
 
 def test_checkpoints_of_an_earlier_version_are_judged_by_what_resuming_needs(
-    finished: tuple[Path, list[str | Path]], stopped: tuple[Path, list[str | Path]], monkeypatch: pytest.MonkeyPatch,
-    capsys: Any,
+    finished: tuple[Path, list[str | Path]], stopped: tuple[Path, list[str | Path]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: Any,
 ) -> None:  # fmt: skip
     output_dir, arguments = stopped
     for step in (2, 4):
@@ -216,7 +216,11 @@ def test_checkpoints_of_an_earlier_version_are_judged_by_what_resuming_needs(
     save_config(output_dir, config)
     with pytest.raises(InputError, match=r"samples_per_step: 4 -> 8"):  # it was one process
         call(sft.main, monkeypatch, *arguments, "--gradient_accumulation_steps", 4)
+    given = str(output_dir / "checkpoint-4")
+    assert find(tmp_path, given=given) == given
     (output_dir / "checkpoint-4" / "optimizer.pt").unlink()
+    with pytest.raises(InputError, match=r"checkpoint-4: a file that resuming needs is missing or damaged"):
+        find(tmp_path, given=given)
     call(sft.main, monkeypatch, *arguments)
     assert "going on at step 2/6" in capsys.readouterr().out
     check_equal(output_dir, finished[0])

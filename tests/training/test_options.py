@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from product_vqa.command import InputError
 from product_vqa.paligemma import resolve_dtype
@@ -105,6 +106,27 @@ def test_stopped_early_it_keeps_and_scores_the_best_checkpoint(
     assert all((again[name] == tensor).all() for name, tensor in best.items())
     assert card_scores(tmp_path) == {"F1, number and unit": 0.6, "F1, exact string": 0.3}
     assert "| steps | 4 of 2 rows" in (tmp_path / "README.md").read_text()
+
+
+def test_the_best_checkpoint_is_found_where_the_folder_was_moved_to(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [
+        *tiny_run, "--max_steps", 3, "--max_eval_samples", 4, "--eval_steps", 1, "--save_steps", 1,
+        "--load_best_model_at_end", "true", "--max_card_samples", 0, "--save_total_limit", 3,
+    ]  # fmt: skip
+    scores_of(monkeypatch, 0.6, 0.2, 0.1, 0.1, 0.1)
+    call(sft.main, monkeypatch, *arguments, "--output_dir", tmp_path / "first")
+    best = (tmp_path / "first" / "checkpoint-1" / "adapter_model.safetensors").read_bytes()
+    shutil.copytree(tmp_path / "first", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "first")
+    shutil.rmtree(tmp_path / "moved" / "checkpoint-3")
+    given = tmp_path / "moved" / "checkpoint-2"
+    for output_dir, more in ((tmp_path / "other", ["--resume_from_checkpoint", given]), (tmp_path / "moved", [])):
+        call(sft.main, monkeypatch, *arguments, "--output_dir", output_dir, *more)
+        assert card_scores(output_dir)["F1, number and unit"] == 0.6
+        kept, expected = load_file(output_dir / "adapter_model.safetensors"), load(best)
+        assert all((kept[name] == tensor).all() for name, tensor in expected.items())
 
 
 def test_rows_that_chose_the_checkpoint_do_not_score_the_card(
