@@ -180,9 +180,9 @@ def _passing_cause(error: BaseException | None) -> BaseException | None:
             return None if isinstance(error, _NEVER_PASSING) else error
         if isinstance(error, json.JSONDecodeError | ConnectionResetError | BrokenPipeError | TimeoutError):
             return error  # the first: a proxy's page in place of the Hub's answer
-        if error.__cause__ is None and type(error) is RuntimeError:
+        if type(error) is RuntimeError and re.search(r"CAS|Data processing|reconstruction", str(error)):
             return error  # hf_xet's, about the network
-        error = error.__cause__
+        error = error.__cause__ or error.__context__  # transformers raises others' errors anew, without a cause
     return None
 
 

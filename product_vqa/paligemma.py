@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import httpx2  # huggingface_hub's own client
 import numpy as np
 import torch
 from PIL import Image
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from product_vqa.command import InputError, first_line
-from product_vqa.hub import Location
+from product_vqa.hub import BRIEF_WAITS_S, Location, retried
 from product_vqa.images import ImageError, as_image
 from product_vqa.prompt import format_prompt
 from product_vqa.workers import is_worker, to_arrays
@@ -99,8 +100,10 @@ def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
 def load_processor(location: Location) -> PaliGemmaProcessor:
     """The processor of a base, or of an adapter that brings one. Raises InputError if there is none."""
     try:
-        processor = AutoProcessor.from_pretrained(location.name, revision=location.revision)
-    except (OSError, ValueError) as error:
+        processor = retried(
+            lambda: AutoProcessor.from_pretrained(location.name, revision=location.revision), waits_s=BRIEF_WAITS_S
+        )
+    except (OSError, ValueError, httpx2.TransportError) as error:
         raise InputError(f"{location} holds no processor that can be loaded: {first_line(error)}") from error
     if not isinstance(processor, PaliGemmaProcessor):
         raise InputError(f"{location} holds a {type(processor).__name__}, not a PaliGemmaProcessor")
@@ -110,8 +113,10 @@ def load_processor(location: Location) -> PaliGemmaProcessor:
 def load_config(location: Location, *, flag: str) -> PaliGemmaConfig:
     """The shape of a base. Raises InputError, naming `flag`, if this is no PaliGemma."""
     try:
-        config = AutoConfig.from_pretrained(location.name, revision=location.revision)
-    except (OSError, ValueError, KeyError) as error:
+        config = retried(
+            lambda: AutoConfig.from_pretrained(location.name, revision=location.revision), waits_s=BRIEF_WAITS_S
+        )
+    except (OSError, ValueError, KeyError, httpx2.TransportError) as error:
         raise InputError(f"{flag} {location} holds no model: {first_line(error)}") from error
     if config.model_type != "paligemma":
         raise InputError(f"{flag} {location} is a {config.model_type} model; a PaliGemma is needed")
@@ -134,16 +139,19 @@ def load_base(
     """
     load_config(location, flag=flag)
     try:
-        model = PaliGemmaForConditionalGeneration.from_pretrained(
-            location.name,
-            revision=location.revision or "main",
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            quantization_config=nf4_config(dtype) if load_in_4bit else None,
-            device_map={"": device or "cpu"} if device is not None or load_in_4bit else None,
-            use_safetensors=True,
+        model = retried(
+            lambda: PaliGemmaForConditionalGeneration.from_pretrained(
+                location.name,
+                revision=location.revision or "main",
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                quantization_config=nf4_config(dtype) if load_in_4bit else None,
+                device_map={"": device or "cpu"} if device is not None or load_in_4bit else None,
+                use_safetensors=True,
+            ),
+            waits_s=BRIEF_WAITS_S,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, httpx2.TransportError) as error:
         raise InputError(f"{flag} {location} cannot be loaded: {first_line(error)}") from error
     return model
 

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import huggingface_hub
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from peft import PeftModel
@@ -18,7 +17,7 @@ from product_vqa.command import InputError, first_line
 from product_vqa.constraint import AnswerAutomaton
 from product_vqa.entities import ENTITIES
 from product_vqa.generation import Answer, generate_answers, is_not_finite
-from product_vqa.hub import Location, explained, locate
+from product_vqa.hub import Location, fetch, locate
 from product_vqa.images import ImageError, as_image
 from product_vqa.paligemma import (
     Batch,
@@ -221,17 +220,7 @@ class AttributeReader:
 
 
 def _fetch_adapter(location: Location) -> Path:
-    if location.folder is not None:
-        folder = location.folder
-    else:
-        with explained(location.name, flag="--adapter", revision=location.revision):
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    location.name,
-                    revision=location.revision,
-                    allow_patterns=["*.json", ADAPTER_WEIGHTS, "tokenizer*"],
-                )
-            )
+    folder = fetch(location, flag="--adapter", patterns=["*.json", ADAPTER_WEIGHTS, "tokenizer*"])
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"--adapter {location} holds no {name}: is it a LoRA adapter? (Pickles are not loaded.)")

@@ -22,7 +22,9 @@ from inference.space import push_space
 from product_vqa import hub as attempts
 from product_vqa.cards import mark_card
 from product_vqa.command import InputError
+from product_vqa.dataset import load_split
 from product_vqa.hub import LONGEST_WAIT_S, Location, commit_files, fetch, list_files, locate
+from product_vqa.paligemma import load_config, load_processor
 from tests.commands import ROOT
 from tests.faulty_hub import FaultyHub, answer, done_but_500, done_but_reset, faulty_hub, point_at, reset
 from training.pushes import open_repo, push_run
@@ -50,6 +52,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHub]:
 @pytest.fixture
 def bad_hub(faulty: FaultyHub, monkeypatch: pytest.MonkeyPatch) -> FaultyHub:
     point_at(faulty, monkeypatch)
+    faulty.begin()
     return faulty
 
 
@@ -212,6 +215,30 @@ def _requests_of_a_push(hub: FaultyHub, folder: Path, slept: list[float]) -> lis
     push(folder, "local/between", private=True)
     assert not slept
     return list(hub.requests)
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "connection reset"])
+def test_a_fault_at_any_one_request_costs_a_reading_of_base_and_dataset_nothing(
+    bad_hub: FaultyHub, fault: str, slept: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tiny_base: Path, tiny_dataset: Path,
+) -> None:  # fmt: skip
+    api = HfApi()
+    for name, folder, repo_type in (("base", tiny_base, "model"), ("data", tiny_dataset, "dataset")):
+        if not api.repo_exists(f"local/read-{name}", repo_type=repo_type):
+            api.create_repo(f"local/read-{name}", repo_type=repo_type)
+            api.upload_folder(repo_id=f"local/read-{name}", folder_path=folder, repo_type=repo_type)
+    tried, at = 0, 0
+    while at == tried:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / str(at)))
+        bad_hub.begin(FAULTS[fault], at=at)
+        load_split(locate("local/read-data", flag="--d", repo_type="dataset"), "train", flag="--d")
+        base = locate("local/read-base", flag="--b")
+        load_processor(base)
+        load_config(base, flag="--b")
+        fetch(base, flag="--b", patterns=["*.safetensors"])
+        tried += len(bad_hub.requests) > at
+        at += 1
+    assert tried > 20
 
 
 # ---- Visibility ----------------------------------------------------------------------------------------------------
