@@ -3,6 +3,7 @@
 import re
 import resource
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -103,22 +104,45 @@ def files_of_at_most(num_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("full", ["temporary files", "table"])
-def test_what_cannot_be_written_is_not_held_against_the_image(server: PictureServer, tmp_path: Path, full: str):
+def test_what_cannot_be_written_is_not_held_against_the_image(
+    server: PictureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+):
     server.answers = {f"/{number}.jpg": jpeg(number, size=(640, 640)) for number in range(60)}
     urls = [f"{server.url}/{number}.jpg" for number in range(60)]
     store, options = ImageStore(tmp_path), FetchOptions(connections=4, allow_private_hosts=True)
     if full == "table":
         pages = store._state.execute("PRAGMA page_count").fetchone()[0]
         store._state.execute(f"PRAGMA max_page_count = {pages + 1}")
-    with (
-        files_of_at_most(10_000) if full == "temporary files" else nullcontext(),
-        pytest.raises(InputError, match=r"^--image_store \S+: cannot be written \(.*free some space there") as refusal,
-    ):
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    message = r"^--image_store \S+: cannot be written \(.*free some space there"
+    with pytest.raises(InputError, match=message) as refusal:
         fill(store, urls, options)
     assert "\n" not in str(refusal.value)
     assert set(store.failures(urls).values()) == {"not_fetched"}
-    store = ImageStore(tmp_path)
-    assert not fill(store, urls, options)
+    monkeypatch.undo()
+    assert not fill(ImageStore(tmp_path), urls, options)
+
+
+def test_a_file_that_was_not_written_to_its_end_never_has_its_name(tmp_path: Path):
+    store, picture = ImageStore(tmp_path), prepare_picture(jpeg(1, size=(300, 300)), image_size=448)
+    assert len(picture.data) > 20_000
+    with files_of_at_most(20_000), pytest.raises(OSError, match="File too large"):
+        store.save(picture)
+    assert {file.suffix for file in tmp_path.glob("files/*/*")} <= {".part"}
+    store.save(picture)
+    assert next(tmp_path.glob(f"files/*/{picture.sha256}")).read_bytes() == picture.data
+
+
+@pytest.mark.parametrize(
+    ("share", "is_known", "fits"), [(0.9, True, True), (1, True, False), (3, False, True), (5, False, False)]
+)
+def test_what_is_known_must_fit_and_a_guess_may_be_wrong_by_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, is_known: bool, fits: bool
+):
+    leave(monkeypatch, 1e9)
+    with nullcontext() if fits else pytest.raises(InputError, match="too little disk space"):
+        check_space([Need("9 rows", "--output_dir", tmp_path, share * 1e9)], image_size=448, is_known=is_known)
 
 
 def test_what_the_store_holds_says_how_much_the_rest_takes(server: PictureServer, tmp_path: Path, caplog):
