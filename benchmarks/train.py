@@ -267,6 +267,7 @@ class LogitsEverywhere(PaliGemmaTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        del inputs["answer_positions"]
         outputs = model(**inputs, use_cache=False, num_items_in_batch=num_items_in_batch)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 

@@ -5,6 +5,7 @@ python -m dataset_builder.build --train_csv train.csv --test_csv test.csv --imag
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from dataset_builder.options import FetchOptions, PictureOptions, TableOptions
@@ -60,6 +61,7 @@ def main() -> None:
     from dataset_builder.builder import ProductVqa
     from dataset_builder.card import License, save_card
     from dataset_builder.dataset_folder import check_output, temporary_beside, write_dataset
+    from dataset_builder.disk_space import check_build, check_download
     from dataset_builder.filling import fill
     from dataset_builder.image_store import ImageStore
     from dataset_builder.leaks import Leak
@@ -78,7 +80,11 @@ def main() -> None:
     if options.image_store:
         store = ImageStore(options.image_store, image_size=picture_options.image_size)
         if options.download:
-            fill(store, links_of(*read_tables(table_options)), fetch_options)
+            tables = read_tables(table_options)
+            num_rows = sum(len(table.rows) for table in tables if table)
+            check = partial(check_download, store, num_rows=num_rows, output_dir=folder)
+            fill(store, links_of(*tables), fetch_options, check_space=check)
+            del tables
 
     with temporary_beside(folder) as temporary:
         builder = ProductVqa(
@@ -96,6 +102,7 @@ def main() -> None:
             print(f"unchanged: {options.output_dir}")
             save_card(earlier, folder, location=repo_id or folder.name, license=licence)
         else:
+            check_build(builder.config, folder)
             record = write_dataset(builder, temporary / "dataset")
             save_card(record, temporary / "dataset", location=repo_id or folder.name, license=licence, earlier=folder)
             replace_folder(temporary / "dataset", folder)

@@ -4,6 +4,7 @@ python -m dataset_builder.download --train_csv train.csv --test_csv test.csv --i
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from dataset_builder.options import FetchOptions, PictureOptions, TableOptions
 from product_vqa.command import InputError, parse_options, run
@@ -19,13 +20,14 @@ def main() -> None:
         TableOptions, DownloadOptions, PictureOptions, FetchOptions, description=__doc__
     )
 
+    from dataset_builder.disk_space import check_download
     from dataset_builder.filling import fill
     from dataset_builder.image_store import ImageStore
     from dataset_builder.tables import links_of, read_tables
 
     links = links_of(*read_tables(table_options))
     store = ImageStore(download_options.image_store, image_size=picture_options.image_size)
-    reasons = fill(store, links, fetch_options)
+    reasons = fill(store, links, fetch_options, check_space=partial(check_download, store))
     if reasons.total() == len(links):
         raise InputError(
             f"none of the {len(links)} links gave a picture; check the network and {store.folder}/failed.csv"

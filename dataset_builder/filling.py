@@ -2,10 +2,12 @@
 
 import logging
 import os
+import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from tqdm.auto import tqdm
@@ -18,17 +20,27 @@ from dataset_builder.pool import map_unordered
 from product_vqa.command import InputError
 
 logger = logging.getLogger(__name__)
+SAMPLE_SIZE, SAMPLE_SHARE = 100, 4  # links that show how much disk an image takes: so many, but a quarter at most
 MAX_HOSTS_ASKED = 32  # before it is said that there is no network
 MAX_CHECK_S = 2  # for which hosts are asked again that refuse at once
 MAX_UNANSWERED = 32  # links in a row without an answer from their hosts, before these are looked at
 
 
-def fill(store: ImageStore, links: Collection[str], options: FetchOptions) -> Counter[str]:
+def fill(
+    store: ImageStore,
+    links: Collection[str],
+    options: FetchOptions,
+    *,
+    check_space: Callable[[int, list[int]], bool] = lambda num_images, sampled: True,
+) -> Counter[str]:
     """Fetch what the store lacks of `links`, log the outcome, and return the reasons with their counts.
 
     A link that failed in an earlier run is left alone unless `options.retry_failed` and it could succeed, or its host
     could not be reached then and can be now. Raises InputError if no host can be reached; then nothing is recorded
     against the links, and if the store lacks any and cannot be written.
+
+    `check_space` is asked whether so many more images fit on the disk, before the first is fetched. Where it cannot
+    tell it is asked again with the sizes of a sample, of which nothing is written before.
     """
     if store.is_read_only:
         if pending := store.pending(links, retry=lambda state: options.retry_failed):
@@ -38,7 +50,8 @@ def fill(store: ImageStore, links: Collection[str], options: FetchOptions) -> Co
                 "from what it holds"
             )
     else:
-        _fetch(store, links, options)
+        with _explained_space(store):
+            _fetch(store, links, options, check_space=check_space)
     reasons = count_reasons(store.failures(links).values())
     logger.info("%s of %s links have a picture in %s", len(links) - reasons.total(), len(links), store.folder)
     if reasons:
@@ -50,7 +63,9 @@ def fill(store: ImageStore, links: Collection[str], options: FetchOptions) -> Co
     return reasons
 
 
-def _fetch(store: ImageStore, links: Collection[str], options: FetchOptions) -> None:
+def _fetch(
+    store: ImageStore, links: Collection[str], options: FetchOptions, *, check_space: Callable[[int, list[int]], bool]
+) -> None:
     with (
         store.filling(),
         ThreadPoolExecutor(options.connections) as pool,
@@ -59,13 +74,29 @@ def _fetch(store: ImageStore, links: Collection[str], options: FetchOptions) -> 
     ):
         network = _Network(fetcher, links)
         pending = _alternating(store.pending(links, retry=_retry(store, links, options, network)))
+        is_known = True
         if pending:
+            is_known = check_space(len(pending), [])
             network.check([*pending, *links])
         _store_pictures(
             store, pending, fetcher.fetch,
             pool=pool, in_flight=4 * options.connections, num_links=len(links), sift=network.sift,
+            check_space=None if is_known else check_space,
         )  # fmt: skip
         store.write_failures()
+
+
+@contextmanager
+def _explained_space(store: ImageStore) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:  # SQLite has an error of its own for a full disk
+        reason = getattr(error, "strerror", None) or error
+        where = getattr(error, "filename", None) or store.folder
+        raise InputError(
+            f"--image_store {store.folder}: cannot be written ({reason}: {where}); free some space there and start "
+            "again: what is fetched is kept"
+        ) from error
 
 
 def _retry(
@@ -182,7 +213,7 @@ def fill_from_folder(store: ImageStore, links: Collection[str], folder: ImageFol
     folder.check_names(links)
     pending = store.pending(links, retry=lambda state: True)
     num_threads = os.cpu_count() or 1
-    with store.filling(), ThreadPoolExecutor(num_threads) as pool:
+    with _explained_space(store), store.filling(), ThreadPoolExecutor(num_threads) as pool:
         _store_pictures(store, pending, folder.read, pool=pool, in_flight=4 * num_threads, num_links=len(links))
 
 
@@ -195,6 +226,7 @@ def _store_pictures(
     in_flight: int,
     num_links: int,
     sift: Callable[[Iterable[LinkState]], Iterable[LinkState]] = iter,
+    check_space: Callable[[int, list[int]], bool] | None = None,
 ) -> None:
     # Decoded pictures are what takes memory and cores: one a core at a time, however many threads fetch.
     preparing = ThreadPoolExecutor(os.cpu_count() or 1)
@@ -202,32 +234,47 @@ def _store_pictures(
     def prepare(data: bytes) -> Picture:
         return preparing.submit(prepare_picture, data, image_size=store.image_size).result()
 
+    sample: list[Picture] = []
+    save = store.save if check_space is None else sample.append
+
     def obtain(link: str) -> LinkState:
         start = time.monotonic()
-        state = _obtain(link, read, prepare, store)
+        state = _obtain(link, read, prepare, save)
         finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         return state._replace(seconds=round(time.monotonic() - start, 3), finished_at=finished_at)
+
+    def obtained(some: list[str]) -> Iterable[LinkState]:
+        return sift(map_unordered(pool, obtain, some, in_flight=in_flight))
+
+    def all_obtained() -> Iterator[LinkState]:
+        if check_space is None:
+            yield from obtained(links)
+            return
+        nonlocal save
+        sampled = links[:: max(SAMPLE_SHARE, len(links) // SAMPLE_SIZE)]
+        states = list(obtained(sampled))
+        check_space(len(links), [len(picture.data) for picture in sample])
+        save = store.save
+        for picture in sample:
+            store.save(picture)
+        yield from states
+        known = set(sampled)
+        yield from obtained([link for link in links if link not in known])
 
     num_failed = 0
     with (
         preparing,
         tqdm(total=num_links, initial=num_links - len(links), desc="Pictures", unit=" links") as progress,
     ):
-        try:
-            for number, state in enumerate(sift(map_unordered(pool, obtain, links, in_flight=in_flight)), start=1):
-                store.record(state)
-                num_failed += state.status != Status.STORED
-                progress.set_postfix_str(f"{num_failed / number:.1%} failed", refresh=False)
-                progress.update()
-        except OSError as error:
-            raise InputError(
-                f"--image_store {store.folder}: cannot be written ({error.strerror}); free some space there and "
-                "start again: what is fetched is kept"
-            ) from error
+        for number, state in enumerate(all_obtained(), start=1):
+            store.record(state)
+            num_failed += state.status != Status.STORED
+            progress.set_postfix_str(f"{num_failed / number:.1%} failed", refresh=False)
+            progress.update()
 
 
 def _obtain(
-    link: str, read: Callable[[str], Fetched], prepare: Callable[[bytes], Picture], store: ImageStore
+    link: str, read: Callable[[str], Fetched], prepare: Callable[[bytes], Picture], save: Callable[[Picture], None]
 ) -> LinkState:
     http_status, tries = None, 1
     try:
@@ -237,8 +284,10 @@ def _obtain(
         status = Status.FAILED if error.could_succeed else Status.REFUSED
         return LinkState(link, status, str(error), error.http_status, error.tries)
     except PictureError as error:
+        if getattr(error.__cause__, "errno", None):  # not the picture's fault: where it is prepared, the disk is full
+            raise error.__cause__ from None
         return LinkState(link, Status.REFUSED, str(error), http_status, tries)
-    store.save(picture)
+    save(picture)
     return LinkState(
         link,
         Status.STORED,

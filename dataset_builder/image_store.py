@@ -184,6 +184,17 @@ class ImageStore:
             if state.reason == NOT_FETCHED or (state.status == Status.FAILED and retry(state))
         ]
 
+    def mean_bytes(self) -> tuple[int, float]:
+        """How many links have an image, and the mean size of these."""
+        num_images, mean = self._state.execute(
+            "SELECT count(*), avg(num_bytes) FROM links WHERE status = ?", (Status.STORED,)
+        ).fetchone()
+        return num_images, mean or 0.0
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of every link's image."""
+        return dict(self._state.execute("SELECT link, num_bytes FROM links WHERE status = ?", (Status.STORED,)))
+
     def read(self, link: str) -> bytes:
         with open(self._file(self.state(link).sha256), "rb") as stream:
             return stream.read()

@@ -1,6 +1,6 @@
 """What is in train.csv and test.csv, or in a dataset; which labels are suspicious, and what its splits share.
 
-python -m dataset_builder.inspect --train_csv train.csv --test_csv test.csv
+python -m dataset_builder.inspect --train_csv train.csv --test_csv test.csv --image_store images
 python -m dataset_builder.inspect --dataset user/name
 """
 
@@ -32,6 +32,10 @@ class InspectOptions:
         default=None,
         metadata={"help": "folder or user/name[@revision]: what do its splits share, and which images show nothing?"},
     )
+    image_store: str | None = field(
+        default=None,
+        metadata={"help": "the store of the CSVs' images, as far as it is filled: which of them show nothing?"},
+    )
     suspicious_csv: str | None = field(
         default=None, metadata={"help": "file to write, with every suspicious label of --train_csv and why it is one"}
     )
@@ -42,6 +46,11 @@ class InspectOptions:
             raise InputError("no rows: give --train_csv FILE, --test_csv FILE or both, or --dataset user/name")
         if self.suspicious_csv is not None and self.train_csv is None:
             raise InputError("--suspicious_csv needs labels: give --train_csv FILE")
+        if self.image_store is not None:
+            if self.train_csv is None and self.test_csv is None:
+                raise InputError("--image_store needs the URLs: give --train_csv FILE, --test_csv FILE, or both")
+            if not Path(self.image_store, "state.sqlite").is_file():
+                raise InputError(f"--image_store {self.image_store}: not a store that download or build has filled")
 
 
 def main() -> None:
@@ -50,12 +59,18 @@ def main() -> None:
     from dataset_builder.tables import read_test_csv, read_train_csv
 
     counts: dict[str, Any] = {}
+    urls: list[str] = []
     if options.train_csv is not None:  # one after the other: a table goes before the next one comes
         train = read_train_csv(options.train_csv)
         counts["train"] = count_rows(train) | count_labels(train) | count_suspicious(train, options.suspicious_csv)
+        urls += [row.image_link for row in train.rows]
         del train
     if options.test_csv is not None:
-        counts["test"] = count_rows(read_test_csv(options.test_csv))
+        test = read_test_csv(options.test_csv)
+        counts["test"] = count_rows(test)
+        urls += [row.image_link for row in test.rows]
+    if options.image_store is not None:
+        counts["placeholders"] = find_in_store(urls, options.image_store)
     if options.dataset is not None:
         from dataset_builder.leaks import find_leaks, read_rows
         from dataset_builder.placeholders import find_placeholders
@@ -64,7 +79,7 @@ def main() -> None:
         rows = read_rows(locate(options.dataset, flag="--dataset", repo_type="dataset"), flag="--dataset")
         counts["dataset"] = count_splits(rows)
         counts["leaks"] = [asdict(leak) for leak in find_leaks(rows)]
-        counts["placeholders"] = [asdict(placeholder) for placeholder in find_placeholders(rows)]
+        counts.setdefault("placeholders", []).extend(asdict(found) for found in find_placeholders(rows))
     print(json.dumps(counts, indent=2) if options.json else as_text(counts))
 
 
@@ -105,6 +120,19 @@ def count_suspicious(table: "Table", file: str | None) -> dict[str, Any]:
         "suspicious": dict(Counter(reason for _, reason in found).most_common()),
         "suspicious_examples": examples,
     }
+
+
+def find_in_store(urls: list[str], folder: str) -> list[dict[str, Any]]:
+    """The images of these rows' URLs that show no product, among those that the store has."""
+    import pandas as pd
+
+    from dataset_builder.image_store import ImageStore
+    from dataset_builder.placeholders import COLUMNS, find_placeholders
+
+    store = ImageStore(folder)
+    states = {url: store.state(url) for url in set(urls)}
+    stored = [(url, *(getattr(states[url], name) for name in COLUMNS)) for url in urls if states[url].sha256]
+    return [asdict(found) for found in find_placeholders(pd.DataFrame(stored, columns=["image_link", *COLUMNS]))]
 
 
 def count_splits(rows: "pd.DataFrame") -> dict[str, Any]:

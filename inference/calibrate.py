@@ -36,6 +36,7 @@ class CalibrateOptions:
     max_samples: int = field(default=2000, metadata={"help": "Rows at most, drawn at random; 0: all."})
     seed: int = field(default=0, metadata={"help": "Of that draw."})
     batch_size: int = field(default=32, metadata={"help": "Rows answered together."})
+    dataloader_num_workers: int | None = field(default=None, metadata={"help": "As in inference.predict."})
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
         default="auto", metadata={"help": "As in inference.predict."}
     )
@@ -46,6 +47,8 @@ class CalibrateOptions:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"--batch_size must be at least 1, got {self.batch_size}")
+        if self.dataloader_num_workers is not None and self.dataloader_num_workers < 0:
+            raise InputError(f"--dataloader_num_workers must not be negative, got {self.dataloader_num_workers}")
         if self.max_samples < 0:
             raise InputError(f"--max_samples must not be negative, got {self.max_samples}")
 
@@ -180,7 +183,10 @@ def main() -> None:
 
     batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size)
     with explained_workers():
-        loaded = load_batches(batches, range(len(batches)), num_workers=default_workers(reader.model.device))
+        num_workers = options.dataloader_num_workers
+        if num_workers is None:
+            num_workers = default_workers(reader.model.device)
+        loaded = load_batches(batches, range(len(batches)), num_workers=num_workers)
         tables = [answer_rows(reader, batch) for batch in tqdm(loaded, total=len(batches), desc="batches")]
     said = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
     answers = right(said, dataset["entity_value"][:])

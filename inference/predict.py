@@ -129,6 +129,8 @@ def main() -> None:
 
     batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
     indexes = batches.indexes()
+    if len({index for batch in indexes for index in batch}) != len(dataset):
+        raise InputError(f"--dataset {location}: split {options.split} holds an index twice; a submission may not")
     mine = range(state.process_index, len(batches), state.num_processes)
     missing = [number for number in mine if not parts.has(number, indexes[number])]
     num_workers = options.dataloader_num_workers

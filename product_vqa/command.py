@@ -7,6 +7,7 @@ import os
 import re
 import select
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -128,6 +129,9 @@ def run(main: Callable[[], int | None]) -> None:
     for noisy in ("httpx2", "httpcore2", "httpx", "filelock", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of odd headers; what came of a link is recorded
+    # Two lines that every process would print, of calls within libraries that nobody here can change.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit" not in str(record.msg))
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     try:
         code = main() or 0
     except InputError as error:

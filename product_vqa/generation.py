@@ -1,4 +1,4 @@
-"""Answers, many at a time: decoded, constrained to valid ones, each with its probability and the runners-up."""
+"""Answers, many at a time: decoded, constrained to valid ones, each with its confidence and its alternatives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

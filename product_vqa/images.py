@@ -83,9 +83,37 @@ def open_image(data: bytes) -> Iterator[Image.Image]:
     """An image that is allowed, not decoded yet. Whatever decoding it in the block raises becomes ImageError."""
     if len(data) > MAX_BYTES:
         raise ImageError(f"too_many_bytes: {len(data)}")
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        data = _first_frame_of_gif(data)
     with _explained(), Image.open(BytesIO(data), formats=FORMATS) as image:
         _check_size(image)
         yield image
+
+
+def _first_frame_of_gif(data: bytes) -> bytes:
+    """Without comments: Pillow takes minutes for one of 30 MB, whose time grows with the square of its length."""
+    kept, start = [data[:13]], 13
+    try:
+        if data[10] & 0x80:  # a palette
+            start += 6 << (data[10] & 7)
+            kept.append(data[13:start])
+        while True:
+            kind, end = data[start], start + 2
+            if kind == ord(","):
+                end = start + 11 + (6 << (data[start + 9] & 7) if data[start + 9] & 0x80 else 0)
+            elif kind != ord("!"):  # nothing that is known: skipped, as Pillow does
+                start += 1
+                continue
+            while data[end]:  # the length of a block
+                end += 1 + data[end]
+            end += 1
+            if kind == ord(","):
+                return b"".join([*kept, data[start:end], b";"])
+            if data[start + 1] == 0xF9:  # which colour is transparent
+                kept.append(data[start:end])
+            start = end
+    except IndexError:  # truncated: Pillow will say so, if it was amid the image
+        return b"".join([*kept, data[start:] if data[start : start + 1] == b"," else b";"])
 
 
 def read_orientation(image: Image.Image) -> int:

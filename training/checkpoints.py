@@ -180,20 +180,30 @@ def find_checkpoint(
     """
     found: list[Any] = [None]
     if state.is_main_process:
-        folder = Path(given) if given else _newest_complete(output_dir, keeps_best=keeps_best)
-        if given and not Path(given).is_dir():
-            raise InputError(
-                f"--resume_from_checkpoint {given}: no such folder; without this option the last complete checkpoint "
-                "of --output_dir is taken"
-            )
-        if given and (damage := _damage(Path(given), keeps_best=keeps_best)):
-            raise InputError(f"--resume_from_checkpoint {given}: {damage}; choose another checkpoint")
+        folder = (
+            _check_given(Path(given), keeps_best) if given else _newest_complete(output_dir, keeps_best=keeps_best)
+        )
         if folder is not None:
             _check_run(folder, run)
             found = [str(folder)]
     if state.num_processes > 1:
         broadcast_object_list(found)
     return found[0]
+
+
+def _check_given(checkpoint: Path, keeps_best: bool) -> Path:
+    if not checkpoint.is_dir():
+        raise InputError(
+            f"--resume_from_checkpoint {checkpoint}: no such folder; without this option the last complete checkpoint "
+            "of --output_dir is taken"
+        )
+    if not (checkpoint / MANIFEST_FILE).exists() and not _writes_manifests(checkpoint.parent):
+        damage = None if _looks_complete(checkpoint) else "a file that resuming needs is missing or damaged"
+    else:
+        damage = _damage(checkpoint, keeps_best=keeps_best)
+    if damage:
+        raise InputError(f"--resume_from_checkpoint {checkpoint}: {damage}; choose another checkpoint")
+    return checkpoint
 
 
 def read_state(checkpoint: str | Path) -> TrainerState:
@@ -211,7 +221,7 @@ def _checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
 
 def _newest_complete(output_dir: Path, *, keeps_best: bool) -> Path | None:
     checkpoints = [folder for _, folder in _checkpoints(output_dir)]
-    if _is_of_an_earlier_version(output_dir):
+    if (output_dir / CONFIG_FILE).is_file() and not _writes_manifests(output_dir):
         _adopt(checkpoints)
     damages: dict[Path, str] = {}
     for folder in reversed(checkpoints):
@@ -250,8 +260,7 @@ def _damage(checkpoint: Path, *, keeps_best: bool) -> str | None:
 def _check_run(checkpoint: Path, run: dict[str, Any]) -> None:
     """Raises InputError if the checkpoint is part of another run, or was saved by another kind of launch."""
     manifest = _load_manifest(checkpoint)
-    assert isinstance(manifest, dict)
-    before = manifest["run"]
+    before = manifest["run"] if isinstance(manifest, dict) else None
     if not before:
         return  # of an earlier version
     _compare(before["config"], run["config"], where=str(checkpoint), processes=run["processes"])
@@ -270,9 +279,10 @@ def _check_run(checkpoint: Path, run: dict[str, Any]) -> None:
 # ---- Checkpoints of earlier versions, which wrote no manifest ------------------------------------------------------
 
 
-def _is_of_an_earlier_version(output_dir: Path) -> bool:
+def _writes_manifests(output_dir: Path) -> bool:
+    """Whether the run is of this version, so that a checkpoint without a manifest is one that was cut off."""
     file = output_dir / CONFIG_FILE
-    return file.is_file() and "samples_per_step" not in yaml.safe_load(file.read_text())
+    return file.is_file() and "samples_per_step" in yaml.safe_load(file.read_text())
 
 
 def _adopt(checkpoints: list[Path]) -> None:

@@ -1,5 +1,6 @@
 """How much memory a run will take, before anything is loaded: counted on the base's shape, without its weights."""
 
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,17 +78,19 @@ def estimate_memory(
     trainable = adapted.get_nb_trainable_parameters()[0]
     with FakeTensorMode():
         fill_with_fakes(model)
-        kept = _kept_for_backward(model, tokens=tokens, dtype=dtype)
+        one, two = (_kept_for_backward(model, rows=number, tokens=tokens, dtype=dtype) for number in (1, 2))
+    kept, fixed = two - one, 2 * one - two  # of each row, and of none: DoRA keeps copies of weights
 
     text = config.get_text_config()
     if gradient_checkpointing:  # the layers' inputs, and one layer at a time
         kept = text.num_hidden_layers * tokens * text.hidden_size * dtype.itemsize + kept // text.num_hidden_layers
+        fixed //= text.num_hidden_layers
     logits = ANSWER_TOKENS * text.vocab_size * (dtype.itemsize + 2 * 4)  # and as float32, and their gradient
     return MemoryEstimate(
         weights=weights,
         adapter=trainable * (4 + 4),
         optimizer=trainable * (2 if "8bit" in optim else 8),
-        activations=rows * (kept + logits),
+        activations=rows * (kept + logits) + fixed,
         rows=rows,
     )
 
@@ -122,27 +125,36 @@ def fill_with_fakes(model: torch.nn.Module) -> None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _kept_for_backward(model: torch.nn.Module, *, tokens: int, dtype: torch.dtype) -> int:
-    """Bytes that autograd keeps of one row in the language model, the only part that gradients go through."""
-    embedded = torch.empty(1, tokens, model.config.get_text_config().hidden_size, dtype=dtype)
-    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    sizes: dict[int, int] = {}
-    alive = []  # a storage that is gone could give its number to the next
+class _Kept:
+    """A tensor that the graph keeps, and gone with the graph."""
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in parameters:
-            sizes[storage._cdata] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+def _kept_for_backward(model: torch.nn.Module, *, rows: int, tokens: int, dtype: torch.dtype) -> int:
+    """Bytes that autograd keeps of rows in the language model, the only part that gradients go through.
+
+    peft's DoRA computes more than it keeps: it detaches a weight's norm from the graph that made it.
+    """
+    embedded = torch.empty(rows, tokens, model.config.get_text_config().hidden_size, dtype=dtype)
+    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    graph: weakref.WeakSet[_Kept] = weakref.WeakSet()
+
+    def keep(tensor: torch.Tensor) -> _Kept:
+        kept = _Kept(tensor)
+        graph.add(kept)
+        return kept
 
     with (
         torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32),
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor),
     ):
         model.train()
-        model.model.language_model(inputs_embeds=embedded, use_cache=False)
-    return sum(sizes.values())
+        output = model.model.language_model(inputs_embeds=embedded, use_cache=False)
+        storages = {kept.tensor.untyped_storage()._cdata: kept.tensor.untyped_storage() for kept in graph}
+        del output  # the graph had to live until here
+    return sum(storage.nbytes() for number, storage in storages.items() if number not in parameters)
 
 
 def estimate_run(

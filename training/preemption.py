@@ -5,6 +5,7 @@ Before the training and after it a SIGTERM ends the process at once: there is no
 
 import ctypes
 import fcntl
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from product_vqa.command import InputError
+
+logger = logging.getLogger(__name__)
 
 EXIT_CODE = 128 + signal.SIGTERM  # 143, as if the signal had ended the process
 
@@ -137,7 +140,7 @@ def only_run_in(output_dir: Path) -> Iterator[None]:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except (BlockingIOError, PermissionError):
                 if time.monotonic() > until:
                     file.seek(0)
                     raise InputError(
@@ -145,6 +148,9 @@ def only_run_in(output_dir: Path) -> Iterator[None]:
                         "training into it; wait until it has ended, or choose another folder"
                     ) from None
                 time.sleep(0.2)
+            except OSError as error:
+                logger.warning("--output_dir %s: a second run would not be noticed (%s)", output_dir, error)
+                break
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

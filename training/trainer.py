@@ -94,16 +94,19 @@ class PaliGemmaTrainer(SFTTrainer):
             set_seed((self.args.seed + 1000 * self.state.global_step + self.args.process_index) % 2**32)
         super()._load_rng_state(checkpoint)
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        trained = super()._init_training_state(*args, **kwargs)
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        trained = super()._init_training_state(*args)
+        _, _, _, checkpoint, _ = args
+        self._folders = [Path(self.args.output_dir), *([Path(checkpoint).parent] if checkpoint else [])]
         self._locate_best()
         return trained
 
     def _locate_best(self) -> None:
-        """The best checkpoint lies next to the others, wherever the folder was when it was written."""
+        """The best checkpoint is next to the others, wherever that folder was when its path was written."""
+        name = f"checkpoint-{self.state.best_global_step}"
         if self.state.best_global_step:
-            best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
-            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+            found = (str(folder / name) for folder in self._folders if (folder / name).is_dir())
+            self.state.best_model_checkpoint = next(found, None)
 
     def _run_epoch(self, **kwargs: Any) -> None:
         if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
@@ -139,7 +142,10 @@ class PaliGemmaTrainer(SFTTrainer):
         self._row_indexes = inputs.pop("row_index", None)
         inputs = super()._prepare_inputs(inputs)
         if not isinstance(pixel_values := inputs["pixel_values"], torch.Tensor):  # an array: a worker process made it
-            pixel_values = torch.from_numpy(pixel_values).to(self.args.device)
+            pixel_values = torch.from_numpy(pixel_values)
+            if self.args.device.type == "cuda":
+                pixel_values = pixel_values.pin_memory()  # from pageable memory the copy would wait for the queue
+            pixel_values = pixel_values.to(self.args.device, non_blocking=True)
         inputs["pixel_values"] = normalize_images(pixel_values, processor=self.processing_class, dtype=torch.float32)
         return inputs
 
@@ -189,21 +195,24 @@ class PaliGemmaTrainer(SFTTrainer):
         batches, self._unchecked = self._unchecked, []
         norms, self._unchecked_norms = self._unchecked_norms, []
         losses = torch.stack([batch.loss for batch in batches]).tolist() if batches else []
-        for batch, loss in zip(batches, losses, strict=True):
-            if not loss <= self._highest_loss:
-                raise InputError(
-                    f"the loss is {loss:.4g} a token in the batch of the rows with index {_indexes([batch])}, at step "
-                    f"{batch.step}: stopped, and nothing of it was saved. Look at these rows, or lower "
-                    "learning_rate or max_grad_norm; rerun, it resumes from the last checkpoint"
-                )
-        for step, norm in norms:
-            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        by_step = sorted({batch.step for batch in batches} | {step for step, _ in norms})
+        for step in by_step:  # the first fault is the cause of all later ones
+            of_step = [(batch, loss) for batch, loss in zip(batches, losses, strict=True) if batch.step == step]
+            for batch, loss in of_step:
+                if not loss <= self._highest_loss:
+                    raise InputError(
+                        f"the loss is {loss:.4g} a token in the batch of the rows with index {_indexes([batch])}, at "
+                        f"step {step}: stopped, and nothing of it was saved. Look at these rows, or lower "
+                        "learning_rate or max_grad_norm; rerun, it resumes from the last checkpoint"
+                    )
+            norm = next((norm for number, norm in norms if number == step), 0.0)
+            norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
             if not math.isfinite(norm):
-                rows = _indexes([batch for batch in batches if batch.step == step])
+                rows = _indexes([batch for batch, _ in of_step])
                 raise InputError(
-                    f"the gradient is {float(norm):.4g} at step {step}, though the loss is a number, in the batches "
-                    f"of the rows with index {rows}: stopped, and nothing of it was saved. Try --dtype float32 --bf16 "
-                    "false, or lower learning_rate; rerun, it resumes from the last checkpoint"
+                    f"the gradient is {norm:.4g} at step {step}, though the loss is a number, in the batches of the "
+                    f"rows with index {rows}: stopped, and nothing of it was saved. Try --dtype float32 --bf16 false, "
+                    "or lower learning_rate; rerun, it resumes from the last checkpoint"
                 )
 
     def check_weights(self) -> None:

@@ -317,10 +317,3 @@ def test_a_wrong_row_ends_the_command_with_one_line_and_code_2(shop: Shop):
     assert done.stderr.startswith(f"error: --train_csv {shop.train_csv}, line 14: unknown entity_name 'colour'")
     assert done.stderr.count("\n") == 1
     assert not (shop.folder / "out").exists()
-
-
-@pytest.mark.parametrize("name", ["inspect", "download", "build"])
-def test_every_command_answers_help(name: str, tmp_path: Path):
-    done = run_command(name, "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "--train_csv" in done.stdout

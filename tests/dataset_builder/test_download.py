@@ -435,13 +435,15 @@ def test_a_complete_store_on_a_read_only_disk_is_built_from(server: PictureServe
     urls = [f"{server.url}/{number}.jpg" for number in range(6)]  # the last one is a 404, which is known
     store = ImageStore(tmp_path / "store")
     assert fill(store, urls, OPTIONS) == {"http_404": 1}
-    if state == "killed":  # with a log that was not yet taken into the table
+    if state == "killed":  # all of it is in a log that was not yet taken into the table
+        killed = ImageStore(tmp_path / "killed")
         for url in urls:
-            store.record(store.state(url))
-        shutil.copytree(tmp_path / "store", tmp_path / "copied")
-        (tmp_path / "store").rename(tmp_path / "gone")
-        (tmp_path / "copied").rename(tmp_path / "store")
+            killed.record(store.state(url))
+        shutil.copytree(tmp_path / "killed", tmp_path / "store", dirs_exist_ok=True)
         assert (tmp_path / "store" / "state.sqlite-wal").stat().st_size
+    else:
+        store._state.close()
+        assert not list((tmp_path / "store").glob("*-wal"))
     lacking = [*urls, f"{server.url}/lacking.jpg"]
     files = [write_urls(tmp_path / f"{name}.csv", rows) for name, rows in (("train", urls), ("lacking", lacking))]
     before = sorted(tmp_path.joinpath("store").rglob("*"))
@@ -460,6 +462,15 @@ def test_a_complete_store_on_a_read_only_disk_is_built_from(server: PictureServe
         f"written: {tmp_path}/lacking",
     ]
     assert sorted(tmp_path.joinpath("store").rglob("*")) == before
+
+
+def test_a_store_is_complete_for_whoever_copies_its_files_and_its_table(server: PictureServer, tmp_path: Path):
+    server.answers = {f"/{number}.jpg": jpeg(number) for number in range(5)}
+    urls = [f"{server.url}/{number}.jpg" for number in range(5)]
+    store = ImageStore(tmp_path / "store")
+    fill(store, urls, OPTIONS)
+    shutil.copytree(store.folder, tmp_path / "copied", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    assert not ImageStore(tmp_path / "copied").failures(urls)
 
 
 def test_a_store_of_somebody_else_is_read_without_writing_to_it(server: PictureServer, tmp_path: Path, monkeypatch):
@@ -505,11 +516,14 @@ def test_a_killed_download_goes_on_where_it_was(server: PictureServer, tmp_path:
     while server.requests.total() < 20 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.wait(timeout=30)
     links = [row[0] for row in rows]
     missing = set(ImageStore(store).failures(links))
     assert 10 <= 60 - len(missing) < 60
-    assert len(list(store.glob("files/*/*.part"))) + len(list(store.glob("files/*/*"))) >= 60 - len(missing)
+    whole = [file for file in store.glob("files/*/*") if file.suffix != ".part"]
+    assert len(whole) >= 60 - len(missing)
+    assert [sha256(file.read_bytes()) for file in whole] == [file.name for file in whole]
+    whole[0].with_name("half.1234.part").write_bytes(b"half of it")  # as a kill in the midst of writing leaves it
     requests = server.requests.copy()
 
     done = run_command("download", *arguments, cwd=tmp_path)

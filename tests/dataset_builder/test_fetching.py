@@ -213,7 +213,7 @@ def test_retry_after_is_obeyed_by_every_link_of_the_host(server: PictureServer):
             time.sleep(0.01)
         assert fetcher._resumes_at
         assert fetcher.fetch(f"{server.url}/b.jpg") == (b"picture", 200, 1)
-        assert first.result() == (b"picture", 200, 2)
+        assert first.result(timeout=20) == (b"picture", 200, 2)
     assert len(asked_at) == 3 and min(asked_at[1:]) - asked_at[0] >= 0.95
 
 

@@ -61,7 +61,7 @@ class Builds:
 
     def kill(self, name: str, process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.wait(timeout=30)
 
     def stored(self, name: str) -> set[str]:
         """The paths whose outcome is in the store, a picture or a reason."""

@@ -2,6 +2,7 @@ import contextlib
 import io
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -123,6 +124,23 @@ def test_any_mode_becomes_rgb_on_white(data: bytes, colour: tuple[int, ...]):
     assert difference(image, Image.new("RGB", (32, 32), colour)) < 2.5
 
 
+@pytest.mark.parametrize("data", [case[1] for case in MODES], ids=[case[0] for case in MODES])
+def test_without_a_size_no_pixel_changes(data: bytes):
+    assert load_image(prepare_picture(data, image_size=0).data).tobytes() == load_image(data).tobytes()
+
+
+def test_a_jpeg_keeps_what_says_how_its_colours_are_coded():
+    """Not as luminance and chroma: only the Adobe segment says so where the channels are not named R, G and B."""
+    data = bytearray(encode(scene(), "JPEG", quality=90, keep_rgb=True))
+    header, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    for name, positions in zip((1, 2, 3), ((10, 5), (13, 7), (16, 9)), strict=True):
+        data[header + positions[0]] = data[scan + positions[1]] = name
+    assert difference(load_image(bytes(data)), scene()) < 4
+    for image_size in (0, 1000):
+        stored = prepare_picture(bytes(data), image_size=image_size).data
+        assert load_image(stored).tobytes() == load_image(bytes(data)).tobytes()
+
+
 SECRET = b"52.5200 N, 13.4050 E"
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">%s</x:xmpmeta>' % SECRET
 PNG_TEXT = PngInfo()
@@ -208,6 +226,7 @@ def test_the_preview_of_a_jpeg_does_not_come_along():
     data = data[:4] + struct.pack(">H", 64) + data[6:18] + b"\x04\x04" + preview + data[20:]
     stored = prepare_picture(data, image_size=0).data
     assert preview not in stored
+    assert stored[18:20] == b"\0\0"  # its width and height
     assert load_image(stored).tobytes() == load_image(data).tobytes()
 
 
@@ -264,6 +283,7 @@ BAD = [
     (jpeg(size=(900, 600))[:-200], "image_unreadable: OSError: image file is truncated"),
     (encode(Image.new("1", (9000, 9000)), "PNG"), "too_many_pixels: 9000x9000"),
     (huge_png(50_000, 50_000), "too_many_pixels: Image size (2500000000 pixels)"),
+    (huge_png(1, 60_000_000), "side_too_long: 1x60000000"),
 ]
 
 
@@ -314,7 +334,8 @@ def test_a_folder_gives_a_reason_for_each_picture_it_lacks(tmp_path: Path):
     (folder / "a.jpg").write_bytes(jpeg())
     (folder / "b+c.jpg").write_bytes(jpeg()[:-200])
     (folder / "d.jpg").mkdir()
-    os.mkfifo(folder / "f.jpg")  # to be read for ever
+    os.mkfifo(folder / "f.jpg")  # to be read for ever, or until somebody who waits for a reader leaves
+    threading.Thread(target=lambda: os.close(os.open(folder / "f.jpg", os.O_WRONLY)), daemon=True).start()
     with (folder / "g.jpg").open("wb") as sparse:
         sparse.truncate(10 * 2**30)
     links = ["https://h/x/a.jpg?size=1", "https://h/b+c.jpg", "https://h/d.jpg", "https://h/..", "", "https://h/e.jpg"]

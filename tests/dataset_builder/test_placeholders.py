@@ -6,8 +6,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from dataset_builder.filling import fill_from_folder
+from dataset_builder.image_store import ImageStore
 from dataset_builder.leaks import find_leaks, rows_of_folder
+from dataset_builder.pictures import ImageFolder
 from dataset_builder.placeholders import Placeholder, find_placeholders
+from product_vqa.command import InputError
 from tests.dataset_builder.conftest import TEST_COLUMNS, TRAIN_COLUMNS, jpeg, run_here, write_csv
 
 
@@ -76,6 +80,20 @@ def test_images_that_show_no_product_are_named_with_their_number(built: Path, mo
     ]  # fmt: skip
     run_here(monkeypatch, "inspect", "--dataset", built / "out", "--json")
     assert len(json.loads(capsys.readouterr().out)["placeholders"]) == 4
+
+
+def test_a_store_is_looked_at_before_anything_is_built(built: Path, tmp_path: Path, monkeypatch, capsys):
+    urls = sorted(f"https://shop.example/{file.name}" for file in (built / "images").iterdir())
+    fill_from_folder(ImageStore(tmp_path / "store"), urls, ImageFolder(built / "images"))
+    tables = ["--train_csv", built / "train.csv", "--test_csv", built / "test.csv"]
+    run_here(monkeypatch, "inspect", *tables, "--image_store", tmp_path / "store")
+    text = capsys.readouterr().out
+    for line in LINES:
+        assert line in text
+    with pytest.raises(InputError, match=r"--image_store none: not a store that download or build has filled"):
+        run_here(monkeypatch, "inspect", *tables, "--image_store", "none")
+    with pytest.raises(InputError, match=r"--image_store needs the URLs"):
+        run_here(monkeypatch, "inspect", "--dataset", built / "out", "--image_store", tmp_path / "store")
 
 
 def test_of_many_repeated_images_those_under_the_most_urls_are_named():

@@ -202,7 +202,7 @@ def test_a_push_that_was_killed_sends_only_what_is_missing_and_ends_in_one_commi
         while len(large_files(tmp_path / "hub")) < 5 and time.monotonic() < deadline:
             time.sleep(0.005)
         process.kill()
-        process.wait()
+        process.wait(timeout=30)
         arrived = large_files(tmp_path / "hub")
         assert 5 <= len(arrived) < 30
         api = HfApi(endpoint=hub.endpoint, token=hub.token)

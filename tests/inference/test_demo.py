@@ -152,6 +152,23 @@ def test_a_space_holds_what_it_needs_to_run(
     assert done.stdout.count(str(space)) == 2, done.stderr
 
 
+def test_the_page_listens_on_this_machine_alone(adapter: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    import gradio
+    import psutil
+
+    pages: list[gradio.Blocks] = []
+    monkeypatch.setattr(
+        gradio.Blocks, "block_thread", lambda page: pages.append(page)
+    )  # served until the process ends
+    call(demo.main, monkeypatch, "--adapter", adapter[0], "--port", 0)
+    try:
+        sockets = psutil.Process().net_connections(kind="tcp")
+        addresses = [socket.laddr.ip for socket in sockets if socket.laddr.port == pages[0].server_port]
+        assert set(addresses) == {"127.0.0.1"}
+    finally:
+        pages[0].close()
+
+
 def test_the_page_is_for_this_machine_alone_unless_told_otherwise() -> None:
     for told, host in (([], "127.0.0.1"), (["--host", "0.0.0.0"], "0.0.0.0")):
         (options,) = parse_options(demo.DemoOptions, description="", argv=["--adapter", "user/adapter", *told])

@@ -182,7 +182,7 @@ def empty(file: Path) -> None:
 
 def garble(file: Path) -> None:
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0xFF
+    content[: len(content) // 2] = bytes(byte ^ 0xFF for byte in content[: len(content) // 2])
     file.write_bytes(content)
 
 

@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 
 from inference import AttributeReader, predict
 from product_vqa.command import InputError
+from product_vqa.constraint import longest_answer
 from product_vqa.hub import Location
 from product_vqa.paligemma import dequantize, load_base, load_processor, make_generation_batch, normalize_images
-from product_vqa.prompt import DTYPES, PROMPT_TEMPLATE, TASK_FILE, save_task
+from product_vqa.prompt import PROMPT_TEMPLATE, TASK_FILE, save_task
 from tests.commands import call
 from tests.inference.conftest import teach
 from tests.tiny import make_image, make_rows
-from training.card import RunFacts, make_card
+from training import sft
 
 
 @pytest.fixture(scope="module")
@@ -124,33 +126,29 @@ def test_an_adapter_of_another_prompt_is_refused_by_the_reader_and_predict(
         call(predict.main, monkeypatch, "--adapter", folder, "--dataset", tiny_dataset, "--output", tmp_path / "s.csv")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("load_in_4bit", [True, False])
+@pytest.mark.parametrize(("load_in_4bit", "dtype"), [(True, "float32"), (True, "bfloat16"), (False, "float32")])
 def test_the_cards_code_answers_in_the_precision_of_the_training(
-    nf4: tuple[Path, Any], adapter_folder: Path, tiny_base: Path, tmp_path: Path, capsys: Any,
+    tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
     load_in_4bit: bool, dtype: str,
 ) -> None:  # fmt: skip
-    folder = shutil.copytree(nf4[0] if load_in_4bit else adapter_folder, tmp_path / "adapter")
-    load_processor(Location(str(tiny_base))).save_pretrained(folder)
-    facts = RunFacts(
-        adapter_id=str(folder), base=Location(str(tiny_base)), base_license=None, dataset=Location("user/dataset"),
-        image_size=28, base_precision="", trainable_parameters=1, train_rows=1, rows_per_step=1, steps=1, epochs=1.0,
-        processes=1, hardware="CPU", minutes=1.0, final_loss=None, scores=None, scored_rows=0, max_new_tokens=17,
-    )  # fmt: skip
-    config = {"dtype": dtype, "load_in_4bit": load_in_4bit, "lora_r": 16, "lora_alpha": 16}
-    card = str(make_card(facts, config, train_split="train", eval_split="validation"))
+    """A short training; then what its card says is run as it is written, but for the adapter's name."""
+    folder = tmp_path / "trained"
+    call(sft.main, monkeypatch, "--model_name_or_path", tiny_repos[0], "--dataset_name", tiny_repos[1], "--output_dir",
+         folder, "--max_steps", 12, "--per_device_train_batch_size", 4, "--learning_rate", 1e-2, "--dtype", dtype,
+         "--bf16", "false", "--load_in_4bit", str(load_in_4bit), "--max_eval_samples", 0, "--save_strategy", "no",
+         "--report_to", "none")  # fmt: skip
+    reader = AttributeReader.from_pretrained(str(folder), constrain=False, load_in_4bit=load_in_4bit)
+    assert reader.provenance["dtype"] == f"torch.{dtype}" or dtype == "bfloat16"  # which not every CPU has
+    length = longest_answer(reader.processor.tokenizer)
+    card = (folder / "README.md").read_text()
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
-    assert "max_new_tokens=17," in code
-    assert all(len(line) <= 100 for line in code.splitlines() if str(folder) not in line and "tiny-base" not in line)
+    assert f"dtype=torch.{dtype}" in code and f"max_new_tokens={length}," in code
     make_image(0).save(tmp_path / "photo.png")
     names: dict[str, Any] = {}
-    exec(code.replace('"photo.jpg"', repr(str(tmp_path / "photo.png"))), names)
-    base = names["base"]
-    assert base.dtype == getattr(torch, dtype)
-    assert base.is_quantized == load_in_4bit if hasattr(base, "is_quantized") else not load_in_4bit
+    capsys.readouterr()
+    exec(code.replace('"photo.jpg"', repr(str(tmp_path / "photo.png"))).replace('"trained"', repr(str(folder))), names)
+    answer = capsys.readouterr().out.strip()
+    assert names["base"].dtype == getattr(torch, dtype)
+    assert isinstance(names["base"].model.language_model.layers[0].mlp.up_proj.base_layer, Linear4bit) == load_in_4bit
     if dtype == "float32":
-        reader = AttributeReader.from_pretrained(
-            str(folder), base_model=str(tiny_base), load_in_4bit=load_in_4bit, constrain=False, dtype=dtype
-        )
-        reader.max_new_tokens = 17
-        assert capsys.readouterr().out.strip() == reader.read(make_image(0), "item_weight").text.strip() != ""
+        assert answer == reader.read(make_image(0), "item_weight").text.strip() != ""

@@ -126,7 +126,7 @@ def kill_during_commits(root: Path, *, shares: list[float]) -> int:
                 hub.process.kill()
             hub.start()
             landed = len(list_files(hub)) > len(contents) + 1
-            assert landed or pushed.result() is None  # what was acknowledged is there
+            assert landed or pushed.result(timeout=60) is None  # what was acknowledged is there
             interrupted += not landed
             check_health(hub, contents=contents | new if landed else contents)
             assert post_commit(hub, body) == 200
@@ -156,12 +156,14 @@ def test_a_kill_during_the_upload_of_a_large_file_leaves_nothing_of_it(tmp_path:
         pusher = threading.Thread(target=push_quietly, args=(api, upload))
         pusher.start()
         arrivals = tmp_path / "arrivals"
+        deadline = time.monotonic() + 60
         while not any(path.stat().st_size for path in arrivals.iterdir()):
+            assert time.monotonic() < deadline and pusher.is_alive()
             time.sleep(0.001)
         assert hub.process is not None
         hub.process.kill()
     with LocalHub(tmp_path, port=int(hub.endpoint.rpartition(":")[2]), token=hub.token) as hub:
-        pusher.join()  # the client tries again by itself
+        pusher.join(timeout=60)  # the client tries again by itself
         api.upload_file(**upload)
         assert list(arrivals.iterdir()) == []
         assert api.get_paths_info(REPO, "x.bin")[0].size == len(content)

@@ -1,13 +1,15 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import HfApi
 
-from local_hub import LocalHub
+from local_hub import LocalHub, accounts
 from local_hub.large_files import Pointer
 
 from .conftest import Send, commit_body
@@ -63,6 +65,19 @@ def test_a_link_is_good_for_the_one_file_it_was_given_for(repo: str, send: Send)
         f"{path}?expires=x&signature=",
     ):
         assert send("PUT", forged, b"content", token=None).status == 403, forged
+
+
+@pytest.mark.parametrize(("minutes", "status"), [(59, 200), (61, 403)])
+def test_a_link_is_good_for_an_hour(
+    hub: LocalHub, repo: str, send: Send, monkeypatch: pytest.MonkeyPatch, minutes: int, status: int
+) -> None:
+    pointer = pointer_to(b"content")
+    path = link_to(send, repo, pointer).partition("?")[0]
+    given_out_at = time.time() - 60 * minutes
+    monkeypatch.setattr(accounts, "time", SimpleNamespace(time=lambda: given_out_at))
+    query = accounts.Accounts(token=hub.token).sign(path)
+    assert send("PUT", f"{path}?{query}", b"content", token=None).status == status
+    assert ("actions" in ask(send, repo, pointer)) == (status == 403)
 
 
 def test_to_know_the_sha256_of_a_file_in_another_repo_is_not_to_have_it(api: HfApi, repo: str, send: Send) -> None:

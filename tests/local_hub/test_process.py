@@ -1,6 +1,7 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from local_hub import LocalHub
+from local_hub.store import Store
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +33,15 @@ def test_a_started_hub_answers_at_once_and_a_stopped_one_no_more(tmp_path: Path)
         assert HfApi(endpoint=hub.endpoint, token=hub.token).whoami()["name"] == "local"
         assert hub.environment["HF_ENDPOINT"] == hub.endpoint and hub.environment["HF_TOKEN"] == hub.token
     assert not is_listening(hub.endpoint)
+
+
+def test_the_repos_are_for_no_other_user_of_the_machine(tmp_path: Path) -> None:
+    earlier = os.umask(0)  # of a user who shares everything
+    try:
+        Store(tmp_path / "made" / "hub").close()
+    finally:
+        os.umask(earlier)
+    assert stat.S_IMODE((tmp_path / "made" / "hub").stat().st_mode) == 0o700
 
 
 def test_repos_outlive_the_process(tmp_path: Path) -> None:
@@ -99,7 +110,7 @@ def test_the_hub_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     endpoint = parent.stdout.readline().strip()
     assert is_listening(endpoint)
     parent.kill()
-    parent.wait()
+    parent.wait(timeout=30)
     deadline = time.monotonic() + 10
     while is_listening(endpoint) and time.monotonic() < deadline:
         time.sleep(0.05)

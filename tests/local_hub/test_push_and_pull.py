@@ -221,6 +221,25 @@ def test_a_seek_in_a_remote_file_reads_only_what_follows(api: HfApi, hub: LocalH
         assert file.read(100) == content[1_234_567:1_234_667]
 
 
+@pytest.mark.parametrize("path", ["large.bin", "small.txt", "page.html", "README.md"])
+def test_no_browser_keeps_a_file_without_asking_again_or_guesses_what_it_is(
+    api: HfApi, repo: str, send: Send, path: str
+) -> None:
+    api.upload_file(repo_id=repo, path_in_repo=path, path_or_fileobj=b"<script>alert(1)</script>")
+    whole = send("GET", f"/{repo}/resolve/main/{path}")
+    answers = [
+        whole,
+        send("HEAD", f"/{repo}/resolve/main/{path}"),
+        send("GET", f"/{repo}/resolve/main/{path}", Range="bytes=0-3"),
+        send("GET", f"/{repo}/resolve/main/{path}", If_None_Match=whole.headers["etag"]),
+    ]
+    assert [answer.status for answer in answers] == [200, 200, 206, 304]
+    for answer in answers:
+        assert answer.headers["cache-control"] == "no-cache"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert {answer.headers["content-type"] for answer in answers[:3]} == {"application/octet-stream"}
+
+
 def test_headers_of_a_file_let_the_client_cache_it(api: HfApi, repo: str, send: Send) -> None:
     api.upload_file(repo_id=repo, path_in_repo="x.bin", path_or_fileobj=b"abc")
     head = send("HEAD", f"/{repo}/resolve/main/x.bin")

@@ -190,6 +190,36 @@ def test_a_single_question_is_masked_as_paligemma_masks_it_and_packed_ones_do_no
     torch.testing.assert_close(both[:first_ends], other[:first_ends], atol=1e-5, rtol=0)
 
 
+def test_a_packed_question_stands_directly_behind_the_image_wherever_it_is_packed(processor) -> None:
+    """So that pretraining teaches what is asked later: one question behind one image."""
+    model = make_model(processor, patch_size=8, hidden_size=64, layers=2).eval()
+    asked = [Question("get", "What is the mass?", "34 g"), Question("line", "read line 2", "Net Wt: 34 kg")]
+    asked.append(Question("after", "read after Code", "K5"))
+    image_tokens, pixels = processor.image_seq_length, torch.randn(1, 3, 56, 56)
+    alone = [pack([[question, question]], processor=processor) for question in asked]
+    lengths = [(batch.input_ids.shape[1] - image_tokens) // 2 for batch in alone]
+    packed = pack([asked], processor=processor)
+    expected = [*range(1, image_tokens + 1)]
+    for length in lengths:
+        expected += range(image_tokens + 1, image_tokens + 1 + length)
+    assert packed.position_ids[0].tolist() == expected
+
+    def answer_logits(questions) -> list[torch.Tensor]:
+        batch = pack([questions], processor=processor)
+        with torch.inference_mode():
+            logits = model(
+                input_ids=batch.input_ids,
+                pixel_values=pixels,
+                position_ids=batch.position_ids,
+                attention_mask=batch.attention_mask,
+            ).logits[0]
+        return list(logits[image_tokens:].split([lengths[asked.index(question)] for question in questions]))
+
+    forwards, backwards = answer_logits(asked), answer_logits(asked[::-1])[::-1]
+    for one, other in zip(forwards, backwards, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
 def test_patch_targets_say_what_is_printed_where() -> None:
     rng = random.Random(1)
     label = make_label(rng, level=STANDARD, entity_names=["voltage"])

@@ -204,18 +204,23 @@ def test_a_resumed_run_ends_in_the_same_adapter_with_accumulation(
 
 
 def test_checkpoints_of_an_earlier_version_are_judged_by_what_resuming_needs(
-    finished: tuple[Path, list[str | Path]], stopped: tuple[Path, list[str | Path]], monkeypatch: pytest.MonkeyPatch,
-    capsys: Any,
+    finished: tuple[Path, list[str | Path]], stopped: tuple[Path, list[str | Path]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: Any,
 ) -> None:  # fmt: skip
     output_dir, arguments = stopped
     for step in (2, 4):
         (output_dir / f"checkpoint-{step}" / "manifest.json").unlink()
     config = yaml.safe_load((output_dir / "sft_config.yaml").read_text())
-    del config["samples_per_step"]
+    for key in ("samples_per_step", "dataset_sha256", "base_sha256"):
+        del config[key]
     save_config(output_dir, config)
     with pytest.raises(InputError, match=r"samples_per_step: 4 -> 8"):  # it was one process
         call(sft.main, monkeypatch, *arguments, "--gradient_accumulation_steps", 4)
+    given = str(output_dir / "checkpoint-4")
+    assert find(tmp_path, given=given) == given
     (output_dir / "checkpoint-4" / "optimizer.pt").unlink()
+    with pytest.raises(InputError, match=r"checkpoint-4: a file that resuming needs is missing or damaged"):
+        find(tmp_path, given=given)
     call(sft.main, monkeypatch, *arguments)
     assert "going on at step 2/6" in capsys.readouterr().out
     check_equal(output_dir, finished[0])
@@ -312,8 +317,8 @@ def test_an_unreadable_configuration_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("dataset", r"--dataset_name: the content of this folder is not what .*checkpoint-4 was trained on"),
-        ("base", r"--model_name_or_path: the content of this folder is not what"),
+        ("dataset", r"holds a run of another configuration \(dataset_sha256: "),
+        ("base", r"holds a run of another configuration \(base_sha256: "),
         ("config", r"checkpoint-4 holds a run of another configuration .*lora_r: 4 -> 5"),
         ("sharding", r"saved under DeepSpeed, which this launch is not"),
     ],

@@ -1,5 +1,6 @@
 """The estimates of memory and time: by hand at the real shape, and against what a real forward pass keeps."""
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -33,29 +34,39 @@ def test_the_real_3b_shape_by_hand() -> None:
     assert estimate.activations / 2 == pytest.approx(276 * 18 * 95_000 * 2, rel=0.15)
 
 
+@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 @pytest.mark.parametrize("target", [LANGUAGE_MODEL_LINEARS, r".*language_model.*\.(q|v)_proj"])
-def test_what_is_kept_is_what_a_real_step_keeps(target: str) -> None:
+def test_what_is_kept_is_what_a_real_step_keeps(target: str, use_dora: bool) -> None:
     processor = make_processor(image_size=112, patch_size=8)
     model = make_model(processor, patch_size=8)
-    config = LoraConfig(r=8, target_modules=target)
+    config = LoraConfig(r=8, target_modules=target, use_dora=use_dora)
     estimate = estimate_memory(model.config, config, dtype=torch.float32, load_in_4bit=False, rows=3)
     adapted = get_peft_model(model, config)
     assert estimate.weights == 4 * sum(p.numel() for p in adapted.parameters() if not p.requires_grad)
     parameters = {parameter.data_ptr() for parameter in adapted.parameters()}
-    kept = {}
+    graph = weakref.WeakSet()
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in parameters:
-            kept[tensor.untyped_storage().data_ptr()] = (tensor, tensor.untyped_storage().nbytes())
-        return tensor
+    class Kept:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            self.storage = tensor.untyped_storage()
+            graph.add(self)
 
     batch = make_training_batch(make_rows(3), processor=processor)
     labels = batch.pop("labels")
     batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=torch.float32)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        adapted.train()(**batch, use_cache=False, logits_to_keep=labels != -100)
-    real = sum(size for _, size in kept.values())
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: None):
+        output = adapted.train()(**batch, use_cache=False, logits_to_keep=labels != -100)
+        sizes = {kept.storage.data_ptr(): kept.storage.nbytes() for kept in graph}
+        del output  # and the graph with it
+    real = sum(size for address, size in sizes.items() if address not in parameters)
     assert estimate.activations == pytest.approx(real, rel=0.25)
+
+
+def test_dora_keeps_copies_of_weights_once_and_not_for_every_row() -> None:
+    options = {"dtype": torch.bfloat16, "load_in_4bit": True, "rows": 4}
+    dora = LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS, use_dora=True)
+    kept, plain = (estimate_memory(paligemma_3b_config(), config, **options).activations for config in (dora, lora()))
+    assert plain < kept < 2.5 * plain
 
 
 def test_checkpointing_keeps_less() -> None:

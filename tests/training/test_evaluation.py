@@ -1,11 +1,17 @@
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from datasets import Dataset
 
+from product_vqa.hub import Location
+from product_vqa.paligemma import load_base, load_processor
 from product_vqa.schema import FEATURES
 from tests.tiny import make_rows
-from training.evaluation import Answered, sample_rows, score, split_rows
+from training import evaluation
+from training.evaluation import Answered, answer_sample, sample_rows, score, split_rows
 
 
 def test_the_sample_is_always_the_same_and_each_entity_has_its_share() -> None:
@@ -43,3 +49,57 @@ def test_scores_and_their_intervals_by_hand() -> None:
     # Images answered: binomial(20, 1/2), 95 % of them 6 to 14; F1 of a share s is 2 s / (1 + s).
     assert scores["f1_quantity_low"] == pytest.approx(2 * 0.3 / 1.3, abs=0.04)
     assert scores["f1_quantity_high"] == pytest.approx(2 * 0.7 / 1.7, abs=0.04)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+def test_processes_together_answer_every_row_once(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    """Nine rows in batches of two are five: to be as busy as the others, a process gets a batch that is another's."""
+    base = Location(str(tiny_base))
+    model, processor = load_base(base, flag="--base", dtype=torch.float32), load_processor(base)
+    dataset = Dataset.from_list(make_rows(9), features=FEATURES)
+    rounds: list[int] = []
+    answered = []
+    monkeypatch.setattr(evaluation, "gather_object", lambda mine: mine)
+    alone = evaluation.generate_answers
+    monkeypatch.setattr(evaluation, "generate_answers", lambda *a, **kw: alone(*a, **(kw | {"together": False})))
+    for process in range(processes):
+        state = SimpleNamespace(process_index=process, num_processes=processes)
+        monkeypatch.setattr(evaluation, "join_processes", lambda state=state: state)
+        before = len(rounds)
+        mine = answer_sample(model, dataset, processor=processor, batch_size=2, before_batch=lambda: rounds.append(1))
+        assert len(rounds) - before == -(-5 // processes), "the others would wait for it"
+        answered += mine
+    assert sorted(one.row for one in answered) == list(range(9))
+    for one in answered:
+        row = dataset[one.row]
+        assert (one.entity_name, one.reference) == (row["entity_name"], row["entity_value_raw"])
+        assert one.prediction, "a random model answers too"
+    assert score(answered)["samples"] == 9
+
+
+def test_an_evaluation_can_be_stopped_between_two_batches(tiny_base: Path) -> None:
+    base = Location(str(tiny_base))
+    model, processor = load_base(base, flag="--base", dtype=torch.float32), load_processor(base)
+    batches = iter(range(2))
+    with pytest.raises(StopIteration):
+        answer_sample(
+            model, Dataset.from_list(make_rows(9), features=FEATURES), processor=processor, batch_size=2,
+            before_batch=lambda: next(batches) and None,
+        )  # fmt: skip
+
+
+def test_an_evaluation_survives_logits_that_are_not_numbers(tiny_base: Path) -> None:
+    """float16 may overflow early in a training, and the run is to be stopped by its losses, not by an index."""
+    location = Location(str(tiny_base))
+    model = load_base(location, flag="", dtype=torch.float32)
+    model.lm_head.weight.data.fill_(float("nan"))
+    answered = answer_sample(
+        model,
+        Dataset.from_list(make_rows(5), features=FEATURES),
+        processor=load_processor(location),
+        batch_size=2,
+    )
+    assert [one.prediction for one in answered] == [""] * 5
+    assert score(answered)["f1"] == 0.0

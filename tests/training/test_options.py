@@ -1,15 +1,19 @@
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from huggingface_hub import ModelCard
+from safetensors.torch import load, load_file
 
 from product_vqa.command import InputError
 from product_vqa.paligemma import resolve_dtype
 from tests.commands import ROOT, call
-from training import sft
+from training import sft, trainer
+from training.evaluation import score as real_score
 from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
 CONFIGS = sorted((ROOT / "training" / "configs").glob("*.yaml"))
@@ -65,27 +69,77 @@ def test_every_config_trains_for_a_step(
     assert written["lora_r"] == yaml.safe_load(config.read_text())["lora_r"]
 
 
-def test_stopped_early_it_keeps_the_best_checkpoint(
+def scores_of(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """What the model is said to score, at one evaluation after another."""
+    left = list(values)
+
+    def score(answered: Any) -> dict[str, float]:
+        value = left.pop(0)
+        return real_score(answered) | {"f1_quantity": value, "f1": value / 2}
+
+    monkeypatch.setattr(trainer, "score", score)
+
+
+def card_scores(output_dir: Path) -> dict[str, float]:
+    results = ModelCard.load(output_dir / "README.md").data.eval_results
+    return {result.metric_name: result.metric_value for result in results}
+
+
+def test_stopped_early_it_keeps_and_scores_the_best_checkpoint(
     tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [
         *tiny_run, "--output_dir", tmp_path, "--max_steps", 9, "--max_eval_samples", 4, "--eval_steps", 1,
-        "--save_steps", 1, "--early_stopping_patience", 2,
+        "--save_steps", 1, "--early_stopping_patience", 2, "--max_card_samples", 0,
     ]  # fmt: skip
+    scores_of(monkeypatch, 0.2, 0.6, 0.5, 0.4)
     call(sft.main, monkeypatch, *arguments)
-    # Nothing is learnt in so few steps: all evaluations score 0, the first of them is the best.
-    assert sorted(folder.name for folder in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-3"]
-    kept, first = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, tmp_path / "checkpoint-1"))
-    assert all((kept[name] == tensor).all() for name, tensor in first.items())
-    # The four rows that chose the checkpoint do not score the card.
-    card = (tmp_path / "README.md").read_text()
-    assert "On 4 rows of split `validation`" in card and "not trained on and chose no checkpoint" in card
+    assert sorted(folder.name for folder in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    kept, best = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, tmp_path / "checkpoint-2"))
+    assert all((kept[name] == tensor).all() for name, tensor in best.items())
+    # The weights that are kept are the ones scored, without a further evaluation.
+    assert card_scores(tmp_path) == {"F1, number and unit": 0.6, "F1, exact string": 0.3}
     # Started again, perhaps to push, it trains no further.
     (tmp_path / "adapter_model.safetensors").unlink()
     call(sft.main, monkeypatch, *arguments)
     again = load_file(tmp_path / "adapter_model.safetensors")
-    assert all((again[name] == tensor).all() for name, tensor in first.items())
-    assert "| steps | 3 of 2 rows" in (tmp_path / "README.md").read_text()
+    assert all((again[name] == tensor).all() for name, tensor in best.items())
+    assert card_scores(tmp_path) == {"F1, number and unit": 0.6, "F1, exact string": 0.3}
+    assert "| steps | 4 of 2 rows" in (tmp_path / "README.md").read_text()
+
+
+def test_the_best_checkpoint_is_found_where_the_folder_was_moved_to(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [
+        *tiny_run, "--max_steps", 3, "--max_eval_samples", 4, "--eval_steps", 1, "--save_steps", 1,
+        "--load_best_model_at_end", "true", "--max_card_samples", 0, "--save_total_limit", 3,
+    ]  # fmt: skip
+    scores_of(monkeypatch, 0.6, 0.2, 0.1, 0.1, 0.1)
+    call(sft.main, monkeypatch, *arguments, "--output_dir", tmp_path / "first")
+    best = (tmp_path / "first" / "checkpoint-1" / "adapter_model.safetensors").read_bytes()
+    shutil.copytree(tmp_path / "first", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "first")
+    shutil.rmtree(tmp_path / "moved" / "checkpoint-3")
+    given = tmp_path / "moved" / "checkpoint-2"
+    for output_dir, more in ((tmp_path / "other", ["--resume_from_checkpoint", given]), (tmp_path / "moved", [])):
+        call(sft.main, monkeypatch, *arguments, "--output_dir", output_dir, *more)
+        assert card_scores(output_dir)["F1, number and unit"] == 0.6
+        kept, expected = load_file(output_dir / "adapter_model.safetensors"), load(best)
+        assert all((kept[name] == tensor).all() for name, tensor in expected.items())
+
+
+def test_rows_that_chose_the_checkpoint_do_not_score_the_card(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores_of(monkeypatch, 0.9, 0.1, 0.7)
+    call(
+        sft.main, monkeypatch, *tiny_run, "--output_dir", tmp_path, "--max_steps", 2, "--max_eval_samples", 4,
+        "--eval_steps", 1, "--save_steps", 1, "--load_best_model_at_end", "true",
+    )  # fmt: skip
+    assert card_scores(tmp_path) == {"F1, number and unit": 0.7, "F1, exact string": 0.35}
+    card = (tmp_path / "README.md").read_text()
+    assert "On 4 rows of split `validation`" in card and "not trained on and chose no checkpoint" in card
 
 
 def test_without_rows_to_score_on_nothing_is_stopped_early(

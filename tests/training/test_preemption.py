@@ -149,14 +149,14 @@ def terminate_at(moment: str | float, arguments: list[str], output_dir: Path) ->
 
 
 def test_the_launcher_told_to_stop_leaves_a_checkpoint_and_no_orphan(
-    undisturbed: tuple[Path, str], tiny_base: Path, tiny_dataset: Path, tmp_path: Path
-) -> None:
+    undisturbed: tuple[Path, str], tiny_base: Path, tiny_dataset: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, sigterm: None,
+) -> None:  # fmt: skip
     arguments = command(tiny_base, tiny_dataset, tmp_path)
     code, output = terminate_at("step 4/14", launched(arguments, processes=1), tmp_path)
     assert code == -signal.SIGTERM  # the launcher itself, at once; 143 in a shell
     assert "which is saved: start it again, and it goes on" in output
-    # The same command may follow at once: it waits until the first has ended.
-    assert "going on at step" in run_to_the_end(arguments)
+    call(sft.main, monkeypatch, *arguments[3:])
     check_equal(tmp_path, undisturbed)
 
 
@@ -195,7 +195,8 @@ def test_the_launcher_told_to_stop_at_any_moment(
 ) -> None:  # fmt: skip
     arguments = command(tiny_base, tiny_dataset, tmp_path)
     code, output = terminate_at(moment, launched(arguments, processes=processes), tmp_path)
-    assert code in (-signal.SIGTERM, 0 if moment == "step 14/14" else 1), output
+    allowed = {-signal.SIGTERM} | ({1} if processes == 2 else set()) | ({0} if moment == "step 14/14" else set())
+    assert code in allowed, output
     if isinstance(moment, str) and moment.startswith("step") and not (tmp_path / "adapter_model.safetensors").exists():
         assert [folder for folder in tmp_path.glob("checkpoint-*") if find_damage(folder) is None], output
     run_to_the_end(arguments)
@@ -214,6 +215,7 @@ def test_a_launcher_that_is_killed_takes_its_training_along(
     assert "which is saved: start it again, and it goes on" in output
 
 
+@pytest.mark.faults
 def test_told_to_stop_while_it_loads_it_ends_at_once(tiny_base: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     process = start(command(tiny_base, tiny_dataset, tmp_path))
     wait_for(process, "memory, about")

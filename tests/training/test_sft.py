@@ -1,9 +1,11 @@
 """The command, as a user runs it: against a Hub, cut off and started again, with wrong input."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,15 +18,16 @@ from safetensors.torch import load_file, save_file
 
 from inference import AttributeReader
 from product_vqa.command import InputError
-from product_vqa.hub import read_file
+from product_vqa.hub import Location, read_file
 from product_vqa.provenance import ADAPTER_WEIGHTS
 from product_vqa.schema import FEATURES
 from quickstart.small_paligemma import make_processor
 from tests.commands import ROOT, call, launch
 from tests.product_vqa.test_images import png
 from tests.tiny import make_rows, write_rows
-from training import sft
-from training.sources import warn_of_small_pictures
+from training import sft, sources
+from training.options import DatasetOptions
+from training.sources import load_data, warn_of_small_pictures
 
 QUICKSTART = ROOT / "training" / "configs" / "quickstart.yaml"
 SHORT = ["--config", QUICKSTART, "--max_steps", 4, "--save_steps", 2, "--logging_steps", 1, "--lora_r", 4,
@@ -89,6 +92,70 @@ def test_no_path_host_or_token_of_the_machine_is_published(hub: Any, trained: Pa
         text = file.read_text()
         for secret in (hub.token, "127.0.0.1", str(trained.parent), str(ROOT), "/tmp/", "/root"):
             assert secret not in text, f"{secret} stands in {file.name}"
+
+
+def test_no_option_of_the_hub_is_written_down(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(
+        sft.main, monkeypatch, *tiny_run, "--max_steps", 1, "--max_eval_samples", 0, "--output_dir", tmp_path,
+        "--hub_token", "hf_verysecret", "--hub_model_id", "user/secretrepo", "--hub_revision", "secretbranch",
+        "--hub_always_push", "true", "--save_steps", 1,
+    )  # fmt: skip
+    texts = {file.name: file.read_text() for file in tmp_path.rglob("*") if file.suffix in {".md", ".json", ".yaml"}}
+    assert {"README.md", "sft_config.yaml", "manifest.json", "trainer_state.json"} < texts.keys()
+    for name, text in texts.items():
+        assert "hf_verysecret" not in text and "secretbranch" not in text, name
+    assert not [
+        key for key in yaml.safe_load(texts["sft_config.yaml"]) if key.startswith(("hub_", "push_", "output_"))
+    ]
+
+
+@pytest.mark.parametrize("replaced", [1, 8])
+def test_a_publication_that_is_cut_off_is_no_adapter(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: int
+) -> None:
+    """After so many of the nine files: adapter_config.json, without which it is no adapter, comes last."""
+    left = [replaced]
+
+    def replace(source: Path, target: Path) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        os.rename(source, target)
+
+    monkeypatch.setattr("training.publication.os", SimpleNamespace(replace=replace))
+    with pytest.raises(KeyboardInterrupt):
+        call(
+            sft.main, monkeypatch, *tiny_run, "--max_steps", 1, "--max_eval_samples", 0, "--output_dir", tmp_path,
+            "--save_strategy", "no",
+        )  # fmt: skip
+    assert not (tmp_path / "adapter_config.json").exists()
+    assert len([file for file in tmp_path.iterdir() if file.is_file() and file.name != ".lock"]) >= replaced
+
+
+def test_as_many_rows_as_asked_for_are_drawn_from_all(tiny_dataset: Path) -> None:
+    found = SimpleNamespace(dataset=Location(str(tiny_dataset)))
+
+    def drawn(number: int, seed: int) -> list[int]:
+        options = DatasetOptions(dataset_name="", max_train_samples=number)
+        return load_data(found, options, seed=seed, is_best_kept=False).train["index"][:]
+
+    ten = drawn(10, seed=0)
+    assert len({*ten}) == 10 and max(ten) > 15 and ten != sorted(ten)  # not the first ten of 32
+    assert ten == drawn(10, seed=0) != drawn(10, seed=7)
+    assert drawn(100, seed=0) == list(range(32))
+
+
+def test_a_data_seed_of_zero_is_a_seed(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+    monkeypatch.setattr(sources, "load_data", lambda *_, seed, **__: seeds.append(seed) or pytest.fail("enough"))
+    for flags in (["--data_seed", "0", "--seed", "7"], ["--data_seed", "5", "--seed", "7"], ["--seed", "7"]):
+        with pytest.raises(pytest.fail.Exception):
+            call(sft.main, monkeypatch, *tiny_run, "--output_dir", tmp_path, *flags)
+    assert seeds == [0, 5, 7]
 
 
 def test_the_code_in_the_card_answers_about_a_picture(pulled: Path, tmp_path: Path, capsys: Any) -> None:

@@ -1,5 +1,6 @@
 """The loss, and what a step changes."""
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from product_vqa.command import InputError
@@ -107,6 +110,8 @@ def test_a_step_changes_every_adapter_weight_and_nothing_else(
     trainer.train()
     adapter, frozen = 0, 0
     for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:  # an update below 1/256 of a weight is lost in bfloat16
+            assert parameter.dtype == torch.float32, name
         same = torch.equal(as_bytes(parameter), before[name])
         if "lora_" in name:
             assert ".language_model.layers." in name
@@ -154,3 +159,77 @@ def test_a_loss_far_above_guessing_stops_the_run(tiny_base: Path, tmp_path: Path
     trainer.model.get_base_model().lm_head.weight.data *= 1e4
     with pytest.raises(InputError, match=r"a token in the batch of the rows with index .* or lower learning_rate"):
         trainer.train()
+
+
+class PoisonedGradient(PaliGemmaTrainer):
+    """The gradient of step 3 is not a number, its loss is."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if self.state.global_step == 2:
+            next(p for p in self.model.parameters() if p.requires_grad).grad[0, 0] = self.poison
+        return loss
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("settings", [{}, {"max_grad_norm": 0.0}, {"save_steps": 5}], ids=str)
+def test_a_gradient_that_is_not_a_number_poisons_no_checkpoint(
+    tiny_base: Path, tmp_path: Path, poison: float, settings: dict[str, Any]
+) -> None:
+    options = {"max_steps": 5, "save_strategy": "steps", "save_steps": 1, "logging_steps": 100, "eval_steps": 5}
+    trainer = make_trainer(PoisonedGradient, tiny_base, tmp_path, **(options | settings))
+    trainer.poison = poison
+    with pytest.raises(InputError, match=r"the gradient is (nan|inf) at step 3, though the loss is .* index \d+, \d+"):
+        trainer.train()
+    for folder in tmp_path.glob("checkpoint-*"):
+        assert int(folder.name[-1]) < 3
+        assert all(tensor.isfinite().all() for tensor in load_file(folder / "adapter_model.safetensors").values())
+
+
+def test_float16s_scaler_skips_such_steps_itself(tiny_base: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path)
+    trainer.args.fp16 = True
+    trainer._get_grad_norm(trainer.model, grad_norm=torch.tensor(float("inf")))
+    trainer.check()
+
+
+def test_weights_that_are_not_numbers_are_not_saved(tiny_base: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
+
+    class Break(TrainerCallback):
+        def on_optimizer_step(self, *_: Any, **kwargs: Any) -> None:
+            next(p for p in trainer.model.parameters() if p.requires_grad).data[0, 0] = float("nan")
+
+    trainer.add_callback(Break())
+    with pytest.raises(InputError, match="weights that are not numbers after step 1: stopped before they were saved"):
+        trainer.train()
+    assert not list(tmp_path.glob("checkpoint-*/*"))
+
+
+def test_our_part_of_a_step_waits_for_nothing_that_the_device_computes(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of these would have a GPU's queue run empty; between two logs nothing is read back."""
+    read = []
+
+    def spy(name: str) -> Any:
+        original = getattr(torch.Tensor, name)
+
+        def read_back(self: torch.Tensor, *args: Any) -> Any:
+            caller = traceback.extract_stack(limit=2)[0]
+            is_mask = bool(args) and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.bool
+            if name != "__getitem__" or is_mask:
+                read.append((Path(caller.filename).name, caller.name))
+            return original(self, *args)
+
+        return read_back
+
+    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path, max_steps=4, logging_steps=2)
+    for name in ("item", "tolist", "nonzero", "__bool__", "__float__", "__int__", "__getitem__"):
+        monkeypatch.setattr(torch.Tensor, name, spy(name))
+    trainer.train()
+    assert ("trainer.py", "log") in read, "nothing is watched"
+    ours = {function for file, function in read if file == "trainer.py"}
+    assert not ours & {"compute_loss", "training_step", "_prepare_inputs", "_get_grad_norm"}
+    assert "slice_logits_to_keep" not in {function for _, function in read}  # with a mask it would
+    assert read.count(("trainer.py", "check")) <= 2 * (1 + 2)  # at each log: the losses, each step's norm
