@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers.utils.hub
 import uvicorn
 from huggingface_hub import constants
 
@@ -121,3 +122,4 @@ def point_at(hub: FaultyHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
     template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)  # made at its first use, and kept
