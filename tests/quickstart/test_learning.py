@@ -73,7 +73,7 @@ def fine_tune(train: Dataset, output_dir: Path, *, steps: int) -> PaliGemmaTrain
     trainer = PaliGemmaTrainer(
         model=load_base(BASE, flag="", dtype=torch.float32, attn_implementation="eager"),
         args=TrainingOptions(
-            output_dir=str(output_dir), max_steps=steps, per_device_train_batch_size=16, learning_rate=6e-3,
+            output_dir=str(output_dir), max_steps=steps or 1, per_device_train_batch_size=16, learning_rate=6e-3,
             warmup_steps=5, save_strategy="no", disable_tqdm=True, seed=0, bf16=False,
         ),
         train_dataset=train,
