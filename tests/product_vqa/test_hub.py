@@ -217,7 +217,9 @@ def _requests_of_a_push(hub: FaultyHub, folder: Path, slept: list[float]) -> lis
     return list(hub.requests)
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "connection reset"])
+@pytest.mark.parametrize(
+    "fault", ["429", *(pytest.param(name, marks=pytest.mark.faults) for name in ("500", "connection reset"))]
+)
 def test_a_fault_at_any_one_request_costs_a_reading_of_base_and_dataset_nothing(
     bad_hub: FaultyHub, fault: str, slept: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     tiny_base: Path, tiny_dataset: Path,
