@@ -17,6 +17,11 @@ from trl import TrlParser  # type: ignore[attr-defined]  # exported lazily
 
 LAUNCHER_VARIABLE = "PRODUCT_VQA_LAUNCHER"  # set by product_vqa.launch
 
+# Two lines that every process would print, of calls within libraries that nobody here can change. Here and not in
+# `run`, because the libraries may be imported before it is called.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit" not in str(record.msg))
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message names the file, row, field or flag, and the remedy."""
@@ -129,9 +134,6 @@ def run(main: Callable[[], int | None]) -> None:
     for noisy in ("httpx2", "httpcore2", "httpx", "filelock", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of odd headers; what came of a link is recorded
-    # Two lines that every process would print, of calls within libraries that nobody here can change.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit" not in str(record.msg))
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     try:
         code = main() or 0
     except InputError as error:

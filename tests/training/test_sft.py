@@ -370,6 +370,7 @@ def test_where_no_hub_answers_the_message_says_so(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode != 0
     assert "error: --model_name_or_path local/small-paligemma: no Hub answers at http://127.0.0.1:9" in done.stderr
+    assert "gemm_4bit" not in done.stderr  # bitsandbytes says in every process that an optional package is missing
 
 
 def test_pictures_smaller_than_the_base_takes_in_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
