@@ -25,7 +25,7 @@ test: install
 
 # Kills and restarts at many moments: minutes.
 faults: install
-	$(BIN)/pytest -m faults
+	$(BIN)/pytest -m faults --timeout 1800
 
 # Does training teach anything, and what? Half an hour. Does an adapter's card stand alone? Three minutes.
 # Speed: benchmarks.build, .scale, .train, .predict and .predict_scale.
