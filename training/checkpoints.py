@@ -244,7 +244,15 @@ def _remove(damages: dict[Path, str], *, instead: str) -> None:
     for folder, damage in damages.items():
         cut_off = "" if (folder / MANIFEST_FILE).exists() else f" ({folder.name} was cut off while it was written)"
         logger.warning("%s%s: removed, %s", damage, cut_off, instead)
-        shutil.rmtree(folder)
+        remove_checkpoint(folder)
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Remove what bears a checkpoint's name: a folder, a link to one, which stays, or a file."""
+    if checkpoint.is_symlink() or checkpoint.is_file():
+        checkpoint.unlink()
+    elif checkpoint.exists():
+        shutil.rmtree(checkpoint)
 
 
 def _damage(checkpoint: Path, *, keeps_best: bool) -> str | None:

@@ -52,8 +52,9 @@ class DatasetOptions:
     def __post_init__(self) -> None:
         if self.max_train_samples is not None and self.max_train_samples < 1:
             raise InputError(f"max_train_samples must be at least 1, got {self.max_train_samples}")
-        if self.max_eval_samples < 0:
-            raise InputError(f"max_eval_samples must be at least 0, got {self.max_eval_samples}")
+        for name in ("max_eval_samples", "max_card_samples"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be at least 0, got {getattr(self, name)}")
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Sized
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from product_vqa.command import InputError
 from product_vqa.paligemma import IGNORED, normalize_images
 from product_vqa.schema import FEATURES
 from product_vqa.workers import TIMEOUT_S
-from training.checkpoints import find_damage, save_manifest
+from training.checkpoints import find_damage, remove_checkpoint, save_manifest
 from training.evaluation import Answered, answer_sample, score, scores_at
 from training.options import samples_per_step, steps_per_epoch
 from training.preemption import PreemptedError, SaveOnSigterm
@@ -296,8 +295,8 @@ class PaliGemmaTrainer(SFTTrainer):
         self.check()
         self.check_weights()
         folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
-        if self.args.should_save and folder.exists():  # of a run that went further than where it was resumed
-            shutil.rmtree(folder)
+        if self.args.should_save:  # one of a run that went further than where it was resumed
+            remove_checkpoint(folder)
         self.accelerator.wait_for_everyone()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:

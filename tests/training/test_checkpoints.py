@@ -18,14 +18,21 @@ from product_vqa.schema import FEATURES
 from tests.commands import call
 from tests.tiny import make_rows, save_tiny_base
 from training import checkpoints, sft
-from training.checkpoints import check_same_run, find_checkpoint, find_damage, save_config, save_manifest
+from training.checkpoints import (
+    check_same_run,
+    find_checkpoint,
+    find_damage,
+    remove_checkpoint,
+    save_config,
+    save_manifest,
+)
 
 CONFIG = {"lora_r": 8, "learning_rate": 2e-4, "samples_per_step": 8, "dataset_name": "user/data", "max_steps": 100}
 
 
 def write_checkpoint(output_dir: Path, step: int, *, complete: bool = True) -> Path:
     folder = output_dir / f"checkpoint-{step}"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "adapter_model.safetensors").write_bytes(bytes(100))
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "best_global_step": None}))
     if complete:
@@ -49,6 +56,18 @@ def test_the_newest_complete_checkpoint_is_taken_and_newer_ones_are_removed(tmp_
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-5"]
     assert "checkpoint-15/adapter_model.safetensors has 50 bytes instead of 100: removed" in caplog.text
     assert "manifest.json is missing (checkpoint-100 was cut off while it was written): removed" in caplog.text
+
+
+def test_a_link_to_a_damaged_checkpoint_is_removed_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    output_dir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    complete = write_checkpoint(output_dir, 4)
+    write_checkpoint(elsewhere, 8, complete=False)
+    (output_dir / "checkpoint-8").symlink_to(elsewhere / "checkpoint-8")
+    (output_dir / "checkpoint-12").write_text("a file")
+    assert find(output_dir) == str(complete)
+    assert not (output_dir / "checkpoint-8").exists() and list((elsewhere / "checkpoint-8").iterdir())
+    remove_checkpoint(output_dir / "checkpoint-12")
+    assert [file.name for file in output_dir.iterdir()] == ["checkpoint-4"]
 
 
 def test_where_no_checkpoint_was_ever_complete_a_run_begins_at_the_beginning(tmp_path: Path, caplog: Any) -> None:
