@@ -17,7 +17,7 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from product_vqa.command import LAUNCHER_VARIABLE, InputError
+from product_vqa.command import LAUNCHER_VARIABLE, InputError, first_line, run
 
 
 def main() -> int:
@@ -38,6 +38,8 @@ def main() -> int:
         return _shell_code(failure.exitcode)
     except SignalException as error:
         return 128 + error.sigval.value
+    except (OSError, ValueError) as error:  # no such config file, or options that accelerate cannot combine
+        raise InputError(f"accelerate cannot launch this: {first_line(error)}") from error
     return 0
 
 
@@ -53,4 +55,4 @@ def _shell_code(returncode: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -65,3 +65,15 @@ def test_a_launched_command_is_told_of_sigterm_and_its_exit_code_is_passed_on(tm
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
     assert (tmp_path / "saved").exists()
+
+
+def test_a_config_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", OURS, "--config_file", str(tmp_path / "none.yaml"), "-m", "training.sft"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: accelerate cannot launch this: The passed configuration file"
+    )
