@@ -242,8 +242,12 @@ class ImageFolder:
         digest = hashlib.sha256(str(self.folder.resolve()).encode())
         with os.scandir(self.folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                status = entry.stat()
-                digest.update(f"{entry.name} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+                try:
+                    status = entry.stat()
+                    state = f"{status.st_size} {status.st_mtime_ns}"
+                except OSError as error:  # a link to nowhere
+                    state = f"error {error.errno}"
+                digest.update(f"{entry.name} {state}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from product_vqa.command import InputError
+
 logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
@@ -120,8 +122,11 @@ def _parse(text: str) -> _Card:
     if match := _FRONT_MATTER.match(text):
         try:
             metadata = yaml.safe_load(match[1])
-        except yaml.YAMLError:  # the Hub would not have taken it
-            metadata = None
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"the card {CARD_FILE} begins with metadata that is not YAML ({' '.join(str(error).split())}); fix it "
+                "or delete the file to get a new one"
+            ) from error
         if isinstance(metadata, dict):
             card.metadata, card.lines = metadata, list(_split_metadata(match[1]))
         text = text[match.end() :]
@@ -154,12 +159,23 @@ def _merge_metadata(
                 continue
         if before.metadata.get(key) != after.metadata.get(key):
             take[key] = new_text.get(key)
+    expected = {key: value for key, value in before.metadata.items() if key not in take}
+    expected |= {key: after.metadata[key] for key in take if key in after.metadata}
     merged = []
     for line_key, text in before.lines:
         replacement = take.pop(line_key, text) if line_key is not None else text
         if replacement is not None:
             merged.append(replacement)
-    return "".join([*merged, *(text for text in take.values() if text is not None)])
+    text = "".join([*merged, *(text for text in take.values() if text is not None)])
+    return text if _holds(text, expected) else yaml.safe_dump(expected, sort_keys=False, allow_unicode=True)
+
+
+def _holds(text: str, expected: dict[str, Any]) -> bool:
+    """Whether the YAML means what it should: lines of an unusual layout may have been taken for another key's."""
+    try:
+        return (yaml.safe_load(text) or {}) == expected
+    except yaml.YAMLError:
+        return False
 
 
 def _merge_sections(before: _Card, after: _Card, *, kept: list[str]) -> list[_Section]:

@@ -159,7 +159,12 @@ class AttributeReader:
         (ImageError), and for an entity that is not one of the eight.
         """
         for name, values in (("images", images), ("entity_names", entity_names)):
-            if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping | Image.Image):
+            is_scalar = getattr(values, "ndim", 1) == 0  # an array's, which is Iterable in name alone
+            if (
+                is_scalar
+                or not isinstance(values, Iterable)
+                or isinstance(values, str | bytes | Mapping | Image.Image)
+            ):
                 raise ValueError(f"{name} must be a list, got {type(values).__name__}; read() takes a single one")
         images, entity_names = list(images), list(entity_names)
         if len(images) != len(entity_names):
@@ -167,7 +172,7 @@ class AttributeReader:
         rows = []
         decoded: dict[int, Image.Image] = {}
         for position, (image, entity_name) in enumerate(zip(images, entity_names, strict=True)):
-            if entity_name not in ENTITIES:
+            if not isinstance(entity_name, str) or entity_name not in ENTITIES:
                 raise ValueError(
                     f"entity_names[{position}]: unknown entity_name {entity_name!r}; known are {', '.join(ENTITIES)}"
                 )

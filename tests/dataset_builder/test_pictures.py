@@ -338,6 +338,8 @@ def test_a_folder_gives_a_reason_for_each_picture_it_lacks(tmp_path: Path):
     threading.Thread(target=lambda: os.close(os.open(folder / "f.jpg", os.O_WRONLY)), daemon=True).start()
     with (folder / "g.jpg").open("wb") as sparse:
         sparse.truncate(10 * 2**30)
+    (folder / "z.jpg").symlink_to("/nowhere")
+    assert ImageFolder(folder).fingerprint()
     links = ["https://h/x/a.jpg?size=1", "https://h/b+c.jpg", "https://h/d.jpg", "https://h/..", "", "https://h/e.jpg"]
     links += ["https://h/f.jpg", "https://h/g.jpg"]
     store = ImageStore(tmp_path / "store")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from product_vqa.cards import mark_card, merge_cards
+from product_vqa.command import InputError
 
 CARD = """---
 license: other
@@ -136,9 +137,34 @@ def test_a_card_of_metadata_alone_gets_the_text() -> None:
     assert "## Use" in merged and metadata(merge_cards(card(2), merged))["license"] == "mit"
 
 
-@pytest.mark.parametrize("old", ["", "\n", "---\n: : [\n---\n", "---\n- a list\n---\n"])
+@pytest.mark.parametrize("old", ["", "\n", "---\n- a list\n---\n"])
 def test_nothing_and_nonsense_become_the_new_card(old: str) -> None:
     assert merge_cards(card(), old) == card()
+
+
+def test_metadata_that_is_not_yaml_is_an_error_and_nothing_is_lost() -> None:
+    broken = card().replace("license: other", "license: cc-by-4.0\nmine: a: b")
+    with pytest.raises(InputError, match=r"README.md begins with metadata that is not YAML .*; fix it or delete"):
+        merge_cards(card(2), broken)
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        "tags:\n- a\n# why b\n- b\nlicense: other\n",
+        "{license: mit, mine: 3}\n",
+        'license: other\n"x:y": 1\ntags:\n- a\n',
+        "? license\n: mit\n",
+        "configs:\n- config_name: default\n# without images\n- config_name: rows\n",
+    ],
+)
+def test_metadata_of_any_layout_mean_what_they_should_after_a_merge(front: str) -> None:
+    body = card()[card().index("\n---\n") + len("\n---\n") :]
+    old = f"---\n{front}---\n{body}"
+    for new in (card(2), card(3)):
+        old = merge_cards(new, old, needed=("configs",))
+        assert metadata(old) == yaml.safe_load(front) | {"configs": metadata(new)["configs"]}
+        assert merge_cards(new, old, needed=("configs",)) == old
 
 
 @pytest.mark.parametrize("record", [None, "{}", '{"a": 1}', "{'a'}"])

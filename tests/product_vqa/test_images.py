@@ -458,6 +458,9 @@ def test_a_stored_image_is_its_bytes_and_never_its_path(tmp_path: Path):
     for path in (str(tmp_path / "a.png"), "https://host/a.png", None):
         with pytest.raises(ImageError, match=r"^no_bytes: "):
             as_image({"bytes": None, "path": path})
+    for not_bytes in ("text", 5, [data]):
+        with pytest.raises(ImageError, match=r"^not_an_image: "):
+            as_image({"bytes": not_bytes})
 
 
 @settings(max_examples=60)
