@@ -9,6 +9,7 @@ from product_vqa.hub import Location
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer*", "*token*.json")
 BASE_FILES = ("*.safetensors", "*.json", "*.model")  # weights, configuration, processor
 DATASET_FILES = ("*.parquet",)  # its card may be edited
 
@@ -16,6 +17,12 @@ DATASET_FILES = ("*.parquet",)  # its card may be edited
 def adapter_sha256(folder: Path) -> str:
     """Of an adapter's weights and configuration. 40 MB take some 30 ms."""
     return _sha256([ADAPTER_CONFIG, ADAPTER_WEIGHTS], folder)
+
+
+def processor_sha256(folder: Path) -> str:
+    """Of the processor and tokenizer that an adapter brings: with others, the same weights answer otherwise."""
+    files = {file.name for pattern in PROCESSOR_FILES for file in folder.glob(pattern) if file.is_file()}
+    return _sha256(sorted(files), folder)
 
 
 def content_sha256(location: Location, patterns: Sequence[str]) -> str | None:

@@ -10,6 +10,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from peft import PeftModel
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.calibration import CALIBRATION_FILE, Calibration, load_calibration
@@ -29,7 +30,7 @@ from product_vqa.paligemma import (
     resolve_dtype,
 )
 from product_vqa.prompt import TASK_FILE, BasePrecision, load_task
-from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_sha256
+from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_sha256, processor_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ class AttributeReader:
         provenance = {
             "adapter": str(adapter_location),
             "adapter_sha256": sha256,
+            "processor_sha256": processor_sha256(adapter_folder) if adapter_folder and has_processor else None,
             "base_model": str(base),
             "base_precision": "nf4" if load_in_4bit else "nf4, dequantized" if follows else "not quantized",
             "adapter_merged": None if adapter is None else "no" if load_in_4bit else "yes",
@@ -229,6 +231,12 @@ def _fetch_adapter(location: Location) -> Path:
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"--adapter {location} holds no {name}: is it a LoRA adapter? (Pickles are not loaded.)")
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    except ValueError:  # UnicodeDecodeError is one
+        config = None
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise InputError(f"--adapter {location}: its {ADAPTER_CONFIG} is damaged or not peft's; fetch it again")
     return folder
 
 
@@ -268,6 +276,11 @@ def _add_adapter(
         warnings.filterwarnings("error", message="Found missing adapter keys")
         try:
             adapted = PeftModel.from_pretrained(model, str(folder))
+        except SafetensorError as error:
+            raise InputError(
+                f"--adapter {adapter}: its {ADAPTER_WEIGHTS} is damaged ({first_line(error)}): fetch it again "
+                "(git lfs pull, where it is the pointer of a Git LFS file)"
+            ) from error
         except (ValueError, RuntimeError, KeyError, UserWarning) as error:
             # torch lists each weight on a line of its own, below a first line that says nothing.
             sizes = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]

@@ -82,6 +82,15 @@ def other_scale(sources: dict[str, Path]) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"lora_alpha": 9}))
 
 
+def other_processor(sources: dict[str, Path]) -> None:
+    for file in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(sources["base_model"] / file, sources["adapter"])
+    file = sources["adapter"] / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"]["image_mean"] = [0.4, 0.4, 0.4]
+    file.write_text(json.dumps(content))
+
+
 def other_base(sources: dict[str, Path]) -> None:
     shutil.rmtree(sources["base_model"])
     save_tiny_base(sources["base_model"], seed=1)
@@ -108,6 +117,7 @@ def a_calibration(sources: dict[str, Path]) -> None:
     [
         (other_weights, "adapter_sha256: "),
         (other_scale, "adapter_sha256: "),
+        (other_processor, "processor_sha256: "),
         (other_base, "base_sha256: "),
         (other_rows, "dataset_sha256: "),
         (a_calibration, r"calibration: answer 1 \+0.* -> answer 2 \+0\.5"),
@@ -300,3 +310,21 @@ def test_calibrating_twice_gives_the_same_calibration(
             a_calibration(sources)  # an odd one
             first = content
     assert content == first
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("adapter_model.safetensors", b"", "adapter_model.safetensors is damaged"),
+        ("adapter_model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"is damaged .*git lfs pull"),
+        ("adapter_config.json", b"", "adapter_config.json is damaged or not peft's"),
+        ("adapter_config.json", b"[]", "adapter_config.json is damaged or not peft's"),
+        ("adapter_config.json", b"\xff", "adapter_config.json is damaged or not peft's"),
+    ],
+)
+def test_a_damaged_file_of_an_adapter_is_named(
+    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, message: str
+) -> None:
+    (sources["adapter"] / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        call(predict.main, monkeypatch, *arguments(sources, tmp_path / "s.csv"))
