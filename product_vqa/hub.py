@@ -22,7 +22,7 @@ from huggingface_hub.utils._http import default_client_factory, hf_raise_for_sta
 from tqdm.auto import tqdm
 
 from product_vqa.cards import CARD_FILE, merge_cards
-from product_vqa.command import InputError
+from product_vqa.command import InputError, first_line
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -330,13 +330,13 @@ def explained(repo_id: str, *, flag: str, repo_type: str = "model", revision: st
         raise InputError(f"{what} has no revision {revision!r}; {url}/commits/main lists them") from error
     except (errors.LocalEntryNotFoundError, errors.RevisionResolutionError) as error:
         if not constants.HF_HUB_OFFLINE:
-            raise InputError(f"{what}: the Hub failed to answer: {str(error).partition(chr(10))[0]}") from error
+            raise InputError(f"{what}: the Hub failed to answer: {first_line(error)}") from error
         at = f" at {revision}" if revision else ""
         raise InputError(
             f"{what}{at} is not in the cache, or not all of it, and HF_HUB_OFFLINE forbids to fetch it"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise InputError(f"{what}: a file is missing there: {str(error).splitlines()[-1]}") from error
+        raise InputError(f"{what}: a file is missing there: {str(error).strip().rpartition(chr(10))[2]}") from error
     except errors.HFValidationError as error:
         raise InputError(f"{what} is neither a folder here nor a repo id like user/name") from error
     except errors.HfHubHTTPError as error:

@@ -51,18 +51,16 @@ def as_image(value: object) -> Image.Image:
     """
     if isinstance(value, Image.Image):
         return to_rgb(value)
+    if isinstance(value, Mapping):
+        if value.get("bytes") is None:
+            raise ImageError(f"no_bytes: the path {value.get('path')!r} without the bytes of the image")
+        value = value["bytes"]
     if isinstance(value, bytes | bytearray | memoryview):
         return load_image(bytes(value))
-    if isinstance(value, Mapping) and value.get("bytes") is not None:
-        value = value["bytes"]
-        if isinstance(value, bytes | bytearray | memoryview):
-            return load_image(bytes(value))
-    if not isinstance(value, Mapping):
-        given = "None" if value is None else f"{type(value).__name__} {reprlib.repr(value)}"
-        raise ImageError(
-            f"not_an_image: {given}; accepted are an image of Pillow (Image.open(path)) and the bytes of an image file"
-        )
-    raise ImageError(f"no_bytes: the path {value.get('path')!r} without the bytes of the image")
+    given = "None" if value is None else f"{type(value).__name__} {reprlib.repr(value)}"
+    raise ImageError(
+        f"not_an_image: {given}; accepted are an image of Pillow (Image.open(path)) and the bytes of an image file"
+    )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
