@@ -236,7 +236,7 @@ def save_contact_sheet(folder: Path) -> None:
 
     import pyarrow.parquet as parquet
 
-    from product_vqa.contact_sheet import SheetRow, contact_sheet
+    from product_vqa.contact_sheet import SheetRow, draw_contact_sheet
 
     with (folder / "labels" / "test_answers.csv").open() as lines:
         truth = {row["index"]: row["entity_value"] for row in csv.DictReader(lines)}
@@ -245,7 +245,7 @@ def save_contact_sheet(folder: Path) -> None:
     (file,) = (folder / "dataset" / "data").glob("test-*.parquet")
     table = parquet.read_table(file)
     rows = table.take(list(range(0, len(table), max(1, len(table) // 12)))).slice(0, 12).to_pylist()
-    sheet = contact_sheet(
+    sheet = draw_contact_sheet(
         [
             SheetRow(
                 image=row["image"],

@@ -226,7 +226,7 @@ class Pretraining:
         """Write everything that the next step depends on; a kill leaves the old file or the new one."""
         import torch
 
-        from product_vqa.atomic_io import written_whole
+        from product_vqa.atomic_io import atomic_write
 
         state = {
             "options": {name: getattr(self.options, name) for name in _SAME},
@@ -235,7 +235,7 @@ class Pretraining:
             "heads": self.heads.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer, _, _ in self.optimizers],
         }
-        with written_whole(file) as temporary:
+        with atomic_write(file) as temporary:
             torch.save(state, temporary)
 
     def load(self, file: Path) -> None:
@@ -303,13 +303,13 @@ def to_pixels(image: Any, *, size: int) -> Any:
 def main() -> None:
     (options,) = parse_options(PretrainOptions, description="Pretrain the small PaliGemma of the quickstart.")
 
-    from product_vqa.distributed import join_processes
+    from product_vqa.distributed import init_distributed
     from quickstart.printing import STANDARD
     from quickstart.reading import measure
 
     with argument("output_dir"):
         folder = writable_folder(options.output_dir)
-    state = join_processes()
+    state = init_distributed()
     training = Pretraining(options, device=state.device, rank=state.process_index, processes=state.num_processes)
     checkpoint, curve = folder / "checkpoint.pt", folder / "curve.csv"
     if checkpoint.is_file():

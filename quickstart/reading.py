@@ -107,12 +107,12 @@ def main() -> None:
     import torch
 
     from product_vqa.hub import locate
-    from product_vqa.modeling.loading import load_base, load_processor
+    from product_vqa.modeling.loading import load_base_model, load_processor
 
     with argument("base"):
         location = locate(options.base)
     with argument("base"):
-        model = load_base(location, dtype=torch.float32)
+        model = load_base_model(location, dtype=torch.float32)
     processor = load_processor(location)
     shares = measure(model, processor=processor, rows=options.rows, level=LEVELS[options.level], seed=options.seed)
     print(f"| question | right of {options.rows} |\n|---|---|")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from product_vqa.contact_sheet import SheetRow, contact_sheet
+from product_vqa.contact_sheet import SheetRow, draw_contact_sheet
 from product_vqa.errors import InputError
 from product_vqa.task.quantity import LabelForm, format_quantity, label_form, parse_quantity
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
@@ -344,7 +344,7 @@ def test_contact_sheet_has_room_for_predictions():
     image, _ = draw(label, rng, level=STANDARD)
     truth = format_quantity(label.facts["voltage"].quantity)
     unanswered, answered = (
-        contact_sheet([SheetRow(image, "voltage", truth, prediction)] * 12) for prediction in (None, truth)
+        draw_contact_sheet([SheetRow(image, "voltage", truth, prediction)] * 12) for prediction in (None, truth)
     )
     assert unanswered.size == answered.size == (1024, 924)
     assert unanswered.tobytes() != answered.tobytes()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
-from product_vqa.modeling.loading import load_base, load_processor
+from product_vqa.modeling.loading import load_base_model, load_processor
 from quickstart.drawing import SIZE, draw
 from quickstart.muon import orthogonalize
 from quickstart.packing import pack
@@ -86,7 +86,7 @@ def test_two_processes_train_together_and_leave_a_base_that_loads(tmp_path: Path
     assert pictures == 2 * TINY["batch_size"] * steps > 0
     base = Location(str(tmp_path / "base"))
     with argument("base"):
-        model = load_base(base, dtype=torch.float32)
+        model = load_base_model(base, dtype=torch.float32)
     shares = measure(model, processor=load_processor(base), rows=2, level=STANDARD)
     assert shares.keys() == set(KINDS)
     resumed = make_training()
@@ -248,7 +248,7 @@ def test_orthogonalized_matrices_have_singular_values_near_one(shape: tuple[int,
 def test_the_shipped_base_is_small_and_complete() -> None:
     base = Location(str(BASE))
     with argument("base"):
-        model = load_base(base, dtype=torch.float32)
+        model = load_base_model(base, dtype=torch.float32)
     processor = load_processor(base)
     assert (BASE / "model.safetensors").stat().st_size <= 6_000_000
     tokens = processor.tokenizer.tokenize("1234.5 kilogram")
@@ -262,7 +262,7 @@ def test_the_shipped_base_is_small_and_complete() -> None:
 
 def test_the_shipped_base_reads() -> None:
     with argument("base"):
-        model = load_base(Location(str(BASE)), dtype=torch.float32).eval()
+        model = load_base_model(Location(str(BASE)), dtype=torch.float32).eval()
     processor = load_processor(Location(str(BASE)))
     questions = make_questions("get", rows=50, level=STANDARD, seed=1)
     assert count_right(model, questions, processor=processor) > 0.6 * 50
