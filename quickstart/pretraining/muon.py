@@ -1,8 +1,9 @@
-"""Muon: momentum whose matrix is made orthogonal before each step. Here it learns several times faster than AdamW.
+"""Muon: an optimizer for matrices that orthogonalizes the momentum before each step.
 
-Keller Jordan et al., https://kellerjordan.github.io/posts/muon/; the scale by which AdamW's learning rates fit is from
-Liu et al., "Muon is Scalable for LLM Training", 2025. torch.optim.Muon (2.9 and later) computes in bfloat16, which a
-CPU without bfloat16 instructions does thirty times more slowly than float32.
+Here it learns several times faster than AdamW. The method is from Keller Jordan et al.,
+https://kellerjordan.github.io/posts/muon/. The scale that makes AdamW's learning rates fit is from Liu et al., "Muon
+is Scalable for LLM Training", 2025. torch.optim.Muon (2.9 and later) computes in bfloat16, which takes thirty times as
+long as float32 on a CPU without bfloat16 instructions.
 """
 
 from collections import defaultdict
@@ -12,7 +13,10 @@ import torch
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
-    """(B, m, n) -> the nearest semi-orthogonal ones, roughly: singular values become 0.7 to 1.2 (Newton-Schulz)."""
+    """Roughly the nearest semi-orthogonal matrices of a batch (B, m, n), by Newton-Schulz iteration.
+
+    The singular values become 0.7 to 1.2.
+    """
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if is_tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
@@ -23,7 +27,7 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices alone. Nesterov momentum, decoupled weight decay."""
+    """Muon with Nesterov momentum and decoupled weight decay. All parameters must be matrices."""
 
     def __init__(
         self, params: Iterable[torch.Tensor], *, lr: float, momentum: float = 0.95, weight_decay: float = 0.01

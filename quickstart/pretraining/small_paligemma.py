@@ -1,4 +1,4 @@
-"""A small PaliGemma: the real classes with few weights, and a tokenizer of its own built like Gemma's."""
+"""A small PaliGemma: the real classes with few weights, and a tokenizer that is built like Gemma's."""
 
 import math
 import string
@@ -18,15 +18,15 @@ from transformers import (
 
 from product_vqa.entities import ENTITIES, UNITS
 from product_vqa.prompt import PROMPT_TEMPLATE
-from quickstart.reading_tasks import FIRST_WORDS, PRINTED_UNITS, WORDS
+from quickstart.pretraining.tasks import FIRST_WORDS, PRINTED_UNITS, WORDS
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<image>")
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Like Gemma's: a blank is `▁` and belongs to the word after it, every digit is a token of its own.
+    """Make a tokenizer like Gemma's: a space is `▁` and belongs to the word after it, and every digit is a token.
 
-    The vocabulary is printable ASCII, the words of the questions, of the units and of the tasks of pretraining; the
+    The vocabulary is printable ASCII and the words of the questions, the units and the pretraining tasks; the
     processor adds `<loc>` and `<seg>`.
     """
     words = {word for text in (*ENTITIES, *UNITS) for word in text.replace("_", " ").split()}
@@ -34,7 +34,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     words |= {*WORDS, *PRINTED_UNITS}
     pieces = [(token, 0.0) for token in SPECIAL_TOKENS]
     pieces += [(character, -5.0) for character in f"\n▁{string.printable.strip()}"]
-    # One whole word beats its letters, whatever the word: a text has one tokenization only.
+    # A complete word is more likely than its letters, so each text has one tokenization only.
     pieces += [(f"▁{word}", -4.0) for word in sorted(words)]
     pieces += [(word, -4.0) for word in ("What", *FIRST_WORDS)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=SPECIAL_TOKENS.index("<unk>"), byte_fallback=False))
@@ -55,7 +55,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def make_processor(
     *, image_size: int, patch_size: int, tokenizer: PreTrainedTokenizerFast | None = None
 ) -> PaliGemmaProcessor:
-    """The real processor, for square pictures of `image_size` px in patches of `patch_size`."""
+    """Make the real processor, for square images of `image_size` px in patches of `patch_size` px."""
     image_processor = SiglipImageProcessorPil(
         size={"height": image_size, "width": image_size}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
@@ -66,7 +66,10 @@ def make_processor(
 def make_model(
     processor: PaliGemmaProcessor, *, patch_size: int, hidden_size: int = 128, layers: int = 2, seed: int = 0
 ) -> PaliGemmaForConditionalGeneration:
-    """Random weights for that processor. `hidden_size` is a multiple of 64, so that NF4 runs on a CPU too."""
+    """Make a model with random weights for this processor.
+
+    `hidden_size` is a multiple of 64, so that NF4 works on a CPU too.
+    """
     torch.manual_seed(seed)
     tokenizer = processor.tokenizer
     vocabulary = -(-len(tokenizer) // 64) * 64
@@ -94,7 +97,7 @@ def make_model(
         num_key_value_heads=1,
         head_dim=64,
         max_position_embeddings=1024,
-        initializer_range=hidden_size**-0.5,  # embeddings of norm 1: at the usual 0.02 all logits are nearly equal
+        initializer_range=hidden_size**-0.5,  # embeddings of norm 1; with the usual 0.02 all logits are nearly equal
         **special,
     )
     config = PaliGemmaConfig(
@@ -107,20 +110,21 @@ def make_model(
         **special,
     )
     model = PaliGemmaForConditionalGeneration(config)
-    _lay_out_positions(model)
+    _initialize_vision_tower(model)
     return model
 
 
-# In which directions (patches right, patches down) the heads of the tower's layers look at first.
+# The directions (patches right, patches down) in which the heads of each of the tower's layers attend at first.
 _DIRECTIONS = (((-1, 0), (1, 0)), ((0, -1), (0, 1)), ((-1, 0), (1, 0)))
 
 
 @torch.no_grad()
-def _lay_out_positions(model: PaliGemmaForConditionalGeneration) -> None:
-    """Let the tower begin with what it would take minutes to find out: where a patch is, and which are beside it.
+def _initialize_vision_tower(model: PaliGemmaForConditionalGeneration) -> None:
+    """Initialize the tower with what takes minutes to learn: where a patch is, and which patches are next to it.
 
-    The first half of the dimensions (64 or fewer) holds the position as sines and cosines of both coordinates, the
-    rest the pixels. In these a shift is a rotation, so a query turned by one patch finds its neighbour.
+    The first half of the dimensions (64 or fewer) encodes the position as sines and cosines of both coordinates, the
+    other half the pixels. A shift is a rotation of the sines and cosines, so a query that is rotated by one patch
+    matches the key of the neighbouring patch.
     """
     tower = model.model.vision_tower
     embeddings, size = tower.embeddings, tower.config.hidden_size
@@ -143,23 +147,24 @@ def _lay_out_positions(model: PaliGemmaForConditionalGeneration) -> None:
         query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
         for head, (shift_x, shift_y) in enumerate(directions[: tower.config.num_attention_heads]):
             rows = slice(head * head_size, head * head_size + width)
-            turn = torch.block_diag(_turn(frequencies * shift_x), _turn(frequencies * shift_y))
+            rotation = torch.block_diag(_rotation(frequencies * shift_x), _rotation(frequencies * shift_y))
             query[rows] *= 0.1
             key[rows] *= 0.1
-            query[rows, :width] += 1.7 * turn
+            query[rows, :width] += 1.7 * rotation
             key[rows, :width] += 1.7 * torch.eye(width)
 
 
-def _turn(angles: torch.Tensor) -> torch.Tensor:
-    """The matrix that adds these angles in a vector of sines followed by cosines."""
-    sine, cosine = angles.sin().diag(), angles.cos().diag()
+def _rotation(angles: torch.Tensor) -> torch.Tensor:
+    """The matrix that adds these angles to those of a vector of sines followed by cosines."""
+    sine = angles.sin().diag()
+    cosine = angles.cos().diag()
     return torch.cat([torch.cat([cosine, sine], dim=1), torch.cat([-sine, cosine], dim=1)])
 
 
 def save_base(
     folder: Path, *, image_size: int = 112, patch_size: int = 8, hidden_size: int = 128, layers: int = 2, seed: int = 0
 ) -> None:
-    """Write a base with random weights (bf16 safetensors, config, processor) to `folder`."""
+    """Save a base model with random weights (bf16 safetensors, configuration, processor) to `folder`."""
     processor = make_processor(image_size=image_size, patch_size=patch_size)
     model = make_model(processor, patch_size=patch_size, hidden_size=hidden_size, layers=layers, seed=seed)
     model.to(torch.bfloat16).save_pretrained(folder)
