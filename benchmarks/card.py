@@ -55,7 +55,7 @@ def publish(work: Path, *, steps: int) -> str:
     """Base, dataset and adapter to the Hub; returns the adapter's card as it lies there."""
     from huggingface_hub import HfApi, ModelCard
 
-    python("quickstart.labels", "--output_dir", work / "labels", "--train_rows", 1600, "--test_rows", 40)
+    python("quickstart.rendering.render", "--output_dir", work / "labels", "--train_rows", 1600, "--test_rows", 40)
     python("dataset_builder.build", "--train_csv", work / "labels/train.csv", "--test_csv", work / "labels/test.csv",
            "--image_dir", work / "labels/images", "--output_dir", work / "dataset", "--push_to_hub",
            "--hub_dataset_id", "local/labels")  # fmt: skip

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def run_seed(folder: Path, options: argparse.Namespace, seed: int) -> list[dict[str, object]]:
-    python("quickstart.labels", "--output_dir", folder, "--train_rows", options.train_rows, "--test_rows",
+    python("quickstart.rendering.render", "--output_dir", folder, "--train_rows", options.train_rows, "--test_rows",
            options.test_rows, "--seed", seed, "--level", options.level)  # fmt: skip
     shuffle_labels(folder / "train.csv", folder / "shuffled.csv", seed=seed)
     for dataset, train_csv in (("plain", "train.csv"), ("mixed", "shuffled.csv")):
@@ -105,7 +105,7 @@ def python(module: str, *arguments: object) -> str:
 
 def launch(module: str, *arguments: object) -> str:
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-    config = ["--config_file", str(ROOT / "training/accelerate/cpu_2.yaml")]
+    config = ["--config_file", str(ROOT / "training/accelerate_configs/cpu_2.yaml")]
     return _run([*accelerate, *config, "-m", module, *map(str, arguments)])
 
 

@@ -18,10 +18,10 @@ from datasets import Dataset
 
 from benchmarks.measuring import measure
 from benchmarks.picture_server import made_picture
+from dataset_builder.csv_reader import Row, read_tables
 from dataset_builder.options import TableOptions
-from dataset_builder.tables import Row, read_tables
-from product_vqa.schema import FEATURES
-from quickstart.small_paligemma import save_base
+from product_vqa.task.features import FEATURES
+from quickstart.pretraining.small_paligemma import save_base
 
 
 def main() -> None:

@@ -15,7 +15,9 @@ from typing import Any
 
 import training
 from local_hub import LocalHub
-from product_vqa.command import InputError, parse_options, run, writable_folder
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
+from product_vqa.paths import writable_folder
 from quickstart.file_server import serve_folder
 from quickstart.steps import Steps
 
@@ -151,9 +153,10 @@ def evaluate(steps: Steps, folder: Path, options: QuickstartOptions, *, before: 
 def empty_folder(folder: Path) -> Path:
     """Empty the output folder. Raises InputError if it has files that no quickstart wrote."""
     if folder.exists() and any(folder.iterdir()) and not (folder / "hub").is_dir():
-        raise InputError(f"--output_dir {folder} has files that no quickstart wrote; choose another folder")
+        raise InputError(f"`output_dir` {folder} has files that no quickstart wrote; choose another folder")
     shutil.rmtree(folder, ignore_errors=True)
-    writable_folder(folder / "labels" / "images", flag="--output_dir")
+    with argument("output_dir"):
+        writable_folder(folder / "labels" / "images")
     return folder
 
 
@@ -175,8 +178,8 @@ def launch_command(num_processes: int) -> tuple[str | Path, ...]:
     """`accelerate launch` with the configuration for so many processes, up to the module's name."""
     name = {1: "cpu.yaml", 2: "cpu_2.yaml"}.get(num_processes)
     if name is None:
-        raise InputError(f"--num_processes must be 1 or 2, got {num_processes}")
-    config_file = as_typed(TRAINING_FOLDER / "accelerate" / name)
+        raise InputError(f"`num_processes` must be 1 or 2, got {num_processes}")
+    config_file = as_typed(TRAINING_FOLDER / "accelerate_configs" / name)
     return ("accelerate", "launch", "--quiet", "--config_file", config_file, "-m")
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from product_vqa.command import InputError, parse_options, readable_file, run
+from product_vqa.cli import parse_options, run
 from product_vqa.entity_f1.scoring import count, equal_as_quantities, normalize_quantity
+from product_vqa.errors import InputError, argument
+from product_vqa.paths import readable_file
 from quickstart.rendering.printed_numbers import is_held_out
 
 
@@ -35,9 +37,10 @@ def measure_overlap(labels: Path, predictions: Path | None = None) -> dict[str, 
     and with predictions `f1_quantity_unseen`, over the rows whose pair is in neither. A pair may have been seen in
     pretraining if its number is not held out: held-out numbers are on none of its images.
     """
-    train = _read(labels / "train.csv")
-    references = _read(labels / "test_answers.csv")
-    train_images, test_images = (_image_digests(labels, split) for split in ("train", "test"))
+    with argument("labels"):
+        train = _read(labels / "train.csv")
+        references = _read(labels / "test_answers.csv")
+        train_images, test_images = (_image_digests(labels, split) for split in ("train", "test"))
     pairs = {row["index"]: normalize_quantity(row["entity_value"]) for row in references}
     trained = {normalize_quantity(row["entity_value"]) for row in train}
     pretrained = {pair for pair in pairs.values() if not is_held_out(_printed_number(pair))}
@@ -51,7 +54,8 @@ def measure_overlap(labels: Path, predictions: Path | None = None) -> dict[str, 
         "share_seen": sum(pair in seen for pair in pairs.values()) / len(pairs),
     }
     if predictions is not None:
-        prediction_by_index = {row["index"]: row["prediction"] for row in _read(predictions)}
+        with argument("predictions"):
+            prediction_by_index = {row["index"]: row["prediction"] for row in _read(predictions)}
         unseen = [row for row in references if pairs[row["index"]] not in seen]
         result["f1_quantity_unseen"] = count(
             [prediction_by_index.get(row["index"], "") for row in unseen],
@@ -62,7 +66,7 @@ def measure_overlap(labels: Path, predictions: Path | None = None) -> dict[str, 
 
 
 def _read(file: Path) -> list[dict[str, str]]:
-    with readable_file(file, flag="--labels").open(newline="") as lines:
+    with readable_file(file).open(newline="") as lines:
         return list(csv.DictReader(lines))
 
 

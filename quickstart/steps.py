@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 
 
 class Steps:

@@ -22,8 +22,8 @@ def commands_with_json() -> set[str]:
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight rendered rows of each split, the answers to them, and a submission that is half right."""
-    from quickstart.labels import write_labels
-    from quickstart.printing import LEVELS
+    from quickstart.rendering.levels import LEVELS
+    from quickstart.rendering.writer import write_labels
 
     folder = tmp_path_factory.mktemp("labels")
     write_labels(folder, train_rows=8, test_rows=8, level=LEVELS["plain"], base_url="http://127.0.0.1:1")

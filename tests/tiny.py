@@ -42,7 +42,7 @@ def save_dataset(folder: Path, *, train: int = 32, validation: int = 8, test: in
     """A dataset folder as build makes it; the test row of index 2 above the others' has no picture."""
     from datasets import Dataset
 
-    from product_vqa.schema import FEATURES
+    from product_vqa.task.features import FEATURES
 
     (folder / "data").mkdir(parents=True)
     splits = {
@@ -62,7 +62,7 @@ def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow.parquet as pq
     from datasets import Dataset
 
-    from product_vqa.schema import FEATURES
+    from product_vqa.task.features import FEATURES
 
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(Dataset.from_list(rows, features=FEATURES).data.table, file)
@@ -70,7 +70,7 @@ def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
 
 def save_tiny_base(folder: Path, *, seed: int = 0) -> Path:
     """A base of 28 px (4 image tokens) and two layers, hidden size 128 so that NF4 runs on a CPU."""
-    from quickstart.small_paligemma import save_base
+    from quickstart.pretraining.small_paligemma import save_base
 
     save_base(folder, image_size=28, patch_size=14, hidden_size=128, layers=2, seed=seed)
     return folder
@@ -96,7 +96,7 @@ def save_letters_base(folder: Path) -> Path:
     """As `save_tiny_base`, with a tokenizer that spells everything by letters."""
     import torch
 
-    from quickstart.small_paligemma import make_model, make_processor
+    from quickstart.pretraining.small_paligemma import make_model, make_processor
 
     processor = make_processor(image_size=28, patch_size=14, tokenizer=make_letters_tokenizer())
     make_model(processor, patch_size=14).to(torch.bfloat16).save_pretrained(folder)
@@ -111,8 +111,8 @@ def make_gemma_tokenizer() -> "GemmaTokenizer":  # noqa: F821
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import GemmaTokenizer
 
-    from product_vqa.entities import ENTITIES, UNITS
-    from product_vqa.prompt import format_prompt
+    from product_vqa.task.prompt import format_prompt
+    from product_vqa.task.schema import ENTITIES, UNITS
 
     learner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     learner.normalizer = normalizers.Replace(" ", "▁")
@@ -140,7 +140,7 @@ def save_tiny_paligemma2(folder: Path, *, seed: int = 0) -> Path:
     import torch
     from transformers import Gemma2Config, PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
 
-    from quickstart.small_paligemma import make_processor
+    from quickstart.pretraining.small_paligemma import make_processor
 
     processor = make_processor(image_size=28, patch_size=14, tokenizer=make_gemma_tokenizer())
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}

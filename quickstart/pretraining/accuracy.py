@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
-from product_vqa.paligemma import IGNORED
+from product_vqa.modeling.collator import IGNORED
 from quickstart.pretraining.tasks import KINDS, Question, ask
 from quickstart.rendering.drawing import draw, encode
 from quickstart.rendering.label_text import make_label

@@ -5,7 +5,8 @@ python -m quickstart.pretraining.evaluate --base quickstart/base --rows 400
 
 from dataclasses import dataclass, field
 
-from product_vqa.command import InputError, parse_options, run
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import argument
 from quickstart.rendering.levels import LEVELS
 
 
@@ -20,7 +21,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         if self.rows < 1:
-            raise InputError(f"--rows must be at least 1, got {self.rows}")
+            raise ValueError(f"`rows` must be at least 1, got {self.rows}")
 
 
 def main() -> None:
@@ -29,13 +30,16 @@ def main() -> None:
     import torch  # after parsing, as --help does not need it
 
     from product_vqa.hub import locate
-    from product_vqa.paligemma import load_base, load_processor
+    from product_vqa.modeling.loading import load_base, load_processor
     from quickstart.pretraining.accuracy import measure_accuracy
 
-    location = locate(options.base, flag="--base")
+    with argument("base"):
+        location = locate(options.base)
+        model = load_base(location, dtype=torch.float32)
+        processor = load_processor(location)
     accuracy = measure_accuracy(
-        load_base(location, flag="--base", dtype=torch.float32),
-        processor=load_processor(location),
+        model,
+        processor=processor,
         rows=options.rows,
         level=LEVELS[options.level],
         seed=options.seed,

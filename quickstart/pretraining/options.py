@@ -26,9 +26,9 @@ class PretrainOptions:
 
     def __post_init__(self) -> None:
         if self.minutes <= 0:
-            raise ValueError(f"minutes must be positive, got {self.minutes}")
+            raise ValueError(f"`minutes` must be positive, got {self.minutes}")
         multiples = {"hidden_size": 64, "image_size": PATCH_SIZE, "batch_size": 1, "layers": 1}
         for name, multiple in multiples.items():
             value = getattr(self, name)
             if value < 1 or value % multiple:
-                raise ValueError(f"{name} must be a positive multiple of {multiple}, got {value}")
+                raise ValueError(f"`{name}` must be a positive multiple of {multiple}, got {value}")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from product_vqa.entities import ENTITIES
+from product_vqa.task.schema import ENTITIES
 from quickstart.rendering.drawing import SIZE, Character
 from quickstart.rendering.label_text import Label
 

@@ -1,6 +1,7 @@
 """Pretrain the small PaliGemma of the quickstart from random weights.
 
-    accelerate launch --config_file training/accelerate/cpu_2.yaml -m quickstart.pretraining.pretrain --minutes 147
+    accelerate launch --config_file training/accelerate_configs/cpu_2.yaml \\
+        -m quickstart.pretraining.pretrain --minutes 147
     python -m quickstart.pretraining.pretrain --minutes 2
 
 It runs on one core, in two processes, or on a GPU; the first two minutes already show progress. Rerun the same command
@@ -18,7 +19,9 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
-from product_vqa.command import parse_options, run, writable_folder
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import argument
+from product_vqa.paths import writable_folder
 from quickstart.pretraining.options import PretrainOptions
 from quickstart.pretraining.tasks import KINDS
 from quickstart.rendering.levels import STANDARD
@@ -29,17 +32,19 @@ COLUMNS = ("minutes", "step", "pictures", "first", "patch_loss", "packed_loss", 
 def main() -> None:
     (options,) = parse_options(PretrainOptions, description="Pretrain the small PaliGemma of the quickstart.")
 
-    from product_vqa.processes import join_processes  # after parsing, as --help does not need torch
+    from product_vqa.distributed import join_processes  # after parsing, as --help does not need torch
     from quickstart.pretraining.accuracy import measure_accuracy
     from quickstart.pretraining.samples import ANSWERS_FROM
     from quickstart.pretraining.trainer import Pretrainer
 
-    folder = writable_folder(options.output_dir, flag="--output_dir")
+    with argument("output_dir"):
+        folder = writable_folder(options.output_dir)
     state = join_processes()
     trainer = Pretrainer(options, device=state.device, rank=state.process_index, num_processes=state.num_processes)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
-        trainer.load(checkpoint)
+        with argument("output_dir"):
+            trainer.load(checkpoint)
         if state.is_main_process:
             print(f"Resuming at minute {trainer.minutes:.2f}, step {trainer.step}", flush=True)
 

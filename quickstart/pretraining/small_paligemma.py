@@ -16,8 +16,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from product_vqa.entities import ENTITIES, UNITS
-from product_vqa.prompt import PROMPT_TEMPLATE
+from product_vqa.task.prompt import PROMPT_TEMPLATE
+from product_vqa.task.schema import ENTITIES, UNITS
 from quickstart.pretraining.tasks import FIRST_WORDS, PRINTED_UNITS, WORDS
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<image>")
@@ -59,7 +59,8 @@ def make_processor(
     image_processor = SiglipImageProcessorPil(
         size={"height": image_size, "width": image_size}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    image_processor.image_seq_length = (image_size // patch_size) ** 2
+    # PaliGemmaProcessor reads it.
+    image_processor.image_seq_length = (image_size // patch_size) ** 2  # type: ignore[attr-defined]
     return PaliGemmaProcessor(image_processor=image_processor, tokenizer=tokenizer or make_tokenizer())
 
 
@@ -85,7 +86,7 @@ def make_model(
         num_attention_heads=hidden_size // 64,
         image_size=processor.image_processor.size["height"],
         patch_size=patch_size,
-        projection_dim=hidden_size,
+        projection_dim=hidden_size,  # type: ignore[call-arg]  # PaliGemma's own
         vision_use_head=False,
     )
     text = GemmaConfig(
@@ -167,5 +168,5 @@ def save_base(
     """Save a base model with random weights (bf16 safetensors, configuration, processor) to `folder`."""
     processor = make_processor(image_size=image_size, patch_size=patch_size)
     model = make_model(processor, patch_size=patch_size, hidden_size=hidden_size, layers=layers, seed=seed)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -19,8 +19,8 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from product_vqa.entities import ENTITIES
-from product_vqa.quantity import format_quantity
+from product_vqa.task.quantity import format_quantity
+from product_vqa.task.schema import ENTITIES
 from quickstart.rendering.label_text import SPELLINGS_BY_UNIT, Label, make_label
 from quickstart.rendering.levels import STANDARD
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from product_vqa.command import InputError
-from product_vqa.files import replace_folder, written_whole
-from product_vqa.paligemma import IGNORED
+from product_vqa.atomic_io import replace_folder, written_whole
+from product_vqa.errors import InputError
+from product_vqa.modeling.collator import IGNORED
 from quickstart.pretraining.muon import Muon
 from quickstart.pretraining.options import PATCH_SIZE, PretrainOptions
 from quickstart.pretraining.packing import pack
@@ -61,8 +61,8 @@ class Pretrainer:
         )
         self.model.set_attn_implementation("sdpa")
         self.heads = make_heads(options.hidden_size)
-        self.model.to(device).train()
-        self.heads.to(device)
+        self.model.to(self.device).train()  # type: ignore[arg-type]  # typed for another signature
+        self.heads.to(self.device)
         self.step = 0
         self.images = 0
         self.minutes = 0.0
@@ -195,7 +195,7 @@ class Pretrainer:
     def save_base(self, folder: Path) -> None:
         """Save the base model as it is now: bf16 safetensors, configuration and processor."""
         temporary = folder.with_name(f".{folder.name}")
-        copy.deepcopy(self.model).to(device="cpu", dtype=torch.bfloat16).save_pretrained(temporary)
+        copy.deepcopy(self.model).cpu().bfloat16().save_pretrained(temporary)
         self.processor.save_pretrained(temporary)
         replace_folder(temporary, folder)
 

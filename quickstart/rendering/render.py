@@ -8,7 +8,9 @@ quickstart.rendering.label_text, and how they are drawn in quickstart.rendering.
 
 from dataclasses import dataclass, field
 
-from product_vqa.command import parse_options, run, writable_folder
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import argument
+from product_vqa.paths import writable_folder
 from quickstart.rendering.levels import LEVELS
 from quickstart.rendering.writer import write_labels
 
@@ -29,17 +31,19 @@ class RenderOptions:
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
-            raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {self.level!r}")
+            raise ValueError(f"`level` must be one of {', '.join(LEVELS)}, got {self.level!r}")
         for name in ("train_rows", "test_rows"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}")
 
 
 def main(argv: list[str] | None = None) -> None:
     description = "Render product labels, with train.csv, test.csv and test_answers.csv in the challenge's format."
     (options,) = parse_options(RenderOptions, description=description, argv=argv)
+    with argument("output_dir"):
+        folder = writable_folder(options.output_dir)
     write_labels(
-        writable_folder(options.output_dir, flag="--output_dir"),
+        folder,
         train_rows=options.train_rows,
         test_rows=options.test_rows,
         seed=options.seed,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from product_vqa.entities import ENTITIES
-from product_vqa.quantity import LabelForm, format_number, format_quantity
+from product_vqa.task.quantity import LabelForm, format_number, format_quantity
+from product_vqa.task.schema import ENTITIES
 from quickstart.rendering.drawing import draw, encode
 from quickstart.rendering.label_text import KEYS_BY_ENTITY, SPELLINGS_BY_UNIT, Fact, Label, Line, make_label
 from quickstart.rendering.levels import STANDARD, Level

@@ -1,7 +1,7 @@
 import random
 
 from product_vqa.contact_sheet import SheetRow, contact_sheet
-from product_vqa.quantity import format_quantity
+from product_vqa.task.quantity import format_quantity
 from quickstart.rendering.drawing import draw
 from quickstart.rendering.label_text import make_label
 from quickstart.rendering.levels import STANDARD

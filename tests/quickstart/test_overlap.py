@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from quickstart.overlap import measure_overlap
-from quickstart.printing import is_held_out
+from quickstart.rendering.printed_numbers import is_held_out
 
 HELD_OUT = [number for number in map(str, range(10, 100)) if is_held_out(number)]
 SHOWN = [number for number in map(str, range(10, 100)) if not is_held_out(number)]

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from transformers import PaliGemmaProcessor
 
-from product_vqa.paligemma import IGNORED
+from product_vqa.modeling.collator import IGNORED
 from quickstart.pretraining.packing import TextBatch, pack
 from quickstart.pretraining.small_paligemma import make_model
 from quickstart.pretraining.tasks import Question

@@ -1,7 +1,7 @@
 import random
 
-from product_vqa.entities import ENTITIES
-from product_vqa.prompt import format_prompt
+from product_vqa.task.prompt import format_prompt
+from product_vqa.task.schema import ENTITIES
 from quickstart.pretraining.tasks import KINDS, Question, ask, ask_several
 from quickstart.rendering.label_text import Label, Line, make_label
 from quickstart.rendering.levels import STANDARD

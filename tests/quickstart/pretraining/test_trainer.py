@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from quickstart.pretraining.samples import ANSWERS_FROM
 from tests.quickstart.pretraining.runs import make_pretrainer
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from product_vqa.entities import ENTITIES, UNITS_BY_ENTITY
+from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from quickstart.rendering.label_text import MAX_LINE_CHARACTERS, SPELLINGS_BY_UNIT, Label, Line, make_label
 from quickstart.rendering.levels import HARD, LEVELS, PLAIN, STANDARD, Level
 from quickstart.rendering.printed_numbers import is_held_out, numbers_in

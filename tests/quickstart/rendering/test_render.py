@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from quickstart.rendering.render import main
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from product_vqa.entities import ENTITIES, UNITS_BY_ENTITY
-from product_vqa.quantity import LabelForm, format_quantity, label_form, parse_quantity
+from product_vqa.task.quantity import LabelForm, format_quantity, label_form, parse_quantity
+from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from quickstart.rendering.drawing import SIZE
 from quickstart.rendering.levels import HARD, PLAIN
 from quickstart.rendering.printed_numbers import is_held_out, may_show, numbers_in
