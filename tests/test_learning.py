@@ -1,7 +1,7 @@
-"""Does training teach anything? The base that reads, fine-tuned for a moment: F1 rises, and only with true labels.
+"""Training works: after a few steps from the quickstart's base model F1 rises, and only with the correct labels.
 
-Its answers are not all right, so they also show what confidences are worth. At full length, through the commands and
-with NF4 too (six times slower on a CPU), it is `make bench` (benchmarks/learning.py).
+Some predictions are still wrong, so they also show how good the confidences are. `make bench` (benchmarks/learning.py)
+does the same at full length, through the commands, and with NF4 too, which is six times slower on a CPU.
 """
 
 import csv
@@ -35,7 +35,7 @@ BASE = Location(str(ROOT / "quickstart" / "base"))
 
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
-    """Rows to learn from and rows with numbers never printed on them."""
+    """Training rows, and test rows whose numbers are not on the training images."""
     folder = tmp_path_factory.mktemp("labels")
     write_labels(folder, train_rows=400, test_rows=400, seed=7, level=PLAIN, base_url="http://127.0.0.1")
     splits = []
@@ -89,12 +89,12 @@ def f1(trainer: PaliGemmaTrainer, test: Dataset) -> float:
 
 
 @pytest.fixture(scope="module")
-def taught(labels: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> PaliGemmaTrainer:
-    return fine_tune(labels[0], tmp_path_factory.mktemp("taught"), steps=24)
+def fine_tuned(labels: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> PaliGemmaTrainer:
+    return fine_tune(labels[0], tmp_path_factory.mktemp("fine_tuned"), steps=24)
 
 
-def test_f1_rises_with_true_labels_and_not_with_shuffled_ones(
-    labels: tuple[Dataset, Dataset], taught: PaliGemmaTrainer, tmp_path: Path
+def test_f1_rises_with_correct_labels_and_not_with_shuffled_ones(
+    labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer, tmp_path: Path
 ) -> None:
     train, test = labels
     by_entity: dict[str, list[str]] = {}
@@ -104,19 +104,19 @@ def test_f1_rises_with_true_labels_and_not_with_shuffled_ones(
         random.Random(0).shuffle(values)
     shuffled = train.map(lambda row: {"entity_value": by_entity[row["entity_name"]].pop()})
     before = f1(fine_tune(train, tmp_path / "before", steps=0), test)
-    after = f1(taught, test)
-    mixed = f1(fine_tune(shuffled, tmp_path / "mixed", steps=24), test)
-    print(f"before {before:.3f}, after {after:.3f}, shuffled labels {mixed:.3f}")
+    after = f1(fine_tuned, test)
+    after_shuffled = f1(fine_tune(shuffled, tmp_path / "shuffled", steps=24), test)
+    print(f"before {before:.3f}, after {after:.3f}, with shuffled labels {after_shuffled:.3f}")
     assert before <= 0.1
     assert after >= 0.45
-    assert mixed <= 0.2
+    assert after_shuffled <= 0.2
 
 
 @pytest.fixture(scope="module")
-def answers(labels: tuple[Dataset, Dataset], taught: PaliGemmaTrainer) -> pd.DataFrame:
-    """What it answers to all test rows, with its own confidences."""
+def answers(labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer) -> pd.DataFrame:
+    """Its predictions for all test rows, with their uncalibrated confidences."""
     _, test = labels
-    reader = AttributeReader(taught.model.eval(), taught.processing_class)
+    reader = AttributeReader(fine_tuned.model.eval(), fine_tuned.processing_class)
     said = []
     for start in range(0, len(test), 50):
         rows = test[start : start + 50]
@@ -126,8 +126,8 @@ def answers(labels: tuple[Dataset, Dataset], taught: PaliGemmaTrainer) -> pd.Dat
     return table.assign(reference=test["entity_value"][:])
 
 
-def test_calibration_makes_its_confidences_honest(answers: pd.DataFrame) -> None:
-    """Fitted on one half, measured on the other; both ways."""
+def test_calibration_improves_the_confidences(answers: pd.DataFrame) -> None:
+    """Fit on one half and measured on the other, then the reverse."""
     rows = right(answers, list(answers["reference"]))
     halves = (rows[::2], rows[1::2])
     figures = [
