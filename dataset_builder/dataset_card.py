@@ -11,7 +11,7 @@ from dataset_builder.labels import UNIT_UNSUITABLE
 from dataset_builder.leakage import ROWS_CONFIG, Leak
 from dataset_builder.placeholders import Placeholder
 from dataset_builder.writer import Record
-from product_vqa.atomic_io import written_whole
+from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.quantity import LabelForm
@@ -102,7 +102,7 @@ def save_card(
     text, old = mark_card(str(card)), (earlier or folder) / CARD_FILE
     if old.is_file():
         text = merge_cards(text, old.read_bytes().decode("utf-8", "replace"), needed=NEEDED_METADATA)
-    with written_whole(folder / CARD_FILE) as temporary:
+    with atomic_write(folder / CARD_FILE) as temporary:
         temporary.write_bytes(text.encode())
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from dataset_builder.placeholders import COLUMNS as IMAGE_COLUMNS
 from dataset_builder.split import LIKENESS, components
-from product_vqa.dataset import fetch_splits, find_splits, not_built_here
+from product_vqa.dataset import dataset_error, download_splits, find_splits
 from product_vqa.hub import Location
 from product_vqa.task.features import SPLITS
 
@@ -87,9 +87,9 @@ def read_rows(location: Location) -> pd.DataFrame:
     """All rows of a dataset folder or repo, without the images; with their sizes and hashes where it has them."""
     rows_files = find_splits(location, config=ROWS_CONFIG)
     wanted = [*COLUMNS, *(IMAGE_COLUMNS if rows_files else ())]
-    files = fetch_splits(location, rows_files or find_splits(location))
+    files = download_splits(location, rows_files or find_splits(location))
     if not files:
-        raise not_built_here(location, "it has no splits")
+        raise dataset_error(location, "it has no splits")
     try:
         frames = [
             _frame(pq.ParquetFile(file).read(columns=wanted).select(wanted)).assign(split=split)
@@ -97,5 +97,5 @@ def read_rows(location: Location) -> pd.DataFrame:
             for file in paths
         ]
     except (OSError, ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
-        raise not_built_here(location, error) from error
+        raise dataset_error(location, error) from error
     return pd.concat(frames, ignore_index=True)

@@ -155,12 +155,12 @@ def main() -> None:
 
     from inference.dataloader import RowBatches, default_workers, load_batches
     from inference.predictions import answer_rows
-    from product_vqa.atomic_io import written_whole
+    from product_vqa.atomic_io import atomic_write
     from product_vqa.dataset import load_split
-    from product_vqa.hub import commit_files, explained, locate
+    from product_vqa.hub import commit_files, hub_errors, locate
     from product_vqa.modeling.attribute_reader import AttributeReader
     from product_vqa.modeling.calibration import CALIBRATION_FILE
-    from product_vqa.workers import explained_workers
+    from product_vqa.workers import worker_errors
 
     with argument("adapter"):
         adapter = locate(options.adapter)
@@ -188,7 +188,7 @@ def main() -> None:
     import pandas as pd
 
     batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size)
-    with explained_workers():
+    with worker_errors():
         num_workers = options.dataloader_num_workers
         if num_workers is None:
             num_workers = default_workers(reader.model.device)
@@ -207,11 +207,11 @@ def main() -> None:
     bound_to = {"adapter_sha256": reader.provenance["adapter_sha256"]}
     text = json.dumps(asdict(calibration) | figures | bound_to | {"made_with": made_with}, indent=2) + "\n"
     if folder is not None:
-        with written_whole(folder / CALIBRATION_FILE) as temporary:
+        with atomic_write(folder / CALIBRATION_FILE) as temporary:
             temporary.write_text(text)
         print(f"written: {folder / CALIBRATION_FILE}")
     if options.push_to_hub:
-        with argument("adapter"), explained(adapter.name):
+        with argument("adapter"), hub_errors(adapter.name):
             commit = commit_files(
                 adapter.name, {CALIBRATION_FILE: text.encode()}, message=f"Calibrated on {options.split}"
             )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(file: Path) -> Iterator[Path]:
-    """`with written_whole(file) as temporary:` puts `temporary` in the place of `file` if the block ends without an
+def atomic_write(file: Path) -> Iterator[Path]:
+    """`with atomic_write(file) as temporary:` puts `temporary` in the place of `file` if the block ends without an
     error; a kill leaves the old file, or none. One process may write a file at a time."""
     temporary = file.with_name(f".{file.name}.part")
     try:

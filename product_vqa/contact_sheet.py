@@ -25,7 +25,7 @@ _SIZE = 224  # of a picture at most, px
 _CELL_WIDTH, _CELL_HEIGHT = 256, 308
 
 
-def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
+def draw_contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     """Pictures in rows of four (best: twelve); below each the question, the truth, and the prediction if there is."""
     height = math.ceil(len(rows) / _COLUMNS) * _CELL_HEIGHT
     sheet = Image.new("RGB", (_COLUMNS * _CELL_WIDTH, height), "white")

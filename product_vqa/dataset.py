@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard
 
 from product_vqa.cards import CARD_FILE
 from product_vqa.errors import InputError, first_line
-from product_vqa.hub import Location, fetch, list_files
+from product_vqa.hub import Location, download, list_files
 from product_vqa.task.features import FEATURES, SPLITS
 
 
@@ -25,7 +25,7 @@ def load_splits(location: Location, splits: list[str]) -> dict[str, Dataset]:
     for no dataset at all, one of other columns, or one that holds the paths of images in their place.
     """
     found = find_splits(location)
-    files = fetch_splits(location, {split: found[split] for split in splits if split in found})
+    files = download_splits(location, {split: found[split] for split in splits if split in found})
     if not files:
         return {}
     try:
@@ -35,7 +35,7 @@ def load_splits(location: Location, splits: list[str]) -> dict[str, Dataset]:
             data_files={split: [glob.escape(str(file)) for file in paths] for split, paths in files.items()},
         )
     except (FileNotFoundError, ValueError, DatasetsError) as error:
-        raise not_built_here(location, error) from error
+        raise dataset_error(location, error) from error
     for split, dataset in loaded.items():
         missing = [name for name in FEATURES if name not in dataset.column_names]
         if missing or not isinstance(dataset.features["image"], Image):
@@ -76,7 +76,7 @@ def find_splits(location: Location, *, config: str | None = None) -> dict[str, l
     """
     files = [name for name in list_files(location, repo_type="dataset") if name.endswith(".parquet")]
     if not files:
-        raise not_built_here(location, "it holds no Parquet files")
+        raise dataset_error(location, "it holds no Parquet files")
     patterns = _card_patterns(location, config=config)
     if patterns is None:
         return _name_splits(files) if config is None else {}
@@ -87,23 +87,23 @@ def find_splits(location: Location, *, config: str | None = None) -> dict[str, l
     return {split: names for split, names in found.items() if names}
 
 
-def fetch_splits(location: Location, names: dict[str, list[str]]) -> dict[str, list[Path]]:
+def download_splits(location: Location, names: dict[str, list[str]]) -> dict[str, list[Path]]:
     """The files that `find_splits` named, on this machine. Raises InputError if they cannot be had."""
     patterns = [glob.escape(name) for split in names.values() for name in split]
     if not patterns:
         return {}
-    folder = fetch(location, patterns=[CARD_FILE, *patterns], repo_type="dataset")
+    folder = download(location, patterns=[CARD_FILE, *patterns], repo_type="dataset")
     return {split: [folder / name for name in files] for split, files in names.items()}
 
 
-def not_built_here(location: Location, reason: Exception | str) -> InputError:
+def dataset_error(location: Location, reason: Exception | str) -> InputError:
     text = reason if isinstance(reason, str) else first_line(reason)
     return InputError(f"{location} is no dataset that dataset_builder.build made: {text}")
 
 
 def _card_patterns(location: Location, *, config: str | None) -> dict[str, list[str]] | None:
     """Split -> patterns of its files, from the metadata of the card; None if it says nothing of them."""
-    file = fetch(location, patterns=[CARD_FILE, ".gitattributes"], repo_type="dataset") / CARD_FILE
+    file = download(location, patterns=[CARD_FILE, ".gitattributes"], repo_type="dataset") / CARD_FILE
     if not file.is_file():
         return None
     try:
@@ -118,7 +118,7 @@ def _card_patterns(location: Location, *, config: str | None) -> dict[str, list[
         paths = {str(one["split"]): one["path"] for one in listed}
         return {split: [path] if isinstance(path, str) else list(path) for split, path in paths.items()}
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        raise not_built_here(location, f"its {CARD_FILE} is wrong about `configs` ({type(error).__name__})") from error
+        raise dataset_error(location, f"its {CARD_FILE} is wrong about `configs` ({type(error).__name__})") from error
 
 
 def _name_splits(files: list[str]) -> dict[str, list[str]]:

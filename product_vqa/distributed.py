@@ -16,7 +16,7 @@ def runs_on_cpu() -> bool:
     return os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true" or not torch.accelerator.is_available()
 
 
-def join_processes() -> PartialState:
+def init_distributed() -> PartialState:
     """This process's place among all, joined with the others.
 
     They wait for each other for hours if need be: NCCL's own limit is ten minutes, in which the first one has to

@@ -31,7 +31,7 @@ T = TypeVar("T")
 # does not, for a wrong address answers no better later.
 WAITS_S = (1, 2, 5, 15, 30, 60)
 BRIEF_WAITS_S = (1, 2)
-LONGEST_WAIT_S = 300  # that a Hub may ask for by Retry-After
+MAX_WAIT_S = 300  # that a Hub may ask for by Retry-After
 LARGE_FILE_BYTES = 256_000  # sent one by one: what was sent is not sent again after a failure
 
 
@@ -66,7 +66,7 @@ def locate(name: str, *, repo_type: str = "model", revision: str | None = None) 
     if repo_id.startswith((".", "/", "~")) or repo_id.count("/") > 1:
         raise InputError(f"{name}: no such folder")
     revision = revision or own_revision or None
-    with explained(repo_id, repo_type=repo_type, revision=revision):
+    with hub_errors(repo_id, repo_type=repo_type, revision=revision):
         api = HfApi()
         if constants.HF_HUB_OFFLINE:
             commit = api.resolve_revision(
@@ -76,27 +76,25 @@ def locate(name: str, *, repo_type: str = "model", revision: str | None = None) 
             if not (cached / "snapshots" / commit).is_dir():
                 raise errors.LocalEntryNotFoundError(f"no snapshot of {commit}")
             return Location(repo_id, commit)
-        info = retried(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S)
+        info = retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S)
         if getattr(info, "gated", False):  # its page can be seen by everyone, its files cannot
-            retried(lambda: api.auth_check(repo_id, repo_type=repo_type), waits_s=BRIEF_WAITS_S)
+            retry(lambda: api.auth_check(repo_id, repo_type=repo_type), waits_s=BRIEF_WAITS_S)
         assert info.sha is not None
         if revision != info.sha:
             # Files are fetched at the commit: without this, nothing in the cache would say which one `main` was.
-            retried(
-                lambda: api.resolve_revision(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S
-            )
+            retry(lambda: api.resolve_revision(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S)
         return Location(repo_id, info.sha)
 
 
-def fetch(location: Location, *, patterns: list[str], repo_type: str = "model") -> Path:
+def download(location: Location, *, patterns: list[str], repo_type: str = "model") -> Path:
     """The folder that holds those files of `location` whose names match: its own, or one in the cache.
 
     Raises InputError if they cannot be had.
     """
     if location.folder is not None:
         return location.folder
-    with explained(location.name, repo_type=repo_type, revision=location.revision):
-        snapshot = retried(
+    with hub_errors(location.name, repo_type=repo_type, revision=location.revision):
+        snapshot = retry(
             lambda: huggingface_hub.snapshot_download(
                 location.name,
                 repo_type=repo_type,
@@ -124,7 +122,7 @@ def list_files(location: Location, *, repo_type: str = "model") -> list[str]:
         return cached()
     except errors.CachedRepoTreeNotFoundError:
         # Fetching leaves the listing in the cache; a pattern that matches nothing would be warned of.
-        fetch(location, patterns=[CARD_FILE, ".gitattributes"], repo_type=repo_type)
+        download(location, patterns=[CARD_FILE, ".gitattributes"], repo_type=repo_type)
     try:
         return cached()
     except errors.CachedRepoTreeNotFoundError as error:
@@ -134,9 +132,9 @@ def list_files(location: Location, *, repo_type: str = "model") -> list[str]:
 # ---- Attempts ------------------------------------------------------------------------------------------------------
 
 
-def retried(request: Callable[[], T], *, waits_s: tuple[float, ...] = WAITS_S) -> T:
+def retry(request: Callable[[], T], *, waits_s: tuple[float, ...] = WAITS_S) -> T:
     """What `request` returns, asked again after each of `waits_s` where its failure may pass: HTTP 429 and 5xx, a lost
-    connection, an answer that was cut off. A longer wait that the Hub asks for is kept, up to LONGEST_WAIT_S.
+    connection, an answer that was cut off. A longer wait that the Hub asks for is kept, up to MAX_WAIT_S.
 
     Raises what `request` raises last.
     """
@@ -145,7 +143,7 @@ def retried(request: Callable[[], T], *, waits_s: tuple[float, ...] = WAITS_S) -
         try:
             return request()
         except Exception as error:
-            waited_s += _wait(error, wait_s, left_s=sum(waits_s) + LONGEST_WAIT_S - waited_s)
+            waited_s += _wait(error, wait_s, left_s=sum(waits_s) + MAX_WAIT_S - waited_s)
     return request()
 
 
@@ -204,7 +202,7 @@ def _limit_waits(response: httpx2.Response) -> None:
             seconds = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
         except (ValueError, OverflowError, OSError):
             seconds = None
-    if seconds is not None and 0 <= seconds <= LONGEST_WAIT_S:
+    if seconds is not None and 0 <= seconds <= MAX_WAIT_S:
         response.headers["Retry-After"] = str(math.ceil(seconds))
 
 
@@ -246,14 +244,14 @@ def commit_files(
 
     def prepare() -> None:
         nonlocal head, operations
-        info = retried(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision), waits_s=waits_s)
+        info = retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision), waits_s=waits_s)
         assert info.sha is not None
         if info.sha == head:
             return  # what was sent is known to be there
         names = {file.rfilename for file in getattr(info, "siblings", None) or ()}
         contents = dict(files)
         if CARD_FILE in files and CARD_FILE in names:
-            card = retried(
+            card = retry(
                 lambda: read_file(repo_id, CARD_FILE, repo_type=repo_type, revision=info.sha), waits_s=waits_s
             )
             contents[CARD_FILE] = merge_cards(_text(files[CARD_FILE]), _text(card), needed=needed_metadata).encode()
@@ -262,7 +260,7 @@ def commit_files(
         small = [one for one, size in zip(additions, sizes, strict=True) if size < LARGE_FILE_BYTES]
         large = [[one] for one, size in zip(additions, sizes, strict=True) if size >= LARGE_FILE_BYTES]
         for batch in tqdm([*large, small] if small else large, desc="Pushing", disable=not large):
-            retried(
+            retry(
                 lambda batch=batch: api.preupload_lfs_files(  # type: ignore[misc]
                     repo_id, batch, repo_type=repo_type, revision=revision, free_memory=False
                 ),
@@ -281,7 +279,7 @@ def commit_files(
         except Exception as error:
             if wait_s is None:
                 raise
-            waited_s += _wait(error, wait_s, left_s=sum(waits_s) + LONGEST_WAIT_S - waited_s)
+            waited_s += _wait(error, wait_s, left_s=sum(waits_s) + MAX_WAIT_S - waited_s)
     raise AssertionError("unreachable")
 
 
@@ -308,7 +306,7 @@ def page_url(repo_id: str, *, repo_type: str = "model") -> str:
 
 
 @contextmanager
-def explained(repo_id: str, *, repo_type: str = "model", revision: str | None = None) -> Iterator[None]:
+def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None = None) -> Iterator[None]:
     """Turn what the Hub's client raises about `repo_id` into an InputError that says what to do."""
     what = repo_id
     url = page_url(repo_id, repo_type=repo_type)

@@ -10,7 +10,7 @@ from product_vqa.hub import Location
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer*", "*token*.json")
-BASE_FILES = ("*.safetensors", "*.json", "*.model")  # weights, configuration, processor
+BASE_MODEL_FILES = ("*.safetensors", "*.json", "*.model")  # weights, configuration, processor
 DATASET_FILES = ("*.parquet",)  # its card may be edited
 
 

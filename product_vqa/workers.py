@@ -50,7 +50,7 @@ def limit_queue(num_workers: int, *, batch_bytes: int) -> tuple[int, int | None]
 
 
 @contextmanager
-def explained_workers(*, name: str = "dataloader_num_workers") -> Iterator[None]:
+def worker_errors(*, name: str = "dataloader_num_workers") -> Iterator[None]:
     """Turn the end of a worker process, whenever it is noticed, into an InputError that says what to do.
 
     `name` is the caller's argument for the number of workers.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from product_vqa.contact_sheet import SheetRow, contact_sheet
+from product_vqa.contact_sheet import SheetRow, draw_contact_sheet
 
 NUM_IMAGES = 12
 
@@ -29,7 +29,7 @@ def save_contact_sheet(file: Path, *, dataset: Path, references: Path, predictio
         )
         for row in table.take(list(indices)).to_pylist()
     ]
-    contact_sheet(rows).save(file)
+    draw_contact_sheet(rows).save(file)
 
 
 def _read_column(file: Path, name: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from inference.calibrate import fit, report, right
 from inference.metrics import sweep
 from product_vqa.hub import Location
 from product_vqa.modeling.collator import TrainingCollator
-from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, load_base, load_processor
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
 from product_vqa.task.quantity import LabelForm, format_quantity, label_form, parse_quantity
 from quickstart.rendering.levels import PLAIN
@@ -66,7 +66,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
 def fine_tune(train: Dataset, output_dir: Path, *, steps: int) -> PaliGemmaTrainer:
     processor = load_processor(BASE)
     trainer = PaliGemmaTrainer(
-        model=load_base(BASE, dtype=torch.float32, attn_implementation="eager"),
+        model=load_base_model(BASE, dtype=torch.float32, attn_implementation="eager"),
         args=TrainingOptions(
             output_dir=str(output_dir), max_steps=steps or 1, per_device_train_batch_size=16, learning_rate=6e-3,
             warmup_steps=5, save_strategy="no", disable_tqdm=True, seed=0, bf16=False,

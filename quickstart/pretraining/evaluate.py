@@ -30,12 +30,12 @@ def main() -> None:
     import torch  # after parsing, as --help does not need it
 
     from product_vqa.hub import locate
-    from product_vqa.modeling.loading import load_base, load_processor
+    from product_vqa.modeling.loading import load_base_model, load_processor
     from quickstart.pretraining.accuracy import measure_accuracy
 
     with argument("base"):
         location = locate(options.base)
-        model = load_base(location, dtype=torch.float32)
+        model = load_base_model(location, dtype=torch.float32)
         processor = load_processor(location)
     accuracy = measure_accuracy(
         model,

@@ -32,14 +32,14 @@ COLUMNS = ("minutes", "step", "pictures", "first", "patch_loss", "packed_loss", 
 def main() -> None:
     (options,) = parse_options(PretrainOptions, description="Pretrain the small PaliGemma of the quickstart.")
 
-    from product_vqa.distributed import join_processes  # after parsing, as --help does not need torch
+    from product_vqa.distributed import init_distributed  # after parsing, as --help does not need torch
     from quickstart.pretraining.accuracy import measure_accuracy
     from quickstart.pretraining.samples import ANSWERS_FROM
     from quickstart.pretraining.trainer import Pretrainer
 
     with argument("output_dir"):
         folder = writable_folder(options.output_dir)
-    state = join_processes()
+    state = init_distributed()
     trainer = Pretrainer(options, device=state.device, rank=state.process_index, num_processes=state.num_processes)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from product_vqa.atomic_io import replace_folder, written_whole
+from product_vqa.atomic_io import atomic_write, replace_folder
 from product_vqa.errors import InputError
 from product_vqa.modeling.collator import IGNORED
 from quickstart.pretraining.muon import Muon
@@ -174,7 +174,7 @@ class Pretrainer:
             "heads": self.heads.state_dict(),
             "optimizers": [scheduled.optimizer.state_dict() for scheduled in self._optimizers],
         }
-        with written_whole(file) as temporary:
+        with atomic_write(file) as temporary:
             torch.save(state, temporary)
 
     def load(self, file: Path) -> None:

@@ -27,7 +27,7 @@ from product_vqa.dataset import load_split
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
 from product_vqa.images import ImageError
-from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base, load_processor
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
 from tests.commands import CPU, CPU_2, ROOT, call, launch
 from tests.product_vqa.test_images import png
@@ -447,7 +447,7 @@ def misfit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("misfit")
     save_base(folder / "base", image_size=28, patch_size=14, hidden_size=64, layers=2)
     model = get_peft_model(
-        load_base(Location(str(folder / "base")), dtype=torch.float32),
+        load_base_model(Location(str(folder / "base")), dtype=torch.float32),
         LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS),
     )
     model.save_pretrained(folder / "adapter", save_embedding_layers=False)

@@ -1,6 +1,6 @@
 import random
 
-from product_vqa.contact_sheet import SheetRow, contact_sheet
+from product_vqa.contact_sheet import SheetRow, draw_contact_sheet
 from product_vqa.task.quantity import format_quantity
 from quickstart.rendering.drawing import draw
 from quickstart.rendering.label_text import make_label
@@ -12,8 +12,7 @@ def test_the_sheet_has_room_for_predictions() -> None:
     label = make_label(rng, level=STANDARD, entity_names=["voltage"])
     image, _ = draw(label, rng, level=STANDARD)
     reference = format_quantity(label.facts["voltage"].quantity)
-    without, with_predictions = (
-        contact_sheet([SheetRow(image, "voltage", reference, prediction)] * 12) for prediction in (None, reference)
-    )
+    without = draw_contact_sheet([SheetRow(image, "voltage", reference)] * 12)
+    with_predictions = draw_contact_sheet([SheetRow(image, "voltage", reference, prediction=reference)] * 12)
     assert without.size == with_predictions.size == (1024, 924)
     assert without.tobytes() != with_predictions.tobytes()

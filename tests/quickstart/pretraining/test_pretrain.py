@@ -3,7 +3,7 @@ from pathlib import Path
 import torch
 
 from product_vqa.hub import Location
-from product_vqa.modeling.loading import load_base, load_processor
+from product_vqa.modeling.loading import load_base_model, load_processor
 from quickstart.pretraining.accuracy import measure_accuracy
 from quickstart.pretraining.tasks import KINDS
 from quickstart.rendering.levels import STANDARD
@@ -23,7 +23,7 @@ def test_two_processes_train_together_and_save_a_base_model_that_loads(tmp_path:
     steps, images = (int(row.split(",")[header.split(",").index(name)]) for name in ("step", "pictures"))
     assert images == 2 * TINY["batch_size"] * steps > 0
     base = Location(str(tmp_path / "base"))
-    model = load_base(base, dtype=torch.float32)
+    model = load_base_model(base, dtype=torch.float32)
     accuracy = measure_accuracy(model, processor=load_processor(base), rows=2, level=STANDARD)
     assert accuracy.keys() == set(KINDS)
     resumed = make_pretrainer()

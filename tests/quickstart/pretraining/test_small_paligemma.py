@@ -1,7 +1,7 @@
 import torch
 
 from product_vqa.hub import Location
-from product_vqa.modeling.loading import load_base, load_processor
+from product_vqa.modeling.loading import load_base_model, load_processor
 from tests.commands import ROOT
 
 BASE = ROOT / "quickstart" / "base"
@@ -9,7 +9,7 @@ BASE = ROOT / "quickstart" / "base"
 
 def test_the_shipped_base_model_is_small_and_complete() -> None:
     base = Location(str(BASE))
-    model = load_base(base, dtype=torch.float32)
+    model = load_base_model(base, dtype=torch.float32)
     processor = load_processor(base)
     assert (BASE / "model.safetensors").stat().st_size <= 6_000_000
     tokens = processor.tokenizer.tokenize("1234.5 kilogram")

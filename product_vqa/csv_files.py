@@ -67,7 +67,7 @@ def open_csv(path: str | Path) -> IO[bytes]:
     return stream
 
 
-def compression_of(stream: IO[bytes]) -> str:
+def compression_name(stream: IO[bytes]) -> str:
     """What `open_csv` found around the text: `gzip`, say; `file` for nothing."""
     return _COMPRESSIONS.get(type(stream), "file")
 
@@ -110,7 +110,7 @@ def _peek(stream: IO[bytes], size: int, *, name: str) -> bytes:
         start = stream.read(size)
         stream.seek(0)
     except BROKEN_ARCHIVE as error:
-        raise InputError(f"{name}: broken {compression_of(stream)} ({error}); fetch it again") from error
+        raise InputError(f"{name}: broken {compression_name(stream)} ({error}); fetch it again") from error
     return start
 
 
