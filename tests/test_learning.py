@@ -1,6 +1,6 @@
 """Training works: after a few steps from the quickstart's base model F1 rises, and only with the correct labels.
 
-Some predictions are still wrong, so they also show how good the confidences are. `make bench` (benchmarks/learning.py)
+Some predictions are still wrong, so they also show how good the confidences are. `make bench` (benchmarks/ablation.py)
 does the same at full length, through the commands, and with NF4 too, which is six times slower on a CPU.
 """
 
