@@ -30,8 +30,8 @@ faults: install
 # Does training teach anything, and what? Half an hour. Does an adapter's card stand alone? Three minutes.
 # Speed: benchmarks.build, .scale, .train, .predict and .predict_scale.
 bench: install
-	$(BIN)/python -m benchmarks.learning --seeds 0 1 2
-	$(BIN)/python -m benchmarks.card
+	$(BIN)/python -m benchmarks.ablation --seeds 0 1 2
+	$(BIN)/python -m benchmarks.model_card
 
 style: install
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -36,15 +36,15 @@ COMMANDS = [
     "inference.demo",
     "local_hub",
     "quickstart",
-    "quickstart.labels",
+    "quickstart.rendering.render",
     "quickstart.overlap",
-    "quickstart.pretrain",
-    "quickstart.reading",
-    "benchmarks.agreement",
+    "quickstart.pretraining.pretrain",
+    "quickstart.pretraining.evaluate",
+    "benchmarks.ablation",
     "benchmarks.build",
-    "benchmarks.card",
-    "benchmarks.learning",
-    "benchmarks.picture_server",
+    "benchmarks.dtype_sensitivity",
+    "benchmarks.image_server",
+    "benchmarks.model_card",
     "benchmarks.predict",
     "benchmarks.predict_scale",
     "benchmarks.scale",
@@ -167,13 +167,13 @@ def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> 
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "installed", wheel], check=True)
     program = (
-        "import product_vqa, training.model_card, quickstart.labels, pathlib\n"
+        "import product_vqa, training.model_card, quickstart.rendering.render, pathlib\n"
         "assert 'installed' in product_vqa.__file__, product_vqa.__file__\n"
         "assert training.model_card._template().read_text().startswith('---')\n"
         "from importlib.resources import files\n"
         "assert (files('training') / 'configs' / 'quickstart.yaml').is_file()\n"
         "assert (files('dataset_builder') / 'dataset_card.md').is_file()\n"
-        "assert (files('quickstart') / 'fonts' / 'OpenSans-Regular.ttf').is_file()\n"
+        "assert (files('quickstart') / 'rendering' / 'fonts' / 'OpenSans-Regular.ttf').is_file()\n"
     )
     subprocess.run(
         [sys.executable, "-P", "-c", program],
