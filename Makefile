@@ -44,6 +44,8 @@ quality: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python -m tests.vocabulary
 
 # Pins what is installed and tested together, with the hashes of the files, for Python 3.11 and later. Pins that still
 # fit stay as they are; `make lock UPGRADE=--upgrade` takes the newest releases.
