@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from inference import AttributeReader
-from inference.answers import answer_rows
-from inference.batches import RowBatches, load_batches
-from product_vqa.command import run
+from inference.dataloader import RowBatches, load_batches
+from inference.predictions import answer_rows
+from product_vqa.cli import run
 from product_vqa.dataset import load_split
+from product_vqa.errors import argument
 from product_vqa.hub import locate
 
 WAYS = (("float32", 32), ("float32", 7), ("float32", 128), ("bfloat16", 32), ("bfloat16", 7))
@@ -31,9 +32,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the results as JSON, one a line")
     options = parser.parse_args()
 
-    dataset = load_split(
-        locate(options.dataset, flag="--dataset", repo_type="dataset"), options.split, flag="--dataset"
-    )
+    with argument("dataset"), argument("dataset"):
+        dataset = load_split(locate(options.dataset, repo_type="dataset"), options.split)
     reference = None
     for dtype, batch_size in WAYS:
         reader = AttributeReader.from_pretrained(options.adapter, base_model=options.base_model, dtype=dtype)

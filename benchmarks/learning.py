@@ -105,7 +105,7 @@ def python(module: str, *arguments: object) -> str:
 
 def launch(module: str, *arguments: object) -> str:
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-    config = ["--config_file", str(ROOT / "training/accelerate/cpu_2.yaml")]
+    config = ["--config_file", str(ROOT / "training/accelerate_configs/cpu_2.yaml")]
     return _run([*accelerate, *config, "-m", module, *map(str, arguments)])
 
 

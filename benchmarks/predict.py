@@ -31,14 +31,14 @@ from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGe
 from benchmarks.measuring import alternate, printing_to_stderr
 from benchmarks.picture_server import made_picture
 from benchmarks.small_base import SMALL_VOCABULARY, save_small_adapter, save_small_base
-from dataset_builder.pictures import prepare_picture
+from dataset_builder.image_preparation import prepare_picture
 from inference import AttributeReader
-from inference.answers import answer_rows
-from inference.batches import RowBatches, load_batches
-from product_vqa.entities import ENTITIES
-from product_vqa.paligemma import Batch, make_generation_batch, normalize_images
-from product_vqa.prompt import format_prompt
-from product_vqa.schema import FEATURES
+from inference.dataloader import RowBatches, load_batches
+from inference.predictions import answer_rows
+from product_vqa.modeling.collator import Batch, make_generation_batch, normalize_images
+from product_vqa.task.features import FEATURES
+from product_vqa.task.prompt import format_prompt
+from product_vqa.task.schema import ENTITIES
 
 # test.csv: 131,187 rows on 90,666 pictures, those of a picture one after the other.
 QUESTIONS_A_PICTURE = [1] * 13 + [2] * 5 + [3] * 2

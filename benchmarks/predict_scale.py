@@ -18,9 +18,9 @@ from datasets import Dataset
 
 from benchmarks.measuring import measure
 from benchmarks.picture_server import made_picture
+from dataset_builder.csv_reader import Row, read_tables
 from dataset_builder.options import TableOptions
-from dataset_builder.tables import Row, read_tables
-from product_vqa.schema import FEATURES
+from product_vqa.task.features import FEATURES
 from quickstart.small_paligemma import save_base
 
 

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measuring import measure, picture_server
+from dataset_builder.csv_reader import Row, links_of, read_tables
 from dataset_builder.options import TableOptions
-from dataset_builder.tables import Row, links_of, read_tables
 
 
 def main() -> None:

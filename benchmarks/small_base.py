@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
 
-from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS
 from quickstart.small_paligemma import make_processor
 
 IMAGE_SIZE, PATCH_SIZE = 224, 14  # 256 image tokens, as paligemma-3b-pt-224

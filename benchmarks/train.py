@@ -46,20 +46,13 @@ from trl import SFTConfig, SFTTrainer
 from benchmarks.measuring import alternate, picture_server, printing_to_stderr
 from benchmarks.picture_server import made_picture
 from benchmarks.small_base import SMALL_VOCABULARY, save_small_base
-from dataset_builder.pictures import prepare_picture
-from product_vqa.entities import ENTITIES, UNITS_BY_ENTITY
+from dataset_builder.image_preparation import prepare_picture
 from product_vqa.hub import Location
-from product_vqa.paligemma import (
-    LANGUAGE_MODEL_LINEARS,
-    TrainingCollator,
-    load_base,
-    load_processor,
-    make_training_batch,
-    normalize_images,
-    resolve_dtype,
-)
-from product_vqa.prompt import format_prompt
-from product_vqa.schema import FEATURES
+from product_vqa.modeling.collator import TrainingCollator, make_training_batch, normalize_images
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base, load_processor, resolve_dtype
+from product_vqa.task.features import FEATURES
+from product_vqa.task.prompt import format_prompt
+from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from training.options import TrainingOptions
 from training.trainer import PaliGemmaTrainer
 
@@ -161,7 +154,7 @@ class Bench:
         dataset = Dataset.from_list(self.rows, features=FEATURES)
         clock = Clock()
         trainer = kind(
-            model=load_base(base, flag="", dtype=resolve_dtype("auto", device="cpu")),
+            model=load_base(base, dtype=resolve_dtype("auto", device="cpu")),
             args=TrainingOptions(
                 output_dir=str(self.work / "run"), per_device_train_batch_size=BATCH_SIZE, num_train_epochs=1,
                 learning_rate=LEARNING_RATE, save_strategy="no", disable_tqdm=True, logging_steps=1000,
@@ -222,7 +215,7 @@ class Bench:
             batch["pixel_values"] = pixels
         dtype = resolve_dtype("auto", device="cpu")
         model = get_peft_model(
-            load_base(base, flag="", dtype=dtype), LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS)
+            load_base(base, dtype=dtype), LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS)
         ).train()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, fused=True)

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from dataset_builder.options import FetchOptions, PictureOptions, TableOptions
-from product_vqa.command import InputError, parse_options, run
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError
 
 
 @dataclass
@@ -59,16 +60,16 @@ def main() -> None:
     )
 
     from dataset_builder.builder import ProductVqa
-    from dataset_builder.card import License, save_card
-    from dataset_builder.dataset_folder import check_output, temporary_beside, write_dataset
+    from dataset_builder.csv_reader import links_of, read_tables
+    from dataset_builder.dataset_card import License, save_card
     from dataset_builder.disk_space import check_build, check_download
-    from dataset_builder.filling import fill
+    from dataset_builder.downloader import fill
     from dataset_builder.image_store import ImageStore
-    from dataset_builder.leaks import Leak
+    from dataset_builder.leakage import Leak
     from dataset_builder.placeholders import Placeholder
-    from dataset_builder.publication import check_target, push
-    from dataset_builder.tables import links_of, read_tables
-    from product_vqa.files import replace_folder
+    from dataset_builder.push import check_target, push
+    from dataset_builder.writer import check_output, temporary_beside, write_dataset
+    from product_vqa.atomic_io import replace_folder
     from product_vqa.hub import page_url
 
     folder = Path(options.output_dir).resolve()

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import product_vqa
-from dataset_builder.filling import fill_from_folder
+from dataset_builder.csv_reader import Table, links_of, read_tables
+from dataset_builder.downloader import fill_from_folder
+from dataset_builder.image_preparation import ImageFolder
 from dataset_builder.image_store import ImageStore, count_reasons
 from dataset_builder.labels import RANGE_POLICIES
 from dataset_builder.options import PictureOptions, TableOptions
-from dataset_builder.pictures import ImageFolder
-from dataset_builder.selection import LEFT_OUT_FILE, Selected, Selection, select_rows, write_left_out
-from dataset_builder.tables import Table, links_of, read_tables
-from product_vqa.command import InputError
-from product_vqa.schema import FEATURES, SPLITS
+from dataset_builder.row_filter import LEFT_OUT_FILE, Selected, Selection, select_rows, write_left_out
+from product_vqa.errors import InputError
+from product_vqa.task.features import FEATURES, SPLITS
 
 logger = logging.getLogger(__name__)
 # Part of every build's fingerprint, so that an earlier build is not taken for this one. Raise it with every change of

@@ -13,9 +13,9 @@ import numpy as np
 
 from dataset_builder.builder import ProductVqaConfig
 from dataset_builder.fetching import FetchError
+from dataset_builder.image_preparation import ImageFolder, PictureError, prepare_picture
 from dataset_builder.image_store import ImageStore
-from dataset_builder.pictures import ImageFolder, PictureError, prepare_picture
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 
 logger = logging.getLogger(__name__)
 

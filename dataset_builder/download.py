@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dataset_builder.options import FetchOptions, PictureOptions, TableOptions
-from product_vqa.command import InputError, parse_options, run
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError
 
 
 @dataclass
@@ -20,10 +21,10 @@ def main() -> None:
         TableOptions, DownloadOptions, PictureOptions, FetchOptions, description=__doc__
     )
 
+    from dataset_builder.csv_reader import links_of, read_tables
     from dataset_builder.disk_space import check_download
-    from dataset_builder.filling import fill
+    from dataset_builder.downloader import fill
     from dataset_builder.image_store import ImageStore
-    from dataset_builder.tables import links_of, read_tables
 
     links = links_of(*read_tables(table_options))
     store = ImageStore(download_options.image_store, image_size=picture_options.image_size)

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from dataset_builder.image_preparation import Picture
 from dataset_builder.options import PictureOptions
-from dataset_builder.pictures import Picture
-from product_vqa.command import InputError, writable_folder
+from product_vqa.errors import InputError, argument
+from product_vqa.paths import writable_folder
 
 FAILURES_FILE = "failed.csv"
 _STATE_FILE = "state.sqlite"
@@ -81,7 +82,8 @@ class ImageStore:
             os.access(self.folder, os.W_OK | os.X_OK) and os.access(state_file, os.W_OK)
         )
         if not self.is_read_only:
-            writable_folder(folder, flag="--image_store")
+            with argument("image_store"):
+                writable_folder(folder)
         try:
             if self.is_read_only:
                 self._state = self._connect_read_only(state_file)

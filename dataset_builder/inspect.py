@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from product_vqa.command import InputError, parse_options, run
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dataset_builder.tables import Table
+    from dataset_builder.csv_reader import Table
 
 NUM_EXAMPLES = 3  # of each kind of suspicious label
 
@@ -56,7 +57,7 @@ class InspectOptions:
 def main() -> None:
     (options,) = parse_options(InspectOptions, description=__doc__)
 
-    from dataset_builder.tables import read_test_csv, read_train_csv
+    from dataset_builder.csv_reader import read_test_csv, read_train_csv
 
     counts: dict[str, Any] = {}
     urls: list[str] = []
@@ -72,11 +73,12 @@ def main() -> None:
     if options.image_store is not None:
         counts["placeholders"] = find_in_store(urls, options.image_store)
     if options.dataset is not None:
-        from dataset_builder.leaks import find_leaks, read_rows
+        from dataset_builder.leakage import find_leaks, read_rows
         from dataset_builder.placeholders import find_placeholders
         from product_vqa.hub import locate
 
-        rows = read_rows(locate(options.dataset, flag="--dataset", repo_type="dataset"), flag="--dataset")
+        with argument("dataset"), argument("dataset"):
+            rows = read_rows(locate(options.dataset, repo_type="dataset"))
         counts["dataset"] = count_splits(rows)
         counts["leaks"] = [asdict(leak) for leak in find_leaks(rows)]
         counts.setdefault("placeholders", []).extend(asdict(found) for found in find_placeholders(rows))
@@ -95,7 +97,7 @@ def count_rows(table: "Table") -> dict[str, Any]:
 def count_labels(table: "Table") -> dict[str, Any]:
     """Rows by the form of their label; `unit_unsuitable` are rows among `plain`."""
     from dataset_builder.labels import UNIT_UNSUITABLE, judge_label
-    from product_vqa.quantity import LabelForm
+    from product_vqa.task.quantity import LabelForm
 
     reasons = Counter(judge_label(row.entity_name, row.entity_value)[1] for row in table.rows)
     unsuitable = reasons[UNIT_UNSUITABLE]
@@ -143,7 +145,7 @@ def count_splits(rows: "pd.DataFrame") -> dict[str, Any]:
 
 
 def as_text(counts: dict[str, Any]) -> str:
-    from dataset_builder.leaks import Leak
+    from dataset_builder.leakage import Leak
     from dataset_builder.placeholders import Placeholder
 
     found = [Leak(**leak) for leak in counts.pop("leaks", [])]

@@ -2,8 +2,8 @@
 
 from functools import cache
 
-from product_vqa.entities import is_suitable
-from product_vqa.quantity import LabelForm, format_quantity, label_form, parse_quantity, parse_range
+from product_vqa.task.quantity import LabelForm, format_quantity, label_form, parse_quantity, parse_range
+from product_vqa.task.schema import is_suitable
 
 UNIT_UNSUITABLE = "unit_unsuitable"  # an allowed unit, but none of its entity's: a weight in litres
 RANGE_POLICIES = ("leave_out", "first", "last")  # what becomes of a range: its row goes, or one end is its answer

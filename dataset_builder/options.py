@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 
 
 @dataclass

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from dataset_builder.csv_reader import Row, Table
 from dataset_builder.labels import UNIT_UNSUITABLE, judge_label
-from dataset_builder.tables import Row, Table
 
 ZERO = "zero"
 OUTLIER = "outlier"  # among the labels of its entity in its unit

@@ -9,13 +9,15 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from product_vqa.command import InputError, parse_options, run, writable_folder
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
+from product_vqa.paths import writable_folder
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from product_vqa.calibration import Calibration, Scaling
+    from product_vqa.modeling.calibration import Calibration, Scaling
 
 
 @dataclass
@@ -61,7 +63,7 @@ def fit_scaling(probabilities: "np.ndarray", outcomes: "np.ndarray") -> "Scaling
     import numpy as np
     from scipy.optimize import minimize
 
-    from product_vqa.calibration import Scaling
+    from product_vqa.modeling.calibration import Scaling
 
     if len(probabilities) != len(outcomes):
         raise ValueError(f"{len(probabilities)} probabilities and {len(outcomes)} outcomes")
@@ -88,7 +90,7 @@ def log_loss(probabilities: "np.ndarray", outcomes: "np.ndarray", scaling: "Scal
 
 def fit(answers: "pd.DataFrame") -> "Calibration":
     """From the columns that `right` adds: confidence, number_confidence, unit_confidence and whether each is right."""
-    from product_vqa.calibration import Calibration
+    from product_vqa.modeling.calibration import Calibration
 
     def scaling(rows: "pd.DataFrame", said: str, outcome: str) -> "Scaling":
         return fit_scaling(rows[said].to_numpy(), rows[outcome].to_numpy())
@@ -103,7 +105,7 @@ def fit(answers: "pd.DataFrame") -> "Calibration":
 
 def right(answers: "pd.DataFrame", labels: list[str]) -> "pd.DataFrame":
     """Answers whose label is a quantity, with `is_right` (number and unit) and `is_number_right`."""
-    from inference.mistakes import quantity_or_none
+    from inference.error_analysis import quantity_or_none
 
     answers = answers.assign(
         said=answers["prediction"].map(quantity_or_none), meant=list(map(quantity_or_none, labels))
@@ -132,7 +134,7 @@ def cross_fit(answers: "pd.DataFrame", *, folds: int = 5, seed: int = 0) -> "np.
 
 def report(answers: "pd.DataFrame", calibrated: "np.ndarray") -> dict[str, Any]:
     """Log loss and calibration error of the answers' confidences as they are, and of their `calibrated` ones."""
-    from inference.scores import calibration_error
+    from inference.metrics import calibration_error
 
     outcomes, before = answers["is_right"].to_numpy(), answers["confidence"].to_numpy()
     return {
@@ -151,24 +153,28 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from inference.answers import answer_rows
-    from inference.batches import RowBatches, default_workers, load_batches
-    from product_vqa.calibration import CALIBRATION_FILE
+    from inference.dataloader import RowBatches, default_workers, load_batches
+    from inference.predictions import answer_rows
+    from product_vqa.atomic_io import written_whole
     from product_vqa.dataset import load_split
-    from product_vqa.files import written_whole
     from product_vqa.hub import commit_files, explained, locate
-    from product_vqa.reader import AttributeReader
+    from product_vqa.modeling.attribute_reader import AttributeReader
+    from product_vqa.modeling.calibration import CALIBRATION_FILE
     from product_vqa.workers import explained_workers
 
-    adapter = locate(options.adapter, flag="--adapter")
+    with argument("adapter"):
+        adapter = locate(options.adapter)
     if options.push_to_hub and adapter.folder is not None:
         raise InputError(f"--push_to_hub: --adapter {options.adapter} is a folder, not a repo of the Hub")
     if not (options.output_dir or options.push_to_hub or adapter.folder):
         raise InputError("--adapter is a repo: --push_to_hub puts calibration.json there, --output_dir into a folder")
     place = options.output_dir or adapter.folder
-    folder = writable_folder(place, flag="--output_dir" if options.output_dir else "--adapter") if place else None
-    location = locate(options.dataset, flag="--dataset", repo_type="dataset")
-    dataset = load_split(location, options.split, flag="--dataset")
+    with argument("output_dir" if options.output_dir else "adapter"):
+        folder = writable_folder(place) if place else None
+    with argument("dataset"):
+        location = locate(options.dataset, repo_type="dataset")
+    with argument("dataset"):
+        dataset = load_split(location, options.split)
     if options.max_samples:
         dataset = dataset.shuffle(seed=options.seed).select(range(min(options.max_samples, len(dataset))))
     reader = AttributeReader.from_pretrained(
@@ -205,7 +211,7 @@ def main() -> None:
             temporary.write_text(text)
         print(f"written: {folder / CALIBRATION_FILE}")
     if options.push_to_hub:
-        with explained(adapter.name, flag="--adapter"):
+        with argument("adapter"), explained(adapter.name):
             commit = commit_files(
                 adapter.name, {CALIBRATION_FILE: text.encode()}, message=f"Calibrated on {options.split}"
             )

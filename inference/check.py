@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from product_vqa.command import InputError, parse_options, run
-from product_vqa.entities import UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
 from product_vqa.tables import parse_index
+from product_vqa.task.schema import UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
 
 # Copied in behaviour from the official checker: \d and \s take any script's digits and blanks.
 _OFFICIAL_FORMAT = re.compile(r"-?\d+(\.\d+)?\s+[a-zA-Z\s]+")
@@ -68,11 +69,14 @@ def check_submission(submission: str | Path, test_csv: str | Path, *, official: 
     """Every problem of `submission`, not only the first. Raises InputError if it cannot be checked at all."""
     from inference.tables import read_indexes, read_table
 
-    test = read_table(test_csv, flag="--test_csv", columns=("index",) if official else ("index", "entity_name"))
-    test_indexes = [] if official else read_indexes(test, flag="--test_csv", path=test_csv)
+    with argument("test_csv"):
+        test = read_table(test_csv, columns=("index",) if official else ("index", "entity_name"))
+    with argument("test_csv"):
+        test_indexes = [] if official else read_indexes(test, path=test_csv)
     if not str(submission).lower().endswith(".csv"):
         raise InputError(f"--submission {submission}: only files that end in .csv are taken")
-    table = read_table(submission, flag="--submission")
+    with argument("submission"):
+        table = read_table(submission)
     if missing := [column for column in ("index", "prediction") if column not in table.columns]:
         problem = Problem(None, "column", ", ".join(missing), f"there is no column {' or '.join(missing)}")
         return Verdict(False, len(table), 0, len(table), [problem])

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from product_vqa.command import InputError, parse_options, run
-from product_vqa.entities import ENTITIES
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError
 from product_vqa.images import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SIDE, ImageError, load_image
+from product_vqa.task.schema import ENTITIES
 
 if TYPE_CHECKING:
     import gradio as gr
     from PIL import Image
 
-    from product_vqa.generation import Answer
-    from product_vqa.reader import AttributeReader
+    from product_vqa.modeling.attribute_reader import AttributeReader
+    from product_vqa.modeling.generation import Answer
 
 MAX_WAITING = 32  # questions; who comes then is told to come later
 # In a Space there is no command line: the options lie beside app.py.
@@ -71,7 +72,7 @@ def main() -> None:
     except ImportError as error:
         raise InputError("the page needs Gradio: pip install 'product-vqa[demo]'") from error
 
-    from product_vqa.reader import AttributeReader
+    from product_vqa.modeling.attribute_reader import AttributeReader
 
     reader = AttributeReader.from_pretrained(
         options.adapter,

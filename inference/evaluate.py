@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from product_vqa.command import InputError, parse_options, run
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,12 +60,12 @@ def evaluate(predictions: str | Path, references: str | Path, *, bootstrap: int 
     `f1_within_2_percent` forgives what packs round. With `bootstrap` resamples of the pictures, `f1_interval` and
     `f1_quantity_interval` hold 95 % of them. Raises InputError for an index that is unknown or stands twice.
     """
-    from inference.scores import score_parts
+    from inference.metrics import score_parts
 
     return score_parts(join(predictions, references), resamples=bootstrap)
 
 
-def join(predictions: str | Path, references: str | Path, *, flag: str = "--predictions") -> "pd.DataFrame":
+def join(predictions: str | Path, references: str | Path) -> "pd.DataFrame":
     """A row a reference: index, entity_name, group_id, image_link, reference, prediction, confidence (may be NaN).
 
     Raises InputError for an index that is unknown or stands twice.
@@ -72,11 +73,11 @@ def join(predictions: str | Path, references: str | Path, *, flag: str = "--pred
     from inference.tables import read_predictions
 
     labels = read_references(str(references))
-    answers = read_predictions(predictions, flag=flag)
+    answers = read_predictions(predictions)
     if unknown := sorted(set(answers["index"]) - set(labels["index"])):
         raise InputError(
-            f"{flag} {predictions}: index {unknown[0]} (and {len(unknown) - 1} more) does not stand in "
-            f"--references {references}: are these the answers to another split?"
+            f"{predictions}: index {unknown[0]} (and {len(unknown) - 1} more) is not in "
+            f"`references` {references}: are these the answers to another split?"
         )
     table = labels.merge(answers, on="index", how="left")
     return table.fillna({"prediction": ""})
@@ -92,9 +93,11 @@ def read_references(name: str) -> "pd.DataFrame":
     from inference.tables import read_indexes, read_table
 
     if _is_csv(name):
-        table = read_table(name, flag="--references", columns=("entity_name", "entity_value"))
+        with argument("references"):
+            table = read_table(name, columns=("entity_name", "entity_value"))
         has_index = "index" in table.columns
-        indexes = read_indexes(table, flag="--references", path=name) if has_index else list(range(len(table)))
+        with argument("references"):
+            indexes = read_indexes(table, path=name) if has_index else list(range(len(table)))
         return pd.DataFrame(
             {
                 "index": indexes,
@@ -106,9 +109,10 @@ def read_references(name: str) -> "pd.DataFrame":
                 "reference": table["entity_value"].str.strip(),
             }
         )
-    table = _load_split(name, flag="--references").select_columns(
-        ["index", "entity_name", "image_link", "group_id", "entity_value_raw"]
-    )
+    with argument("references"):
+        table = _load_split(name).select_columns(
+            ["index", "entity_name", "image_link", "group_id", "entity_value_raw"]
+        )
     return table.to_pandas().rename(columns={"entity_value_raw": "reference"})
 
 
@@ -116,39 +120,41 @@ def _is_csv(name: str) -> bool:
     return Path(name).is_file() or name.endswith((".csv", ".csv.gz"))
 
 
-def _load_split(name: str, *, flag: str) -> "Dataset":
+def _load_split(name: str) -> "Dataset":
     """A split of a dataset, as `user/name[@revision]:split` or `folder:split`."""
     from product_vqa.dataset import load_split
     from product_vqa.hub import locate
 
     source, colon, split = name.rpartition(":")
     if not colon:
-        raise InputError(f"{flag} {name} is neither a .csv file nor a split of a dataset, like user/name:test")
-    return load_split(locate(source, flag=flag, repo_type="dataset"), split, flag=flag)
+        raise InputError(f"{name} is neither a .csv file nor a split of a dataset, like user/name:test")
+    return load_split(locate(source, repo_type="dataset"), split)
 
 
 def read_entities(name: str) -> "pd.Series":
     """The column entity_name of a CSV or of a dataset's split. Raises InputError for an unknown attribute."""
     from inference.tables import read_table
-    from product_vqa.entities import ENTITIES
+    from product_vqa.task.schema import ENTITIES
 
     if _is_csv(name):
-        entities = read_table(name, flag="--weights", columns=("entity_name",))["entity_name"]
+        with argument("weights"):
+            entities = read_table(name, columns=("entity_name",))["entity_name"]
     else:
-        entities = _load_split(name, flag="--weights").select_columns("entity_name").to_pandas()["entity_name"]
+        with argument("weights"):
+            entities = _load_split(name).select_columns("entity_name").to_pandas()["entity_name"]
     if unknown := sorted(set(entities) - set(ENTITIES)):
         raise InputError(
-            f"--weights {name}: unknown entity_name {unknown[0]!r}; expected one of {', '.join(ENTITIES)}"
+            f"`weights` {name}: unknown entity_name {unknown[0]!r}; expected one of {', '.join(ENTITIES)}"
         )
     if entities.empty:
-        raise InputError(f"--weights {name} has no rows")
+        raise InputError(f"`weights` {name} has no rows")
     return entities
 
 
 def main() -> None:
     (options,) = parse_options(EvaluateOptions, description="Score predictions against labels.")
 
-    from inference.scores import compare, score_parts, score_weighted, sweep
+    from inference.metrics import compare, score_parts, score_weighted, sweep
 
     entities = read_entities(options.weights) if options.weights else None
     table = join(options.predictions, options.references)
@@ -156,7 +162,8 @@ def main() -> None:
     if entities is not None:
         scores["weighted"] = score_weighted(table, entities, resamples=options.bootstrap)
     if options.compare:
-        other = join(options.compare, options.references, flag="--compare")
+        with argument("compare"):
+            other = join(options.compare, options.references)
         scores["compare"] = compare(table, other, resamples=options.bootstrap or 1000)
         scores["compare"]["scores"] = score_parts(other, resamples=options.bootstrap)
     if options.sweep:
@@ -171,7 +178,7 @@ def main() -> None:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The tables of a person's console."""
-    from inference.mistakes import KINDS
+    from inference.error_analysis import KINDS
 
     print(f"{scores['rows']} rows, {scores['answered']} answered")
     measures = {"f1": "F1 exact", "f1_quantity": "quantity", "f1_converted": "converted", "f1_within_2_percent": "2 %"}

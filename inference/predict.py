@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from product_vqa.command import InputError, parse_options, run, writable_folder
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
+from product_vqa.paths import writable_folder
 
 logger = logging.getLogger(__name__)
 
@@ -83,22 +85,25 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from inference.answers import answer_rows, count_not_finite, summarize, write_answers
-    from inference.batches import RowBatches, default_workers, load_batches
-    from inference.parts import Parts
+    from inference.dataloader import RowBatches, default_workers, load_batches
+    from inference.predictions import answer_rows, count_not_finite, summarize, write_answers
+    from inference.shards import Parts
     from product_vqa.dataset import load_split
+    from product_vqa.distributed import join_processes
     from product_vqa.hub import locate
-    from product_vqa.processes import join_processes
+    from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
     from product_vqa.provenance import BASE_FILES, DATASET_FILES, content_sha256
-    from product_vqa.reader import AttributeReader, not_finite_remedy
     from product_vqa.workers import explained_workers
 
     output = Path(options.output)
-    writable_folder(output.parent, flag="--output")
+    with argument("output"):
+        writable_folder(output.parent)
     state = join_processes()
-    location = locate(options.dataset, flag="--dataset", repo_type="dataset")
+    with argument("dataset"):
+        location = locate(options.dataset, repo_type="dataset")
     with state.main_process_first():
-        dataset = load_split(location, options.split, flag="--dataset")
+        with argument("dataset"):
+            dataset = load_split(location, options.split)
         reader = AttributeReader.from_pretrained(
             options.adapter,
             base_model=options.base_model,

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from product_vqa.command import InputError, parse_options, run, writable_folder
-from product_vqa.files import written_whole
+from product_vqa.atomic_io import written_whole
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
+from product_vqa.paths import writable_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,15 +52,18 @@ class ReportOptions:
 def main() -> None:
     (options,) = parse_options(ReportOptions, description="Show a prediction's scores and mistakes as one HTML file.")
 
-    from inference.answers import read_provenance
     from inference.evaluate import join
+    from inference.predictions import read_provenance
     from product_vqa.dataset import load_split
     from product_vqa.hub import locate
 
     output = Path(options.output)
-    writable_folder(output.parent, flag="--output")
-    location = locate(options.dataset, flag="--dataset", repo_type="dataset")
-    dataset = load_split(location, options.split, flag="--dataset")
+    with argument("output"):
+        writable_folder(output.parent)
+    with argument("dataset"):
+        location = locate(options.dataset, repo_type="dataset")
+    with argument("dataset"):
+        dataset = load_split(location, options.split)
     table = join(options.predictions, options.references or f"{location}:{options.split}")
     if (table["reference"] == "").all():
         raise InputError(
@@ -99,8 +104,8 @@ def render(
 
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from inference.mistakes import KINDS
-    from inference.scores import calibration_error, mistakes, reliability, score_parts, sweep
+    from inference.error_analysis import KINDS
+    from inference.metrics import calibration_error, mistakes, reliability, score_parts, sweep
 
     rows = {index: row for row, index in enumerate(dataset["index"][:])}
     if unknown := sorted(set(table["index"]) - rows.keys()):
@@ -140,7 +145,7 @@ def confused_units(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """Pairs of the label's unit and another that was answered, the most frequent first."""
     import pandas as pd
 
-    from inference.mistakes import quantity_or_none
+    from inference.error_analysis import quantity_or_none
 
     meant = table["reference"].map(lambda text: getattr(quantity_or_none(text), "unit", None))
     said = table["prediction"].map(lambda text: getattr(quantity_or_none(text), "unit", None))
@@ -155,7 +160,7 @@ def confused_units(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
 def _error(row: Mapping[str, Any], image: object) -> dict[str, Any]:
     from product_vqa.images import ImageError, as_image
-    from product_vqa.prompt import format_prompt
+    from product_vqa.task.prompt import format_prompt
 
     try:
         thumbnail = None if image is None else _thumbnail(as_image(image))

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError, argument
 
 if TYPE_CHECKING:
     from inference.demo import DemoOptions
@@ -42,9 +42,10 @@ def push_space(options: "DemoOptions") -> str:
     from product_vqa.hub import commit_files, explained, locate, page_url, retried
 
     assert options.space_id is not None
-    for flag, name in (("--adapter", options.adapter), ("--base_model", options.base_model)):
-        if name and locate(name, flag=flag).folder is not None:
-            raise InputError(f"{flag} {name} is a folder: a Space reads from the Hub; push it first")
+    for option, name in (("adapter", options.adapter), ("base_model", options.base_model)):
+        with argument(option):
+            if name and locate(name).folder is not None:
+                raise InputError(f"{name} is a folder: a Space reads from the Hub; push it first")
     own = {"adapter", "base_model", "load_in_4bit", "num_beams"}
     settings = {name: value for name, value in asdict(options).items() if name in own and value is not None}
     settings |= {"host": "0.0.0.0"} | ({"examples": "examples"} if options.examples else {})
@@ -65,7 +66,7 @@ def push_space(options: "DemoOptions") -> str:
         from inference.demo import find_examples
 
         files |= {f"examples/{Path(example).name}": example for example in find_examples(options.examples)}
-    with explained(options.space_id, flag="--space_id", repo_type="space"):
+    with argument("space_id"), explained(options.space_id, repo_type="space"):
         api = HfApi()
         repo_id = retried(
             lambda: api.create_repo(

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 
 logger = logging.getLogger(__name__)
 

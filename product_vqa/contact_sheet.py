@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from product_vqa.entity_f1.scoring import equal_as_quantities
 from product_vqa.images import as_image
-from product_vqa.prompt import format_prompt
+from product_vqa.task.prompt import format_prompt
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from huggingface_hub.utils._http import default_client_factory, hf_raise_for_sta
 from tqdm.auto import tqdm
 
 from product_vqa.cards import CARD_FILE, merge_cards
-from product_vqa.command import InputError, first_line
+from product_vqa.errors import InputError, first_line
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,23 +50,23 @@ class Location:
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 
-def locate(name: str, *, flag: str, repo_type: str = "model", revision: str | None = None) -> Location:
+def locate(name: str, *, repo_type: str = "model", revision: str | None = None) -> Location:
     """Find a folder or a repo and pin the repo to the commit that `revision` (default: main) is now.
 
-    `name` may carry the revision itself: `user/name@v1`. Raises InputError, naming `flag` and the remedy, for a repo
+    `name` may carry the revision itself: `user/name@v1`. Raises InputError, with the remedy, for a repo
     that does not exist, is gated or private, for a bad token, and where no Hub answers.
     """
     if Path(name).is_dir():
         if revision is not None:
-            raise InputError(f"{flag} {name} is a folder: it has no revision {revision!r}")
+            raise InputError(f"{name} is a folder: it has no revision {revision!r}")
         return Location(name)
     repo_id, _, own_revision = name.partition("@")
     if own_revision and revision:
-        raise InputError(f"{flag} {name} names a revision already; leave out {revision!r}")
+        raise InputError(f"{name} names a revision already; leave out {revision!r}")
     if repo_id.startswith((".", "/", "~")) or repo_id.count("/") > 1:
-        raise InputError(f"{flag} {name}: no such folder")
+        raise InputError(f"{name}: no such folder")
     revision = revision or own_revision or None
-    with explained(repo_id, flag=flag, repo_type=repo_type, revision=revision):
+    with explained(repo_id, repo_type=repo_type, revision=revision):
         api = HfApi()
         if constants.HF_HUB_OFFLINE:
             commit = api.resolve_revision(
@@ -88,14 +88,14 @@ def locate(name: str, *, flag: str, repo_type: str = "model", revision: str | No
         return Location(repo_id, info.sha)
 
 
-def fetch(location: Location, *, flag: str, patterns: list[str], repo_type: str = "model") -> Path:
+def fetch(location: Location, *, patterns: list[str], repo_type: str = "model") -> Path:
     """The folder that holds those files of `location` whose names match: its own, or one in the cache.
 
-    Raises InputError, naming `flag`, if they cannot be had.
+    Raises InputError if they cannot be had.
     """
     if location.folder is not None:
         return location.folder
-    with explained(location.name, flag=flag, repo_type=repo_type, revision=location.revision):
+    with explained(location.name, repo_type=repo_type, revision=location.revision):
         snapshot = retried(
             lambda: huggingface_hub.snapshot_download(
                 location.name,
@@ -109,7 +109,7 @@ def fetch(location: Location, *, flag: str, patterns: list[str], repo_type: str 
     return Path(snapshot)
 
 
-def list_files(location: Location, *, flag: str, repo_type: str = "model") -> list[str]:
+def list_files(location: Location, *, repo_type: str = "model") -> list[str]:
     """Paths of all files, relative, with slashes: of a repo those of its commit, in the cache or not."""
     if location.folder is not None:
         return sorted(
@@ -124,11 +124,11 @@ def list_files(location: Location, *, flag: str, repo_type: str = "model") -> li
         return cached()
     except errors.CachedRepoTreeNotFoundError:
         # Fetching leaves the listing in the cache; a pattern that matches nothing would be warned of.
-        fetch(location, flag=flag, patterns=[CARD_FILE, ".gitattributes"], repo_type=repo_type)
+        fetch(location, patterns=[CARD_FILE, ".gitattributes"], repo_type=repo_type)
     try:
         return cached()
     except errors.CachedRepoTreeNotFoundError as error:
-        raise InputError(f"{flag} {location} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it") from error
+        raise InputError(f"{location} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it") from error
 
 
 # ---- Attempts ------------------------------------------------------------------------------------------------------
@@ -308,9 +308,9 @@ def page_url(repo_id: str, *, repo_type: str = "model") -> str:
 
 
 @contextmanager
-def explained(repo_id: str, *, flag: str, repo_type: str = "model", revision: str | None = None) -> Iterator[None]:
+def explained(repo_id: str, *, repo_type: str = "model", revision: str | None = None) -> Iterator[None]:
     """Turn what the Hub's client raises about `repo_id` into an InputError that says what to do."""
-    what = f"{flag} {repo_id}"
+    what = repo_id
     url = page_url(repo_id, repo_type=repo_type)
     try:
         _check_token()
@@ -367,10 +367,16 @@ def explained(repo_id: str, *, flag: str, repo_type: str = "model", revision: st
         raise InputError(f"{what} failed: {reason or type(error).__name__}") from error
 
 
+class TokenError(InputError):
+    """The token, and no argument, is what is wrong."""
+
+    names_argument = True
+
+
 def _check_token() -> None:
-    """Raises InputError for a token that no header can carry; the client would end in a UnicodeEncodeError."""
+    """Raises TokenError for a token that no header can carry; the client would end in a UnicodeEncodeError."""
     if not re.fullmatch(r"[\x21-\x7e]*", huggingface_hub.get_token() or ""):
-        raise InputError(
+        raise TokenError(
             "the token (HF_TOKEN, or that of `hf auth login`) holds a space, or a character that is not ASCII: no "
             "token does. Copy it again from the settings of your account on the Hub"
         )

@@ -1,6 +1,6 @@
 """`accelerate launch`, with the exit code of the command that it launches.
 
-    python -m product_vqa.launch --config_file training/accelerate/gpu.yaml -m training.sft --config ...
+    python -m product_vqa.launch --config_file training/accelerate_configs/gpu.yaml -m training.sft --config ...
 
 Takes the arguments of `accelerate launch`. That one ends with exit code 1 and a traceback of its own whatever went
 wrong, and dies of a SIGTERM without telling the process that it launched.
@@ -17,7 +17,8 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from product_vqa.command import LAUNCHER_VARIABLE, InputError, first_line, run
+from product_vqa.cli import LAUNCHER_VARIABLE, run
+from product_vqa.errors import InputError, first_line
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from product_vqa.hub import Location
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -42,13 +42,13 @@ def content_sha256(location: Location, patterns: Sequence[str]) -> str | None:
     return _sha256(sorted(files), folder)
 
 
-def check_content(location: Location, patterns: Sequence[str], *, expected: str | None, flag: str) -> str | None:
-    """`content_sha256`. Raises InputError, naming `flag`, if it is a folder's and not what is expected."""
+def check_content(location: Location, patterns: Sequence[str], *, expected: str | None) -> str | None:
+    """`content_sha256`. Raises InputError if it is a folder's and not what is expected."""
     found = content_sha256(location, patterns)
     if expected is not None and found not in (None, expected):
         raise InputError(
-            f"{flag} {expected}: the content of {location} is another one ({found}): take the folder that the run "
-            f"began with, or leave out {flag} for a new run"
+            f"{expected}: {location} has other content ({found}); use the folder that the run began with, or drop "
+            "this argument to begin a new run"
         )
     return found
 

@@ -11,7 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, cast
 
-from product_vqa.command import InputError, readable_file
+from product_vqa.errors import InputError
+from product_vqa.paths import readable_file
 
 # Raised while reading what `open_csv` returned: the file is cut off or damaged.
 BROKEN_ARCHIVE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
@@ -38,13 +39,13 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _MAX_INDEX = 10**18  # fits an int64
 
 
-def open_csv(path: str | Path, *, flag: str) -> IO[bytes]:
+def open_csv(path: str | Path) -> IO[bytes]:
     """A CSV file's bytes, decompressed. gzip, bzip2, xz and a zip of one file are recognized by content, not by name.
 
-    Raises InputError, naming the flag and the file, for another kind of file, with what it is.
+    Raises InputError, naming the file, for another kind of file, with what it is.
     """
-    file = readable_file(path, flag=flag)
-    name = f"{flag} {file}"
+    file = readable_file(path)
+    name = f"{file}"
     try:
         content = io.BytesIO(file.read_bytes())
     except OSError as error:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,11 @@ def limit_queue(num_workers: int, *, batch_bytes: int) -> tuple[int, int | None]
 
 
 @contextmanager
-def explained_workers(*, flag: str = "--dataloader_num_workers") -> Iterator[None]:
-    """Turn the end of a worker process, whenever it is noticed, into an InputError that says what to do."""
+def explained_workers(*, name: str = "dataloader_num_workers") -> Iterator[None]:
+    """Turn the end of a worker process, whenever it is noticed, into an InputError that says what to do.
+
+    `name` is the caller's argument for the number of workers.
+    """
     try:
         yield
     except InputError as error:
@@ -62,14 +65,14 @@ def explained_workers(*, flag: str = "--dataloader_num_workers") -> Iterator[Non
     except RuntimeError as error:
         if "DataLoader timed out" in str(error):
             raise InputError(
-                f"the worker processes that decode images made no batch in {TIMEOUT_S} s: {flag} 0 decodes them in "
+                f"the worker processes that decode images made no batch in {TIMEOUT_S} s: `{name}` 0 decodes them in "
                 "the main process; rerun to resume"
             ) from error
         if not (dead := re.search(r"DataLoader worker \(.*?\d\) (.*?)(?:\.|$)", str(error))):
             raise
         raise InputError(
             f"a worker process that decodes images {dead[1]}: if it was killed, the machine is out of memory. Take a "
-            f"smaller {flag} (0 decodes in the main process) or a smaller batch size; rerun to resume"
+            f"smaller `{name}` (0 decodes in the main process) or a smaller batch size; rerun to resume"
         ) from error
     except OSError as error:
         frames = traceback.extract_tb(error.__traceback__)
@@ -77,5 +80,5 @@ def explained_workers(*, flag: str = "--dataloader_num_workers") -> Iterator[Non
             raise
         raise InputError(
             f"worker processes cannot be started ({error.strerror}; their semaphores are files in /dev/shm): make "
-            f"room there (docker run --shm-size 1g), or {flag} 0, which needs none"
+            f"room there (docker run --shm-size 1g), or `{name}` 0, which needs none"
         ) from error

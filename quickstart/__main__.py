@@ -19,7 +19,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from product_vqa.command import InputError, parse_options, run, writable_folder
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
+from product_vqa.paths import writable_folder
 
 DATASET_ID, BASE_ID, ADAPTER_ID = "local/product-labels", "local/small-paligemma", "local/label-reader"
 PACKAGE = Path(__file__).parent
@@ -167,7 +169,8 @@ def empty_folder(folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()) and not (folder / "hub").is_dir():
         raise InputError(f"--output_dir {folder}: holds files that are not an earlier quickstart's; choose another")
     shutil.rmtree(folder, ignore_errors=True)
-    writable_folder(folder / "labels" / "images", flag="--output_dir")
+    with argument("output_dir"):
+        writable_folder(folder / "labels" / "images")
     return folder
 
 

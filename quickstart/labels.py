@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-from product_vqa.entities import ENTITIES
-from product_vqa.quantity import LabelForm, format_number, format_quantity
+from product_vqa.errors import argument
+from product_vqa.task.quantity import LabelForm, format_number, format_quantity
+from product_vqa.task.schema import ENTITIES
 from quickstart.drawing import draw, encode
 from quickstart.printing import (
     KEYS_BY_ENTITY,
@@ -207,21 +208,23 @@ class LabelOptions:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from product_vqa.command import parse_options, writable_folder
+    from product_vqa.cli import parse_options
+    from product_vqa.paths import writable_folder
 
     description = "Render product labels, with train.csv, test.csv and test_answers.csv in the challenge's form."
     (options,) = parse_options(LabelOptions, description=description, argv=argv)
-    write_labels(
-        writable_folder(options.output_dir, flag="--output_dir"),
-        train_rows=options.train_rows,
-        test_rows=options.test_rows,
-        seed=options.seed,
-        level=LEVELS[options.level],
-        base_url=options.base_url,
-    )
+    with argument("output_dir"):
+        write_labels(
+            writable_folder(options.output_dir),
+            train_rows=options.train_rows,
+            test_rows=options.test_rows,
+            seed=options.seed,
+            level=LEVELS[options.level],
+            base_url=options.base_url,
+        )
 
 
 if __name__ == "__main__":
-    from product_vqa.command import run
+    from product_vqa.cli import run
 
     run(main)

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from product_vqa.command import InputError, parse_options, readable_file, run
+from product_vqa.cli import parse_options, run
 from product_vqa.entity_f1.scoring import count, equal_as_quantities, normalize_quantity
+from product_vqa.errors import InputError
+from product_vqa.paths import readable_file
 from quickstart.printing import is_held_out
 
 
@@ -61,7 +63,7 @@ def measure_overlap(labels: Path, predictions: Path | None = None) -> dict[str, 
 
 
 def _read(file: Path) -> list[dict[str, str]]:
-    with readable_file(file, flag="--labels").open(newline="") as lines:
+    with readable_file(file).open(newline="") as lines:
         return list(csv.DictReader(lines))
 
 

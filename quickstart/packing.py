@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PaliGemmaProcessor
 
-from product_vqa.paligemma import IGNORED
+from product_vqa.modeling.collator import IGNORED
 from quickstart.reading_tasks import Question
 
 

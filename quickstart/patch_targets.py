@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from product_vqa.entities import ENTITIES
+from product_vqa.task.schema import ENTITIES
 from quickstart.drawing import SIZE, Character
 from quickstart.printing import Label
 

@@ -1,6 +1,6 @@
 """Make the small PaliGemma that reads printed labels, from nothing.
 
-    accelerate launch --config_file training/accelerate/cpu_2.yaml -m quickstart.pretrain --minutes 147
+    accelerate launch --config_file training/accelerate_configs/cpu_2.yaml -m quickstart.pretrain --minutes 147
     python -m quickstart.pretrain --minutes 2
 
 One core, two processes, or a GPU; the first 2 minutes visibly learn. Killed and started again with the same options it
@@ -22,7 +22,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from product_vqa.command import InputError, parse_options, run, writable_folder
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
+from product_vqa.paths import writable_folder
 
 # Of the minutes; what a stage's or a step's begin is.
 ANSWERS_FROM = 0.26  # from here on questions are answered, before it only patches named
@@ -224,7 +226,7 @@ class Pretraining:
         """Write everything that the next step depends on; a kill leaves the old file or the new one."""
         import torch
 
-        from product_vqa.files import written_whole
+        from product_vqa.atomic_io import written_whole
 
         state = {
             "options": {name: getattr(self.options, name) for name in _SAME},
@@ -259,7 +261,7 @@ class Pretraining:
 
         import torch
 
-        from product_vqa.files import replace_folder
+        from product_vqa.atomic_io import replace_folder
 
         temporary = folder.with_name(f".{folder.name}")
         copy.deepcopy(self.model).to("cpu", torch.bfloat16).save_pretrained(temporary)
@@ -301,11 +303,12 @@ def to_pixels(image: Any, *, size: int) -> Any:
 def main() -> None:
     (options,) = parse_options(PretrainOptions, description="Pretrain the small PaliGemma of the quickstart.")
 
-    from product_vqa.processes import join_processes
+    from product_vqa.distributed import join_processes
     from quickstart.printing import STANDARD
     from quickstart.reading import measure
 
-    folder = writable_folder(options.output_dir, flag="--output_dir")
+    with argument("output_dir"):
+        folder = writable_folder(options.output_dir)
     state = join_processes()
     training = Pretraining(options, device=state.device, rank=state.process_index, processes=state.num_processes)
     checkpoint, curve = folder / "checkpoint.pt", folder / "curve.csv"

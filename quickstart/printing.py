@@ -31,8 +31,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 
-from product_vqa.entities import ENTITIES, UNITS_BY_ENTITY
-from product_vqa.quantity import Quantity, format_number
+from product_vqa.task.quantity import Quantity, format_number
+from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 
 MAX_LINE_CHARACTERS = 20
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from product_vqa.command import InputError, parse_options, run
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
 from quickstart.drawing import draw, encode
 from quickstart.printing import LEVELS, Level, make_label
 from quickstart.reading_tasks import KINDS, Question, ask
@@ -60,7 +61,7 @@ def count_right(
     """How many of these the model answers without a mistake."""
     import torch
 
-    from product_vqa.paligemma import IGNORED
+    from product_vqa.modeling.collator import IGNORED
 
     right = 0
     for start in range(0, len(questions), batch_size):
@@ -106,10 +107,12 @@ def main() -> None:
     import torch
 
     from product_vqa.hub import locate
-    from product_vqa.paligemma import load_base, load_processor
+    from product_vqa.modeling.loading import load_base, load_processor
 
-    location = locate(options.base, flag="--base")
-    model = load_base(location, flag="--base", dtype=torch.float32)
+    with argument("base"):
+        location = locate(options.base)
+    with argument("base"):
+        model = load_base(location, dtype=torch.float32)
     processor = load_processor(location)
     shares = measure(model, processor=processor, rows=options.rows, level=LEVELS[options.level], seed=options.seed)
     print(f"| question | right of {options.rows} |\n|---|---|")

@@ -18,8 +18,8 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from product_vqa.entities import ENTITIES
-from product_vqa.quantity import format_quantity
+from product_vqa.task.quantity import format_quantity
+from product_vqa.task.schema import ENTITIES
 from quickstart.printing import SPELLINGS_BY_UNIT, STANDARD, Label, make_label
 
 KINDS = ("get", "line", "after", "all", "expand", "define")

@@ -16,8 +16,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from product_vqa.entities import ENTITIES, UNITS
-from product_vqa.prompt import PROMPT_TEMPLATE
+from product_vqa.task.prompt import PROMPT_TEMPLATE
+from product_vqa.task.schema import ENTITIES, UNITS
 from quickstart.reading_tasks import FIRST_WORDS, PRINTED_UNITS, WORDS
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<image>")

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from product_vqa.cli import with_flags
+from product_vqa.errors import InputError
+
 ROOT = Path(__file__).parents[1]
-CPU = ROOT / "training" / "accelerate" / "cpu.yaml"
-CPU_2 = ROOT / "training" / "accelerate" / "cpu_2.yaml"
+CPU = ROOT / "training" / "accelerate_configs" / "cpu.yaml"
+CPU_2 = ROOT / "training" / "accelerate_configs" / "cpu_2.yaml"
 
 
 def run_module(
@@ -58,6 +61,11 @@ def in_namespace(mounts: str, command: list[str | Path]) -> subprocess.Completed
 
 
 def call(main: Callable[[], int | None], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int | None:
-    """A command's `main` with these arguments, in this process: what it raises, the test sees."""
+    """A command's `main` with these arguments, in this process: what it raises, the test sees, in the
+    words that the user would see."""
     monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, arguments)])
-    return main()
+    try:
+        return main()
+    except InputError as error:
+        error.args = (with_flags(str(error)),)
+        raise

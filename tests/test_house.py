@@ -207,9 +207,9 @@ def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> 
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "installed", wheel], check=True)
     program = (
-        "import product_vqa, training.card, quickstart.labels, pathlib\n"
+        "import product_vqa, training.model_card, quickstart.labels, pathlib\n"
         "assert 'installed' in product_vqa.__file__, product_vqa.__file__\n"
-        "assert training.card._template().read_text().startswith('---')\n"
+        "assert training.model_card._template().read_text().startswith('---')\n"
         "from importlib.resources import files\n"
         "assert (files('training') / 'configs' / 'quickstart.yaml').is_file()\n"
         "assert (files('training') / 'py.typed').is_file()\n"

@@ -42,7 +42,7 @@ def save_dataset(folder: Path, *, train: int = 32, validation: int = 8, test: in
     """A dataset folder as build makes it; the test row of index 2 above the others' has no picture."""
     from datasets import Dataset
 
-    from product_vqa.schema import FEATURES
+    from product_vqa.task.features import FEATURES
 
     (folder / "data").mkdir(parents=True)
     splits = {
@@ -62,7 +62,7 @@ def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow.parquet as pq
     from datasets import Dataset
 
-    from product_vqa.schema import FEATURES
+    from product_vqa.task.features import FEATURES
 
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(Dataset.from_list(rows, features=FEATURES).data.table, file)
@@ -111,8 +111,8 @@ def make_gemma_tokenizer() -> "GemmaTokenizer":  # noqa: F821
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import GemmaTokenizer
 
-    from product_vqa.entities import ENTITIES, UNITS
-    from product_vqa.prompt import format_prompt
+    from product_vqa.task.prompt import format_prompt
+    from product_vqa.task.schema import ENTITIES, UNITS
 
     learner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     learner.normalizer = normalizers.Replace(" ", "▁")

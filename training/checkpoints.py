@@ -16,8 +16,8 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 
-from product_vqa.command import InputError
-from product_vqa.files import written_whole
+from product_vqa.atomic_io import written_whole
+from product_vqa.errors import InputError
 from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
 logger = logging.getLogger(__name__)

@@ -4,12 +4,12 @@ import os
 from dataclasses import asdict, fields
 from typing import Any
 
-from product_vqa.command import InputError
-from product_vqa.paligemma import resolve_dtype
-from product_vqa.processes import join_processes
+from product_vqa.distributed import join_processes
+from product_vqa.errors import InputError, argument
+from product_vqa.modeling.loading import resolve_dtype
 from product_vqa.provenance import BASE_FILES, DATASET_FILES, check_content
+from training.loading import Sources
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step
-from training.sources import Sources
 
 # Where it is written and whether it is pushed are no part of what is trained; tokens are nobody's business.
 _LOCAL = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "push_to_hub", "base_model_id")
@@ -40,18 +40,15 @@ def resolve_config(
     dtype = resolve_dtype(model_options.dtype, device=join_processes().device)
     precision = {"dtype": str(dtype).removeprefix("torch."), "bf16": options.bf16, "fp16": options.fp16}
     config = asdict(dataset_options) | asdict(model_options) | chosen | precision | {"samples_per_step": samples}
-    config |= {
-        "dataset_name": sources.named_dataset.name,
-        "dataset_revision": sources.named_dataset.revision,
-        "dataset_sha256": check_content(
-            sources.dataset, DATASET_FILES, expected=dataset_options.dataset_sha256, flag="--dataset_sha256"
-        ),
-        "model_name_or_path": sources.named_base.name,
-        "model_revision": sources.named_base.revision,
-        "base_sha256": check_content(
-            sources.base, BASE_FILES, expected=model_options.base_sha256, flag="--base_sha256"
-        ),
-    }
+    with argument("dataset_sha256"), argument("base_sha256"):
+        config |= {
+            "dataset_name": sources.named_dataset.name,
+            "dataset_revision": sources.named_dataset.revision,
+            "dataset_sha256": check_content(sources.dataset, DATASET_FILES, expected=dataset_options.dataset_sha256),
+            "model_name_or_path": sources.named_base.name,
+            "model_revision": sources.named_base.revision,
+            "base_sha256": check_content(sources.base, BASE_FILES, expected=model_options.base_sha256),
+        }
     return {
         key: _plain(value)
         for key, value in config.items()

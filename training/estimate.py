@@ -5,7 +5,8 @@ python -m training.estimate --config training/configs/paligemma_3b_224_nf4.yaml 
 
 from dataclasses import dataclass, field
 
-from product_vqa.command import InputError, parse_options, run
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import InputError, argument
 
 
 @dataclass
@@ -31,13 +32,15 @@ def main() -> None:
     )
 
     from product_vqa.hub import locate
-    from product_vqa.paligemma import load_config
+    from product_vqa.modeling.loading import load_config
     from training.compute import PEAK_TFLOPS, REACHED, flop_per_row, hours
+    from training.loading import make_lora
     from training.memory import estimate_run
-    from training.sources import make_lora
 
-    base = locate(model_options.model_name_or_path, flag="--model_name_or_path", revision=model_options.model_revision)
-    config = load_config(base, flag="--model_name_or_path")
+    with argument("model_name_or_path"):
+        base = locate(model_options.model_name_or_path, revision=model_options.model_revision)
+    with argument("model_name_or_path"):
+        config = load_config(base)
     print(estimate_run(config, model_options, options))
     flop = flop_per_row(config, make_lora(model_options), gradient_checkpointing=bool(options.gradient_checkpointing))
     rows = round(estimate_options.train_rows * options.num_train_epochs)

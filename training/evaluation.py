@@ -16,12 +16,12 @@ from transformers import (
 )
 
 from product_vqa import bootstrap
-from product_vqa.constraint import AnswerAutomaton
-from product_vqa.entities import ENTITIES
+from product_vqa.distributed import join_processes
 from product_vqa.entity_f1.scoring import count, equal_as_quantities, equal_as_strings
-from product_vqa.generation import generate_answers
-from product_vqa.paligemma import make_generation_batch
-from product_vqa.processes import join_processes
+from product_vqa.modeling.collator import make_generation_batch
+from product_vqa.modeling.constrained_decoding import AnswerAutomaton
+from product_vqa.modeling.generation import generate_answers
+from product_vqa.task.schema import ENTITIES
 
 RESAMPLES = 1000  # of the bootstrap
 

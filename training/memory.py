@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -161,9 +161,9 @@ def estimate_run(
     config: "PaliGemmaConfig", model_options: "ModelOptions", options: "TrainingOptions"
 ) -> MemoryEstimate:
     """How much memory these options will take on one device. Raises InputError where no layer is to be adapted."""
-    from product_vqa.paligemma import resolve_dtype
-    from product_vqa.processes import join_processes
-    from training.sources import make_lora
+    from product_vqa.distributed import join_processes
+    from product_vqa.modeling.loading import resolve_dtype
+    from training.loading import make_lora
 
     try:
         return estimate_memory(

@@ -11,14 +11,14 @@ from transformers.integrations.integration_utils import (
 )
 from trl import SFTConfig
 
-from product_vqa.command import InputError
-from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, resolve_dtype
-from product_vqa.processes import runs_on_cpu
+from product_vqa.distributed import runs_on_cpu
+from product_vqa.errors import InputError
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, resolve_dtype
 
 
 @dataclass
 class DatasetOptions:
-    """The dataset to learn from; its columns are those of `product_vqa.schema`."""
+    """The dataset to learn from; its columns are those of `product_vqa.task.features`."""
 
     dataset_name: str = field(
         metadata={"help": "Dataset that dataset_builder.build made: a repo (user/name) or a folder."}
@@ -230,7 +230,7 @@ class TrainingOptions(SFTConfig):
             raise InputError(
                 f"{self.n_gpu} GPUs are visible to one process, which would put {self.n_gpu} times "
                 "per_device_train_batch_size on one of them: launch with --config_file "
-                f"training/accelerate/gpu_multi.yaml --num_processes {self.n_gpu} to train on all, or set "
+                f"training/accelerate_configs/gpu_multi.yaml --num_processes {self.n_gpu} to train on all, or set "
                 "CUDA_VISIBLE_DEVICES=0 to train on one"
             )
         _check_trackers(self.report_to)

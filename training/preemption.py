@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 
 logger = logging.getLogger(__name__)
 

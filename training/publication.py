@@ -13,11 +13,11 @@ from torch.distributed.tensor import DTensor
 
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.hub import Location
-from product_vqa.prompt import save_task
-from training.card import make_card, run_facts
+from product_vqa.task.prompt import save_task
 from training.checkpoints import save_config
 from training.evaluation import scores_at
-from training.sources import Sources
+from training.loading import Sources
+from training.model_card import make_card, run_facts
 from training.trainer import PaliGemmaTrainer
 
 

@@ -1,6 +1,6 @@
 """Fine-tune PaliGemma to read product attributes: dataset + base -> LoRA adapter with its card, on the Hub.
 
-    accelerate launch --config_file training/accelerate/gpu.yaml -m training.sft \\
+    accelerate launch --config_file training/accelerate_configs/gpu.yaml -m training.sft \\
         --config training/configs/paligemma_3b_224_nf4.yaml --dataset_name user/dataset --output_dir runs/first
 
 Rerun with the same options, it resumes from the last complete checkpoint. SIGTERM makes one before it ends.
@@ -10,7 +10,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from product_vqa.command import parse_options, run, writable_folder
+from product_vqa.cli import parse_options, run
+from product_vqa.errors import argument
+from product_vqa.paths import writable_folder
 
 if TYPE_CHECKING:
     from training.options import DatasetOptions, ModelOptions, TrainingOptions
@@ -27,7 +29,8 @@ def main() -> int:
 
     from training.preemption import only_run_in
 
-    output_dir = writable_folder(options.output_dir, flag="--output_dir")
+    with argument("output_dir"):
+        output_dir = writable_folder(options.output_dir)
     with only_run_in(output_dir):
         return train(dataset_options, model_options, options, output_dir)
 
@@ -39,25 +42,26 @@ def train(
     from transformers import PrinterCallback, ProgressCallback
     from transformers.trainer_utils import HubStrategy
 
-    from product_vqa.paligemma import TrainingCollator, load_config
-    from product_vqa.processes import join_processes
+    from product_vqa.distributed import join_processes
+    from product_vqa.modeling.collator import TrainingCollator
+    from product_vqa.modeling.loading import load_config
     from product_vqa.workers import explained_workers, limit_queue
     from training.checkpoints import check_same_run, find_checkpoint, read_state, save_config
     from training.configuration import describe_run, resolve_config
     from training.console import ConsoleLines, format_scores
     from training.evaluation import StopEarly, scores_at
     from training.examples import ShowExamples
-    from training.memory import advice, device_memory, estimate_run
-    from training.preemption import EXIT_CODE, PreemptedError, SaveOnSigterm
-    from training.publication import Publication
-    from training.pushes import PushCheckpoints, open_repo, push_run
-    from training.sources import (
+    from training.loading import (
         check_steps,
         load_data,
         load_model,
         locate_sources,
         warn_of_small_pictures,
     )  # fmt: skip
+    from training.memory import advice, device_memory, estimate_run
+    from training.preemption import EXIT_CODE, PreemptedError, SaveOnSigterm
+    from training.publication import Publication
+    from training.push import PushCheckpoints, open_repo, push_run
     from training.trainer import PaliGemmaTrainer, ResumeEvaluation
 
     # What can be wrong is found out before anything long begins.
@@ -78,7 +82,8 @@ def train(
         logger.warning("No rows to score on (--dataset_test_split, --max_eval_samples): nothing is evaluated.")
         options.eval_strategy, options.load_best_model_at_end = "no", False
         options.early_stopping_patience = None
-    base_config = load_config(sources.base, flag="--model_name_or_path")
+    with argument("model_name_or_path"):
+        base_config = load_config(sources.base)
     size = base_config.vision_config.image_size
     options.dataloader_num_workers, prefetch_factor = limit_queue(
         options.dataloader_num_workers, batch_bytes=options.per_device_train_batch_size * 3 * size * size

@@ -17,9 +17,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import rotate_checkpoints, set_seed
 from trl import SFTTrainer
 
-from product_vqa.command import InputError
-from product_vqa.paligemma import IGNORED, normalize_images
-from product_vqa.schema import FEATURES
+from product_vqa.errors import InputError
+from product_vqa.modeling.collator import IGNORED, normalize_images
+from product_vqa.task.features import FEATURES
 from product_vqa.workers import TIMEOUT_S
 from training.checkpoints import find_damage, remove_checkpoint, save_manifest
 from training.evaluation import Answered, answer_sample, score, scores_at
@@ -318,7 +318,7 @@ class PaliGemmaTrainer(SFTTrainer):
         super()._load_best_model()
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Nothing: `training.pushes` pushes, and no pickle and no optimizer state."""
+        """Nothing: `training.push` pushes, and no pickle and no optimizer state."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card is written once, from model_card.md. TRL's would stand in every checkpoint, empty."""

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from tests.dataset_builder.conftest import (
     TRAIN_COLUMNS,
     PictureServer,
@@ -48,7 +48,7 @@ print(rows.column_names, rows[0]["width"], rows[0]["height"])
 def test_a_dataset_is_read_in_every_way_without_this_project(shop: Shop, monkeypatch):
     rows = [[shop.train_links[number % 10], "g", "width", f"{number + 1} inch"] for number in range(1000)]
     write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
-    monkeypatch.setattr("dataset_builder.dataset_folder.MAX_SHARD_BYTES", 300_000)
+    monkeypatch.setattr("dataset_builder.writer.MAX_SHARD_BYTES", 300_000)
     folder = shop.folder / "out"
     arguments = ["--train_csv", shop.train_csv, "--image_dir", shop.image_dir, "--validation_size", 0]
     run_here(monkeypatch, "build", *arguments, "--output_dir", folder)
@@ -204,7 +204,7 @@ def test_a_licence_that_the_hub_would_not_know_is_refused(shop: Shop, monkeypatc
 def test_shards_and_row_groups_are_bounded(shop: Shop, monkeypatch):
     rows = [[shop.train_links[number % 10], "g", "width", f"{number + 1} inch"] for number in range(230)]
     write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
-    monkeypatch.setattr("dataset_builder.dataset_folder.MAX_SHARD_BYTES", 200_000)
+    monkeypatch.setattr("dataset_builder.writer.MAX_SHARD_BYTES", 200_000)
     folder = shop.folder / "out"
     run_here(
         monkeypatch,

@@ -14,11 +14,11 @@ from PIL import Image
 
 from dataset_builder import ProductVqa
 from dataset_builder import builder as builder_module
-from dataset_builder.filling import fill
+from dataset_builder.downloader import fill
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
-from product_vqa.command import InputError
-from product_vqa.schema import FEATURES
+from product_vqa.errors import InputError
+from product_vqa.task.features import FEATURES
 from tests.commands import ROOT
 from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, jpeg, write_csv
 

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from dataset_builder import ProductVqa
-from dataset_builder.leaks import find_leaks, rows_of_folder
-from dataset_builder.pictures import prepare_picture
-from dataset_builder.selection import count_left_out, judge_rows
+from dataset_builder.csv_reader import read_train_csv
+from dataset_builder.image_preparation import prepare_picture
+from dataset_builder.leakage import find_leaks, rows_of_folder
+from dataset_builder.row_filter import count_left_out, judge_rows
 from dataset_builder.split import hold_out
-from dataset_builder.tables import read_train_csv
 from tests.dataset_builder.conftest import run_command
 
 DATA = Path(os.environ.get("PRODUCT_VQA_DATA") or Path(__file__).resolve().parents[2].parent / "shared" / "data")

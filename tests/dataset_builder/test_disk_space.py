@@ -13,11 +13,11 @@ import pytest
 
 from dataset_builder import disk_space
 from dataset_builder.disk_space import Need, check_space, usual_image_bytes
-from dataset_builder.filling import fill
+from dataset_builder.downloader import fill
+from dataset_builder.image_preparation import prepare_picture
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
-from dataset_builder.pictures import prepare_picture
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from tests.commands import in_namespace
 from tests.dataset_builder.conftest import TRAIN_COLUMNS, PictureServer, Shop, jpeg, run_here, write_csv
 

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dataset_builder import filling
+from dataset_builder import downloader
+from dataset_builder.downloader import fill
 from dataset_builder.fetching import Fetcher, FetchLimits
-from dataset_builder.filling import fill
+from dataset_builder.image_preparation import prepare_picture
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
-from dataset_builder.pictures import prepare_picture
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from tests.commands import in_namespace
 from tests.dataset_builder.conftest import (
     TRAIN_COLUMNS,
@@ -37,7 +37,7 @@ from tests.dataset_builder.conftest import (
     write_csv,
 )
 from tests.dataset_builder.test_fetching import drip, endless, packed, status
-from tests.dataset_builder.test_pictures import huge_png
+from tests.dataset_builder.test_image_preparation import huge_png
 
 OPTIONS = FetchOptions(connections=4, allow_private_hosts=True)
 
@@ -206,7 +206,7 @@ def test_a_server_of_every_trouble_leaves_every_link_with_its_reason(server: Pic
         "fetching.Fetcher.__init__.__kwdefaults__['limits'] = fetching.FetchLimits("
         "read_timeout_s=1.5, whole_timeout_s=2, num_attempts=2, backoff_s=0.05, max_bytes=4 * 1024**2)\n"
         "from dataset_builder.download import main\n"
-        "from product_vqa.command import run\n"
+        "from product_vqa.cli import run\n"
         "run(main)\n"
     )
     train_csv = write_csv(tmp_path / "train.csv", TRAIN_COLUMNS, [[link, 1, "width", "1 inch"] for link in links])
@@ -316,7 +316,7 @@ NO_NETWORK = {
 
 @pytest.mark.parametrize("trouble", NO_NETWORK)
 def test_nothing_is_recorded_against_urls_that_no_network_led_to(tmp_path: Path, monkeypatch, trouble: str):
-    monkeypatch.setattr(filling, "MAX_CHECK_S", 0)
+    monkeypatch.setattr(downloader, "MAX_CHECK_S", 0)
     pattern = NO_NETWORK[trouble]()
     urls = [pattern.format(number) for number in range(20)] + ["", "ftp://shop.example/a.jpg"]
     store = ImageStore(tmp_path)
@@ -412,7 +412,7 @@ BUILD_AND_LOAD = """
 import sys
 from dataset_builder import ProductVqa
 from dataset_builder.build import main
-from product_vqa.command import InputError
+from product_vqa.cli import InputError
 store, train_csv, lacking_csv, folder = sys.argv[1:]
 def build(train_csv, *options):
     sys.argv = ["build", "--train_csv", train_csv, "--image_store", store, "--validation_size", "0", *options]

@@ -5,7 +5,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, run_command, run_here, write_csv
 
 

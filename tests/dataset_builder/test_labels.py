@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builder.labels import RANGE_POLICIES, judge_label
-from product_vqa.entities import ENTITIES, UNITS_BY_ENTITY
+from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 
 JUDGED = [
     ("item_weight", "500 gram", "500.0 gram", ""),

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dataset_builder.filling import fill_from_folder
+from dataset_builder.downloader import fill_from_folder
+from dataset_builder.image_preparation import ImageFolder
 from dataset_builder.image_store import ImageStore
-from dataset_builder.leaks import find_leaks, rows_of_folder
-from dataset_builder.pictures import ImageFolder
+from dataset_builder.leakage import find_leaks, rows_of_folder
 from dataset_builder.placeholders import Placeholder, find_placeholders
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from tests.dataset_builder.conftest import TEST_COLUMNS, TRAIN_COLUMNS, jpeg, run_here, write_csv
 
 

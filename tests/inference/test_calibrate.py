@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from inference import AttributeReader, answers, calibrate, predict
+from inference import AttributeReader, calibrate, predict, predictions
 from inference.calibrate import cross_fit, fit, fit_scaling, log_loss, report, right
-from inference.scores import calibration_error, reliability
-from product_vqa.calibration import Calibration, Scaling, load_calibration
-from product_vqa.command import InputError
-from product_vqa.generation import Answer
-from product_vqa.schema import FEATURES
+from inference.metrics import calibration_error, reliability
+from product_vqa.errors import InputError
+from product_vqa.modeling.calibration import Calibration, Scaling, load_calibration
+from product_vqa.modeling.generation import Answer
+from product_vqa.task.features import FEATURES
 from tests.commands import call
 from tests.tiny import make_rows
 
@@ -98,9 +98,9 @@ def test_a_part_of_the_split_is_drawn_at_random(
     rows = make_rows(60)
     Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
     asked = []
-    answer_rows = answers.answer_rows
+    answer_rows = predictions.answer_rows
     monkeypatch.setattr(
-        answers,
+        predictions,
         "answer_rows",
         lambda reader, batch: asked.extend(row["index"] for row in batch.rows) or answer_rows(reader, batch),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from inference import check
 from inference.check import check_prediction, check_submission
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from tests.commands import call, run_module
 
 TEST_CSV = """index,image_link,group_id,entity_name
@@ -115,7 +115,7 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path, test_csv: Path, name: st
 def test_a_broken_test_csv_is_named_with_its_line(tmp_path: Path, test_csv: Path) -> None:
     submission = write(tmp_path, "index,prediction\n0,\n")
     test_csv.write_text("index,entity_name\n0,width\n0,width\n")
-    with pytest.raises(InputError, match=r"--test_csv .*test\.csv, line 3: index 0 stands in line 2 already"):
+    with pytest.raises(InputError, match=r"`test_csv` .*test\.csv, line 3: index 0 stands in line 2 already"):
         check_submission(submission, test_csv)
     test_csv.write_text("image_link,entity_name\nx,width\n")
     with pytest.raises(InputError, match="has no column index"):

@@ -11,8 +11,9 @@ from PIL import Image
 pytest.importorskip("gradio", reason="the page needs the extra `demo`")
 
 from inference import AttributeReader, demo
-from product_vqa.command import InputError, parse_options
-from product_vqa.entities import ENTITIES
+from product_vqa.cli import parse_options
+from product_vqa.errors import InputError
+from product_vqa.task.schema import ENTITIES
 from tests.browser import console_errors, open_browser, requested_urls
 from tests.commands import call
 from tests.tiny import make_image

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from inference.evaluate import evaluate, join, read_entities
-from inference.scores import score_parts, score_weighted
-from product_vqa.command import InputError
+from inference.metrics import score_parts, score_weighted
+from product_vqa.errors import InputError
 from tests.commands import run_module
 
 LABELS = """image_link,group_id,entity_name,entity_value
@@ -68,10 +68,10 @@ def test_the_mix_of_its_own_split_changes_no_score(tmp_path: Path, tiny_dataset:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("index\n1\n", "--weights .*test.csv has no column entity_name"),
-        ("entity_name\ncolour\n", "--weights .*test.csv: unknown entity_name 'colour'"),
-        ("entity_name\n", "--weights .*test.csv has no rows"),
-        (None, "--weights .*test.csv: no such file"),
+        ("index\n1\n", "`weights` .*test.csv has no column entity_name"),
+        ("entity_name\ncolour\n", "`weights` .*test.csv: unknown entity_name 'colour'"),
+        ("entity_name\n", "`weights` .*test.csv has no rows"),
+        (None, "`weights` .*test.csv: no such file"),
     ],
 )
 def test_weights_that_cannot_be_used_are_named(tmp_path: Path, content: str | None, message: str) -> None:
@@ -107,7 +107,7 @@ def test_a_split_of_a_dataset_is_a_reference(tmp_path: Path, tiny_dataset: Path)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("7,1.0 gram\n", r"index 7 \(and 0 more\) does not stand in"),
+        ("7,1.0 gram\n", r"index 7 \(and 0 more\) is not in"),
         ("0,1.0 gram\n0,2.0 gram\n", "line 3: index 0 stands in line 2 already"),
         ("zero,1.0 gram\n", "line 2: index 'zero' is not an integer"),
     ],
@@ -120,9 +120,9 @@ def test_an_unknown_or_repeated_index_is_an_error(tmp_path: Path, references: Pa
 @pytest.mark.parametrize(
     ("references", "message"),
     [
-        ("none.csv", "--references none.csv: no such file"),
+        ("none.csv", "`references` none.csv: no such file"),
         ("user/name", "is neither a .csv file nor a split"),
-        ("./none:test", "--references ./none: no such folder"),
+        ("./none:test", "`references` ./none: no such folder"),
     ],
 )
 def test_references_that_are_not_there_are_named(tmp_path: Path, references: str, message: str) -> None:

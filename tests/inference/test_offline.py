@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from inference import calibrate, evaluate, predict, report
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from tests.commands import call
 from tests.dataset_builder.conftest import Shop, run_here
 

@@ -10,11 +10,12 @@ import torch
 from bitsandbytes.nn import Linear4bit
 
 from inference import AttributeReader, predict
-from product_vqa.command import InputError
-from product_vqa.constraint import longest_answer
+from product_vqa.errors import InputError
 from product_vqa.hub import Location
-from product_vqa.paligemma import dequantize, load_base, load_processor, make_generation_batch, normalize_images
-from product_vqa.prompt import PROMPT_TEMPLATE, TASK_FILE, save_task
+from product_vqa.modeling.collator import make_generation_batch, normalize_images
+from product_vqa.modeling.constrained_decoding import longest_answer
+from product_vqa.modeling.loading import dequantize, load_base, load_processor
+from product_vqa.task.prompt import PROMPT_TEMPLATE, TASK_FILE, save_task
 from tests.commands import call
 from tests.inference.conftest import teach
 from tests.tiny import make_image, make_rows
@@ -73,7 +74,7 @@ def test_an_nf4_adapter_answers_on_the_weights_it_was_trained_on(nf4: tuple[Path
 def test_the_dequantized_base_has_the_quantized_weights(tiny_base: Path) -> None:
     processor = load_processor(Location(str(tiny_base)))
     quantized, plain, unquantized = (
-        load_base(Location(str(tiny_base)), flag="", dtype=torch.float32, load_in_4bit=in_4bit).eval()
+        load_base(Location(str(tiny_base)), dtype=torch.float32, load_in_4bit=in_4bit).eval()
         for in_4bit in (True, True, False)
     )
     plain = dequantize(plain)

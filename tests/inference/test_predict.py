@@ -21,14 +21,14 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from inference import AttributeReader, answers, predict, report
-from inference.batches import RowBatch, RowBatches, load_batches
-from product_vqa.command import InputError
+from inference import AttributeReader, predict, predictions, report
+from inference.dataloader import RowBatch, RowBatches, load_batches
 from product_vqa.dataset import load_split
+from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
 from product_vqa.images import ImageError
-from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, load_base, load_processor
-from product_vqa.schema import FEATURES
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base, load_processor
+from product_vqa.task.features import FEATURES
 from tests.commands import CPU, CPU_2, ROOT, call, launch
 from tests.product_vqa.test_images import png
 from tests.tiny import make_image, make_rows, save_dataset, save_tiny_base, write_rows
@@ -87,7 +87,7 @@ def test_started_again_only_what_is_missing_is_computed(
     arguments = ["--adapter", adapter[0], "--dataset", tiny_dataset, "--output", tmp_path / "s.csv",
                  "--dtype", "float32", "--batch_size", 4]  # fmt: skip
     computed = []
-    answer_rows = answers.answer_rows
+    answer_rows = predictions.answer_rows
 
     def cut_off(reader: Any, batch: RowBatch, **options: Any) -> Any:
         if len(computed) == 2:
@@ -95,13 +95,13 @@ def test_started_again_only_what_is_missing_is_computed(
         computed.append([row["index"] for row in batch.rows])
         return answer_rows(reader, batch, **options)
 
-    monkeypatch.setattr(answers, "answer_rows", cut_off)
+    monkeypatch.setattr(predictions, "answer_rows", cut_off)
     with pytest.raises(KeyboardInterrupt):
         call(predict.main, monkeypatch, *arguments)
     assert not (tmp_path / "s.csv").exists()
     with pytest.raises(InputError, match=r"other settings \(batch_size: 4 -> 5\)"):
         call(predict.main, monkeypatch, *arguments[:-1], 5)
-    monkeypatch.setattr(answers, "answer_rows", lambda *a, **k: computed.append("rest") or answer_rows(*a, **k))
+    monkeypatch.setattr(predictions, "answer_rows", lambda *a, **k: computed.append("rest") or answer_rows(*a, **k))
     call(predict.main, monkeypatch, *arguments)
     assert computed == [[5000, 5001, 5002, 5003], [5004, 5005, 5006, 5007], "rest"]
     pd.testing.assert_frame_equal(
@@ -129,11 +129,12 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(
     adapter: tuple[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader = AttributeReader.from_pretrained(adapter[0])
-    dataset = load_split(Location(str(save_dataset(tmp_path, test=8))), "test", flag="--dataset")
+    with argument("dataset"):
+        dataset = load_split(Location(str(save_dataset(tmp_path, test=8))), "test")
     (batch,) = load_batches(RowBatches(dataset, processor=reader.processor, batch_size=8), [0], num_workers=0)
-    expected = answers.answer_rows(reader, batch)
+    expected = predictions.answer_rows(reader, batch)
     sizes = fail_above(2, reader)
-    halved = answers.answer_rows(reader, batch)
+    halved = predictions.answer_rows(reader, batch)
     assert "no memory for 7 rows at a time: halved" in caplog.text  # of eight, one has no picture
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
     assert halved["prediction"].to_pylist() == expected["prediction"].to_pylist()
@@ -162,7 +163,8 @@ def test_rows_of_one_picture_are_read_from_it_once(adapter: tuple[str, Any], tmp
     for row in rows:
         row["image"] = rows[row["index"] // 3 * 3]["image"] if row["index"] != 4 else None
     Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "data" / "test-00000-of-00001.parquet")
-    dataset = load_split(Location(str(tmp_path)), "test", flag="--dataset")
+    with argument("dataset"):
+        dataset = load_split(Location(str(tmp_path)), "test")
     reader = AttributeReader.from_pretrained(adapter[0])
     batches = RowBatches(dataset, processor=reader.processor, batch_size=5)
     alone = list(load_batches(batches, [0, 1], num_workers=0))
@@ -171,7 +173,7 @@ def test_rows_of_one_picture_are_read_from_it_once(adapter: tuple[str, Any], tmp
     for batch, other in zip(alone, load_batches(batches, [0, 1], num_workers=2), strict=True):
         assert batch.rows == other.rows
         assert all(torch.equal(batch.inputs[name], other.inputs[name]) for name in batch.inputs)
-    answered = [row for batch in alone for row in answers.answer_rows(reader, batch).to_pylist()]
+    answered = [row for batch in alone for row in predictions.answer_rows(reader, batch).to_pylist()]
     asked = [row for row in rows if row["image"] is not None]
     expected = reader.read_batch([row["image"].copy() for row in asked], [row["entity_name"] for row in asked])
     assert [row["answer"] for row in answered if row["index"] != 4] == [answer.text for answer in expected]
@@ -296,7 +298,7 @@ def test_the_base_alone_can_answer_and_4_bit_too(
         output = tmp_path / f"{number}.csv"
         call(predict.main, monkeypatch, *way, "--dataset", tiny_dataset, "--output", output, "--dtype", "float32")
         tables.append(pd.read_parquet(output.with_suffix(".parquet")).dropna(subset="answer"))
-        made.append(answers.read_provenance(output.with_suffix(".parquet")))
+        made.append(predictions.read_provenance(output.with_suffix(".parquet")))
     assert [one["base_precision"] for one in made] == ["not quantized", "nf4"] * 2
     assert [one["adapter_merged"] for one in made] == [None, None, "yes", "no"]
     # The base alone is the base: what the library says of it, weighed among the valid answers.
@@ -332,7 +334,7 @@ def test_rows_whose_logits_are_not_finite_go_out_empty_with_a_count_and_a_remedy
     folder = Path(shutil.copytree(adapter_folder, tmp_path / "adapter"))
     tensors = load_file(folder / "adapter_model.safetensors")
     save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
-    for dtype, remedy in (("bfloat16", "--dtype float32"), ("float32", "look at the adapter's")):
+    for dtype, remedy in (("bfloat16", "`dtype` float32"), ("float32", "look at the adapter's")):
         for constrain in ("on", "off"):
             caplog.clear()
             output = tmp_path / f"{dtype}-{constrain}.csv"
@@ -445,7 +447,7 @@ def misfit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("misfit")
     save_base(folder / "base", image_size=28, patch_size=14, hidden_size=64, layers=2)
     model = get_peft_model(
-        load_base(Location(str(folder / "base")), flag="", dtype=torch.float32),
+        load_base(Location(str(folder / "base")), dtype=torch.float32),
         LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS),
     )
     model.save_pretrained(folder / "adapter", save_embedding_layers=False)
@@ -477,7 +479,7 @@ def test_wrong_input_is_named_with_its_flag(
         ),
         ({"adapter": another, "base_model": tiny_base}, r"does not fit base .*: Target modules .*c_attn.* not found"),
         ({"adapter": missing}, r"does not fit base .*: Found missing adapter keys"),
-        ({"adapter": another}, r"--base_model .*none: no such folder \(the base that .* names"),
+        ({"adapter": another}, r"--base_model .*none: no such folder \(the base model that .* names"),
         ({"dataset": "local/none"}, "--dataset local/none: no such dataset repo"),
         ({"split": "validatoin"}, "has no split 'validatoin'"),
         ({"output": tmp_path / "s.txt"}, "must end in .csv"),

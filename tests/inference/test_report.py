@@ -11,8 +11,8 @@ from datasets import Dataset
 
 from inference import report
 from inference.evaluate import evaluate
-from product_vqa.command import InputError
-from product_vqa.schema import FEATURES
+from product_vqa.errors import InputError
+from product_vqa.task.features import FEATURES
 from tests.browser import console_errors, open_browser, requested_urls
 from tests.commands import call
 from tests.tiny import make_rows

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from product_vqa.errors import argument
+
 
 @pytest.fixture(scope="module", params=["paligemma", "paligemma2"])
 def base(request: pytest.FixtureRequest, tiny_base: Path, tiny_paligemma2: Path) -> Path:
@@ -14,7 +16,7 @@ def base(request: pytest.FixtureRequest, tiny_base: Path, tiny_paligemma2: Path)
 @pytest.fixture(scope="module")
 def processor(base: Path) -> "PaliGemmaProcessor":  # noqa: F821
     from product_vqa.hub import Location
-    from product_vqa.paligemma import load_processor
+    from product_vqa.modeling.loading import load_processor
 
     return load_processor(Location(str(base)))
 
@@ -24,6 +26,7 @@ def model(base: Path) -> "PaliGemmaForConditionalGeneration":  # noqa: F821
     import torch
 
     from product_vqa.hub import Location
-    from product_vqa.paligemma import load_base
+    from product_vqa.modeling.loading import load_base
 
-    return load_base(Location(str(base)), flag="--base_model", dtype=torch.float32).eval()
+    with argument("base_model"):
+        return load_base(Location(str(base)), dtype=torch.float32).eval()

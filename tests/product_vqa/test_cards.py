@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from product_vqa.cards import mark_card, merge_cards
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 
 CARD = """---
 license: other

@@ -8,9 +8,9 @@ import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import HfApi, constants
 
-from dataset_builder.leaks import read_rows
-from product_vqa.command import InputError
+from dataset_builder.leakage import read_rows
 from product_vqa.dataset import find_splits, load_split, load_splits
+from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from tests.tiny import save_dataset
 
@@ -21,9 +21,10 @@ FOLDERS = ["runs [x]", "a*b", "a?b", "[!a]", "{a,b}", "a#b", "50%20 off", " a b 
 def test_a_folder_of_any_name_is_read(tiny_dataset: Path, tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(tiny_dataset, tmp_path / name))
     location = Location(str(folder))
-    splits = load_splits(location, ["train", "test"], flag="--dataset")
+    with argument("dataset"):
+        splits = load_splits(location, ["train", "test"])
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 32, "test": 11}
-    assert read_rows(location, flag="--dataset")["split"].value_counts().to_dict() == {
+    assert read_rows(location)["split"].value_counts().to_dict() == {
         "train": 32, "test": 11, "validation": 8,
     }  # fmt: skip
 
@@ -33,10 +34,13 @@ def test_missing_columns_are_named(tmp_path: Path, tiny_dataset: Path) -> None:
     rows = load_dataset("parquet", data_files=str(tiny_dataset / "data" / "test-*"), split="train")
     rows.remove_columns(["group_id", "entity_value"]).to_parquet(tmp_path / "data" / "test-0.parquet")
     rows.remove_columns("image").add_column("image", ["x"] * 11).to_parquet(tmp_path / "data" / "train-0.parquet")
-    with pytest.raises(InputError, match=r"split test lacks group_id, entity_value; its columns are index, image, "):
-        load_split(Location(str(tmp_path)), "test", flag="--dataset")
-    with pytest.raises(InputError, match="split train lacks decoded images"):
-        load_split(Location(str(tmp_path)), "train", flag="--dataset")
+    with (
+        pytest.raises(InputError, match=r"split test lacks group_id, entity_value; its columns are index, image, "),
+        argument("dataset"),
+    ):
+        load_split(Location(str(tmp_path)), "test")
+    with pytest.raises(InputError, match="split train lacks decoded images"), argument("dataset"):
+        load_split(Location(str(tmp_path)), "train")
 
 
 def folder_with(root: Path, card: str | None, *files: str) -> Location:
@@ -63,7 +67,8 @@ def folder_with(root: Path, card: str | None, *files: str) -> Location:
 def test_splits_are_found_as_the_card_says_or_by_their_names(
     tmp_path: Path, card: str | None, files: list[str], splits: dict[str, int]
 ) -> None:
-    found = find_splits(folder_with(tmp_path, card, *files), flag="--dataset")
+    with argument("dataset"):
+        found = find_splits(folder_with(tmp_path, card, *files))
     assert {split: len(names) for split, names in found.items()} == splits
 
 
@@ -78,9 +83,12 @@ def test_splits_are_found_as_the_card_says_or_by_their_names(
 )
 def test_what_is_no_dataset_is_one_line(tmp_path: Path, card: str | None, files: list[str], reason: str) -> None:
     location = folder_with(tmp_path, card, *files)
-    for read in (read_rows, lambda location, flag: load_splits(location, ["train"], flag=flag)):
-        with pytest.raises(InputError, match=rf"--dataset .* is no dataset that .*{reason}") as refusal:
-            read(location, flag="--dataset")
+    for read in (read_rows, lambda location: load_splits(location, ["train"])):
+        with (
+            pytest.raises(InputError, match=rf"`dataset` .* is no dataset that .*{reason}") as refusal,
+            argument("dataset"),
+        ):
+            read(location)
         assert "\n" not in str(refusal.value)
 
 
@@ -89,9 +97,9 @@ def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-0.parquet").write_bytes(content)
     location = Location(str(tmp_path))
-    for read in (read_rows, lambda location, flag: load_splits(location, ["train"], flag=flag)):
-        with pytest.raises(InputError, match=r"--dataset .* is no dataset that"):
-            read(location, flag="--dataset")
+    for read in (read_rows, lambda location: load_splits(location, ["train"])):
+        with pytest.raises(InputError, match=r"`dataset` .* is no dataset that"), argument("dataset"):
+            read(location)
 
 
 def test_offline_a_split_that_was_never_fetched_is_named(
@@ -102,9 +110,14 @@ def test_offline_a_split_that_was_never_fetched_is_named(
     HfApi().upload_folder(
         repo_id="local/of-one-split", repo_type="dataset", folder_path=save_dataset(tmp_path / "folder", train=4)
     )
-    load_split(locate("local/of-one-split", flag="--dataset", repo_type="dataset"), "train", flag="--dataset")
+    with argument("dataset"), argument("dataset"):
+        load_split(locate("local/of-one-split", repo_type="dataset"), "train")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    location = locate("local/of-one-split", flag="--dataset", repo_type="dataset")
-    assert len(load_split(location, "train", flag="--dataset")) == 4
-    with pytest.raises(InputError, match=r"--dataset local/of-one-split at .* is not in the cache, or not all of it"):
-        load_split(location, "test", flag="--dataset")
+    with argument("dataset"):
+        location = locate("local/of-one-split", repo_type="dataset")
+    assert len(load_split(location, "train")) == 4
+    with (
+        pytest.raises(InputError, match=r"`dataset` local/of-one-split at .* is not in the cache, or not all of it"),
+        argument("dataset"),
+    ):
+        load_split(location, "test")

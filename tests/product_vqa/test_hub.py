@@ -16,18 +16,18 @@ import pytest
 from huggingface_hub import HfApi, constants
 from huggingface_hub.utils import _http
 
-from dataset_builder.publication import check_target, push
+from dataset_builder.push import check_target, push
 from inference.demo import DemoOptions
 from inference.space import push_space
 from product_vqa import hub as attempts
 from product_vqa.cards import mark_card
-from product_vqa.command import InputError
 from product_vqa.dataset import load_split
+from product_vqa.errors import InputError, argument
 from product_vqa.hub import LONGEST_WAIT_S, Location, commit_files, fetch, list_files, locate
-from product_vqa.paligemma import load_config, load_processor
+from product_vqa.modeling.loading import load_config, load_processor
 from tests.commands import ROOT
 from tests.faulty_hub import FaultyHub, answer, done_but_500, done_but_reset, faulty_hub, point_at, reset
-from training.pushes import open_repo, push_run
+from training.push import open_repo, push_run
 
 # ---- Bad moments ---------------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ def test_a_hub_that_stays_bad_ends_the_push_in_one_line(
         await answer(429, retry_after="200")(*arguments)
 
     monkeypatch.setattr(bad_hub, "_app", lambda *arguments: always(bad_hub, *arguments))
-    with pytest.raises(InputError, match=r"--hub_dataset_id local/x: the Hub answered HTTP 429") as refusal:
+    with pytest.raises(InputError, match=r"`hub_dataset_id` local/x: the Hub answered HTTP 429") as refusal:
         push_dataset("local/x", tmp_path)
     assert "\n" not in str(refusal.value)
     assert sum(slept) <= 600
@@ -177,7 +177,7 @@ def test_what_the_hub_refuses_is_not_tried_again(
     bad_hub: FaultyHub, slept: list[float], tmp_path: Path, status: int
 ) -> None:
     bad_hub.begin(answer(status), at=0)
-    with pytest.raises(InputError, match="--hub_dataset_id local/x"):
+    with pytest.raises(InputError, match="`hub_dataset_id` local/x"):
         push_dataset("local/x", tmp_path)
     assert len(bad_hub.requests) == 1 and not slept
 
@@ -233,11 +233,15 @@ def test_a_fault_at_any_one_request_costs_a_reading_of_base_and_dataset_nothing(
     while at == tried:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / str(at)))
         bad_hub.begin(FAULTS[fault], at=at)
-        load_split(locate("local/read-data", flag="--d", repo_type="dataset"), "train", flag="--d")
-        base = locate("local/read-base", flag="--b")
+        with argument("d"), argument("d"):
+            load_split(locate("local/read-data", repo_type="dataset"), "train")
+        with argument("b"):
+            base = locate("local/read-base")
         load_processor(base)
-        load_config(base, flag="--b")
-        fetch(base, flag="--b", patterns=["*.safetensors"])
+        with argument("b"):
+            load_config(base)
+        with argument("b"):
+            fetch(base, patterns=["*.safetensors"])
         tried += len(bad_hub.requests) > at
         at += 1
     assert tried > 20
@@ -261,7 +265,7 @@ def test_a_token_that_may_read_a_repo_but_not_write_is_refused_before_the_traini
 ) -> None:
     HfApi().create_repo("local/seen-by-all", private=False)
     monkeypatch.setenv("HF_TOKEN", hub.reader_token)
-    with pytest.raises(InputError, match=r"--hub_model_id local/seen-by-all: the Hub refused the token \(HTTP 403"):
+    with pytest.raises(InputError, match=r"`hub_model_id` local/seen-by-all: the Hub refused the token \(HTTP 403"):
         open_repo("local/seen-by-all", private=True)
 
 
@@ -293,24 +297,31 @@ def test_offline_a_repo_is_pinned_to_the_commit_that_it_was_online(
 ) -> None:
     sha = str(HfApi().model_info(repo).sha)
     name = repo + revision.replace("COMMIT", sha).replace("SHORT", sha[:10])
-    online = locate(name, flag="--adapter")
-    folder = fetch(online, flag="--adapter", patterns=["a.json"])
+    with argument("adapter"):
+        online = locate(name)
+    with argument("adapter"):
+        folder = fetch(online, patterns=["a.json"])
     go_offline(monkeypatch)
-    offline = locate(name, flag="--adapter")
+    with argument("adapter"):
+        offline = locate(name)
     assert offline == online and offline.folder is None and len(str(offline.revision)) == 40
-    assert fetch(offline, flag="--adapter", patterns=["a.json"]) == folder
+    assert fetch(offline, patterns=["a.json"]) == folder
     assert (folder / "a.json").read_text() == ("1" if revision in ("@dev/x", "@v1") else "2")
-    assert list_files(offline, flag="--adapter") == list_files(online, flag="--adapter")
+    assert list_files(offline) == list_files(online)
 
 
 def test_offline_what_was_never_online_is_one_line(repo: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch(locate(repo, flag="--adapter"), flag="--adapter", patterns=["a.json"])
+    with argument("adapter"), argument("adapter"):
+        fetch(locate(repo), patterns=["a.json"])
     go_offline(monkeypatch)
     for name in (f"{repo}@v1", f"{repo}@{'0' * 40}", "local/never"):
-        with pytest.raises(InputError, match=rf"^--adapter {name.partition('@')[0]}.* is not in the cache"):
-            locate(name, flag="--adapter")
+        with (
+            pytest.raises(InputError, match=rf"^`adapter` {name.partition('@')[0]}.* is not in the cache"),
+            argument("adapter"),
+        ):
+            locate(name)
     with pytest.raises(InputError, match="is not in the cache, or not all of it, and HF_HUB_OFFLINE"):
-        fetch(locate(repo, flag="--adapter"), flag="--adapter", patterns=["b.json"])
+        fetch(locate(repo), patterns=["b.json"])
     with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
         open_repo("local/x", private=True)
 
@@ -318,10 +329,10 @@ def test_offline_what_was_never_online_is_one_line(repo: str, monkeypatch: pytes
 # ---- The environment -----------------------------------------------------------------------------------------------
 
 LOCATE = """
-from product_vqa.command import InputError
+from product_vqa.cli import InputError
 from product_vqa.hub import locate
 try:
-    print(locate("local/tiny-base", flag="--base").name)
+    print(locate("local/tiny-base").name)
 except InputError as error:
     print("error:", error)
 """
@@ -389,7 +400,7 @@ def test_a_wrong_token_or_endpoint_is_one_line(
         monkeypatch.setenv("HF_TOKEN", token)
     if endpoint:
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    for ask in (lambda: locate("local/x", flag="--base"), lambda: open_repo("local/x", private=True)):
+    for ask in (lambda: locate("local/x"), lambda: open_repo("local/x", private=True)):
         with pytest.raises(InputError, match=message) as refusal:
             ask()
         assert "\n" not in str(refusal.value)
@@ -399,5 +410,5 @@ def test_a_folder_is_its_own_location(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b.json").touch()
     location = Location(str(tmp_path))
-    assert list_files(location, flag="--x") == ["a/b.json"]
-    assert fetch(location, flag="--x", patterns=["*"]) == tmp_path
+    assert list_files(location) == ["a/b.json"]
+    assert fetch(location, patterns=["*"]) == tmp_path

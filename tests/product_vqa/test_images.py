@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from product_vqa import images
+from product_vqa.errors import argument
 from product_vqa.images import FORMATS, ImageError, as_image, load_image, to_rgb
 from tests.dataset_builder.conftest import run_here
 from tests.tiny import make_rows, write_rows
@@ -518,7 +519,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def processor(tiny_base: Path):
     from product_vqa.hub import Location
-    from product_vqa.paligemma import load_processor
+    from product_vqa.modeling.loading import load_processor
 
     return load_processor(Location(str(tiny_base)))
 
@@ -561,12 +562,13 @@ def test_training_prediction_and_report_make_the_readers_tensor_of_a_file(built:
     import torch
 
     from inference import report
-    from inference.batches import RowBatches
+    from inference.dataloader import RowBatches
     from product_vqa.dataset import load_split
     from product_vqa.hub import Location
-    from product_vqa.paligemma import TrainingCollator
+    from product_vqa.modeling.collator import TrainingCollator
 
-    dataset = load_split(Location(str(built / name)), "train", flag="--dataset")
+    with argument("dataset"):
+        dataset = load_split(Location(str(built / name)), "train")
     trained = levels(TrainingCollator(processor)(list(dataset))["pixel_values"])
     batch = RowBatches(dataset, processor=processor, batch_size=len(dataset))[0]
     assert batch.failures == [None] * 302

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 OURS, ACCELERATES = "product_vqa.launch", "accelerate.commands.launch"
 
 FAILS = """
-from product_vqa.command import InputError, run
+from product_vqa.cli import InputError, run
 
 def main():
     raise InputError("--flag: nothing there; give another")
@@ -34,7 +34,7 @@ time.sleep(60)
 
 
 def command(launcher: str, config: str, script: Path) -> list[str]:
-    file = ROOT / "training" / "accelerate" / f"{config}.yaml"
+    file = ROOT / "training" / "accelerate_configs" / f"{config}.yaml"
     return [sys.executable, "-m", launcher, "--config_file", str(file), str(script), str(script.parent)]
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
 from product_vqa.provenance import (
     ADAPTER_CONFIG,
@@ -59,10 +59,13 @@ def test_a_repo_is_its_commit() -> None:
 def test_what_is_expected_is_compared(folder: Path) -> None:
     location = Location(str(folder))
     found = content_sha256(location, DATASET_FILES)
-    assert check_content(location, DATASET_FILES, expected=None, flag="--dataset_sha256") == found
-    assert check_content(location, DATASET_FILES, expected=found, flag="--dataset_sha256") == found
-    with pytest.raises(InputError, match=r"--dataset_sha256 0123: the content of .* is another one"):
-        check_content(location, DATASET_FILES, expected="0123", flag="--dataset_sha256")
+    assert check_content(location, DATASET_FILES, expected=None) == found
+    assert check_content(location, DATASET_FILES, expected=found) == found
+    with (
+        pytest.raises(InputError, match=r"`dataset_sha256` 0123: .* has other content"),
+        argument("dataset_sha256"),
+    ):
+        check_content(location, DATASET_FILES, expected="0123")
 
 
 def test_an_adapter_is_its_weights_and_its_configuration(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builder import inspect
-from dataset_builder.tables import read_test_csv
+from dataset_builder.csv_reader import read_test_csv
 from inference import check, evaluate
 from inference.tables import read_indexes, read_table
-from product_vqa.command import InputError
+from product_vqa.errors import InputError, argument
 from product_vqa.tables import parse_index
 from tests.commands import call
 
@@ -69,8 +69,9 @@ def test_a_csv_is_read_alike_by_builder_and_inference_however_it_is_packed(tmp_p
     file.write_bytes(TAKEN[name])
     rows = read_test_csv(file).rows
     assert [row.index for row in rows] == [3, 7]
-    table = read_table(file, flag="--test_csv", columns=("index", "entity_name"))
-    assert read_indexes(table, flag="--test_csv", path=file) == [3, 7]
+    with argument("test_csv"):
+        table = read_table(file, columns=("index", "entity_name"))
+    assert read_indexes(table, path=file) == [3, 7]
     for column in ("image_link", "group_id", "entity_name"):
         assert list(table[column]) == [getattr(row, column) for row in rows]
 

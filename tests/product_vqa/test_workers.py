@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from inference import batches, predict
-from inference.batches import RowBatches
+from inference import dataloader, predict
+from inference.dataloader import RowBatches
 from product_vqa import workers
-from product_vqa.command import InputError
-from product_vqa.paligemma import TrainingCollator
+from product_vqa.errors import InputError
+from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.workers import QUEUE_BYTES, explained_workers, limit_queue
 from quickstart.small_paligemma import make_processor, save_base
 from tests.commands import ROOT, call
@@ -87,7 +87,7 @@ def test_a_worker_that_is_killed_is_an_error_of_one_line_and_the_rest_is_resumed
 def test_workers_that_hang_are_an_error(
     tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "TIMEOUT_S", 1)
+    monkeypatch.setattr(dataloader, "TIMEOUT_S", 1)
     monkeypatch.setattr(RowBatches, "__getitem__", lambda self, number: time.sleep(3))
     with pytest.raises(InputError, match=r"made no batch in .*--dataloader_num_workers 0"):
         predict_with_workers(tiny_base, tiny_dataset, tmp_path / "s.csv", monkeypatch)
@@ -126,7 +126,7 @@ def test_semaphores_that_find_no_room_are_explained(monkeypatch: pytest.MonkeyPa
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(synchronize._multiprocessing, "SemLock", Full)
-    message = r"cannot be started .No space left.*--shm-size 1g.*--dataloader_num_workers 0"
+    message = r"cannot be started .No space left.*--shm-size 1g.*`dataloader_num_workers` 0"
     with pytest.raises(InputError, match=message), explained_workers():
         list(DataLoader([1, 2], num_workers=1))
 

@@ -17,17 +17,12 @@ from PIL import Image
 
 from inference import AttributeReader
 from inference.calibrate import fit, report, right
-from inference.scores import sweep
+from inference.metrics import sweep
 from product_vqa.hub import Location
-from product_vqa.paligemma import (
-    LANGUAGE_MODEL_LINEARS,
-    PROJECTOR_LINEAR,
-    TrainingCollator,
-    load_base,
-    load_processor,
-)
-from product_vqa.quantity import LabelForm, format_quantity, label_form, parse_quantity
-from product_vqa.schema import FEATURES
+from product_vqa.modeling.collator import TrainingCollator
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, load_base, load_processor
+from product_vqa.task.features import FEATURES
+from product_vqa.task.quantity import LabelForm, format_quantity, label_form, parse_quantity
 from quickstart.labels import write_labels
 from quickstart.printing import PLAIN
 from tests.commands import ROOT
@@ -71,7 +66,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
 def fine_tune(train: Dataset, output_dir: Path, *, steps: int) -> PaliGemmaTrainer:
     processor = load_processor(BASE)
     trainer = PaliGemmaTrainer(
-        model=load_base(BASE, flag="", dtype=torch.float32, attn_implementation="eager"),
+        model=load_base(BASE, dtype=torch.float32, attn_implementation="eager"),
         args=TrainingOptions(
             output_dir=str(output_dir), max_steps=steps or 1, per_device_train_batch_size=16, learning_rate=6e-3,
             warmup_steps=5, save_strategy="no", disable_tqdm=True, seed=0, bf16=False,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
-from product_vqa.paligemma import load_base, load_processor
+from product_vqa.modeling.loading import load_base, load_processor
 from quickstart.drawing import SIZE, draw
 from quickstart.muon import orthogonalize
 from quickstart.packing import pack
@@ -85,7 +85,8 @@ def test_two_processes_train_together_and_leave_a_base_that_loads(tmp_path: Path
     steps, pictures = (int(row.split(",")[header.split(",").index(name)]) for name in ("step", "pictures"))
     assert pictures == 2 * TINY["batch_size"] * steps > 0
     base = Location(str(tmp_path / "base"))
-    model = load_base(base, flag="--base", dtype=torch.float32)
+    with argument("base"):
+        model = load_base(base, dtype=torch.float32)
     shares = measure(model, processor=load_processor(base), rows=2, level=STANDARD)
     assert shares.keys() == set(KINDS)
     resumed = make_training()
@@ -116,8 +117,8 @@ def test_the_evaluation_shows_held_out_numbers_only() -> None:
 
 
 def test_pretraining_never_asks_the_question_of_the_fine_tuning() -> None:
-    from product_vqa.entities import ENTITIES
-    from product_vqa.prompt import format_prompt
+    from product_vqa.task.prompt import format_prompt
+    from product_vqa.task.schema import ENTITIES
 
     rng = random.Random(0)
     asked = [question for _ in range(300) for question in ask_several(make_label(rng, level=STANDARD), rng, count=6)]
@@ -246,7 +247,8 @@ def test_orthogonalized_matrices_have_singular_values_near_one(shape: tuple[int,
 
 def test_the_shipped_base_is_small_and_complete() -> None:
     base = Location(str(BASE))
-    model = load_base(base, flag="--base", dtype=torch.float32)
+    with argument("base"):
+        model = load_base(base, dtype=torch.float32)
     processor = load_processor(base)
     assert (BASE / "model.safetensors").stat().st_size <= 6_000_000
     tokens = processor.tokenizer.tokenize("1234.5 kilogram")
@@ -259,7 +261,8 @@ def test_the_shipped_base_is_small_and_complete() -> None:
 
 
 def test_the_shipped_base_reads() -> None:
-    model = load_base(Location(str(BASE)), flag="--base", dtype=torch.float32).eval()
+    with argument("base"):
+        model = load_base(Location(str(BASE)), dtype=torch.float32).eval()
     processor = load_processor(Location(str(BASE)))
     questions = make_questions("get", rows=50, level=STANDARD, seed=1)
     assert count_right(model, questions, processor=processor) > 0.6 * 50

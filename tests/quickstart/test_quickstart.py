@@ -5,7 +5,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from quickstart import __main__ as quickstart
 from tests.commands import call, run_module
 

@@ -8,15 +8,15 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
-from product_vqa import processes
-from product_vqa.command import run
+from product_vqa import distributed
+from product_vqa.cli import run
 from training import options, sft, trainer
 
 
 def main() -> int:
     PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
     PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
-    processes.runs_on_cpu = options.runs_on_cpu = lambda: False
+    distributed.runs_on_cpu = options.runs_on_cpu = lambda: False
     options.resolve_dtype = lambda *_, **__: torch.float32  # bfloat16 is checked against the GPU
     train = trainer.PaliGemmaTrainer.train
 

@@ -13,8 +13,8 @@ from accelerate import PartialState
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from product_vqa.command import InputError
-from product_vqa.schema import FEATURES
+from product_vqa.errors import InputError
+from product_vqa.task.features import FEATURES
 from tests.commands import call
 from tests.tiny import make_rows, save_tiny_base
 from training import checkpoints, sft

@@ -7,8 +7,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from product_vqa.command import InputError
-from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, make_training_batch, normalize_images
+from product_vqa.errors import InputError
+from product_vqa.modeling.collator import make_training_batch, normalize_images
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS
 from quickstart.small_paligemma import make_model, make_processor
 from tests.commands import call
 from tests.real_shape import paligemma_3b_config

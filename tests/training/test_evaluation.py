@@ -6,9 +6,10 @@ import pytest
 import torch
 from datasets import Dataset
 
+from product_vqa.errors import argument
 from product_vqa.hub import Location
-from product_vqa.paligemma import load_base, load_processor
-from product_vqa.schema import FEATURES
+from product_vqa.modeling.loading import load_base, load_processor
+from product_vqa.task.features import FEATURES
 from tests.tiny import make_rows
 from training import evaluation
 from training.evaluation import Answered, answer_sample, sample_rows, score, split_rows
@@ -57,7 +58,8 @@ def test_processes_together_answer_every_row_once(
 ) -> None:
     """Nine rows in batches of two are five: to be as busy as the others, a process gets a batch that is another's."""
     base = Location(str(tiny_base))
-    model, processor = load_base(base, flag="--base", dtype=torch.float32), load_processor(base)
+    with argument("base"):
+        model, processor = load_base(base, dtype=torch.float32), load_processor(base)
     dataset = Dataset.from_list(make_rows(9), features=FEATURES)
     rounds: list[int] = []
     answered = []
@@ -81,7 +83,8 @@ def test_processes_together_answer_every_row_once(
 
 def test_an_evaluation_can_be_stopped_between_two_batches(tiny_base: Path) -> None:
     base = Location(str(tiny_base))
-    model, processor = load_base(base, flag="--base", dtype=torch.float32), load_processor(base)
+    with argument("base"):
+        model, processor = load_base(base, dtype=torch.float32), load_processor(base)
     batches = iter(range(2))
     with pytest.raises(StopIteration):
         answer_sample(
@@ -93,7 +96,7 @@ def test_an_evaluation_can_be_stopped_between_two_batches(tiny_base: Path) -> No
 def test_an_evaluation_survives_logits_that_are_not_numbers(tiny_base: Path) -> None:
     """float16 may overflow early in a training, and the run is to be stopped by its losses, not by an index."""
     location = Location(str(tiny_base))
-    model = load_base(location, flag="", dtype=torch.float32)
+    model = load_base(location, dtype=torch.float32)
     model.lm_head.weight.data.fill_(float("nan"))
     answered = answer_sample(
         model,

@@ -9,15 +9,15 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load, load_file
 
-from product_vqa.command import InputError
-from product_vqa.paligemma import resolve_dtype
+from product_vqa.errors import InputError
+from product_vqa.modeling.loading import resolve_dtype
 from tests.commands import ROOT, call
 from training import sft, trainer
 from training.evaluation import score as real_score
 from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
 CONFIGS = sorted((ROOT / "training" / "configs").glob("*.yaml"))
-ACCELERATE = sorted((ROOT / "training" / "accelerate").glob("*.yaml"))
+ACCELERATE = sorted((ROOT / "training" / "accelerate_configs").glob("*.yaml"))
 WHAT_IT_STARTS = {
     "cpu": ("NO", True, 1),
     "cpu_2": ("MULTI_GPU", True, 2),
@@ -44,9 +44,9 @@ def test_every_config_is_known_here() -> None:
 def test_every_config_is_short_and_begins_with_its_command(config: Path) -> None:
     lines = config.read_text().splitlines()
     assert len(lines) <= 50
-    assert lines[0].startswith("# accelerate launch --config_file training/accelerate/")
+    assert lines[0].startswith("# accelerate launch --config_file training/accelerate_configs/")
     assert f"--config training/configs/{config.name}" in lines[0]
-    launched = next(word for word in lines[0].split() if word.startswith("training/accelerate/"))
+    launched = next(word for word in lines[0].split() if word.startswith("training/accelerate_configs/"))
     assert (ROOT / launched).is_file()
 
 
@@ -184,7 +184,7 @@ def test_the_config_for_one_gpu_shows_one_to_the_process(
     from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
-    arguments = ["--config_file", str(ROOT / "training/accelerate/gpu.yaml"), *flags, "-m", "training.sft"]
+    arguments = ["--config_file", str(ROOT / "training/accelerate_configs/gpu.yaml"), *flags, "-m", "training.sft"]
     arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
     assert prepare_simple_launcher_cmd_env(arguments)[1]["CUDA_VISIBLE_DEVICES"] == visible
 

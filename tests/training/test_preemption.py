@@ -17,8 +17,8 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from product_vqa.command import InputError
-from product_vqa.generation import generate_answers
+from product_vqa.errors import InputError
+from product_vqa.modeling.generation import generate_answers
 from tests.commands import CPU, CPU_2, ROOT, call
 from training import preemption, sft
 from training.checkpoints import find_damage

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from tests.commands import CPU_2, ROOT, call, launch
 from training import sft
 
-ACCELERATE = ROOT / "training" / "accelerate"
+ACCELERATE = ROOT / "training" / "accelerate_configs"
 CLOSE = 1e-3  # rounding, which AdamW's first steps enlarge: they are as long whatever the gradient's size
 
 

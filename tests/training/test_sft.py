@@ -17,17 +17,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from inference import AttributeReader
-from product_vqa.command import InputError
+from product_vqa.errors import InputError
 from product_vqa.hub import Location, read_file
 from product_vqa.provenance import ADAPTER_WEIGHTS
-from product_vqa.schema import FEATURES
+from product_vqa.task.features import FEATURES
 from quickstart.small_paligemma import make_processor
 from tests.commands import ROOT, call, launch
 from tests.product_vqa.test_images import png
 from tests.tiny import make_rows, write_rows
-from training import sft, sources
+from training import loading, sft
+from training.loading import load_data, warn_of_small_pictures
 from training.options import DatasetOptions
-from training.sources import load_data, warn_of_small_pictures
 
 QUICKSTART = ROOT / "training" / "configs" / "quickstart.yaml"
 SHORT = ["--config", QUICKSTART, "--max_steps", 4, "--save_steps", 2, "--logging_steps", 1, "--lora_r", 4,
@@ -151,7 +151,7 @@ def test_a_data_seed_of_zero_is_a_seed(
     tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds = []
-    monkeypatch.setattr(sources, "load_data", lambda *_, seed, **__: seeds.append(seed) or pytest.fail("enough"))
+    monkeypatch.setattr(loading, "load_data", lambda *_, seed, **__: seeds.append(seed) or pytest.fail("enough"))
     for flags in (["--data_seed", "0", "--seed", "7"], ["--data_seed", "5", "--seed", "7"], ["--seed", "7"]):
         with pytest.raises(pytest.fail.Exception):
             call(sft.main, monkeypatch, *tiny_run, "--output_dir", tmp_path, *flags)

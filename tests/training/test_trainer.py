@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from product_vqa.command import InputError
+from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
-from product_vqa.paligemma import LANGUAGE_MODEL_LINEARS, TrainingCollator, load_base, load_processor
-from product_vqa.schema import FEATURES
+from product_vqa.modeling.collator import TrainingCollator
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base, load_processor
+from product_vqa.task.features import FEATURES
 from tests.tiny import make_rows
 from training.options import TrainingOptions
 from training.trainer import PaliGemmaTrainer
@@ -44,15 +45,16 @@ def make_trainer(
         "disable_tqdm": True,
         "bf16": False,
     }
-    return kind(
-        model=load_base(location, flag="--base_model", dtype=torch.float32, load_in_4bit=load_in_4bit),
-        args=TrainingOptions(output_dir=str(output_dir), **(options | settings)),
-        train_dataset=Dataset.from_list(make_rows(24), features=FEATURES),
-        eval_dataset=Dataset.from_list(make_rows(8), features=FEATURES),
-        processing_class=processor,
-        data_collator=TrainingCollator(processor),
-        peft_config=lora,
-    )
+    with argument("base_model"):
+        return kind(
+            model=load_base(location, dtype=torch.float32, load_in_4bit=load_in_4bit),
+            args=TrainingOptions(output_dir=str(output_dir), **(options | settings)),
+            train_dataset=Dataset.from_list(make_rows(24), features=FEATURES),
+            eval_dataset=Dataset.from_list(make_rows(8), features=FEATURES),
+            processing_class=processor,
+            data_collator=TrainingCollator(processor),
+            peft_config=lora,
+        )
 
 
 def logged(trainer: PaliGemmaTrainer, key: str) -> list[float]:

@@ -1,0 +1,93 @@
+"""Confidences that mean what they say: of answers given with 0.9, nine in ten are right.
+
+Platt scaling (1999, "Probabilistic Outputs for Support Vector Machines") of the question whether an answer is right:
+its log-odds are divided by a temperature, and a bias is added. That keeps the order of all answers, and what is
+answered. A temperature alone (Guo et al. 2017) would leave 0.5 where it is, which nothing speaks for here.
+"""
+
+import json
+import logging
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from product_vqa.errors import InputError
+from product_vqa.modeling.generation import Answer
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_FILE = "calibration.json"  # beside the adapter
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How a probability is corrected; the default changes nothing."""
+
+    temperature: float = 1.0  # above 1 the model was too sure of itself, one way or the other
+    bias: float = 0.0  # below 0 it was right less often than it said
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+
+    def __call__(self, probability: float) -> float:
+        """The probability whose log-odds are those of `probability`, divided by the temperature, plus the bias."""
+        if not 0 < probability < 1:
+            return probability
+        log_odds = math.log(probability / (1 - probability)) / self.temperature + self.bias
+        return 1 / (1 + math.exp(min(700.0, -log_odds)))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One scaling for the confidence of a whole answer, of its number, and of its unit given the number."""
+
+    answer: Scaling = Scaling()
+    number: Scaling = Scaling()
+    unit: Scaling = Scaling()
+
+    def apply(self, answer: Answer) -> Answer:
+        """The same answer, with calibrated confidences; those of an unconstrained answer stay as they are."""
+        if answer.number_confidence is None or answer.unit_confidence is None:
+            return answer
+        return replace(
+            answer,
+            confidence=self.answer(answer.confidence),
+            number_confidence=self.number(answer.number_confidence),
+            unit_confidence=self.unit(answer.unit_confidence),
+            alternatives=tuple(self.apply(other) for other in answer.alternatives),
+        )
+
+    def __str__(self) -> str:
+        """`answer 1.2 -0.1, number 1.0 +0.0, unit 1.0 +0.0`: temperature and bias of each."""
+        parts = {"answer": self.answer, "number": self.number, "unit": self.unit}
+        return ", ".join(f"{name} {part.temperature:.4g} {part.bias:+.4g}" for name, part in parts.items())
+
+
+def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibration | None:
+    """What `inference.calibrate` wrote. Raises InputError, naming the file, if it is something else.
+
+    With the hash of an adapter (`provenance.adapter_sha256`), None and a warning if the file was fitted on the answers
+    of another one, or does not say: an adapter that was trained again is sure of other things.
+    """
+    names = asdict(Calibration())
+    try:
+        content = json.loads(file.read_text())
+        calibration = Calibration(**{name: Scaling(**content[name]) for name in names})
+        fitted_on = content.get("adapter_sha256")
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise InputError(
+            f"{file} is no calibration ({type(error).__name__}: {error}): it should hold {', '.join(names)}; "
+            "`python -m inference.calibrate` writes it"
+        ) from error
+    if adapter_sha256 is None or fitted_on == adapter_sha256:
+        return calibration
+    logger.warning(
+        "%s is ignored: it %s. Confidences are the model's own; `python -m inference.calibrate` fits them anew",
+        file,
+        "was fitted on the answers of another adapter" if fitted_on else "does not say which adapter it was fitted on",
+    )
+    return None

@@ -1,0 +1,146 @@
+"""Make batches: the one place that turns rows into what PaliGemma takes, for training and for generation.
+
+The text is `<image>` x N + `<bos>` + prompt + newline, then the answer + `<eos>` (big_vision's PaliGemma: prefix,
+separator, suffix). Image and prompt attend to each other in both directions, the answer is causal. The model is told
+which is which by `token_type_ids` (0 prefix, 1 answer) alone. Without them transformers silently builds another mask,
+so their presence is asserted where a batch is made.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import PaliGemmaProcessor
+
+from product_vqa.errors import InputError
+from product_vqa.images import ImageError, as_image
+from product_vqa.task.prompt import format_prompt
+from product_vqa.workers import is_worker, to_arrays
+
+Row = Mapping[str, Any]
+Batch = dict[str, torch.Tensor]
+
+IGNORED = -100  # the label that no loss is taken at
+IMAGE_TOKEN = "<image>"
+_NOT_NORMALIZED = {"do_rescale": False, "do_normalize": False}  # uint8 images, resized
+
+
+def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -> Batch:
+    """Batch rows (`image`, `entity_name`, `entity_value`) for training.
+
+    Returns input_ids, attention_mask, token_type_ids and labels (B, T) int64, padded on the right, and pixel_values
+    (B, 3, H, W) uint8, for `normalize_images`. labels is -100 on image, prompt and padding: loss falls on the answer
+    and its end token only, and every row has both.
+    """
+    answers = [row["entity_value"] for row in rows]
+    if not all(answers):
+        raise InputError(f"row {answers.index('')} of the batch has an empty entity_value: nothing to learn from it")
+    batch = dict(
+        processor(
+            images=[load_row_image(row) for row in rows],
+            text=[IMAGE_TOKEN + format_prompt(row["entity_name"]) for row in rows],
+            suffix=answers,
+            return_tensors="pt",
+            padding=True,
+            padding_side="right",
+            **_NOT_NORMALIZED,
+        )
+    )
+    assert "token_type_ids" in batch, "without token_type_ids the prefix mask is silently another one"
+    # Right pads have token type 0, like the prefix; the processor marks labels by type, and so far leaves them out.
+    # Said by the mask as well, no pad can ever be supervised.
+    batch["labels"] = batch["labels"].masked_fill(batch["attention_mask"] == 0, IGNORED)
+    assert (batch["labels"] != IGNORED).any(dim=1).all()
+    return batch
+
+
+def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -> Batch:
+    """Batch rows (`image`, `entity_name`) to be answered; rows that hold one and the same image object share it.
+
+    Returns input_ids, attention_mask and token_type_ids (B, T) int64, padded on the left, pixel_values (P, 3, H, W)
+    uint8 of the P different images, for `normalize_images`, and image_index (B,) int64: which of them is a row's.
+    """
+    place_of_image: dict[int, int] = {}
+    image_index = [place_of_image.setdefault(id(row["image"]), len(place_of_image)) for row in rows]
+    first_rows = [image_index.index(place) for place in range(len(place_of_image))]
+    tokenizer = processor.tokenizer
+    prefix = processor.image_token * processor.image_seq_length + tokenizer.bos_token
+    text = tokenizer(  # as the processor does, which asks for as many pictures as rows
+        [f"{prefix}{format_prompt(row['entity_name'])}\n" for row in rows],
+        padding=True,
+        padding_side="left",
+        return_token_type_ids=True,
+        return_tensors="pt",
+    )
+    images = [load_row_image(rows[row]) for row in first_rows]
+    return {
+        **text,
+        "pixel_values": processor.image_processor(images, return_tensors="pt", **_NOT_NORMALIZED)["pixel_values"],
+        "image_index": torch.tensor(image_index),
+    }
+
+
+def normalize_images(pixel_values: torch.Tensor, *, processor: PaliGemmaProcessor, dtype: torch.dtype) -> torch.Tensor:
+    """The batch makers' uint8 images as the model takes them in: (N, 3, H, W), on their device, about [-1, 1].
+
+    Equal to the bit to what the processor would have made, and then converted to `dtype`: each of the 256 values is
+    looked up in what the processor makes of it. (Arithmetic on another device rounds otherwise.) uint8 is a quarter of
+    the bytes on the way from the workers to the device. What is floating already is normalized already.
+    """
+    if pixel_values.is_floating_point():
+        return pixel_values.to(dtype)
+    assert pixel_values.dtype == torch.uint8
+    levels = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)  # an image: (height 256, width 1, 3)
+    made = processor.image_processor([levels], do_resize=False, input_data_format="channels_last", return_tensors="pt")
+    table = made["pixel_values"][0, :, :, 0].to(pixel_values.device, dtype)  # (3, 256)
+    normalized = torch.empty(pixel_values.shape, dtype=dtype, device=pixel_values.device)
+    for channel in range(3):
+        indexes = pixel_values[:, channel].flatten().int()
+        normalized[:, channel] = table[channel].index_select(0, indexes).view_as(normalized[:, channel])
+    return normalized
+
+
+def take_rows(batch: Batch, rows: slice) -> Batch:
+    """Some rows of a batch that `make_generation_batch` made."""
+    places, image_index = batch["image_index"][rows].unique(return_inverse=True)
+    part = {name: tensor[rows] for name, tensor in batch.items() if name != "pixel_values"}
+    return part | {"pixel_values": batch["pixel_values"][places], "image_index": image_index}
+
+
+def load_row_image(row: Row) -> Image.Image:
+    """The image of a row of a dataset. Raises InputError, naming the row's index, if it cannot be read."""
+    try:
+        if row["image"] is None:
+            raise ImageError("no_image")
+        return as_image(row["image"])
+    except ImageError as error:
+        raise InputError(
+            f"the image of index {row.get('index')} ({row.get('image_link')}) cannot be used: {error}; leave that row "
+            "out of the dataset"
+        ) from error
+
+
+@dataclass(frozen=True)
+class TrainingCollator:
+    """`make_training_batch` as a data collator that worker processes can pickle.
+
+    Its batches hold more that is not for the model: `row_index` (B,), the rows' `index`, to name a row that does harm;
+    and `answer_positions` (B, A) int64, the positions whose logits predict a label, those of shorter answers followed
+    by positions that do not. Found here, on the CPU: to find them on a GPU, the CPU would have to wait for it. In a
+    worker process the images are an array, see `product_vqa.workers`.
+    """
+
+    processor: PaliGemmaProcessor
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        batch = make_training_batch(rows, processor=self.processor)
+        labelled = batch["labels"][:, 1:] != IGNORED
+        answer_positions = labelled.int().sort(dim=1, descending=True, stable=True).indices
+        batch |= {
+            "row_index": torch.tensor([row["index"] for row in rows]),
+            "answer_positions": answer_positions[:, : labelled.sum(dim=1).max()],
+        }
+        return batch | to_arrays({"pixel_values": batch["pixel_values"]}) if is_worker() else batch  # type: ignore[return-value]

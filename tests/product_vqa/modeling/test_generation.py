@@ -1,0 +1,349 @@
+"""Answers: valid by construction, their probabilities worked out by brute force, decoding equal to the library's."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from inference.check import check_submission
+from product_vqa.errors import InputError
+from product_vqa.hub import Location
+from product_vqa.modeling.collator import make_generation_batch, make_training_batch, normalize_images
+from product_vqa.modeling.constrained_decoding import (
+    MAX_DECIMALS,
+    MAX_INTEGER_DIGITS,
+    NUMBER_PATTERN,
+    AnswerAutomaton,
+    longest_answer,
+)
+from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite, parse_answer
+from product_vqa.modeling.loading import load_base, load_processor
+from product_vqa.task.quantity import format_quantity, parse_quantity
+from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
+from tests.tiny import make_image, make_rows
+
+
+@pytest.fixture(scope="module")
+def automaton(processor) -> AnswerAutomaton:
+    return AnswerAutomaton.from_tokenizer(processor.tokenizer)
+
+
+def answer_rows(model, rows: list[dict], *, processor, **options) -> list[Answer]:
+    return generate_answers(
+        model,
+        make_generation_batch(rows, processor=processor),
+        entity_names=[row["entity_name"] for row in rows],
+        processor=processor,
+        **options,
+    )
+
+
+def rows_of(entity_names: list[str]) -> list[dict]:
+    return [{"image": make_image(seed), "entity_name": name} for seed, name in enumerate(entity_names)]
+
+
+def answers_of(automaton: AnswerAutomaton, tokenizer, entity_name: str, text: str) -> bool:
+    """Whether the automaton accepts the text as the tokenizer splits it."""
+    state = automaton.start_by_entity[entity_name]
+    for token in [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]:
+        places = (automaton.token_ids[state] == token).nonzero()
+        if len(places) != 1:
+            return False
+        state = int(automaton.next_states[state, places[0, 0]])
+    return state == automaton.end_state
+
+
+@pytest.mark.parametrize("entity_name", ENTITIES)
+def test_the_automaton_accepts_canonical_answers_in_the_entitys_units_and_nothing_else(
+    automaton: AnswerAutomaton, processor, entity_name: str
+) -> None:
+    good = ("0.0", "34.0", "12.5", "0.25", "100.0", "999999.9999", "0.0001", "10.01")
+    bad = ("", "34", "034.0", "34.50", "34.", ".5", "1234567.0", "1.23456", "3.4.0", "-1.0")
+    for unit in UNITS_BY_ENTITY[entity_name]:
+        for number in good:
+            assert answers_of(automaton, processor.tokenizer, entity_name, f"{number} {unit}")
+            assert re.fullmatch(NUMBER_PATTERN, number)
+        for number in bad:
+            assert not answers_of(automaton, processor.tokenizer, entity_name, f"{number} {unit}")
+    other = "volt" if entity_name != "voltage" else "gram"
+    assert not answers_of(automaton, processor.tokenizer, entity_name, f"34.0 {other}")
+    assert not answers_of(automaton, processor.tokenizer, entity_name, "")
+
+
+def test_the_automaton_knows_the_length_of_its_longest_answer(processor, automaton: AnswerAutomaton) -> None:
+    number = "9" * MAX_INTEGER_DIGITS + "." + "9" * MAX_DECIMALS
+    lengths = [
+        len(processor.tokenizer.encode(f"{number} {unit}", add_special_tokens=False)) + 1
+        for units in UNITS_BY_ENTITY.values()
+        for unit in units
+    ]
+    assert automaton.max_tokens == max(lengths) == longest_answer(processor.tokenizer)
+
+
+def test_ten_thousand_answers_of_random_weights_are_all_valid(
+    base: Path, processor, automaton: AnswerAutomaton, tmp_path: Path
+) -> None:
+    """Half of them with each family: many random models, all entities; whatever the weights say, nothing invalid."""
+    rows = [{"image": make_image(n // 5), "entity_name": ENTITIES[n % len(ENTITIES)]} for n in range(500)]
+    rows = [row | {"image": rows[n - n % 5]["image"]} for n, row in enumerate(rows)]
+    batch = make_generation_batch(rows, processor=processor)
+    predictions = []
+    for seed in range(10):
+        torch.manual_seed(seed)
+        model = load_base(Location(str(base)), dtype=torch.float32).eval()
+        for parameter in model.model.language_model.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * parameter.data.std() * 2)
+        answers = generate_answers(
+            model, batch, entity_names=[row["entity_name"] for row in rows], processor=processor,
+            automaton=automaton, num_beams=1 if seed else 2,
+        )  # fmt: skip
+        for answer, row in zip(answers, rows, strict=True):
+            for one in (answer, *answer.alternatives):
+                assert one.unit in UNITS_BY_ENTITY[row["entity_name"]]
+                assert format_quantity(parse_quantity(one.text)) == one.text == one.prediction
+        predictions += [answer.prediction for answer in answers]
+    assert len(predictions) == 5_000
+    assert len(set(predictions)) > 200
+    with (tmp_path / "test.csv").open("w") as test, (tmp_path / "submission.csv").open("w") as submission:
+        test.write("index,image_link,group_id,entity_name\n")
+        submission.write("index,prediction\n")
+        for index, prediction in enumerate(predictions):
+            test.write(f"{index},https://example.com/1.jpg,1,{rows[index % 500]['entity_name']}\n")
+            submission.write(f"{index},{prediction}\n")
+    for official in (False, True):
+        verdict = check_submission(tmp_path / "submission.csv", tmp_path / "test.csv", official=official)
+        assert (verdict.ok, verdict.answered) == (True, 5_000)
+
+
+def test_free_greedy_answers_are_what_generate_says(processor, model) -> None:
+    rows = make_rows(5)
+    batch = make_generation_batch(rows, processor=processor)
+    del batch["image_index"]  # each row has its own
+    batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
+    length = longest_answer(processor.tokenizer)
+    tokens = model.generate(**batch, max_new_tokens=length, do_sample=False)
+    expected = processor.tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    answers = answer_rows(model, rows, processor=processor, automaton=None)
+    assert [answer.text for answer in answers] == expected
+    for answer in answers:
+        assert (answer.number_confidence, answer.unit_confidence, answer.allowed_probability) == (None, None, None)
+
+
+def log_probability(model, processor, automaton: AnswerAutomaton, row: dict, text: str) -> tuple[float, float, float]:
+    """(answer, number, the model's own of the answer): teacher-forced, a step at a time.
+
+    The first two are normalized at each step over what may come there, the third over the whole vocabulary.
+    """
+    batch = make_training_batch([row | {"entity_value": text}], processor=processor)
+    batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
+    with torch.inference_mode():
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits[0]
+    labels = batch["labels"][0]
+    state, answer, number, in_number = automaton.start_by_entity[row["entity_name"]], 0.0, 0.0, True
+    own = 0.0
+    for position in (labels != -100).nonzero().flatten().tolist():
+        ids = automaton.token_ids[state]
+        ids = ids[ids >= 0]
+        log_p = logits[position - 1, ids].log_softmax(-1)
+        place = int((ids == labels[position]).nonzero()[0, 0])
+        answer += float(log_p[place])
+        own += float(logits[position - 1].log_softmax(-1)[labels[position]])
+        if in_number:
+            units = automaton.begins_unit[state, : len(ids)]
+            begins = bool(units[place])
+            number += float(log_p[units].logsumexp(-1)) if begins else float(log_p[place])
+            in_number = not begins
+        state = int(automaton.next_states[state, place])
+    return answer, number, own
+
+
+def test_probabilities_are_those_worked_out_step_by_step(processor, model, automaton: AnswerAutomaton) -> None:
+    rows = make_rows(4)
+    answers = answer_rows(model, rows, processor=processor, automaton=automaton, num_beams=3)
+    for row, best in zip(rows, answers, strict=True):
+        assert len(best.alternatives) == 2
+        for answer in (best, *best.alternatives):
+            total, number, own = log_probability(model, processor, automaton, row, answer.text)
+            assert answer.confidence == pytest.approx(math.exp(total), rel=1e-3)
+            assert answer.number_confidence == pytest.approx(math.exp(number), rel=1e-3)
+            assert answer.unit_confidence == pytest.approx(math.exp(total - number), rel=1e-3)
+            # What the mask took away is next to it: together they are the model's own probability of this answer.
+            assert answer.confidence * answer.allowed_probability == pytest.approx(math.exp(own), rel=1e-3)
+            assert 0 < answer.allowed_probability < 1
+        confidences = [answer.confidence for answer in (best, *best.alternatives)]
+        assert confidences == sorted(confidences, reverse=True)
+
+
+def test_enough_beams_find_the_likeliest_of_all_answers(processor, model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a vocabulary small enough to try every answer: one digit before the point, one after it, two units."""
+    monkeypatch.setattr("product_vqa.modeling.constrained_decoding.NUMBER_PATTERN", r"[0-9]\.[0-9]")
+    small = AnswerAutomaton.from_tokenizer(processor.tokenizer)
+    row = make_rows(1)[0] | {"entity_name": "wattage"}
+    tried = {
+        f"{a}.{b} {unit}": log_probability(model, processor, small, row, f"{a}.{b} {unit}")[0]
+        for a, b, unit in itertools.product("0123456789", "0123456789", UNITS_BY_ENTITY["wattage"])
+    }
+    assert sum(map(math.exp, tried.values())) == pytest.approx(1.0, abs=1e-4)
+    ranked = sorted(tried, key=lambda text: -tried[text])
+    (answer,) = answer_rows(model, [row], processor=processor, automaton=small, num_beams=10)
+    assert [answer.text, *(other.text for other in answer.alternatives)][:3] == ranked[:3]
+
+
+def test_an_answer_does_not_depend_on_its_batch(processor, model, automaton: AnswerAutomaton) -> None:
+    rows = make_rows(6)
+    together = answer_rows(model, rows, processor=processor, automaton=automaton, num_beams=2)
+    for row, answer in zip(rows, together, strict=True):
+        (alone,) = answer_rows(model, [row], processor=processor, automaton=automaton, num_beams=2)
+        assert alone.text == answer.text
+        assert alone.confidence == pytest.approx(answer.confidence, rel=1e-4)
+
+
+def test_a_picture_of_several_rows_is_encoded_once_and_gives_the_same_answers(
+    processor, model, automaton: AnswerAutomaton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [make_image(seed) for seed in range(3)]
+    rows = [
+        {"image": images[seed], "entity_name": name}
+        for name, seed in zip(ENTITIES, (0, 0, 1, 2, 2, 2, 1, 0), strict=True)
+    ]
+    apart = [row | {"image": row["image"].copy()} for row in rows]
+    expected = answer_rows(model, apart, processor=processor, automaton=automaton, num_beams=2)
+    encoded, get_image_features = [], model.model.get_image_features
+
+    def count(pixel_values: torch.Tensor, **options):
+        encoded.append(len(pixel_values))
+        return get_image_features(pixel_values, **options)
+
+    monkeypatch.setattr(model.model, "get_image_features", count)
+    answers = answer_rows(model, rows, processor=processor, automaton=automaton, num_beams=2)
+    assert encoded == [3]
+    assert [answer.text for answer in answers] == [answer.text for answer in expected]
+    for answer, other in zip(answers, expected, strict=True):
+        assert answer.confidence == pytest.approx(other.confidence, rel=1e-4)
+
+
+def test_an_answer_may_be_empty_if_it_is_allowed(processor) -> None:
+    allowed = AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=True)
+    assert answers_of(allowed, processor.tokenizer, "width", "")
+    assert answers_of(allowed, processor.tokenizer, "width", "3.0 inch")
+
+
+def test_an_answer_in_a_unit_of_another_entity_goes_out_empty() -> None:
+    assert parse_answer("10 gram", entity_name="item_weight") is not None
+    assert parse_answer("10 gram", entity_name="voltage") is None
+    assert parse_answer("about 10 gram", entity_name="item_weight") is None
+
+
+@pytest.fixture(scope="module")
+def letters_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny import save_letters_base
+
+    return save_letters_base(tmp_path_factory.mktemp("bases") / "letters")
+
+
+def test_a_thousand_answers_spelled_by_letters_are_complete_and_valid(letters_base: Path, tmp_path: Path) -> None:
+    """A tokenizer that knows no unit as a word: `666666.3333 imperial gallon` has 28 tokens with its end."""
+    processor = load_processor(Location(str(letters_base)))
+    pieces = processor.tokenizer.tokenize("666666.3333 imperial gallon")
+    assert len(pieces) == 27 and all(len(piece) == 1 for piece in pieces)
+    automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer)
+    assert automaton.max_tokens == longest_answer(processor.tokenizer) == 28
+    rows = rows_of([ENTITIES[n % len(ENTITIES)] for n in range(100)])
+    predictions = []
+    for seed in range(10):
+        torch.manual_seed(seed)
+        model = load_base(Location(str(letters_base)), dtype=torch.float32).eval()
+        for parameter in model.model.language_model.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * parameter.data.std() * 2)
+        answers = answer_rows(model, rows, processor=processor, automaton=automaton, num_beams=1 + seed % 2)
+        predictions += [answer.prediction for answer in answers]
+    assert max(len(processor.tokenizer.tokenize(text)) for text in predictions) > 20
+    with (tmp_path / "test.csv").open("w") as test, (tmp_path / "submission.csv").open("w") as submission:
+        test.write("index,image_link,group_id,entity_name\n")
+        submission.write("index,prediction\n")
+        for index, prediction in enumerate(predictions):
+            test.write(f"{index},https://example.com/1.jpg,1,{rows[index % 100]['entity_name']}\n")
+            submission.write(f"{index},{prediction}\n")
+    for official in (False, True):
+        verdict = check_submission(tmp_path / "submission.csv", tmp_path / "test.csv", official=official)
+        assert (verdict.ok, verdict.answered) == (True, 1_000)
+
+
+def test_without_constraint_too_an_answer_may_be_as_long_as_the_longest_valid_one(letters_base: Path) -> None:
+    processor = load_processor(Location(str(letters_base)))
+    model = load_base(Location(str(letters_base)), dtype=torch.float32).eval()
+    letter = processor.tokenizer.convert_tokens_to_ids("x")
+    model.lm_head.register_forward_hook(lambda module, inputs, out: out.index_fill(-1, torch.tensor(letter), 1e4))
+    (answer,) = answer_rows(model, rows_of(["width"]), processor=processor, automaton=None)
+    assert answer.text == "x" * 28
+    (answer,) = answer_rows(model, rows_of(["width"]), processor=processor, automaton=None, max_new_tokens=5)
+    assert answer.text == "x" * 5
+
+
+@contextmanager
+def spoiled(model, *, row: int, from_step: int = 0, value: float, token: int | slice = slice(None)) -> Iterator[None]:
+    """The logits of one row (of all its beams) are no numbers, from a step on."""
+    sizes = []
+
+    def spoil(module, inputs, output):
+        sizes.append(len(output.logits))
+        beams = sizes[-1] // sizes[0]
+        if len(sizes) > from_step:
+            output.logits[row * beams : (row + 1) * beams, :, token] = value
+        return output
+
+    hook = model.register_forward_hook(spoil)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("is_constrained", [True, False], ids=["constrained", "free"])
+@pytest.mark.parametrize("from_step", [0, 2])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_row_whose_logits_are_not_finite_is_answered_with_nothing_and_the_others_as_ever(
+    processor, model, automaton: AnswerAutomaton, num_beams: int, is_constrained: bool, from_step: int, value: float
+) -> None:
+    rows = make_rows(4)
+    options = {"automaton": automaton if is_constrained else None, "num_beams": num_beams}
+    expected = answer_rows(model, rows, processor=processor, **options)
+    with spoiled(model, row=1, from_step=from_step, value=value):
+        answers = answer_rows(model, rows, processor=processor, **options)
+    assert (answers[1].text, answers[1].prediction, answers[1].confidence) == ("", "", 0.0)
+    assert answers[1].alternatives == ()
+    assert is_not_finite(answers[1].text, answers[1].confidence)
+    for place in (0, 2, 3):
+        assert answers[place] == expected[place]
+        assert not is_not_finite(answers[place].text, answers[place].confidence)
+
+
+def test_a_single_logit_that_is_not_a_number_is_enough(processor, model, automaton: AnswerAutomaton) -> None:
+    digit = processor.tokenizer.convert_tokens_to_ids("7")
+    for options in ({"automaton": automaton}, {"automaton": None}):
+        with spoiled(model, row=0, value=float("nan"), token=digit):
+            first, second = answer_rows(model, make_rows(2), processor=processor, **options)
+        assert (first.text, first.confidence) == ("", 0.0)
+        assert second.confidence > 0
+
+
+def test_a_tokenizer_that_joins_digits_is_refused_with_a_remedy(processor) -> None:
+    class Joined:
+        """The tokenizer, but `12` is one token."""
+
+        eos_token_id, pad_token_id = 1, 0
+
+        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+            return processor.tokenizer.encode(text.replace("12", "1"), add_special_tokens=False)
+
+        def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+            return processor.tokenizer.convert_ids_to_tokens(ids)
+
+    with pytest.raises(InputError, match=r"one token per digit is expected: .*`constrain` off"):
+        AnswerAutomaton.from_tokenizer(Joined())
