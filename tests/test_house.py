@@ -56,28 +56,51 @@ DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs
                     *ROOT.glob("training/configs/*.yaml")])  # fmt: skip
 
 
-# Installed by who wants them; the code that imports them says so where they are missing.
+# Installed by those who use them, or declared but heavy: imported where they are used, in libraries too.
 OPTIONAL = {"deepspeed", "trackio"}
 
 
+@cache
+def modules() -> dict[str, Path]:
+    """Name -> file of each module of the rooms; a package by its own name."""
+    files = [file for room in FLOORS for file in (ROOT / room).rglob("*.py")]
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    assert len(names) == len(files) > 90
+    return names
+
+
+@cache
+def syntax(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+def is_command(file: Path) -> bool:
+    return 'if __name__ == "__main__":' in file.read_text()
+
+
+def imported_names(file: Path) -> set[str]:
+    """Each module that the file imports, and `module.name` for each `from module import name`."""
+    names = set()
+    for node in ast.walk(syntax(file)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level <= 1
+            package = file.relative_to(ROOT).parent.parts if node.level else ()
+            module = ".".join([*package, *filter(None, [node.module])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
+
+
 def imported_packages(file: Path) -> set[str]:
-    packages = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [node.module or ""]
-        packages |= {name.split(".")[0] for name in names}
-    return packages
+    return {name.split(".")[0] for name in imported_names(file)}
 
 
 def test_a_room_imports_rooms_on_lower_floors_only() -> None:
-    checked = 0
-    for room, floor in FLOORS.items():
-        for file in (ROOT / room).rglob("*.py"):
-            for other in imported_packages(file) & FLOORS.keys() - {room}:
-                assert FLOORS[other] < floor, f"{file.relative_to(ROOT)} imports {other}"
-            checked += 1
-    assert checked > 50
+    for name, file in modules().items():
+        room = name.split(".")[0]
+        for other in imported_packages(file) & FLOORS.keys() - {room}:
+            assert FLOORS[other] < FLOORS[room], f"{name} imports {other}"
 
 
 # One process for all commands: they share what takes seconds to import.
@@ -113,12 +136,7 @@ def test_every_command_answers_help() -> None:
 
 
 def test_every_command_of_the_house_is_listed_here() -> None:
-    found = set()
-    for room in FLOORS:
-        for file in (ROOT / room).rglob("*.py"):
-            if 'if __name__ == "__main__":' in file.read_text():
-                module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-                found.add(module.removesuffix(".__main__"))
+    found = {name.removesuffix(".__main__") for name, file in modules().items() if is_command(file)}
     assert found == {*COMMANDS, "product_vqa.entity_f1.app"}  # a Space's, which has no options
 
 
@@ -226,20 +244,17 @@ def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> 
 
 def test_no_file_is_too_long_for_one_noun() -> None:
     """A size to notice: when a file outgrows this, ask whether it is still one thing."""
-    lines = {file: len(file.read_text().splitlines()) for room in FLOORS for file in (ROOT / room).rglob("*.py")}
-    assert max(lines.values()) <= 400, max(lines, key=lambda file: lines[file])
+    lines = {name: len(file.read_text().splitlines()) for name, file in modules().items()}
+    longest = max(lines, key=lambda name: lines[name])
+    assert lines[longest] <= 400, longest
 
 
 def test_every_package_that_is_imported_is_declared() -> None:
-    own = {*FLOORS, "tests", "benchmarks"}
-    imported = {
-        package
-        for room in own
-        for file in (ROOT / room).rglob("*.py")
-        for package in imported_packages(file) - own - OPTIONAL - {"", *sys.stdlib_module_names}
-    }
-    distributions = packages_distributions()
+    files = [*modules().values(), *(ROOT / "tests").rglob("*.py")]
+    imported = set().union(*(imported_packages(file) for file in files))
+    imported -= {*FLOORS, "tests", *OPTIONAL, *sys.stdlib_module_names}
     assert len(imported) > 25
+    distributions = packages_distributions()
     undeclared = {
         package
         for package in imported
