@@ -1,4 +1,4 @@
-# make install | quickstart | test | faults | bench | style | quality | lock
+# make install | quickstart | test | faults | bench | style | quality | reference | lock
 # Everything runs in .venv of this checkout; it need not be activated.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install quickstart test faults bench style quality lock
+.PHONY: install quickstart test faults bench style quality reference lock
 
 install: .venv/.installed
 
@@ -46,6 +46,9 @@ quality: install
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/python -m tests.vocabulary
+
+reference: install
+	$(BIN)/python docs/reference.py
 
 # Pins what is installed and tested together, with the hashes of the files, for Python 3.11 and later. Pins that still
 # fit stay as they are; `make lock UPGRADE=--upgrade` takes the newest releases.
