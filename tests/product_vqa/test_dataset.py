@@ -117,7 +117,7 @@ def test_offline_a_split_that_was_never_fetched_is_named(
         location = locate("local/of-one-split", repo_type="dataset")
     assert len(load_split(location, "train")) == 4
     with (
-        pytest.raises(InputError, match=r"`dataset` local/of-one-split at .* is not in the cache, or not all of it"),
+        pytest.raises(InputError, match=r"`dataset` local/of-one-split at .* is not in the cache, or only in part"),
         argument("dataset"),
     ):
         load_split(location, "test")
