@@ -14,7 +14,7 @@ _PACKAGES = Path(__file__).parents[1]
 # What the reader and the page import, directly; each at the version that runs here.
 _REQUIREMENTS = (
     "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "outlines-core", "huggingface_hub", "httpx2",
-    "pillow", "pyyaml", "tqdm",
+    "pillow", "pandas", "scipy", "pyyaml", "tqdm",
 )  # fmt: skip
 _CARD = """---
 title: {title}

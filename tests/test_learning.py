@@ -16,9 +16,10 @@ from peft import LoraConfig
 from PIL import Image
 
 from inference import AttributeReader
-from inference.calibrate import fit, report, right
+from inference.calibrate import report, right
 from inference.metrics import sweep
 from product_vqa.hub import Location
+from product_vqa.modeling.calibration import fit_calibration
 from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
@@ -131,7 +132,7 @@ def test_calibration_improves_the_confidences(answers: pd.DataFrame) -> None:
     rows = right(answers, list(answers["reference"]))
     halves = (rows[::2], rows[1::2])
     figures = [
-        report(measured, measured["confidence"].map(fit(fitted).answer).to_numpy())
+        report(measured, measured["confidence"].map(fit_calibration(fitted).answer).to_numpy())
         for fitted, measured in (halves, halves[::-1])
     ]
     mean = {

@@ -19,11 +19,10 @@ from huggingface_hub.utils import _http
 from dataset_builder.push import check_target, push
 from inference.demo import DemoOptions
 from inference.space import push_space
-from product_vqa import hub as attempts
 from product_vqa.cards import mark_card
 from product_vqa.dataset import load_split
 from product_vqa.errors import InputError, argument
-from product_vqa.hub import MAX_WAIT_S, Location, commit_files, download, list_files, locate
+from product_vqa.hub import MAX_WAIT_S, Location, commit_files, download, list_files, locate, retries
 from product_vqa.modeling.loading import load_config, load_processor
 from tests.commands import ROOT
 from tests.faulty_hub import FaultyHub, answer, done_but_500, done_but_reset, faulty_hub, point_at, reset
@@ -37,7 +36,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that were to be waited; nobody waits."""
     slept: list[float] = []
     clock = SimpleNamespace(sleep=slept.append, time=time.time, monotonic=time.monotonic)
-    monkeypatch.setattr(attempts, "time", clock)
+    monkeypatch.setattr(retries, "time", clock)
     monkeypatch.setattr(_http, "time", clock)
     return slept
 
