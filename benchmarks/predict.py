@@ -141,13 +141,14 @@ def make_ready(dataset: Dataset, reader: AttributeReader, *, batch_size: int) ->
 
 @torch.inference_mode()
 def bare_loop(model: PaliGemmaForConditionalGeneration, batches: list[Batch]) -> None:
-    """Greedy, a cache, the last position's logits only; the reader's model, which keeps lm_head's input contiguous."""
+    """Greedy, with a cache and the logits of the last position only, selected by index as in `generate_answers`."""
     for batch in batches:
         mask = batch["attention_mask"]
         cache = DynamicCache(config=model.config.get_text_config())
         inputs = {name: tensor for name, tensor in batch.items() if name != "image_index"}
         positions = mask.cumsum(-1).clamp(min=1)
-        logits = model(**inputs, position_ids=positions, cache=cache, logits_to_keep=1).logits[:, -1]
+        last = torch.tensor([mask.shape[1] - 1])
+        logits = model(**inputs, position_ids=positions, cache=cache, logits_to_keep=last).logits[:, -1]
         for _ in range(NEW_TOKENS - 1):
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = model(
