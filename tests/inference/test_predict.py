@@ -442,7 +442,7 @@ def adapter_reader(adapter: tuple[str, Any]) -> AttributeReader:
 @pytest.fixture(scope="module")
 def misfit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of a base with another hidden size."""
-    from quickstart.small_paligemma import save_base
+    from quickstart.pretraining.small_paligemma import save_base
 
     folder = tmp_path_factory.mktemp("misfit")
     save_base(folder / "base", image_size=28, patch_size=14, hidden_size=64, layers=2)

@@ -21,7 +21,7 @@ from product_vqa.errors import InputError
 from product_vqa.hub import Location, read_file
 from product_vqa.provenance import ADAPTER_WEIGHTS
 from product_vqa.task.features import FEATURES
-from quickstart.small_paligemma import make_processor
+from quickstart.pretraining.small_paligemma import make_processor
 from tests.commands import ROOT, call, launch
 from tests.product_vqa.test_images import png
 from tests.tiny import make_rows, write_rows

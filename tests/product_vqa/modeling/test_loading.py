@@ -21,7 +21,7 @@ from product_vqa.modeling.loading import (
     resolve_dtype,
 )
 from product_vqa.task.prompt import format_prompt
-from quickstart.small_paligemma import make_processor
+from quickstart.pretraining.small_paligemma import make_processor
 from tests.real_shape import paligemma2_3b_config, paligemma_3b_config
 from tests.tiny import make_rows
 
