@@ -1,4 +1,4 @@
-"""Quantities: `number unit`, as labels write them, as models answer them, as a submission carries them."""
+"""Parse and format quantities: `number unit`, as in labels, answers and submissions."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Quantity:
 
 
 class LabelForm(StrEnum):
-    """The ways in which `entity_value` is written in the real train.csv."""
+    """The forms of `entity_value` in the challenge's train.csv."""
 
     PLAIN = "plain"  # 500.0 gram
     RANGE_BRACKETS = "range_brackets"  # [100.0, 240.0] volt
@@ -30,7 +30,7 @@ class LabelForm(StrEnum):
     BROKEN = "broken"  # 5.016481104150004 e+17 pound
 
 
-# [0-9] and not \d: a label or an answer in other digits than these is not what the challenge prints.
+# [0-9] and not \d, which also matches the digits of other scripts.
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 _UNIT = r"[A-Za-z]+(?: [A-Za-z]+)*"
 _PLAIN = re.compile(rf"({_NUMBER})\s+({_UNIT})")
@@ -40,7 +40,7 @@ _RANGE_TO = re.compile(rf"({_NUMBER})\s*({_UNIT})\s+to\s+({_NUMBER})\s*({_UNIT})
 
 
 def parse_quantity(text: str) -> Quantity:
-    """`500 gram`, `1.5 cubic feet` -> Quantity. Outer blanks and the spellings of `canonical_unit` are forgiven.
+    """Parse `500 gram`, `1.5 cubic feet`. Outer spaces and the spellings of `canonical_unit` are accepted.
 
     Raises ValueError for anything else: a sign, an exponent, a range, an abbreviation, a second unit.
     """
@@ -52,22 +52,22 @@ def parse_quantity(text: str) -> Quantity:
 
 
 def format_number(number: Decimal) -> str:
-    """As Python prints a float, but never with an exponent and never rounded: 500.0, 1.5, 0.00034.
+    """Format a number like a Python float, but without exponent or rounding: 500.0, 1.5, 0.00034.
 
-    89 % of the training labels that hold a whole number write it with `.0`, and none ends in another zero; so this is
-    the one form that can equal most labels as a string.
+    89 % of the training labels with an integer write it with `.0`, and no label has another trailing zero. So this
+    form equals most labels as a string.
     """
-    whole, _, fraction = f"{number:f}".partition(".")
-    return f"{whole.lstrip('0') or '0'}.{fraction.rstrip('0') or '0'}"
+    integer, _, fraction = f"{number:f}".partition(".")
+    return f"{integer.lstrip('0') or '0'}.{fraction.rstrip('0') or '0'}"
 
 
 def format_quantity(quantity: Quantity) -> str:
-    """The canonical form: `500.0 gram`."""
+    """Format a quantity in its canonical form: `500.0 gram`."""
     return f"{format_number(quantity.number)} {quantity.unit}"
 
 
 def label_form(text: str) -> LabelForm:
-    """Which of the six forms a label has. Ranges count as ranges whatever their units; see `parse_label`."""
+    """Return the form of a label. A range in unknown units is a range too."""
     text = text.strip()
     if match := _PLAIN.fullmatch(text):
         return LabelForm.PLAIN if canonical_unit(match[2]) else LabelForm.UNIT_UNKNOWN
@@ -81,9 +81,9 @@ def label_form(text: str) -> LabelForm:
 
 
 def parse_range(text: str) -> tuple[Quantity, Quantity]:
-    """Both ends of a label whose form is `range_brackets` or `range_to`, as written (not ordered).
+    """Parse both ends of a label of the form `range_brackets` or `range_to`, in the order in which they are written.
 
-    Raises ValueError if it is no range, or one in a unit that is not allowed.
+    Raises ValueError if it is not a range, or a unit is not allowed.
     """
     if match := _RANGE_BRACKETS.fullmatch(text.strip()):
         first, last, unit = match.groups()
