@@ -31,7 +31,7 @@ from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGe
 from benchmarks.measuring import alternate, printing_to_stderr
 from benchmarks.picture_server import made_picture
 from benchmarks.small_base import SMALL_VOCABULARY, save_small_adapter, save_small_base
-from dataset_builder.image_preparation import prepare_picture
+from dataset_builder.image_preparation import prepare_image
 from inference import AttributeReader
 from inference.dataloader import RowBatches, load_batches
 from inference.predictions import answer_rows
@@ -115,7 +115,7 @@ def make_rows(number: int) -> tuple[list[dict[str, Any]], list[tuple[bytes, str]
     picture = 0
     while len(rows) < number:
         original = made_picture(str(picture), size=ORIGINAL_SIZE)
-        stored = {"bytes": prepare_picture(original, image_size=STORED_SIZE).data, "path": None}
+        stored = {"bytes": prepare_image(original, image_size=STORED_SIZE).data, "path": None}
         for _ in range(QUESTIONS_A_PICTURE[picture % len(QUESTIONS_A_PICTURE)]):
             entity_name = ENTITIES[len(rows) % len(ENTITIES)]
             rows.append(

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measuring import measure, picture_server
-from dataset_builder.csv_reader import Row, links_of, read_tables
+from dataset_builder.csv_reader import Row, read_tables
 from dataset_builder.options import TableOptions
 
 
@@ -56,7 +56,7 @@ def main() -> None:
                 ],
                 cwd=Path(work),
             )
-            links = len(links_of(*read_tables(TableOptions(f"{work}/train.csv", f"{work}/test.csv"))))
+            links = len(read_tables(TableOptions(f"{work}/train.csv", f"{work}/test.csv")).urls())
             print(
                 json.dumps(
                     {

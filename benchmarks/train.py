@@ -46,7 +46,7 @@ from trl import SFTConfig, SFTTrainer
 from benchmarks.measuring import alternate, picture_server, printing_to_stderr
 from benchmarks.picture_server import made_picture
 from benchmarks.small_base import SMALL_VOCABULARY, save_small_base
-from dataset_builder.image_preparation import prepare_picture
+from dataset_builder.image_preparation import prepare_image
 from product_vqa.hub import Location
 from product_vqa.modeling.collator import TrainingCollator, make_training_batch, normalize_images
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base, load_processor, resolve_dtype
@@ -116,7 +116,7 @@ def make_rows(number: int, *, originals: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 "index": index, "image_link": f"https://shop.example/{index}.jpg", "group_id": "1",
-                "image": {"bytes": prepare_picture(original, image_size=STORED_SIZE).data, "path": None},
+                "image": {"bytes": prepare_image(original, image_size=STORED_SIZE).data, "path": None},
                 "entity_name": entity_name, "entity_value": answer, "entity_value_raw": answer,
             }
         )  # fmt: skip

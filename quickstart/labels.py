@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
+from dataset_builder.labels import LabelForm
 from product_vqa.errors import argument
-from product_vqa.task.quantity import LabelForm, format_number, format_quantity
+from product_vqa.task.quantity import format_number, format_quantity
 from product_vqa.task.schema import ENTITIES
 from quickstart.drawing import draw, encode
 from quickstart.printing import (

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dataset_builder.labels import LabelForm, label_form
 from product_vqa.contact_sheet import SheetRow, contact_sheet
 from product_vqa.errors import InputError
-from product_vqa.task.quantity import LabelForm, format_quantity, label_form, parse_quantity
+from product_vqa.task.quantity import format_quantity, parse_quantity
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from quickstart.drawing import FONT_FOLDER, SIZE, draw, encode
 from quickstart.labels import LABEL_SHARES, main, write_labels
