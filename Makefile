@@ -1,20 +1,24 @@
-# make install | quickstart | test | faults | bench | style | quality | lock
+# make install | quickstart | test | faults | bench | style | quality | reference | lock
 # Everything runs in .venv of this checkout; it need not be activated.
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install quickstart test faults bench style quality lock
+.PHONY: install quickstart test faults bench style quality reference lock
 
 install: .venv/.installed
 
-.venv/.installed: requirements.lock pyproject.toml
+# Where pip finds torch's CPU build, that one is installed. PyPI's torch for Linux needs CUDA's libraries.
+.venv/.installed: requirements.lock requirements-cpu.lock requirements-cuda.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12 install"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) install --no-deps --require-hashes -r requirements-cpu.lock 2> /dev/null || echo "PyPI's torch is installed"
+	$(PIP) install --no-deps --require-hashes -r requirements.lock
+	$(PIP) check > /dev/null || $(PIP) install --no-deps --require-hashes -r requirements-cuda.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 quickstart: install
@@ -27,21 +31,34 @@ test: install
 faults: install
 	$(BIN)/pytest -m faults --timeout 1800
 
-# Does training teach anything, and what? Half an hour. Does an adapter's card stand alone? Three minutes.
+# Does training teach anything, and what? Half an hour. Does an adapter's card work on its own? Three minutes.
 # Speed: benchmarks.build, .scale, .train, .predict and .predict_scale.
 bench: install
-	$(BIN)/python -m benchmarks.learning --seeds 0 1 2
-	$(BIN)/python -m benchmarks.card
+	$(BIN)/python -m benchmarks.ablation --seeds 0 1 2
+	$(BIN)/python -m benchmarks.model_card
 
 style: install
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 quality: install
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python -m tests.vocabulary
 
-# What was installed and tested together, for `make install`: run it after a change of the dependencies.
+reference: install
+	$(BIN)/python docs/reference.py
+
+# Pins what is installed and tested together, with the hashes of the files, for Python 3.11 and later. Pins that still
+# fit stay as they are; `make lock UPGRADE=--upgrade` takes the newest releases.
 lock:
 	$(PYTHON) -m venv .lock-venv
-	.lock-venv/bin/pip install --quiet 'torch==2.13.0' --editable '.[hub,demo,trackers,dev]'
-	.lock-venv/bin/pip freeze --exclude-editable | sed -e 's/^\(torch==[0-9.]*\)+cpu$$/\1/' > requirements.lock
+	.lock-venv/bin/pip install --quiet uv
+	cat requirements.lock requirements-cuda.lock > .lock-venv/all.lock
+	.lock-venv/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --fork-strategy fewest \
+	  --all-extras --generate-hashes --no-header --no-annotate pyproject.toml --output-file .lock-venv/all.lock
+	awk '/^[a-z]/ { file = /^(cuda-|nvidia-|triton=)/ ? "requirements-cuda.lock" : "requirements.lock" } \
+	  !seen[file]++ { print "# Written by `make lock` from pyproject.toml." > file } \
+	  { print > file }' .lock-venv/all.lock
 	rm -rf .lock-venv

@@ -1,1 +1,1 @@
-"""Measurements beside peers and limits. Never imported by a room."""
+"""Measurements, compared with other tools and with limits. No room imports them."""

@@ -1,19 +1,18 @@
-"""Answers a second: ours beside a notebook's way and beside the bare model, the same rows in one run.
+"""Prediction speed, compared with the notebook approach and with the bare model, on the same rows in one run.
 
 python -m benchmarks.predict --json
 
-The base is `benchmarks.small_base`, its weights random, with an adapter of rank 8. As in test.csv 1.45 questions are
-asked about a picture. Everybody says the same number of tokens.
+The base model is `benchmarks.small_model` with random weights and an adapter of rank 8. As in test.csv, an image has
+1.45 questions on average. All variants generate the same number of tokens.
 
-ours        the loop of inference.predict: the built dataset (448 px), batches, adapter merged, answers constrained
+ours        the loop of inference.predict: the built dataset (448 px), batches, adapter merged, constrained decoding
 free        the same with --constrain off
-notebook    a row at a time: the original picture, float32, adapter unmerged, `generate`
-bare        prefill and decoding of batches that lie ready as tensors, every row's picture encoded, no text made
+notebook    row by row: the original image, float32, adapter not merged, `generate`
+bare        prefill and decoding of batches that are ready as tensors; encodes the image of every row, makes no text
 """
 
 import argparse
 import io
-import json
 import os
 import tempfile
 import time
@@ -28,9 +27,10 @@ from peft import PeftModel
 from PIL import Image
 from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
-from benchmarks.measuring import alternate, printing_to_stderr
-from benchmarks.picture_server import made_picture
-from benchmarks.small_base import SMALL_VOCABULARY, save_small_adapter, save_small_base
+from benchmarks.image_server import make_image
+from benchmarks.results import print_result, stdout_to_stderr
+from benchmarks.small_model import SMALL_VOCABULARY, save_small_adapter, save_small_model
+from benchmarks.timing import alternate
 from dataset_builder.image_preparation import prepare_image
 from inference import AttributeReader
 from inference.dataloader import RowBatches, load_batches
@@ -40,54 +40,46 @@ from product_vqa.task.features import FEATURES
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import ENTITIES
 
-# test.csv: 131,187 rows on 90,666 pictures, those of a picture one after the other.
-QUESTIONS_A_PICTURE = [1] * 13 + [2] * 5 + [3] * 2
-NEW_TOKENS = 6  # `34.0 gram` and the end
+# test.csv has 131,187 rows on 90,666 images; the rows of an image follow each other.
+QUESTIONS_PER_IMAGE = [1] * 13 + [2] * 5 + [3] * 2
+NEW_TOKENS = 6  # `34.0 gram` and the end token
 ORIGINAL_SIZE, STORED_SIZE = 1000, 448
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("--notebook_rows", type=int, default=64, help="the first of them, for the slowest way")
+    parser.add_argument("--notebook_rows", type=int, default=64, help="number of first rows for the slowest variant")
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=5, help="alternated; the median counts")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each variant, in turn; the median counts")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()
 
-    with printing_to_stderr(), tempfile.TemporaryDirectory(prefix="benchmark-") as work:
+    with stdout_to_stderr(), tempfile.TemporaryDirectory(prefix="benchmark-") as work:
         base, adapter = Path(work, "base"), Path(work, "adapter")
-        parameters = save_small_base(base, vocabulary=SMALL_VOCABULARY)
+        parameters = save_small_model(base, vocabulary=SMALL_VOCABULARY)
         save_small_adapter(adapter, base=base)
         rows, originals = make_rows(options.rows)
-        dataset = Dataset.from_list(rows, features=FEATURES)
-        dataset.to_parquet(Path(work, "test.parquet"))
+        Dataset.from_list(rows, features=FEATURES).to_parquet(Path(work, "test.parquet"))
         dataset = Dataset.from_parquet(str(Path(work, "test.parquet")), cache_dir=work)
         reader = AttributeReader.from_pretrained(str(adapter))
-        free = AttributeReader(reader.model, reader.processor, constrain=False)
-        reader.max_new_tokens = free.max_new_tokens = NEW_TOKENS
-        ready = make_ready(dataset, reader, batch_size=options.batch_size)
+        free_reader = AttributeReader(reader.model, reader.processor, constrain=False)
+        reader.max_new_tokens = free_reader.max_new_tokens = NEW_TOKENS
+        tensors = make_tensors(dataset, reader, batch_size=options.batch_size)
         unmerged = PeftModel.from_pretrained(PaliGemmaForConditionalGeneration.from_pretrained(base), adapter).eval()
-
-        def ours(reader: AttributeReader) -> None:
-            batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size)
-            for batch in load_batches(batches, range(len(batches)), num_workers=0):
-                answer_rows(reader, batch)
-
-        ways: dict[str, tuple[int, Callable[[], Any]]] = {
-            "ours": (options.rows, lambda: ours(reader)),
-            "free": (options.rows, lambda: ours(free)),
-            "bare": (options.rows, lambda: bare_loop(reader.model, ready)),
-            "notebook": (
-                options.notebook_rows,
-                lambda: notebook(unmerged, reader.processor, originals[: options.notebook_rows]),
-            ),
+        first_originals = originals[: options.notebook_rows]
+        variants: dict[str, Callable[[], Any]] = {
+            "ours": lambda: predict(reader, dataset, batch_size=options.batch_size),
+            "free": lambda: predict(free_reader, dataset, batch_size=options.batch_size),
+            "bare": lambda: predict_bare(reader.model, tensors),
+            "notebook": lambda: predict_like_a_notebook(unmerged, reader.processor, first_originals),
         }
-        for _, way in ways.values():
-            way()  # does not count
-        timed = {name: partial(seconds_of, way) for name, (_, way) in ways.items()}
+        for variant in variants.values():
+            variant()  # warm-up
+        timed = {name: partial(seconds_of, variant) for name, variant in variants.items()}
         seconds = alternate(timed, repeats=options.repeats)
-    rates = {name: number / seconds[name] for name, (number, _) in ways.items()}
+    num_rows = dict.fromkeys(variants, options.rows) | {"notebook": len(first_originals)}
+    rates = {name: num_rows[name] / seconds[name] for name in variants}
     result = {
         "cores": os.cpu_count(),
         "parameters": parameters,
@@ -99,37 +91,43 @@ def main() -> None:
         "ratio_vs_bare_loop": round(rates["ours"] / rates["bare"], 3),
         "ratio_constrained_vs_free": round(rates["ours"] / rates["free"], 3),
     }
-    print(json.dumps(result, indent=2) if options.json else "\n".join(f"{k:<28}{v}" for k, v in result.items()))
+    print_result(result, as_json=options.json)
 
 
-def seconds_of(way: Callable[[], Any]) -> float:
+def seconds_of(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
-    way()
+    function()
     return time.perf_counter() - start
 
 
 def make_rows(number: int) -> tuple[list[dict[str, Any]], list[tuple[bytes, str]]]:
-    """Rows as built, and (original picture, entity name) of each."""
+    """Dataset rows, and (original image, entity name) of each."""
     rows: list[dict[str, Any]] = []
     originals = []
-    picture = 0
+    image_number = 0
     while len(rows) < number:
-        original = made_picture(str(picture), size=ORIGINAL_SIZE)
+        original = make_image(str(image_number), size=ORIGINAL_SIZE)
         stored = {"bytes": prepare_image(original, image_size=STORED_SIZE).data, "path": None}
-        for _ in range(QUESTIONS_A_PICTURE[picture % len(QUESTIONS_A_PICTURE)]):
+        for _ in range(QUESTIONS_PER_IMAGE[image_number % len(QUESTIONS_PER_IMAGE)]):
             entity_name = ENTITIES[len(rows) % len(ENTITIES)]
             rows.append(
                 {
-                    "index": len(rows), "image": stored, "image_link": f"https://shop.example/{picture}.jpg",
-                    "group_id": "1", "entity_name": entity_name, "entity_value": "", "entity_value_raw": "",
+                    "index": len(rows),
+                    "image": stored,
+                    "image_link": f"https://shop.example/{image_number}.jpg",
+                    "group_id": "1",
+                    "entity_name": entity_name,
+                    "entity_value": "",
+                    "entity_value_raw": "",
                 }
-            )  # fmt: skip
+            )
             originals.append((original, entity_name))
-        picture += 1
+        image_number += 1
     return rows[:number], originals[:number]
 
 
-def make_ready(dataset: Dataset, reader: AttributeReader, *, batch_size: int) -> list[Batch]:
+def make_tensors(dataset: Dataset, reader: AttributeReader, *, batch_size: int) -> list[Batch]:
+    """All batches as the model takes them."""
     rows = list(dataset)
     batches = []
     for start in range(0, len(rows), batch_size):
@@ -139,9 +137,15 @@ def make_ready(dataset: Dataset, reader: AttributeReader, *, batch_size: int) ->
     return batches
 
 
+def predict(reader: AttributeReader, dataset: Dataset, *, batch_size: int) -> None:
+    batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
+    for batch in load_batches(batches, range(len(batches)), num_workers=0):
+        answer_rows(reader, batch)
+
+
 @torch.inference_mode()
-def bare_loop(model: PaliGemmaForConditionalGeneration, batches: list[Batch]) -> None:
-    """Greedy, a cache, the last position's logits only; the reader's model, which keeps lm_head's input contiguous."""
+def predict_bare(model: PaliGemmaForConditionalGeneration, batches: list[Batch]) -> None:
+    """Greedy decoding with a cache and the logits of the last position only."""
     for batch in batches:
         mask = batch["attention_mask"]
         cache = DynamicCache(config=model.config.get_text_config())
@@ -161,7 +165,9 @@ def bare_loop(model: PaliGemmaForConditionalGeneration, batches: list[Batch]) ->
 
 
 @torch.inference_mode()
-def notebook(model: PeftModel, processor: PaliGemmaProcessor, rows: list[tuple[bytes, str]]) -> list[str]:
+def predict_like_a_notebook(
+    model: PeftModel, processor: PaliGemmaProcessor, rows: list[tuple[bytes, str]]
+) -> list[str]:
     texts = []
     for original, entity_name in rows:
         image = Image.open(io.BytesIO(original)).convert("RGB")

@@ -1,8 +1,9 @@
-"""How time and memory of a build grow with its rows: the challenge's CSVs, every link answered on loopback.
+"""How time and memory of a build grow with its rows: the challenge's CSVs, with all URLs served on loopback.
 
 python -m benchmarks.scale --train_csv train.csv.gz --test_csv test.csv.gz --rows 10000 --rows 100000 --rows 395046
 
-Pictures are made of their links, about 10 kB each. Of N rows, train.csv and test.csv give as many as their share is.
+The images are generated from their URLs, about 10 kB each. For N rows, train.csv and test.csv are shortened by
+the same factor.
 """
 
 import argparse
@@ -12,74 +13,64 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from benchmarks.measuring import measure, picture_server
-from dataset_builder.csv_reader import Row, read_tables
+from benchmarks.image_server import image_server
+from benchmarks.timing import time_command
+from dataset_builder.csv_reader import Row, Table, read_tables
 from dataset_builder.options import TableOptions
+
+COLUMNS_BY_FILE = {
+    "train.csv": ["image_link", "group_id", "entity_name", "entity_value"],
+    "test.csv": ["index", "image_link", "group_id", "entity_name"],
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train_csv", required=True)
     parser.add_argument("--test_csv", required=True)
-    parser.add_argument("--rows", type=int, action="append", required=True)
+    parser.add_argument("--rows", type=int, action="append", required=True, help="number of rows; may be repeated")
     parser.add_argument("--work_dir", type=Path, help="default: a temporary folder; 395,046 rows take about 10 GB")
     options = parser.parse_args()
 
-    tables = read_tables(TableOptions(options.train_csv, options.test_csv))
-    total = sum(len(table.rows) for table in tables)
+    train, test = read_tables(TableOptions(options.train_csv, options.test_csv))
+    assert train is not None and test is not None
     for num_rows in options.rows:
-        share = min(1, num_rows / total)
-        with tempfile.TemporaryDirectory(prefix="scale-", dir=options.work_dir) as work, picture_server() as url:
-            for name, table in zip(("train", "test"), tables, strict=True):
-                write(
-                    Path(work, f"{name}.csv"),
-                    table.rows[: round(share * len(table.rows))],
-                    url,
-                    is_test=name == "test",
-                )
-            command = [
-                sys.executable, "-m", "dataset_builder.build", "--train_csv", "train.csv", "--test_csv", "test.csv",
-                "--image_store", "store", "--output_dir", "out", "--allow_private_hosts",
-            ]  # fmt: skip
-            measured = measure(command, cwd=Path(work), environment={"HF_HOME": f"{work}/cache"})
-            record = json.loads(Path(work, "out/build.json").read_text())
-            inspect = measure(
-                [
-                    sys.executable,
-                    "-m",
-                    "dataset_builder.inspect",
-                    "--train_csv",
-                    "train.csv",
-                    "--test_csv",
-                    "test.csv",
-                ],
-                cwd=Path(work),
-            )
-            links = len(read_tables(TableOptions(f"{work}/train.csv", f"{work}/test.csv")).urls())
-            print(
-                json.dumps(
-                    {
-                        "rows": round(share * total),
-                        "links": links,
-                        "build": asdict(measured) | {"links_per_s": round(links / measured.seconds, 1)},
-                        "inspect": asdict(inspect),
-                        "rows_by_split": {split: sum(counts.values()) for split, counts in record["rows"].items()},
-                    }
-                ),
-                flush=True,
-            )
+        with tempfile.TemporaryDirectory(prefix="scale-", dir=options.work_dir) as work, image_server() as url:
+            print(json.dumps(measure(train, test, Path(work), url, num_rows=num_rows)), flush=True)
 
 
-def write(file: Path, rows: tuple[Row, ...], url: str, *, is_test: bool) -> None:
-    columns = ["index", "image_link", "group_id", "entity_name", "entity_value"]
+def measure(train: Table, test: Table, work: Path, url: str, *, num_rows: int) -> dict[str, Any]:
+    total = len(train.rows) + len(test.rows)
+    share = min(1.0, num_rows / total)
+    for name, table in (("train.csv", train), ("test.csv", test)):
+        write_csv(work / name, table.rows[: round(share * len(table.rows))], url)
+    csvs = ("--train_csv", "train.csv", "--test_csv", "test.csv")
+    build = time_command(
+        [sys.executable, "-m", "dataset_builder.build", *csvs, "--image_store", "store", "--output_dir", "out",
+         "--allow_private_hosts"],
+        cwd=work, environment={"HF_HOME": str(work / "cache")},
+    )  # fmt: skip
+    inspect = time_command([sys.executable, "-m", "dataset_builder.inspect", *csvs], cwd=work)
+    manifest = json.loads((work / "out" / "build.json").read_text())
+    num_urls = len(read_tables(TableOptions(str(work / "train.csv"), str(work / "test.csv"))).urls())
+    return {
+        "rows": round(share * total),
+        "links": num_urls,
+        "build": asdict(build) | {"links_per_s": round(num_urls / build.seconds, 1)},
+        "inspect": asdict(inspect),
+        "rows_by_split": {split: sum(counts.values()) for split, counts in manifest["rows"].items()},
+    }
+
+
+def write_csv(file: Path, rows: tuple[Row, ...], url: str) -> None:
+    """Write rows with their images at this server."""
     with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(columns[:4] if is_test else columns[1:])
+        writer = csv.DictWriter(stream, COLUMNS_BY_FILE[file.name], extrasaction="ignore")
+        writer.writeheader()
         for row in rows:
-            link = f"{url}/{row.image_link.rsplit('/', 1)[-1]}"
-            cells = [row.index, link, row.group_id, row.entity_name, row.entity_value]
-            writer.writerow(cells[:4] if is_test else cells[1:])
+            writer.writerow(row._asdict() | {"image_link": f"{url}/{row.image_link.rsplit('/', 1)[-1]}"})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from dataset_builder.options import ImageOptions, ImageSourceOptions, SelectionO
 from dataset_builder.row_filter import DatasetRow, filter_rows
 from dataset_builder.split import split_rows
 from dataset_builder.writer import (
-    LEFT_OUT_FILE,
+    DROPPED_FILE,
     ROW_GROUP_ROWS,
     ROWS_FOLDER,
     generate_examples,
@@ -92,7 +92,7 @@ class ProductVqa(datasets.GeneratorBasedBuilder):
         # datasets renames the folder to cache_dir once it is complete. When rows are streamed, there is no folder.
         folder = Path(self._output_dir)
         if folder.is_dir():
-            write_dropped(filtered.dropped, folder / LEFT_OUT_FILE)
+            write_dropped(filtered.dropped, folder / DROPPED_FILE)
             write_rows(splits, folder / ROWS_FOLDER)
         return split_generators(splits, store)
 

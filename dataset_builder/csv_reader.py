@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset_builder.options import TableOptions
+from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv, parse_index
 from product_vqa.errors import InputError, argument
-from product_vqa.tables import BROKEN_ARCHIVE, compression_of, open_csv, parse_index
 from product_vqa.task.features import TEST_COLUMNS, TRAIN_COLUMNS
 from product_vqa.task.schema import ENTITIES
 
@@ -74,7 +74,7 @@ def _read_table(path: str | Path, *, columns: tuple[str, ...]) -> Table:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         rows = tuple(_read_rows(text, name=name, columns=columns))
     except BROKEN_ARCHIVE as error:
-        raise InputError(f"{name}: broken {compression_of(stream)} ({error}); download it again") from error
+        raise InputError(f"{name}: broken {compression_name(stream)} ({error}); download it again") from error
     if not rows:
         raise InputError(f"{name}: has a header but no rows")
     return Table(file.name, hashlib.sha256(file.read_bytes()).hexdigest(), rows)

@@ -10,7 +10,7 @@ from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm
 from dataset_builder.leakage import ROWS_CONFIG
 from dataset_builder.manifest import Manifest
 from dataset_builder.writer import ROWS_FOLDER
-from product_vqa.atomic_io import written_whole
+from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import ENTITIES
@@ -54,7 +54,7 @@ def save_card(
     earlier_card = (earlier or folder) / CARD_FILE
     if earlier_card.is_file():
         text = merge_cards(text, earlier_card.read_bytes().decode("utf-8", "replace"), needed=NEEDED_METADATA)
-    with written_whole(folder / CARD_FILE) as temporary:
+    with atomic_write(folder / CARD_FILE) as temporary:
         temporary.write_bytes(text.encode())
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from dataset_builder.placeholders import COLUMNS as IMAGE_COLUMNS
 from dataset_builder.split import JOINING_COLUMNS, components
-from product_vqa.dataset import fetch_splits, find_splits, not_built_here
+from product_vqa.dataset import dataset_error, download_splits, find_splits
 from product_vqa.hub import Location
 
 ROWS_CONFIG = "rows"  # the configuration without images, but with their hashes
@@ -19,7 +19,7 @@ COLUMNS = ("index", "image_link", "group_id", "entity_name", "entity_value")
 
 @dataclass(frozen=True)
 class Leak:
-    """What two splits share. `split.components` defines a component: one product, as far as can be told."""
+    """What two splits share. `split.components` defines a component: one product, as far as can be determined."""
 
     splits: tuple[str, str]
     components: int
@@ -77,9 +77,9 @@ def read_rows(location: Location) -> pd.DataFrame:
     """Read all rows of a dataset folder or repo, without the images, but with their sizes and hashes if known."""
     rows_files = find_splits(location, config=ROWS_CONFIG)
     wanted = [*COLUMNS, *(IMAGE_COLUMNS if rows_files else ())]
-    files = fetch_splits(location, rows_files or find_splits(location))
+    files = download_splits(location, rows_files or find_splits(location))
     if not files:
-        raise not_built_here(location, "it has no splits")
+        raise dataset_error(location, "it has no splits")
     try:
         frames = [
             _frame(pq.ParquetFile(file).read(columns=wanted).select(wanted)).assign(split=split)
@@ -87,7 +87,7 @@ def read_rows(location: Location) -> pd.DataFrame:
             for file in paths
         ]
     except (OSError, ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
-        raise not_built_here(location, error) from error
+        raise dataset_error(location, error) from error
     return pd.concat(frames, ignore_index=True)
 
 

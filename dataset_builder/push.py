@@ -7,7 +7,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from dataset_builder.dataset_card import NEEDED_METADATA
 from product_vqa.errors import InputError, argument
-from product_vqa.hub import BRIEF_WAITS_S, commit_files, explained, retried
+from product_vqa.hub import BRIEF_WAITS_S, commit_files, hub_errors, retry
 
 
 def check_target(repo_id: str, *, private: bool) -> str:
@@ -16,10 +16,10 @@ def check_target(repo_id: str, *, private: bool) -> str:
     Raises InputError for an invalid id, a token that is missing, invalid or may not write there, an unreachable Hub,
     and an existing repo with the other visibility.
     """
-    with argument("hub_dataset_id"), explained(repo_id, repo_type="dataset"):
+    with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"):
         validate_repo_id(repo_id)
         api = HfApi()
-        account = retried(api.whoami, waits_s=BRIEF_WAITS_S)
+        account = retry(api.whoami, waits_s=BRIEF_WAITS_S)
         user = account["name"]
         repo_id = repo_id if "/" in repo_id else f"{user}/{repo_id}"
         if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
@@ -32,7 +32,7 @@ def check_target(repo_id: str, *, private: bool) -> str:
                 f"use one of {', '.join(sorted(namespaces))} before the slash"
             )
         try:
-            is_private = retried(lambda: api.dataset_info(repo_id), waits_s=BRIEF_WAITS_S).private
+            is_private = retry(lambda: api.dataset_info(repo_id), waits_s=BRIEF_WAITS_S).private
         except errors.RepositoryNotFoundError:
             return repo_id
     if private != is_private:
@@ -48,9 +48,9 @@ def push(folder: Path, repo_id: str, *, private: bool) -> CommitInfo:
 
     Until then, readers see the earlier build. Data files of the earlier build are removed.
     """
-    with argument("hub_dataset_id"), explained(repo_id, repo_type="dataset"):
+    with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"):
         api = HfApi()
-        retried(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
+        retry(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
         return commit_files(
             repo_id,
             {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()},

@@ -61,7 +61,7 @@ def split_rows(filtered: FilteredRows, *, validation_size: float, seed: int) -> 
 
 
 def components(rows: pd.DataFrame) -> np.ndarray:
-    """The number of each row's component: one product, as far as can be told.
+    """The number of each row's component: one product, as far as can be determined.
 
     Two rows are joined if they have an equal value in one of JOINING_COLUMNS, or if they follow each other by `index`
     with the same group, entity and label. Missing columns, null values and empty labels (test) join nothing.

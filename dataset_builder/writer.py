@@ -19,7 +19,7 @@ from product_vqa.errors import InputError
 from product_vqa.task.features import FEATURES
 
 ROWS_FOLDER = "rows"  # the rows without their images, one Parquet file per split
-LEFT_OUT_FILE = "left_out.csv"
+DROPPED_FILE = "left_out.csv"
 MAX_SHARD_BYTES = 500 * 1024**2
 ROW_GROUP_ROWS = 100  # also the number of rows, with the bytes of their images, that are held in memory
 _IMAGE_COLUMNS = {
@@ -72,7 +72,7 @@ def write_dataset(splits: Splits, store: ImageStore, dropped: Collection[Dropped
         name = name if "-of-" in name else f"{name}-00000-of-00001"  # datasets does not number a single shard
         file.rename(data / f"{name}.parquet")
     write_rows(splits, folder / ROWS_FOLDER)
-    write_dropped(dropped, folder / LEFT_OUT_FILE)
+    write_dropped(dropped, folder / DROPPED_FILE)
     info = datasets.DatasetInfo(
         features=builder.info.features,
         splits=builder.info.splits,

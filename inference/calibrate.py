@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from product_vqa.modeling.calibration import Calibration, Scaling
-
 
 @dataclass
 class CalibrateOptions:
@@ -55,54 +53,6 @@ class CalibrateOptions:
             raise InputError(f"--max_samples must not be negative, got {self.max_samples}")
 
 
-def fit_scaling(probabilities: "np.ndarray", outcomes: "np.ndarray") -> "Scaling":
-    """The scaling under which `outcomes` (bool) are likeliest; none where nothing is to be learnt.
-
-    The temperature lies between 0.05 and 20. Raises ValueError for arrays of unequal length.
-    """
-    import numpy as np
-    from scipy.optimize import minimize
-
-    from product_vqa.modeling.calibration import Scaling
-
-    if len(probabilities) != len(outcomes):
-        raise ValueError(f"{len(probabilities)} probabilities and {len(outcomes)} outcomes")
-    if len(outcomes) == 0 or outcomes.all() or not outcomes.any():
-        return Scaling()  # all right or all wrong: the likeliest bias would be endless
-    fitted = minimize(
-        lambda x: log_loss(probabilities, outcomes, Scaling(temperature=np.exp(x[0]), bias=x[1])),
-        x0=(0.0, 0.0),
-        bounds=((np.log(0.05), np.log(20)), (-10, 10)),
-    )
-    return Scaling(temperature=float(np.exp(fitted.x[0])), bias=float(fitted.x[1]))
-
-
-def log_loss(probabilities: "np.ndarray", outcomes: "np.ndarray", scaling: "Scaling | None" = None) -> float:
-    """Mean negative log likelihood of the outcomes, in nats."""
-    import numpy as np
-
-    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
-    log_odds = np.log(clipped / (1 - clipped))
-    if scaling is not None:
-        log_odds = log_odds / scaling.temperature + scaling.bias
-    return float(np.logaddexp(0, np.where(outcomes, -log_odds, log_odds)).mean())
-
-
-def fit(answers: "pd.DataFrame") -> "Calibration":
-    """From the columns that `right` adds: confidence, number_confidence, unit_confidence and whether each is right."""
-    from product_vqa.modeling.calibration import Calibration
-
-    def scaling(rows: "pd.DataFrame", said: str, outcome: str) -> "Scaling":
-        return fit_scaling(rows[said].to_numpy(), rows[outcome].to_numpy())
-
-    number_right = answers[answers["is_number_right"]]  # a unit's confidence is that of the unit given the number
-    return Calibration(
-        answer=scaling(answers, "confidence", "is_right"),
-        number=scaling(answers, "number_confidence", "is_number_right"),
-        unit=scaling(number_right, "unit_confidence", "is_right"),
-    )
-
-
 def right(answers: "pd.DataFrame", labels: list[str]) -> "pd.DataFrame":
     """Answers whose label is a quantity, with `is_right` (number and unit) and `is_number_right`."""
     from inference.error_analysis import quantity_or_none
@@ -122,12 +72,14 @@ def cross_fit(answers: "pd.DataFrame", *, folds: int = 5, seed: int = 0) -> "np.
     """The answers' confidences, each calibrated by a fit that saw neither the row nor another one of its image."""
     import numpy as np
 
+    from product_vqa.modeling.calibration import fit_calibration
+
     images = answers["image_link"].astype("category").cat.codes.to_numpy()
     fold = np.random.default_rng(seed).permutation(images.max() + 1)[images] % folds
     confidences = answers["confidence"].to_numpy().copy()
     for number in range(folds):
         is_held_out = fold == number
-        calibration = fit(answers[~is_held_out])
+        calibration = fit_calibration(answers[~is_held_out])
         confidences[is_held_out] = answers["confidence"][is_held_out].map(calibration.answer)
     return confidences
 
@@ -135,6 +87,7 @@ def cross_fit(answers: "pd.DataFrame", *, folds: int = 5, seed: int = 0) -> "np.
 def report(answers: "pd.DataFrame", calibrated: "np.ndarray") -> dict[str, Any]:
     """Log loss and calibration error of the answers' confidences as they are, and of their `calibrated` ones."""
     from inference.metrics import calibration_error
+    from product_vqa.modeling.calibration import log_loss
 
     outcomes, before = answers["is_right"].to_numpy(), answers["confidence"].to_numpy()
     return {
@@ -155,12 +108,12 @@ def main() -> None:
 
     from inference.dataloader import RowBatches, default_workers, load_batches
     from inference.predictions import answer_rows
-    from product_vqa.atomic_io import written_whole
+    from product_vqa.atomic_io import atomic_write
     from product_vqa.dataset import load_split
-    from product_vqa.hub import commit_files, explained, locate
+    from product_vqa.hub import commit_files, hub_errors, locate
     from product_vqa.modeling.attribute_reader import AttributeReader
-    from product_vqa.modeling.calibration import CALIBRATION_FILE
-    from product_vqa.workers import explained_workers
+    from product_vqa.modeling.calibration import CALIBRATION_FILE, fit_calibration
+    from product_vqa.workers import worker_errors
 
     with argument("adapter"):
         adapter = locate(options.adapter)
@@ -188,7 +141,7 @@ def main() -> None:
     import pandas as pd
 
     batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size)
-    with explained_workers():
+    with worker_errors():
         num_workers = options.dataloader_num_workers
         if num_workers is None:
             num_workers = default_workers(reader.model.device)
@@ -200,18 +153,18 @@ def main() -> None:
         raise InputError(
             f"--dataset {options.dataset}, split {options.split}: {len(answers)} labelled rows, at least 20 are needed"
         )
-    calibration = fit(answers)
+    calibration = fit_calibration(answers)
     figures = report(answers, cross_fit(answers, seed=options.seed))  # not on the rows that each was fitted on
     made_with = {"dataset": str(location), "split": options.split, **reader.provenance}
     # By it the reader knows whose calibration this is: a later adapter may lie in the same repo or folder.
     bound_to = {"adapter_sha256": reader.provenance["adapter_sha256"]}
     text = json.dumps(asdict(calibration) | figures | bound_to | {"made_with": made_with}, indent=2) + "\n"
     if folder is not None:
-        with written_whole(folder / CALIBRATION_FILE) as temporary:
+        with atomic_write(folder / CALIBRATION_FILE) as temporary:
             temporary.write_text(text)
         print(f"written: {folder / CALIBRATION_FILE}")
     if options.push_to_hub:
-        with argument("adapter"), explained(adapter.name):
+        with argument("adapter"), hub_errors(adapter.name):
             commit = commit_files(
                 adapter.name, {CALIBRATION_FILE: text.encode()}, message=f"Calibrated on {options.split}"
             )

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from product_vqa.cli import parse_options, run
+from product_vqa.csv_files import parse_index
 from product_vqa.errors import InputError, argument
-from product_vqa.tables import parse_index
 from product_vqa.task.schema import UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
 
 # Copied in behaviour from the official checker: \d and \s take any script's digits and blanks.

@@ -89,7 +89,7 @@ def _decode(image: dict[str, Any]) -> Image.Image | ImageError:
 def load_batches(batches: RowBatches, numbers: Sequence[int], *, num_workers: int) -> Iterator[RowBatch]:
     """The batches of these numbers, in this order; with workers, made ahead of being asked for.
 
-    Call it and use it within `product_vqa.workers.explained_workers`.
+    Call it and use it within `product_vqa.workers.worker_errors`.
     """
     num_workers, prefetch_factor = limit_queue(num_workers, batch_bytes=batches.batch_bytes)
     loader = DataLoader(

@@ -89,16 +89,16 @@ def main() -> None:
     from inference.predictions import answer_rows, count_not_finite, summarize, write_answers
     from inference.shards import Parts
     from product_vqa.dataset import load_split
-    from product_vqa.distributed import join_processes
+    from product_vqa.distributed import init_distributed
     from product_vqa.hub import locate
     from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
-    from product_vqa.provenance import BASE_FILES, DATASET_FILES, content_sha256
-    from product_vqa.workers import explained_workers
+    from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
+    from product_vqa.workers import worker_errors
 
     output = Path(options.output)
     with argument("output"):
         writable_folder(output.parent)
-    state = join_processes()
+    state = init_distributed()
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
     with state.main_process_first():
@@ -114,7 +114,7 @@ def main() -> None:
             allow_empty=options.allow_empty,
             num_beams=options.num_beams,
         )
-        assert reader.base is not None
+        assert reader.base_model is not None
         parts = Parts(output.with_suffix(".parts"))
         batch_size = options.batch_size or parts.earlier_run().get("batch_size") or reader.find_batch_size()
         provenance = {
@@ -127,7 +127,7 @@ def main() -> None:
             "allow_empty": options.allow_empty,
             "num_beams": options.num_beams,
             "min_confidence": options.min_confidence,
-            "base_sha256": content_sha256(reader.base, BASE_FILES),
+            "base_sha256": content_sha256(reader.base_model, BASE_MODEL_FILES),
             **reader.provenance,
         }
         parts.open(provenance)
@@ -141,7 +141,7 @@ def main() -> None:
     num_workers = options.dataloader_num_workers
     if num_workers is None:
         num_workers = default_workers(state.device, num_processes=state.num_processes)
-    with explained_workers():
+    with worker_errors():
         loaded = load_batches(batches, missing, num_workers=num_workers)
         for batch in tqdm(loaded, total=len(missing), desc="batches", disable=not state.is_main_process):
             parts.save(batch.number, answer_rows(reader, batch, min_confidence=options.min_confidence))

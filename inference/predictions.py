@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from inference.dataloader import NO_IMAGE, RowBatch
-from product_vqa.atomic_io import written_whole
+from product_vqa.atomic_io import atomic_write
 from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.modeling.collator import Batch, take_rows
 from product_vqa.modeling.generation import Answer, is_not_finite
@@ -91,9 +91,9 @@ def write_answers(table: pa.Table, output: Path, *, run: dict[str, Any]) -> None
     """
     parquet = output.with_suffix(".parquet")
     table = table.replace_schema_metadata({_RUN_KEY: json.dumps(run)})
-    with written_whole(parquet) as temporary:
+    with atomic_write(parquet) as temporary:
         pq.write_table(table, temporary)
-    with written_whole(output) as temporary, temporary.open("w", newline="") as lines:
+    with atomic_write(output) as temporary, temporary.open("w", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["index", "prediction"])
         writer.writerows(zip(*(table[name].to_pylist() for name in ("index", "prediction")), strict=True))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from product_vqa.atomic_io import written_whole
+from product_vqa.atomic_io import atomic_write
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.paths import writable_folder
@@ -77,7 +77,7 @@ def main() -> None:
         ("dataset", f"{location}, split {options.split}", hub_url(str(location), repo_type="dataset")),
     ]  # fmt: skip
     page = render(table, dataset, title=title, about=about, max_errors=options.max_errors, bootstrap=options.bootstrap)
-    with written_whole(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"{output}: {len(page) / 1e6:.1f} MB")
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from inference.predictions import ANSWERS
-from product_vqa.atomic_io import written_whole
+from product_vqa.atomic_io import atomic_write
 from product_vqa.errors import InputError, first_line
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Parts:
         self._run = run
         before = self.earlier_run()
         if not before:
-            with written_whole(self.folder / _RUN_FILE) as temporary:
+            with atomic_write(self.folder / _RUN_FILE) as temporary:
                 temporary.write_text(json.dumps(run, indent=2))
             return
         changed = [
@@ -77,7 +77,7 @@ class Parts:
         return False
 
     def save(self, batch: int, rows: pa.Table) -> None:
-        with written_whole(self._file(batch)) as temporary:
+        with atomic_write(self._file(batch)) as temporary:
             pq.write_table(rows.replace_schema_metadata({_DIGEST_KEY: self._digest(rows)}), temporary)
 
     def load(self, batches: Sequence[Sequence[int]]) -> pa.Table:

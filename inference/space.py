@@ -14,7 +14,7 @@ _PACKAGES = Path(__file__).parents[1]
 # What the reader and the page import, directly; each at the version that runs here.
 _REQUIREMENTS = (
     "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "outlines-core", "huggingface_hub", "httpx2",
-    "pillow", "pyyaml", "tqdm",
+    "pillow", "pandas", "scipy", "pyyaml", "tqdm",
 )  # fmt: skip
 _CARD = """---
 title: {title}
@@ -39,7 +39,7 @@ def push_space(options: "DemoOptions") -> str:
     from huggingface_hub import HfApi
 
     from product_vqa.cards import mark_card
-    from product_vqa.hub import commit_files, explained, locate, page_url, retried
+    from product_vqa.hub import commit_files, hub_errors, locate, page_url, retry
 
     assert options.space_id is not None
     for option, name in (("adapter", options.adapter), ("base_model", options.base_model)):
@@ -66,9 +66,9 @@ def push_space(options: "DemoOptions") -> str:
         from inference.demo import find_examples
 
         files |= {f"examples/{Path(example).name}": example for example in find_examples(options.examples)}
-    with argument("space_id"), explained(options.space_id, repo_type="space"):
+    with argument("space_id"), hub_errors(options.space_id, repo_type="space"):
         api = HfApi()
-        repo_id = retried(
+        repo_id = retry(
             lambda: api.create_repo(
                 options.space_id,
                 repo_type="space",

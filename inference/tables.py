@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from product_vqa.csv_files import BROKEN_ARCHIVE, open_csv, parse_index
 from product_vqa.errors import InputError, first_line
 from product_vqa.paths import readable_file
-from product_vqa.tables import BROKEN_ARCHIVE, open_csv, parse_index
 
 
 def read_table(path: str | Path, *, columns: tuple[str, ...] = ()) -> pd.DataFrame:

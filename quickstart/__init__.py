@@ -1,0 +1,1 @@
+"""The complete pipeline on one machine: rendered labels, a small PaliGemma, and a local Hub."""

@@ -1,82 +1,61 @@
-"""The whole chain on this machine: labels are rendered, fetched, published, learnt, answered, checked and scored.
+"""Run the complete pipeline on this machine, offline: render labels, build the dataset, train, predict, evaluate.
 
     python -m quickstart
 
-Every step is a command that you can type yourself; it is printed before it runs. The Hub is one of this machine's own.
+Every step is a public command, which is printed before it runs. The Hub is a local one (`local_hub`).
 """
 
 import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
-import threading
-import time
 from dataclasses import dataclass, field
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import training
+from local_hub import LocalHub
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.paths import writable_folder
+from quickstart.file_server import serve_folder
+from quickstart.steps import Steps
 
-DATASET_ID, BASE_ID, ADAPTER_ID = "local/product-labels", "local/small-paligemma", "local/label-reader"
-PACKAGE = Path(__file__).parent
-ROWS_A_STEP = 16  # on all processes together
+DATASET_ID = "local/product-labels"
+BASE_ID = "local/small-paligemma"
+ADAPTER_ID = "local/label-reader"
+BASE_FOLDER = Path(__file__).parent / "base"
+TRAINING_FOLDER = Path(training.__file__).parent
+CONFIG_FILE = TRAINING_FOLDER / "configs" / "quickstart.yaml"
+ROWS_PER_STEP = 16  # on all processes together
 
 
 @dataclass
 class QuickstartOptions:
-    """What to render, and where everything goes."""
+    """What to render, and where to write everything."""
 
-    output_dir: str = field(default="runs/quickstart", metadata={"help": "Everything goes there; emptied first."})
-    train_rows: int = field(default=2400, metadata={"help": "Questions about labels to learn from."})
-    test_rows: int = field(default=320, metadata={"help": "Questions about labels never seen, to answer and score."})
+    output_dir: str = field(
+        default="runs/quickstart", metadata={"help": "Folder for all output; it is emptied first."}
+    )
+    train_rows: int = field(default=2400, metadata={"help": "Number of training rows, one question each."})
+    test_rows: int = field(
+        default=320, metadata={"help": "Number of test rows, about labels that are not trained on."}
+    )
     level: str = field(default="standard", metadata={"help": "Difficulty of the labels: plain, standard, hard."})
-    seed: int = field(default=0, metadata={"help": "Of the labels and of the training."})
+    seed: int = field(default=0, metadata={"help": "Random seed of the labels and of the training."})
     num_processes: int = field(
-        default=2, metadata={"help": "Processes that train and predict, 1 or 2: two of one thread beat one of two."}
+        default=2,
+        metadata={"help": "Number of processes that train and predict, 1 or 2; two are faster on two cores."},
     )
 
 
-class Steps:
-    """Runs public commands, one after the other, each printed as it is typed; keeps their seconds."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.environment = environment
-        self.seconds: dict[str, float] = {}
-
-    def run(self, name: str, title: str, *command: str | Path, capture: bool = False) -> str:
-        """Run a command to its end; its output goes to the console, or is returned. Raises InputError if it fails."""
-        words = [str(word) for word in command]
-        print(f"\n== {len(self.seconds) + 1}. {title}\n$ {' '.join(words)}", flush=True)
-        executable = Path(sys.executable).parent / words[0]
-        start = time.perf_counter()
-        done = subprocess.run(
-            [str(executable if executable.is_file() else words[0]), *words[1:]],
-            env=os.environ | self.environment,
-            stdout=subprocess.PIPE if capture else None,
-            text=True,
-        )
-        self.seconds[name] = round(time.perf_counter() - start, 1)
-        if done.returncode != 0:
-            raise InputError(f"step {name!r} failed with exit code {done.returncode}; its output is above")
-        return done.stdout or ""
-
-
 def main() -> None:
-    (options,) = parse_options(QuickstartOptions, description="Run the whole chain on this machine, offline.")
-
-    from local_hub import LocalHub
-
+    (options,) = parse_options(QuickstartOptions, description="Run the complete pipeline on this machine, offline.")
     folder = empty_folder(Path(options.output_dir))
-    with LocalHub(folder / "hub") as hub, serve(folder / "labels" / "images") as pictures_url:
-        print(f"A Hub of this machine's own is at {hub.endpoint}, the labels' pictures at {pictures_url}.")
+    with LocalHub(folder / "hub") as hub, serve_folder(folder / "labels" / "images") as images_url:
+        print(f"A local Hub runs at {hub.endpoint}, and the images are served at {images_url}.")
         steps = Steps(quiet_environment(folder, num_processes=options.num_processes) | hub.environment)
-        summary = run_chain(steps, folder, options, pictures_url=pictures_url)
+        summary = run_pipeline(steps, folder, options, images_url=images_url)
 
     summary["seconds"] = steps.seconds
     summary["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2, 2)
@@ -84,78 +63,88 @@ def main() -> None:
     print_summary(summary, folder)
 
 
-def run_chain(steps: Steps, folder: Path, options: QuickstartOptions, *, pictures_url: str) -> dict[str, Any]:
-    """CSVs -> dataset repo -> adapter repo -> checked and scored submission. Returns the summary."""
-    labels, answers = folder / "labels", folder / "labels" / "test_answers.csv"
-    python = ("python", "-m")
-    launch = (
-        "accelerate",
-        "launch",
-        "--quiet",
-        "--config_file",
-        shown(accelerate_config(options.num_processes)),
-        "-m",
-    )
+def run_pipeline(steps: Steps, folder: Path, options: QuickstartOptions, *, images_url: str) -> dict[str, Any]:
+    """CSVs -> dataset repo -> adapter repo -> checked and evaluated submission. Returns the summary."""
+    launch = launch_command(options.num_processes)
+    before = folder / "before.csv"
+    after = folder / "submission.csv"
 
+    build_dataset(steps, folder, options, images_url=images_url)
     steps.run(
-        "render", "Render product labels, in the form of the challenge's train.csv and test.csv",
-        *python, "quickstart.labels", "--output_dir", labels, "--train_rows", options.train_rows,
-        "--test_rows", options.test_rows, "--seed", options.seed, "--level", options.level, "--base_url", pictures_url,
+        "base", "Push a small PaliGemma as the base model",
+        "hf", "upload", "--private", BASE_ID, as_typed(BASE_FOLDER), ".",
     )  # fmt: skip
-    tables = ("--train_csv", labels / "train.csv", "--test_csv", labels / "test.csv")
-    steps.run("inspect", "Look at the CSVs", *python, "dataset_builder.inspect", *tables)
+    predict = (*launch, "inference.predict", "--dataset", DATASET_ID, "--split", "test")
     steps.run(
-        "build", "Fetch the pictures and publish the dataset",
-        *python, "dataset_builder.build", *tables, "--image_store", folder / "images", "--allow_private_hosts",
-        "--output_dir", folder / "dataset", "--push_to_hub", "--hub_dataset_id", DATASET_ID,
-    )  # fmt: skip
-    base = shown(PACKAGE / "base")
-    steps.run("base", "Publish a small PaliGemma that reads", "hf", "upload", "--private", BASE_ID, base, ".")
-
-    before, after = folder / "before.csv", folder / "submission.csv"
-    questions = ("--dataset", DATASET_ID, "--split", "test")
-    steps.run(
-        "predict_before", "Let the base answer, untrained",
-        *launch, "inference.predict", "--base_model", BASE_ID, *questions, "--output", before,
+        "predict_before", "Predict with the base model, before fine-tuning",
+        *predict, "--base_model", BASE_ID, "--output", before,
     )  # fmt: skip
     steps.run(
-        "train", "Fine-tune it with LoRA and publish the adapter",
-        *launch, "training.sft", "--config", shown(training_config()), "--dataset_name", DATASET_ID,
+        "train", "Fine-tune it with LoRA and push the adapter",
+        *launch, "training.sft", "--config", as_typed(CONFIG_FILE), "--dataset_name", DATASET_ID,
         "--model_name_or_path", BASE_ID, "--output_dir", folder / "adapter", "--seed", options.seed,
-        "--per_device_train_batch_size", ROWS_A_STEP // options.num_processes,
+        "--per_device_train_batch_size", ROWS_PER_STEP // options.num_processes,
         "--push_to_hub", "--hub_model_id", ADAPTER_ID, "--hub_private_repo", "true",
     )  # fmt: skip
     steps.run(
         "predict", "Pull the adapter and write the submission",
-        *launch, "inference.predict", "--adapter", ADAPTER_ID, *questions, "--output", after,
+        *predict, "--adapter", ADAPTER_ID, "--output", after,
+    )  # fmt: skip
+    return evaluate(steps, folder, options, before=before, after=after)
+
+
+def build_dataset(steps: Steps, folder: Path, options: QuickstartOptions, *, images_url: str) -> None:
+    labels = folder / "labels"
+    csvs = ("--train_csv", labels / "train.csv", "--test_csv", labels / "test.csv")
+    steps.run(
+        "render", "Render product labels, in the format of the challenge's train.csv and test.csv",
+        "python", "-m", "quickstart.rendering.render", "--output_dir", labels, "--train_rows", options.train_rows,
+        "--test_rows", options.test_rows, "--seed", options.seed, "--level", options.level, "--base_url", images_url,
+    )  # fmt: skip
+    steps.run("inspect", "Inspect the CSVs", "python", "-m", "dataset_builder.inspect", *csvs)
+    steps.run(
+        "build", "Download the images and push the dataset",
+        "python", "-m", "dataset_builder.build", *csvs, "--image_store", folder / "images", "--allow_private_hosts",
+        "--output_dir", folder / "dataset", "--push_to_hub", "--hub_dataset_id", DATASET_ID,
     )  # fmt: skip
 
-    check = (*python, "inference.check", "--submission", after, "--test_csv", labels / "test.csv")
-    steps.run("check", "Would it be accepted?", *check)
-    steps.run("check_official", "And by the challenge's own rules?", *check, "--official")
-    evaluate = (*python, "inference.evaluate", "--references", answers, "--json", "--predictions")
-    scores_before = json.loads(steps.run("evaluate_before", "Score the base", *evaluate, before, capture=True))
-    scores = json.loads(steps.run("evaluate", "Score the adapter", *evaluate, after, capture=True))
+
+def evaluate(steps: Steps, folder: Path, options: QuickstartOptions, *, before: Path, after: Path) -> dict[str, Any]:
+    """Check and evaluate the predictions, and show them on a page. Returns the summary."""
+    from quickstart.contact_sheet import save_contact_sheet  # after parsing, as --help does not need it
+
+    references = folder / "labels" / "test_answers.csv"
+    check = (
+        "python", "-m", "inference.check", "--submission", after, "--test_csv", folder / "labels" / "test.csv",
+    )  # fmt: skip
+    steps.run("check", "Check the submission", *check)
+    steps.run("check_official", "Check it by the challenge's own rules", *check, "--official")
+    metrics = ("python", "-m", "inference.evaluate", "--references", references, "--json", "--predictions")
+    metrics_before = json.loads(steps.output("evaluate_before", "Evaluate the base model", *metrics, before))
+    metrics_after = json.loads(steps.output("evaluate", "Evaluate the adapter", *metrics, after))
     overlap = json.loads(
-        steps.run(
-            "overlap", "Was anything of the test seen before?",
-            *python, "quickstart.overlap", "--labels", labels, "--predictions", after, "--json", capture=True,
+        steps.output(
+            "overlap", "Count what training has already seen of the test split",
+            "python", "-m", "quickstart.overlap", "--labels", folder / "labels", "--predictions", after, "--json",
         )
     )  # fmt: skip
     steps.run(
-        "report", "Show it all on a page",
-        *python, "inference.report", "--predictions", after.with_suffix(".parquet"), "--dataset", DATASET_ID,
-        "--split", "test", "--references", answers, "--output", folder / "report.html",
+        "report", "Write a report",
+        "python", "-m", "inference.report", "--predictions", after.with_suffix(".parquet"), "--dataset", DATASET_ID,
+        "--split", "test", "--references", references, "--output", folder / "report.html",
     )  # fmt: skip
-    save_contact_sheet(folder)
+    save_contact_sheet(
+        folder / "contact_sheet.png", dataset=folder / "dataset", references=references, predictions=after
+    )
     return {
-        "f1_before": round(scores_before["f1_quantity"], 4),
-        "f1_after": round(scores["f1_quantity"], 4),
-        "f1_exact_after": round(scores["f1"], 4),
+        "f1_before": round(metrics_before["f1_quantity"], 4),
+        "f1_after": round(metrics_after["f1_quantity"], 4),
+        "f1_exact_after": round(metrics_after["f1"], 4),
         "exact_by_entity": {
-            entity: round(part["true_positives"] / part["rows"], 4) for entity, part in scores["by_entity"].items()
+            entity: round(counts["true_positives"] / counts["rows"], 4)
+            for entity, counts in metrics_after["by_entity"].items()
         },
-        "rows": scores["rows"],
+        "rows": metrics_after["rows"],
         "overlap": overlap,
         "check": "accepted",
         "level": options.level,
@@ -165,39 +154,17 @@ def run_chain(steps: Steps, folder: Path, options: QuickstartOptions, *, picture
 
 
 def empty_folder(folder: Path) -> Path:
-    """An empty folder of that name. Raises InputError if it holds something that no quickstart left there."""
+    """Empty the output folder. Raises InputError if it has files that no quickstart wrote."""
     if folder.exists() and any(folder.iterdir()) and not (folder / "hub").is_dir():
-        raise InputError(f"--output_dir {folder}: holds files that are not an earlier quickstart's; choose another")
+        raise InputError(f"`output_dir` {folder} has files that no quickstart wrote; choose another folder")
     shutil.rmtree(folder, ignore_errors=True)
     with argument("output_dir"):
         writable_folder(folder / "labels" / "images")
     return folder
 
 
-class serve:  # noqa: N801 - used as a function: `with serve(folder) as url`
-    """Serve a folder's files on a free port of loopback, so that `build` fetches them as it fetches any link."""
-
-    def __init__(self, folder: Path) -> None:
-        handler = partial(_QuietHandler, directory=str(folder))
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-
-    def __enter__(self) -> str:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
-class _QuietHandler(SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections are kept
-
-    def log_message(self, *_: Any) -> None: ...
-
-
 def quiet_environment(folder: Path, *, num_processes: int) -> dict[str, str]:
-    """Caches of the quickstart's own, and fewer words from the libraries."""
+    """Environment variables for the steps: a cache in the folder, and fewer messages of the libraries."""
     return {
         "HF_HOME": str((folder / "cache").absolute()),
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_processes)),
@@ -210,71 +177,38 @@ def quiet_environment(folder: Path, *, num_processes: int) -> dict[str, str]:
     }
 
 
-def accelerate_config(num_processes: int) -> Path:
-    import training
-
+def launch_command(num_processes: int) -> tuple[str | Path, ...]:
+    """`accelerate launch` with the configuration for so many processes, up to the module's name."""
     name = {1: "cpu.yaml", 2: "cpu_2.yaml"}.get(num_processes)
     if name is None:
-        raise InputError(f"--num_processes must be 1 or 2, got {num_processes}")
-    return Path(training.__file__).parent / "accelerate" / name
+        raise InputError(f"`num_processes` must be 1 or 2, got {num_processes}")
+    config_file = as_typed(TRAINING_FOLDER / "accelerate_configs" / name)
+    return ("accelerate", "launch", "--quiet", "--config_file", config_file, "-m")
 
 
-def training_config() -> Path:
-    import training
-
-    return Path(training.__file__).parent / "configs" / "quickstart.yaml"
-
-
-def shown(path: Path) -> Path:
-    """As a user would type it from the working directory."""
+def as_typed(path: Path) -> Path:
+    """The path as a user would type it in the working directory."""
     return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
 
 
-def save_contact_sheet(folder: Path) -> None:
-    """Twelve test pictures with question, truth and answer."""
-    import csv
-
-    import pyarrow.parquet as parquet
-
-    from product_vqa.contact_sheet import SheetRow, contact_sheet
-
-    with (folder / "labels" / "test_answers.csv").open() as lines:
-        truth = {row["index"]: row["entity_value"] for row in csv.DictReader(lines)}
-    with (folder / "submission.csv").open() as lines:
-        predictions = {row["index"]: row["prediction"] for row in csv.DictReader(lines)}
-    (file,) = (folder / "dataset" / "data").glob("test-*.parquet")
-    table = parquet.read_table(file)
-    rows = table.take(list(range(0, len(table), max(1, len(table) // 12)))).slice(0, 12).to_pylist()
-    sheet = contact_sheet(
-        [
-            SheetRow(
-                image=row["image"],
-                entity_name=row["entity_name"],
-                entity_value=truth[str(row["index"])],
-                prediction=predictions[str(row["index"])],
-            )
-            for row in rows
-        ]
-    )
-    sheet.save(folder / "contact_sheet.png")
-
-
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    overlap = summary["overlap"]
     print(f"""
 == Done in {sum(summary["seconds"].values()):.0f} s
-F1 on {summary["rows"]} questions about labels never seen, numbers and units compared:
+F1 on {summary["rows"]} questions about unseen labels, comparing numbers and units:
   before  {summary["f1_before"]:.4f}
   after   {summary["f1_after"]:.4f}   (exact strings: {summary["f1_exact_after"]:.4f})
-Seen before: {summary["overlap"]["pictures_in_both"]} of its pictures; {summary["overlap"]["share_seen"]:.0%} of its \
-answers, all of one digit; F1 on the others {summary["overlap"]["f1_quantity_unseen"]:.4f}
+Seen in training: {overlap["pictures_in_both"]} of the test images, {overlap["share_seen"]:.0%} of the reference \
+answers (single digits only).
+F1 on the others: {overlap["f1_quantity_unseen"]:.4f}
 
 submission     {folder / "submission.csv"}      (accepted by both checks)
-what was said  {folder / "submission.parquet"}
-twelve of them {folder / "contact_sheet.png"}
-its mistakes   {folder / "report.html"}      (open it in a browser)
+predictions    {folder / "submission.parquet"}      (with confidences and alternatives)
+contact sheet  {folder / "contact_sheet.png"}      (twelve of the predictions)
+report         {folder / "report.html"}      (open it in a browser)
 dataset        {folder / "dataset"}      on the Hub: {DATASET_ID}
 adapter        {folder / "adapter"}      on the Hub: {ADAPTER_ID}
-the Hub        python -m local_hub --root {folder / "hub"}
+local Hub      python -m local_hub --root {folder / "hub"}
 summary        {folder / "summary.json"}""")
 
 

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import yaml
+
 from tests.commands import ROOT
 
 FLOORS = {
@@ -36,15 +38,15 @@ COMMANDS = [
     "inference.demo",
     "local_hub",
     "quickstart",
-    "quickstart.labels",
+    "quickstart.rendering.render",
     "quickstart.overlap",
-    "quickstart.pretrain",
-    "quickstart.reading",
-    "benchmarks.agreement",
+    "quickstart.pretraining.pretrain",
+    "quickstart.pretraining.evaluate",
+    "benchmarks.ablation",
     "benchmarks.build",
-    "benchmarks.card",
-    "benchmarks.learning",
-    "benchmarks.picture_server",
+    "benchmarks.dtype_sensitivity",
+    "benchmarks.image_server",
+    "benchmarks.model_card",
     "benchmarks.predict",
     "benchmarks.predict_scale",
     "benchmarks.scale",
@@ -54,28 +56,51 @@ DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs
                     *ROOT.glob("training/configs/*.yaml")])  # fmt: skip
 
 
-# Installed by who wants them; the code that imports them says so where they are missing.
+# Installed by those who use them, or declared but heavy: imported where they are used, in libraries too.
 OPTIONAL = {"deepspeed", "trackio"}
 
 
+@cache
+def modules() -> dict[str, Path]:
+    """Name -> file of each module of the rooms; a package by its own name."""
+    files = [file for room in FLOORS for file in (ROOT / room).rglob("*.py")]
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    assert len(names) == len(files) > 90
+    return names
+
+
+@cache
+def syntax(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+def is_command(file: Path) -> bool:
+    return 'if __name__ == "__main__":' in file.read_text()
+
+
+def imported_names(file: Path) -> set[str]:
+    """Each module that the file imports, and `module.name` for each `from module import name`."""
+    names = set()
+    for node in ast.walk(syntax(file)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level <= 1
+            package = file.relative_to(ROOT).parent.parts if node.level else ()
+            module = ".".join([*package, *filter(None, [node.module])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
+
+
 def imported_packages(file: Path) -> set[str]:
-    packages = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [node.module or ""]
-        packages |= {name.split(".")[0] for name in names}
-    return packages
+    return {name.split(".")[0] for name in imported_names(file)}
 
 
 def test_a_room_imports_rooms_on_lower_floors_only() -> None:
-    checked = 0
-    for room, floor in FLOORS.items():
-        for file in (ROOT / room).rglob("*.py"):
-            for other in imported_packages(file) & FLOORS.keys() - {room}:
-                assert FLOORS[other] < floor, f"{file.relative_to(ROOT)} imports {other}"
-            checked += 1
-    assert checked > 50
+    for name, file in modules().items():
+        room = name.split(".")[0]
+        for other in imported_packages(file) & FLOORS.keys() - {room}:
+            assert FLOORS[other] < FLOORS[room], f"{name} imports {other}"
 
 
 # One process for all commands: they share what takes seconds to import.
@@ -111,12 +136,7 @@ def test_every_command_answers_help() -> None:
 
 
 def test_every_command_of_the_house_is_listed_here() -> None:
-    found = set()
-    for room in FLOORS:
-        for file in (ROOT / room).rglob("*.py"):
-            if 'if __name__ == "__main__":' in file.read_text():
-                module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-                found.add(module.removesuffix(".__main__"))
+    found = {name.removesuffix(".__main__") for name, file in modules().items() if is_command(file)}
     assert found == {*COMMANDS, "product_vqa.entity_f1.app"}  # a Space's, which has no options
 
 
@@ -150,13 +170,51 @@ def test_every_file_that_a_printed_command_names_is_there() -> None:
         assert (ROOT / name).is_file(), name
 
 
-def test_make_has_the_targets_that_the_readme_names() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
-        named = set(re.findall(r"\bmake ([a-z]+)\b", document.read_text()))
-        assert named <= targets | {"sure"}
-    assert "make test" in (ROOT / ".ci/run").read_text()
-    assert "make test" in (ROOT / ".github/workflows/test.yml").read_text()
+def test_make_has_the_targets_that_documents_and_workflows_name() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"[a-z-]+", makefile.splitlines()[0])) == targets | {"make"}
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    assert set(re.findall(r"^    make ([a-z-]+)", contributing, re.MULTILINE)) == targets - {"quickstart"}
+
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / ".ci/run", *(ROOT / ".github").rglob("*.*")]
+    named = {
+        name
+        for file in files
+        for name in re.findall(r"(?:^|`|run: )make ([a-z-]+)(?=`|$| +#| [A-Z]+=)", file.read_text(), re.MULTILINE)
+    }
+    assert named <= targets, "a target that does not exist"
+    assert named >= {"test", "quality", "quickstart"}
+    assert "run: .ci/run" in (ROOT / ".github/workflows/test.yml").read_text()
+    nightly = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())
+    assert set(nightly["jobs"]["slow"]["strategy"]["matrix"]["target"]) <= targets
+
+
+@cache
+def declared() -> set[str]:
+    """The packages that pyproject.toml asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    return {re.split(r"[^\w.-]", text)[0].lower().replace("_", "-") for group in groups for text in group}
+
+
+def pinned() -> dict[str, str]:
+    """Package -> version in requirements.lock."""
+    lock = (ROOT / "requirements.lock").read_text()
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)(?: ;.*)? \\$", lock, re.MULTILINE))
+
+
+def test_the_lock_pins_each_package_with_hashes_and_everything_else_takes_its_versions() -> None:
+    for file in ROOT.glob("requirements*.lock"):
+        blocks = re.split(r"^(?=[a-z])", file.read_text(), flags=re.MULTILINE)[1:]
+        for block in blocks:
+            assert re.fullmatch(r"[a-z0-9-]+==.*( \\\n    --hash=sha256:[0-9a-f]{64})+\n", block), block[:80]
+    assert len(pinned()) > 100
+    assert declared() <= pinned().keys(), "run `make lock`"
+    assert f"\ntorch=={pinned()['torch']}+cpu " in (ROOT / "requirements-cpu.lock").read_text()
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    revisions = {hook["repo"].rsplit("/", 1)[1]: hook["rev"] for hook in hooks if hook["repo"] != "local"}
+    assert revisions == {"ruff-pre-commit": f"v{pinned()['ruff']}", "codespell": f"v{pinned()['codespell']}"}
 
 
 def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> None:
@@ -167,13 +225,14 @@ def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> 
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "installed", wheel], check=True)
     program = (
-        "import product_vqa, training.model_card, quickstart.labels, pathlib\n"
+        "import product_vqa, training.model_card, quickstart.rendering.render, pathlib\n"
         "assert 'installed' in product_vqa.__file__, product_vqa.__file__\n"
         "assert training.model_card._template().read_text().startswith('---')\n"
         "from importlib.resources import files\n"
         "assert (files('training') / 'configs' / 'quickstart.yaml').is_file()\n"
+        "assert (files('training') / 'py.typed').is_file()\n"
         "assert (files('dataset_builder') / 'dataset_card.md').is_file()\n"
-        "assert (files('quickstart') / 'fonts' / 'OpenSans-Regular.ttf').is_file()\n"
+        "assert (files('quickstart') / 'rendering' / 'fonts' / 'OpenSans-Regular.ttf').is_file()\n"
     )
     subprocess.run(
         [sys.executable, "-P", "-c", program],
@@ -185,27 +244,20 @@ def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> 
 
 def test_no_file_is_too_long_for_one_noun() -> None:
     """A size to notice: when a file outgrows this, ask whether it is still one thing."""
-    for room in FLOORS:
-        for file in (ROOT / room).rglob("*.py"):
-            assert len(file.read_text().splitlines()) <= 900, file
+    lines = {name: len(file.read_text().splitlines()) for name, file in modules().items()}
+    longest = max(lines, key=lambda name: lines[name])
+    assert lines[longest] <= 400, longest
 
 
 def test_every_package_that_is_imported_is_declared() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    declared = {re.split(r"[^\w.-]", text)[0].lower().replace("_", "-") for group in groups for text in group}
-    own = {*FLOORS, "tests", "benchmarks"}
-    imported = {
-        package
-        for room in own
-        for file in (ROOT / room).rglob("*.py")
-        for package in imported_packages(file) - own - OPTIONAL - {"", *sys.stdlib_module_names}
-    }
-    distributions = packages_distributions()
+    files = [*modules().values(), *(ROOT / "tests").rglob("*.py")]
+    imported = set().union(*(imported_packages(file) for file in files))
+    imported -= {*FLOORS, "tests", *OPTIONAL, *sys.stdlib_module_names}
     assert len(imported) > 25
+    distributions = packages_distributions()
     undeclared = {
         package
         for package in imported
-        if not declared & {name.lower().replace("_", "-") for name in distributions.get(package, [package])}
+        if not declared() & {name.lower().replace("_", "-") for name in distributions.get(package, [package])}
     }
     assert not undeclared

@@ -10,7 +10,7 @@ import pytest
 from tests.commands import ROOT, call
 
 # Those that compare or measure at length, or need an adapter; their --json prints a line for each result.
-NOT_HERE = {f"benchmarks.{name}" for name in ("agreement", "build", "learning", "predict", "predict_scale")}
+NOT_HERE = {f"benchmarks.{name}" for name in ("ablation", "build", "dtype_sensitivity", "predict", "predict_scale")}
 
 
 def commands_with_json() -> set[str]:
@@ -22,8 +22,8 @@ def commands_with_json() -> set[str]:
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight rendered rows of each split, the answers to them, and a submission that is half right."""
-    from quickstart.labels import write_labels
-    from quickstart.printing import LEVELS
+    from quickstart.rendering.levels import LEVELS
+    from quickstart.rendering.writer import write_labels
 
     folder = tmp_path_factory.mktemp("labels")
     write_labels(folder, train_rows=8, test_rows=8, level=LEVELS["plain"], base_url="http://127.0.0.1:1")
@@ -71,7 +71,7 @@ def shrink_the_benchmark(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> No
         shutil.copytree(tiny_base, folder, dirs_exist_ok=True)
         return vocabulary
 
-    monkeypatch.setattr(train, "save_small_base", save_tiny_base)
-    monkeypatch.setattr(train, "in_a_process_of_its_own", lambda way, work: {"training_gb": 1.0})
+    monkeypatch.setattr(train, "save_small_model", save_tiny_base)
+    monkeypatch.setattr(train, "measure_memory_in_subprocess", lambda variant, work: {"training_gb": 1.0})
     monkeypatch.setattr(train, "BATCH_SIZE", 2)
     monkeypatch.setattr(train, "WARM_UP", 1)

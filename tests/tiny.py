@@ -70,7 +70,7 @@ def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
 
 def save_tiny_base(folder: Path, *, seed: int = 0) -> Path:
     """A base of 28 px (4 image tokens) and two layers, hidden size 128 so that NF4 runs on a CPU."""
-    from quickstart.small_paligemma import save_base
+    from quickstart.pretraining.small_paligemma import save_base
 
     save_base(folder, image_size=28, patch_size=14, hidden_size=128, layers=2, seed=seed)
     return folder
@@ -96,7 +96,7 @@ def save_letters_base(folder: Path) -> Path:
     """As `save_tiny_base`, with a tokenizer that spells everything by letters."""
     import torch
 
-    from quickstart.small_paligemma import make_model, make_processor
+    from quickstart.pretraining.small_paligemma import make_model, make_processor
 
     processor = make_processor(image_size=28, patch_size=14, tokenizer=make_letters_tokenizer())
     make_model(processor, patch_size=14).to(torch.bfloat16).save_pretrained(folder)
@@ -140,7 +140,7 @@ def save_tiny_paligemma2(folder: Path, *, seed: int = 0) -> Path:
     import torch
     from transformers import Gemma2Config, PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
 
-    from quickstart.small_paligemma import make_processor
+    from quickstart.pretraining.small_paligemma import make_processor
 
     processor = make_processor(image_size=28, patch_size=14, tokenizer=make_gemma_tokenizer())
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 
-from product_vqa.atomic_io import written_whole
+from product_vqa.atomic_io import atomic_write
 from product_vqa.errors import InputError
 from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
@@ -105,7 +105,7 @@ def _samples_per_step(config: dict[str, Any], output_dir: Path) -> int | None:
 
 def save_config(output_dir: Path, config: dict[str, Any]) -> None:
     """Write the resolved configuration (see `training.configuration`)."""
-    with written_whole(output_dir / CONFIG_FILE) as temporary:
+    with atomic_write(output_dir / CONFIG_FILE) as temporary:
         temporary.write_text(yaml.safe_dump(config, sort_keys=True))
 
 
@@ -123,7 +123,7 @@ def save_manifest(checkpoint: Path, *, run: dict[str, Any]) -> None:
         if file.is_file() and file.name != MANIFEST_FILE
     }
     content = {"run": run, "files": files}
-    with written_whole(checkpoint / MANIFEST_FILE) as temporary:
+    with atomic_write(checkpoint / MANIFEST_FILE) as temporary:
         temporary.write_text(json.dumps({"sha256": _digest(content), **content}, indent=1) + "\n")
 
 

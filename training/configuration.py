@@ -4,10 +4,10 @@ import os
 from dataclasses import asdict, fields
 from typing import Any
 
-from product_vqa.distributed import join_processes
+from product_vqa.distributed import init_distributed
 from product_vqa.errors import InputError, argument
 from product_vqa.modeling.loading import resolve_dtype
-from product_vqa.provenance import BASE_FILES, DATASET_FILES, check_content
+from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, check_content
 from training.loading import Sources
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step
 
@@ -37,7 +37,7 @@ def resolve_config(
         if getattr(options, field.name) != getattr(defaults, field.name)
     }
     # `auto` and unset are this machine's: what they came to is part of the run.
-    dtype = resolve_dtype(model_options.dtype, device=join_processes().device)
+    dtype = resolve_dtype(model_options.dtype, device=init_distributed().device)
     precision = {"dtype": str(dtype).removeprefix("torch."), "bf16": options.bf16, "fp16": options.fp16}
     config = asdict(dataset_options) | asdict(model_options) | chosen | precision | {"samples_per_step": samples}
     with argument("dataset_sha256"), argument("base_sha256"):
@@ -47,7 +47,7 @@ def resolve_config(
             "dataset_sha256": check_content(sources.dataset, DATASET_FILES, expected=dataset_options.dataset_sha256),
             "model_name_or_path": sources.named_base.name,
             "model_revision": sources.named_base.revision,
-            "base_sha256": check_content(sources.base, BASE_FILES, expected=model_options.base_sha256),
+            "base_sha256": check_content(sources.base, BASE_MODEL_FILES, expected=model_options.base_sha256),
         }
     return {
         key: _plain(value)

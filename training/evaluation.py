@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from product_vqa import bootstrap
-from product_vqa.distributed import join_processes
+from product_vqa.distributed import init_distributed
 from product_vqa.entity_f1.scoring import count, equal_as_quantities, equal_as_strings
 from product_vqa.modeling.collator import make_generation_batch
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
@@ -95,7 +95,7 @@ def answer_sample(
     """
     was_training = model.training
     model.eval()
-    state = join_processes()
+    state = init_distributed()
     automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer)
     starts = list(range(0, len(dataset), batch_size))
     # Where parameters are sharded, processes generate together or not at all: all get the same number of batches.
@@ -111,7 +111,7 @@ def answer_sample(
             entity_names=[row["entity_name"] for row in rows],
             processor=processor,
             automaton=automaton,
-            together=state.num_processes > 1,
+            synced_gpus=state.num_processes > 1,
         )
         if batch < len(starts):
             answered += [

@@ -6,7 +6,7 @@ import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from product_vqa.contact_sheet import SheetRow, contact_sheet
+from product_vqa.contact_sheet import SheetRow, draw_contact_sheet
 
 if TYPE_CHECKING:
     from training.trainer import PaliGemmaTrainer
@@ -27,7 +27,7 @@ class ShowExamples(TrainerCallback):
         if not (trackers and state.is_world_process_zero):
             return
         dataset = self._trainer.eval_dataset
-        sheet = contact_sheet(
+        sheet = draw_contact_sheet(
             [
                 SheetRow(dataset[one.row]["image"], one.entity_name, one.reference, one.prediction)
                 for one in self._trainer.answered[:EXAMPLES]

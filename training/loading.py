@@ -12,11 +12,11 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.cards import CARD_FILE
 from product_vqa.dataset import load_splits
-from product_vqa.distributed import join_processes
+from product_vqa.distributed import init_distributed
 from product_vqa.errors import InputError, argument
-from product_vqa.hub import Location, fetch, locate
+from product_vqa.hub import Location, download, locate
 from product_vqa.modeling.collator import load_row_image
-from product_vqa.modeling.loading import check_image_size, load_base, load_processor, resolve_dtype
+from product_vqa.modeling.loading import check_image_size, load_base_model, load_processor, resolve_dtype
 from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
 
@@ -77,7 +77,7 @@ def _license(base: Location) -> str | list[str] | None:
     try:
         # The second is in every repo: a pattern that matches nothing would be warned of.
         with argument("model_name_or_path"):
-            folder = fetch(base, patterns=[CARD_FILE, ".gitattributes"])
+            folder = download(base, patterns=[CARD_FILE, ".gitattributes"])
         file = folder / CARD_FILE
         return ModelCard(file.read_text(encoding="utf-8")).data.license if file.is_file() else None
     except (ValueError, yaml.YAMLError) as error:  # InputError is one, and so is metadata that cannot be read
@@ -100,7 +100,7 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_k
     """`is_best_kept`: whether the rows of `eval` choose a checkpoint; then they are half of the split at most."""
     train_name, test_name = options.dataset_train_split, options.dataset_test_split
     with (
-        join_processes().main_process_first(),
+        init_distributed().main_process_first(),
         argument("dataset_name"),
     ):  # one process fetches, the others find it in the cache
         splits = load_splits(sources.dataset, [train_name, test_name])
@@ -148,19 +148,19 @@ def load_model(
 ) -> tuple[PaliGemmaForConditionalGeneration, PaliGemmaProcessor, LoraConfig]:
     """The frozen base, its processor, and what is to be trained on it."""
     processor = load_processor(sources.base)
-    state = join_processes()
+    state = init_distributed()
     device = state.device
     # FSDP and DeepSpeed spread the weights over the devices themselves.
     is_whole = state.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     with argument("model_name_or_path"):
-        model = load_base(
+        model = load_base_model(
             sources.base,
             dtype=resolve_dtype(options.dtype, device=device),
             load_in_4bit=options.load_in_4bit,
             attn_implementation=options.attn_implementation,
             device=device if options.load_in_4bit or is_whole else None,
         )
-    check_image_size(model.config, processor, base=sources.base)
+    check_image_size(model.config, processor, base_model=sources.base)
     return model, processor, make_lora(options)
 
 

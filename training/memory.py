@@ -161,7 +161,7 @@ def estimate_run(
     config: "PaliGemmaConfig", model_options: "ModelOptions", options: "TrainingOptions"
 ) -> MemoryEstimate:
     """How much memory these options will take on one device. Raises InputError where no layer is to be adapted."""
-    from product_vqa.distributed import join_processes
+    from product_vqa.distributed import init_distributed
     from product_vqa.modeling.loading import resolve_dtype
     from training.loading import make_lora
 
@@ -169,7 +169,7 @@ def estimate_run(
         return estimate_memory(
             config,
             make_lora(model_options),
-            dtype=resolve_dtype(model_options.dtype, device=join_processes().device),
+            dtype=resolve_dtype(model_options.dtype, device=init_distributed().device),
             load_in_4bit=model_options.load_in_4bit,
             rows=options.per_device_train_batch_size,
             optim=str(options.optim),

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 
 import product_vqa
 from product_vqa.hub import Location, page_url
-from product_vqa.modeling.constrained_decoding import longest_answer
+from product_vqa.modeling.constrained_decoding import max_answer_tokens
 from product_vqa.modeling.loading import UNQUANTIZED_MODULES, nf4_config
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import ENTITIES
@@ -86,7 +86,7 @@ def run_facts(
         final_loss=losses[-1] if losses else None,
         scores=scores,
         is_chosen_by=is_chosen_by,
-        max_new_tokens=longest_answer(trainer.processing_class.tokenizer),
+        max_new_tokens=max_answer_tokens(trainer.processing_class.tokenizer),
     )
 
 

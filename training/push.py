@@ -14,7 +14,7 @@ from huggingface_hub import CommitInfo, HfApi, errors
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from product_vqa.errors import InputError, argument
-from product_vqa.hub import commit_files, explained, read_file, retried
+from product_vqa.hub import commit_files, hub_errors, read_file, retry
 from product_vqa.modeling.calibration import CALIBRATION_FILE
 from product_vqa.provenance import adapter_sha256
 
@@ -32,10 +32,10 @@ def open_repo(repo_id: str, *, private: bool | None) -> str:
 
     Raises InputError for a token that is missing, bad or may not write there, and where no Hub answers.
     """
-    with argument("hub_model_id"), explained(repo_id):
+    with argument("hub_model_id"), hub_errors(repo_id):
         api = HfApi()
-        repo_id = retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id  # its full name
-        retried(lambda: api.auth_check(repo_id, write=True))
+        repo_id = retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id  # its full name
+        retry(lambda: api.auth_check(repo_id, write=True))
     return repo_id
 
 
@@ -52,7 +52,7 @@ def push_adapter(
 
     Raises InputError if the Hub refuses it, or there is none.
     """
-    with argument("hub_model_id"), explained(repo_id):
+    with argument("hub_model_id"), hub_errors(repo_id):
         is_calibrated = _is_calibrated(repo_id, folder, revision=revision, waits_s=waits_s)
         return commit_files(
             repo_id,
@@ -67,7 +67,7 @@ def push_adapter(
 def _is_calibrated(repo_id: str, folder: Path, *, revision: str | None, waits_s: tuple[float, ...]) -> bool:
     """Whether the repo holds a calibration that was fitted on the adapter in `folder`."""
     try:
-        content = json.loads(retried(lambda: read_file(repo_id, CALIBRATION_FILE, revision=revision), waits_s=waits_s))
+        content = json.loads(retry(lambda: read_file(repo_id, CALIBRATION_FILE, revision=revision), waits_s=waits_s))
         return content["adapter_sha256"] == adapter_sha256(folder)
     except (errors.EntryNotFoundError, errors.RevisionNotFoundError):
         return False
@@ -96,9 +96,9 @@ def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str 
 
 def _tag(repo_id: str, commit: CommitInfo) -> None:
     try:
-        with argument("hub_model_id"), explained(repo_id):
+        with argument("hub_model_id"), hub_errors(repo_id):
             tag = f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-            retried(lambda: HfApi().create_tag(repo_id, tag=tag, revision=commit.oid, exist_ok=True))
+            retry(lambda: HfApi().create_tag(repo_id, tag=tag, revision=commit.oid, exist_ok=True))
     except InputError as error:
         logger.warning("pushed, but not tagged: %s", error)
 

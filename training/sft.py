@@ -42,10 +42,10 @@ def train(
     from transformers import PrinterCallback, ProgressCallback
     from transformers.trainer_utils import HubStrategy
 
-    from product_vqa.distributed import join_processes
+    from product_vqa.distributed import init_distributed
     from product_vqa.modeling.collator import TrainingCollator
     from product_vqa.modeling.loading import load_config
-    from product_vqa.workers import explained_workers, limit_queue
+    from product_vqa.workers import limit_queue, worker_errors
     from training.checkpoints import check_same_run, find_checkpoint, read_state, save_config
     from training.configuration import describe_run, resolve_config
     from training.console import ConsoleLines, format_scores
@@ -89,7 +89,7 @@ def train(
         options.dataloader_num_workers, batch_bytes=options.per_device_train_batch_size * 3 * size * size
     )
     options.dataloader_prefetch_factor = options.dataloader_prefetch_factor or prefetch_factor
-    memory, state = estimate_run(base_config, model_options, options), join_processes()
+    memory, state = estimate_run(base_config, model_options, options), init_distributed()
     if state.is_main_process:
         print(memory, flush=True)
         if remedy := advice(memory, device_memory(state.device)):
@@ -141,7 +141,7 @@ def train(
     if trainer.is_world_process_zero():
         save_config(output_dir, config)
     try:
-        with explained_workers():
+        with worker_errors():
             trainer.train(resume_from_checkpoint=checkpoint)
     except PreemptedError:  # in an evaluation before the first step
         preemption.is_stopped = True

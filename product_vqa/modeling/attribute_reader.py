@@ -14,13 +14,13 @@ from safetensors import SafetensorError
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.errors import InputError, argument, first_line
-from product_vqa.hub import Location, fetch, locate
+from product_vqa.hub import Location, download, locate
 from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.calibration import CALIBRATION_FILE, Calibration, load_calibration
 from product_vqa.modeling.collator import Batch, make_generation_batch
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite
-from product_vqa.modeling.loading import check_image_size, dequantize, load_base, load_processor, resolve_dtype
+from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_sha256, processor_sha256
 from product_vqa.task.prompt import TASK_FILE, BasePrecision, load_task
 from product_vqa.task.schema import ENTITIES
@@ -47,7 +47,7 @@ class AttributeReader:
         num_beams: int = 1,
         calibration: Calibration | None = None,
         provenance: dict[str, str | None] | None = None,
-        base: Location | None = None,
+        base_model: Location | None = None,
     ) -> None:
         """See `from_pretrained`."""
         self.model = model
@@ -58,7 +58,7 @@ class AttributeReader:
             AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=allow_empty) if constrain else None
         )
         self.provenance = provenance or {}  # adapter and base model with revisions or hashes, precision, calibration
-        self.base = base
+        self.base_model = base_model
         self.max_new_tokens: int | None = None  # None: as many as the longest valid answer has
         self._has_warned = False
 
@@ -105,13 +105,13 @@ class AttributeReader:
         processor = load_processor(Location(str(adapter_folder)) if has_processor else base)
         follows = load_in_4bit is None and trained is not None and trained.load_in_4bit
         with argument("base_model"):
-            model = load_base(
+            model = load_base_model(
                 base,
                 dtype=resolve_dtype(dtype, device=device, trained=trained.dtype if trained else None),
                 load_in_4bit=bool(load_in_4bit) or follows,
                 device=device,
             )
-        check_image_size(model.config, processor, base=base)
+        check_image_size(model.config, processor, base_model=base)
         if follows:
             model = dequantize(model)
         if adapter_folder is not None:
@@ -140,7 +140,7 @@ class AttributeReader:
             num_beams=num_beams,
             calibration=calibration,
             provenance=provenance,
-            base=base,
+            base_model=base,
         )
 
     def read(self, image: Image.Image | bytes, entity_name: str) -> Answer:
@@ -221,7 +221,7 @@ class AttributeReader:
 
 
 def _fetch_adapter(location: Location) -> Path:
-    folder = fetch(location, patterns=["*.json", ADAPTER_WEIGHTS, "tokenizer*"])
+    folder = download(location, patterns=["*.json", ADAPTER_WEIGHTS, "tokenizer*"])
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"{location} holds no {name}: is it a LoRA adapter? (Pickles are not loaded.)")

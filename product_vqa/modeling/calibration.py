@@ -11,6 +11,10 @@ import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+
 from product_vqa.errors import InputError
 from product_vqa.modeling.generation import Answer
 
@@ -65,6 +69,54 @@ class Calibration:
         """`answer 1.2 -0.1, number 1.0 +0.0, unit 1.0 +0.0`: temperature and bias of each."""
         parts = {"answer": self.answer, "number": self.number, "unit": self.unit}
         return ", ".join(f"{name} {part.temperature:.4g} {part.bias:+.4g}" for name, part in parts.items())
+
+
+def fit_calibration(answers: pd.DataFrame) -> Calibration:
+    """Fit the three scalings on answers whose label is known.
+
+    Columns: `confidence`, `number_confidence`, `unit_confidence`, and the booleans `is_right` (number and unit) and
+    `is_number_right`. The unit's scaling is fitted where the number is right, for its confidence is that of the unit
+    given the number.
+    """
+    number_right = answers[answers["is_number_right"]]
+    return Calibration(
+        answer=_fit_column(answers, "confidence", "is_right"),
+        number=_fit_column(answers, "number_confidence", "is_number_right"),
+        unit=_fit_column(number_right, "unit_confidence", "is_right"),
+    )
+
+
+def _fit_column(answers: pd.DataFrame, confidence: str, outcome: str) -> Scaling:
+    return fit_scaling(answers[confidence].to_numpy(), answers[outcome].to_numpy())
+
+
+def fit_scaling(probabilities: np.ndarray, outcomes: np.ndarray) -> Scaling:
+    """Fit the scaling under which `outcomes` (bool) are most likely, with a temperature from 0.05 to 20.
+
+    The default scaling if all outcomes are equal: the most likely bias would be infinite. Raises ValueError for arrays
+    of unequal length.
+    """
+    if len(probabilities) != len(outcomes):
+        raise ValueError(f"{len(probabilities)} probabilities and {len(outcomes)} outcomes")
+    if len(outcomes) == 0 or outcomes.all() or not outcomes.any():
+        return Scaling()
+
+    def loss(parameters: np.ndarray) -> float:
+        log_temperature, bias = parameters
+        return log_loss(probabilities, outcomes, Scaling(temperature=np.exp(log_temperature), bias=bias))
+
+    bounds = ((np.log(0.05), np.log(20)), (-10, 10))
+    log_temperature, bias = minimize(loss, x0=(0.0, 0.0), bounds=bounds).x
+    return Scaling(temperature=float(np.exp(log_temperature)), bias=float(bias))
+
+
+def log_loss(probabilities: np.ndarray, outcomes: np.ndarray, scaling: Scaling | None = None) -> float:
+    """Return the mean negative log likelihood of the outcomes, in nats."""
+    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
+    log_odds = np.log(clipped / (1 - clipped))
+    if scaling is not None:
+        log_odds = log_odds / scaling.temperature + scaling.bias
+    return float(np.logaddexp(0, np.where(outcomes, -log_odds, log_odds)).mean())
 
 
 def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibration | None:

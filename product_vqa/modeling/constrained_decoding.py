@@ -82,7 +82,7 @@ class AnswerAutomaton:
         return torch.tensor([self.start_by_entity[name] for name in entity_names], device=self.token_ids.device)
 
 
-def longest_answer(tokenizer: Any) -> int:
+def max_answer_tokens(tokenizer: Any) -> int:
     """Tokens of the longest valid answer with any tokenizer, its end token included: to decode without constraint."""
     number = "9" * MAX_INTEGER_DIGITS + "." + "9" * MAX_DECIMALS
     return 1 + max(len(tokenizer.encode(f"{number} {unit}", add_special_tokens=False)) for unit in UNITS)

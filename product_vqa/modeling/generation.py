@@ -9,7 +9,7 @@ from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGe
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from product_vqa.modeling.collator import Batch, normalize_images
-from product_vqa.modeling.constrained_decoding import AnswerAutomaton, longest_answer
+from product_vqa.modeling.constrained_decoding import AnswerAutomaton, max_answer_tokens
 from product_vqa.task.quantity import Quantity, format_number, format_quantity, parse_quantity
 from product_vqa.task.schema import is_suitable
 
@@ -67,7 +67,7 @@ def generate_answers(
     automaton: AnswerAutomaton | None,
     num_beams: int = 1,
     max_new_tokens: int | None = None,
-    together: bool = False,
+    synced_gpus: bool = False,
 ) -> list[Answer]:
     """Answer each row of a batch that `make_generation_batch` made: greedily, or by beam search.
 
@@ -79,7 +79,7 @@ def generate_answers(
     A row whose logits are not finite (float16 may overflow) is answered with "" and confidence 0.0, see
     `is_not_finite`; the others' answers are as they would be without it.
 
-    Where a model's weights are spread over processes, each of them must answer a batch, with `together`: none stops
+    Where a model's weights are spread over processes, each of them must answer a batch, with `synced_gpus`: none stops
     before all have their answers.
     """
     tokenizer = processor.tokenizer
@@ -89,10 +89,10 @@ def generate_answers(
         automaton = automaton.to(model.device)
     start = automaton.start_states(entity_names) if automaton else None
     if max_new_tokens is None:
-        max_new_tokens = automaton.max_tokens if automaton else longest_answer(tokenizer)
+        max_new_tokens = automaton.max_tokens if automaton else max_answer_tokens(tokenizer)
     beams = _decode(
         model, batch, automaton=automaton, start=start, num_beams=num_beams, tokenizer=tokenizer,
-        max_new_tokens=max_new_tokens, together=together,
+        max_new_tokens=max_new_tokens, synced_gpus=synced_gpus,
     )  # fmt: skip
     texts = tokenizer.batch_decode(beams.tokens, skip_special_tokens=True)
     failed = beams.failed.tolist()
@@ -137,7 +137,7 @@ def _decode(
     num_beams: int,
     tokenizer: Any,
     max_new_tokens: int,
-    together: bool,
+    synced_gpus: bool,
 ) -> _Beams:
     """Beam search (greedy with one beam) in which a picture is encoded once, however many rows and beams ask for it.
 
@@ -173,7 +173,7 @@ def _decode(
     for step in range(max_new_tokens):
         choices = _choose(logits, beams, automaton=automaton, pad=pad, num_choices=num_beams)
         beams, parents = _extend(beams, choices, size=size, num_beams=num_beams, eos=eos, pad=pad)
-        if _all_ended(beams, together=together) or step == max_new_tokens - 1:
+        if _all_ended(beams, synced_gpus=synced_gpus) or step == max_new_tokens - 1:
             break
         if step == 0 and num_beams > 1:  # every beam begins with a copy of its row's cache
             cache.batch_repeat_interleave(num_beams)
@@ -192,9 +192,9 @@ def _decode(
     return beams
 
 
-def _all_ended(beams: _Beams, *, together: bool) -> bool:
+def _all_ended(beams: _Beams, *, synced_gpus: bool) -> bool:
     ended = beams.ended.all()
-    if together:
+    if synced_gpus:
         ended = ended.float()
         torch.distributed.all_reduce(ended, op=torch.distributed.ReduceOp.MIN)
     return bool(ended)

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from product_vqa.errors import InputError, first_line
-from product_vqa.hub import BRIEF_WAITS_S, Location, retried
+from product_vqa.hub import BRIEF_WAITS_S, Location, retry
 
 # Suffixes alone (`q_proj`) would also adapt SigLIP, 1.5 M parameters more at r=8.
 LANGUAGE_MODEL_LINEARS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
@@ -77,7 +77,7 @@ def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
 def load_processor(location: Location) -> PaliGemmaProcessor:
     """The processor of a base, or of an adapter that brings one. Raises InputError if there is none."""
     try:
-        processor = retried(
+        processor = retry(
             lambda: AutoProcessor.from_pretrained(location.name, revision=location.revision), waits_s=BRIEF_WAITS_S
         )
     except (OSError, ValueError, httpx2.TransportError) as error:
@@ -90,7 +90,7 @@ def load_processor(location: Location) -> PaliGemmaProcessor:
 def load_config(location: Location) -> PaliGemmaConfig:
     """The shape of a base. Raises InputError if this is no PaliGemma."""
     try:
-        config = retried(
+        config = retry(
             lambda: AutoConfig.from_pretrained(location.name, revision=location.revision), waits_s=BRIEF_WAITS_S
         )
     except (OSError, ValueError, KeyError, httpx2.TransportError) as error:
@@ -100,7 +100,7 @@ def load_config(location: Location) -> PaliGemmaConfig:
     return config
 
 
-def load_base(
+def load_base_model(
     location: Location,
     *,
     dtype: torch.dtype,
@@ -115,7 +115,7 @@ def load_base(
     """
     load_config(location)
     try:
-        model = retried(
+        model = retry(
             lambda: PaliGemmaForConditionalGeneration.from_pretrained(
                 location.name,
                 revision=location.revision or "main",
@@ -149,12 +149,12 @@ def dequantize(model: PaliGemmaForConditionalGeneration) -> PaliGemmaForConditio
     return model
 
 
-def check_image_size(model_config: Any, processor: PaliGemmaProcessor, *, base: Location) -> None:
+def check_image_size(model_config: Any, processor: PaliGemmaProcessor, *, base_model: Location) -> None:
     """Raises InputError if the processor makes other pictures than the base was built for."""
     size, made = model_config.vision_config.image_size, processor.image_processor.size["height"]
     tokens = (size // model_config.vision_config.patch_size) ** 2
     if size != made or tokens != processor.image_seq_length:
         raise InputError(
-            f"base {base} takes pictures of {size} px ({tokens} image tokens), the processor makes {made} px "
+            f"base {base_model} takes pictures of {size} px ({tokens} image tokens), the processor makes {made} px "
             f"({processor.image_seq_length}): take the processor of the same base"
         )

@@ -26,7 +26,7 @@ def prepare(shop: Shop, **options: Any) -> tuple[ProductVqa, datasets.DatasetDic
     return builder, builder.as_dataset()
 
 
-def left_out(builder: ProductVqa) -> list[dict[str, str]]:
+def read_dropped(builder: ProductVqa) -> list[dict[str, str]]:
     with open(f"{builder.cache_dir}/left_out.csv", newline="") as stream:
         return list(csv.DictReader(stream))
 
@@ -52,7 +52,7 @@ def test_the_splits_hold_every_row_once_with_its_own_image(shop: Shop) -> None:
     for split in dataset:
         for row in dataset[split].cast_column("image", datasets.Image(decode=False)):
             assert row["image"]["bytes"] == shop.images[row["image_link"]]
-    (row,) = left_out(builder)
+    (row,) = read_dropped(builder)
     assert (row["left_out"], row["reason"], row["row"], row["entity_value"]) == (
         "row", "range_brackets", "3", "[1.0, 2.0] gram",
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_an_image_that_could_not_be_loaded_drops_train_rows_but_no_test_row(shop
     assert list(dataset) == ["train", "test"]
     assert dataset["train"]["index"][:] == [1, 2, 4, 5, 7, 8, 9, 10]
     assert [row["image"] is None for row in dataset["test"]] == [True, False, True, False]
-    reasons = [(row["left_out"], row["file"], row["index"], row["reason"]) for row in left_out(builder)]
+    reasons = [(row["left_out"], row["file"], row["index"], row["reason"]) for row in read_dropped(builder)]
     assert [(*row, reason.partition(":")[0]) for *row, reason in reasons] == [
         ("row", "train.csv", "3", "range_brackets"),
         ("row", "train.csv", "0", "image_missing"),
@@ -99,7 +99,7 @@ def test_a_store_gives_its_images_and_its_reasons(shop: Shop, server: ImageServe
     options = {"train_csv": train_csv, "test_csv": None, "image_dir": None, "image_store": store_folder}
     builder, dataset = prepare(shop, **options)
     assert dataset["train"].cast_column("image", datasets.Image(decode=False))[0]["image"]["bytes"] == jpeg(1)
-    assert [row["reason"] for row in left_out(builder)] == ["http_404", "not_fetched"]
+    assert [row["reason"] for row in read_dropped(builder)] == ["http_404", "not_fetched"]
 
 
 def test_the_cache_is_used_again_only_for_the_same_input(shop: Shop) -> None:
@@ -196,4 +196,4 @@ def test_a_range_teaches_the_end_that_was_asked_for(shop: Shop) -> None:
         builder, dataset = prepare(shop, ranges=ranges, validation_size=0)
         assert dataset["train"][3]["entity_value"] == label
         assert dataset["train"][3]["entity_value_raw"] == "[1.0, 2.0] gram"
-        assert not left_out(builder)
+        assert not read_dropped(builder)

@@ -77,11 +77,11 @@ def test_an_image_is_resized_to_fit_a_square_and_never_enlarged(format: str, siz
 def test_an_image_is_turned_upright(format: str, orientation: int, size: tuple[int, int]) -> None:
     back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the Transpose that undoes what the orientation asks for
     upright = scene(size)
-    lying = upright.transpose(Image.Transpose(back[orientation])) if orientation in back else upright
+    turned = upright.transpose(Image.Transpose(back[orientation])) if orientation in back else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 95} if format in ("JPEG", "WEBP") else {}
-    image = decode(prepare_image(encode(lying, format, exif=exif, **options), image_size=448))
+    image = decode(prepare_image(encode(turned, format, exif=exif, **options), image_size=448))
     expected = upright.copy()
     expected.thumbnail((448, 448))
     assert difference(image, expected) < 4
@@ -168,12 +168,12 @@ def telling_jpeg(image: Image.Image, *, orientation: int = 1, **options: Any) ->
         image, "JPEG", quality=90, exif=telling_exif(orientation), comment=SECRET, icc_profile=SECRET * 10, xmp=XMP,
         **options,
     )  # fmt: skip
-    told = [
+    hidden = [
         segment(0xE0, b"JFXX\0\x10" + SECRET),
         *(segment(0xE0 + n, SECRET) for n in range(3, 16)),
         segment(0xFE, SECRET),
     ]
-    data = data[:2] + b"".join(told) + data[2:]
+    data = data[:2] + b"".join(hidden) + data[2:]
     if options.get("progressive"):
         second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
         data = data[:second] + segment(0xFE, SECRET) + segment(0xED, SECRET) + data[second:]
@@ -248,7 +248,7 @@ def test_coloured_print_keeps_its_edges() -> None:
     assert difference(Image.open(io.BytesIO(encode(print_, "JPEG", quality=95, subsampling="4:2:0"))), print_) > 60
 
 
-def test_broken_exif_is_no_broken_image() -> None:
+def test_broken_exif_does_not_make_a_broken_image() -> None:
     data = encode(scene((900, 300)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 40)
     assert decode(prepare_image(data, image_size=448)).size == (448, 149)
     assert not decode(prepare_image(data, image_size=0)).info.get("exif")
@@ -281,7 +281,7 @@ BAD = [
 
 @pytest.mark.parametrize("image_size", [448, 0])
 @pytest.mark.parametrize(("data", "reason"), BAD, ids=[case[-1] for case in BAD])
-def test_what_cannot_be_decoded_in_full_is_no_image(data: bytes, reason: str, image_size: int) -> None:
+def test_data_that_cannot_be_decoded_completely_is_not_an_image(data: bytes, reason: str, image_size: int) -> None:
     with pytest.raises(ImageError) as failure:
         prepare_image(data, image_size=image_size)
     assert str(failure.value).startswith(reason)
@@ -309,11 +309,11 @@ def test_a_reduced_decode_refuses_what_a_full_decode_refuses(length: int) -> Non
     data = jpeg(size=(300, 200))[:length]
     try:
         Image.open(io.BytesIO(data)).load()
-        is_whole = True
+        is_complete = True
     except OSError:
-        is_whole = False
+        is_complete = False
     for image_size in (0, 32):
-        if is_whole:
+        if is_complete:
             prepare_image(data, image_size=image_size)
         else:
             with pytest.raises(ImageError):

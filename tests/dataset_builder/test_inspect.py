@@ -63,7 +63,7 @@ def test_without_any_file_the_flags_are_named() -> None:
 
 
 def test_a_dataset_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"--dataset .* is no dataset that"):
+    with pytest.raises(InputError, match=r"--dataset .* is not a dataset built by"):
         call(inspect.main, monkeypatch, "--dataset", tmp_path)
 
 

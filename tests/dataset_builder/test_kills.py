@@ -14,7 +14,7 @@ from dataset_builder.image_store import ImageStore
 from tests.dataset_builder.files import TEST_COLUMNS, TRAIN_COLUMNS, jpeg, write_csv
 from tests.dataset_builder.image_server import ImageServer, slowly
 
-NUM_PICTURES = 80
+NUM_IMAGES = 80
 NUM_LABELLED = 60
 
 
@@ -24,7 +24,7 @@ class Builds:
     def __init__(self, server: ImageServer, folder: Path) -> None:
         self.server = server
         self.folder = folder
-        names = [f"/{number}.jpg" for number in range(NUM_PICTURES)]
+        names = [f"/{number}.jpg" for number in range(NUM_IMAGES)]
         server.answers |= {
             name: slowly(jpeg(number, size=(600, 400)), pause_s=0.05) for number, name in enumerate(names)
         }
@@ -93,7 +93,7 @@ def test_a_killed_build_resumes_and_gives_the_same_files(server: ImageServer, tm
     while server.requests.total() < already + 30 and time.monotonic() < deadline:
         time.sleep(0.01)
     builds.kill("killed", process)
-    assert 15 < len(builds.stored("killed")) < NUM_PICTURES
+    assert 15 < len(builds.stored("killed")) < NUM_IMAGES
     check_restart(builds, "killed", undisturbed)
 
 

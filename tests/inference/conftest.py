@@ -15,7 +15,7 @@ def teach(folder: Path, tiny_base: Path, *, load_in_4bit: bool = False, steps: i
 
     from product_vqa.hub import Location
     from product_vqa.modeling.collator import TrainingCollator
-    from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base, load_processor
+    from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
     from product_vqa.task.features import FEATURES
     from tests.tiny import make_rows
     from training.options import TrainingOptions
@@ -24,7 +24,7 @@ def teach(folder: Path, tiny_base: Path, *, load_in_4bit: bool = False, steps: i
     location = Location(str(tiny_base))
     processor = load_processor(location)
     trainer = PaliGemmaTrainer(
-        model=load_base(location, dtype=torch.float32, load_in_4bit=load_in_4bit),
+        model=load_base_model(location, dtype=torch.float32, load_in_4bit=load_in_4bit),
         args=TrainingOptions(
             output_dir=str(folder / "run"),
             max_steps=steps,

@@ -10,85 +10,24 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 from huggingface_hub import HfApi, hf_hub_download
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from inference import AttributeReader, calibrate, predict, predictions
-from inference.calibrate import cross_fit, fit, fit_scaling, log_loss, report, right
+from inference.calibrate import cross_fit, report, right
 from inference.metrics import calibration_error, reliability
 from product_vqa.errors import InputError
-from product_vqa.modeling.calibration import Calibration, Scaling, load_calibration
-from product_vqa.modeling.generation import Answer
+from product_vqa.modeling.calibration import fit_calibration, load_calibration, log_loss
 from product_vqa.task.features import FEATURES
 from tests.commands import call
 from tests.tiny import make_rows
 
 
-@settings(max_examples=30, deadline=None)
-@given(temperature=st.floats(0.3, 4.0), bias=st.floats(-1.5, 1.5), seed=st.integers(0, 100))
-def test_a_known_scaling_is_found_again(temperature: float, bias: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    said = rng.beta(2, 1, size=20_000)
-    outcomes = rng.random(20_000) < [*map(Scaling(temperature, bias), said)]
-    found = fit_scaling(said, outcomes)
-    assert found.temperature == pytest.approx(temperature, rel=0.2)
-    assert found.bias == pytest.approx(bias, abs=0.3)
-
-
-@settings(max_examples=200, deadline=None)
-@given(p=st.floats(0, 1), q=st.floats(0, 1), temperature=st.floats(0.05, 20), bias=st.floats(-10, 10))
-def test_scaling_keeps_the_order_and_the_ends(p: float, q: float, temperature: float, bias: float) -> None:
-    scaling = Scaling(temperature, bias)
-    scaled = [scaling(x) for x in (p, q)]
-    assert all(0 <= x <= 1 for x in scaled)
-    assert (p <= q) == (scaled[0] <= scaled[1]) or scaled[0] == scaled[1] or p == q
-    assert Scaling()(p) == pytest.approx(p, abs=1e-12)
-    assert (scaling(0.0), scaling(1.0)) == (0.0, 1.0)
-    assert scaling(0.5) == pytest.approx(1 / (1 + np.exp(-bias)))
-
-
-def test_nothing_to_learn_leaves_confidences_as_they_are() -> None:
-    said = np.array([0.2, 0.9])
-    for outcomes in ([True, True], [False, False]):
-        assert fit_scaling(said, np.array(outcomes)) == Scaling()
-    assert fit_scaling(np.array([]), np.array([], dtype=bool)) == Scaling()
-
-
-def test_log_loss_and_calibration_error_by_hand() -> None:
+def test_calibration_error_by_hand() -> None:
     said, outcomes = np.array([0.8, 0.8, 0.8, 0.8, 0.5, 0.5]), np.array([1, 1, 1, 0, 1, 0], dtype=bool)
-    assert log_loss(said, outcomes) == pytest.approx(-(3 * np.log(0.8) + np.log(0.2) + 2 * np.log(0.5)) / 6)
     groups = reliability(said, outcomes, bins=3)
     assert [group["rows"] for group in groups] == [2, 2, 2]
     assert groups[0] == {"confidence": 0.5, "share_right": 0.5, "rows": 2}
     assert calibration_error(said, outcomes, bins=3) == pytest.approx((0 + abs(1 - 0.8) + abs(0.5 - 0.8)) / 3)
-
-
-def test_each_confidence_has_its_own_scaling_and_the_alternatives_too() -> None:
-    calibration = Calibration(answer=Scaling(2.0, 0.1), number=Scaling(0.5, -0.2), unit=Scaling(1.5, 0.3))
-    other = Answer("2.0 gram", None, 0.2, 0.4, 0.5, 0.25)
-    scaled = calibration.apply(Answer("1.0 gram", None, 0.7, 0.8, 0.875, 0.25, (other,)))
-    for answer, said in ((scaled, (0.7, 0.8, 0.875)), (scaled.alternatives[0], (0.2, 0.4, 0.5))):
-        scalings = calibration.answer, calibration.number, calibration.unit
-        expected = [scaling(confidence) for scaling, confidence in zip(scalings, said, strict=True)]
-        assert [answer.confidence, answer.number_confidence, answer.unit_confidence] == expected
-        assert answer.allowed_probability == 0.25  # the model's own
-
-
-def test_the_units_scaling_is_fitted_where_the_number_is_right() -> None:
-    """Its confidence is that of the unit given the number, right as often as it says. Wrong numbers tell nothing."""
-    rng = np.random.default_rng(0)
-    answers = pd.DataFrame(
-        {
-            "confidence": 0.5,
-            "number_confidence": 0.5,
-            "unit_confidence": rng.choice([0.85, 0.95], size=400),
-            "is_number_right": [True] * 200 + [False] * 200,
-        }
-    )
-    is_unit_right = rng.random(400) < answers["unit_confidence"]
-    fitted = fit(answers.assign(is_right=answers["is_number_right"] & is_unit_right)).unit
-    assert fitted(0.9) == pytest.approx(0.9, abs=0.03)
 
 
 def test_a_part_of_the_split_is_drawn_at_random(
@@ -152,11 +91,6 @@ def test_a_calibration_of_another_adapter_is_ignored_with_a_warning(
         assert message in caplog.text
 
 
-def test_an_answer_without_an_automaton_is_not_calibrated() -> None:
-    free = Answer("34 gram", None, 0.9)
-    assert Calibration(answer=Scaling(2.0)).apply(free) == free
-
-
 def test_a_label_that_is_no_quantity_does_not_count() -> None:
     said = pd.DataFrame({"prediction": ["1.0 inch", "1.0 inch", "1.0 inch", "", "1.0 foot"]})
     table = right(said, ["1.0 inch", "2 inch", "[1.0, 2.0] inch", "1.0 inch", "1.0 inch"])
@@ -170,7 +104,7 @@ def test_what_calibration_brings_is_measured_on_rows_that_the_fit_did_not_see() 
     table = pd.DataFrame({"image_link": [f"{n // 2}" for n in range(60)], "confidence": confidence})
     table = table.assign(number_confidence=confidence, unit_confidence=confidence, is_number_right=True)
     table["is_right"] = rng.uniform(size=60) < confidence
-    seen = log_loss(confidence, table["is_right"].to_numpy(), fit(table).answer)
+    seen = log_loss(confidence, table["is_right"].to_numpy(), fit_calibration(table).answer)
     assert report(table, cross_fit(table))["log_loss"]["after"] > seen
     # An image's rows are held out together: where the other images say nothing, nothing is changed.
     alone = table.assign(image_link="one")

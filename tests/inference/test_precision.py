@@ -13,8 +13,8 @@ from inference import AttributeReader, predict
 from product_vqa.errors import InputError
 from product_vqa.hub import Location
 from product_vqa.modeling.collator import make_generation_batch, normalize_images
-from product_vqa.modeling.constrained_decoding import longest_answer
-from product_vqa.modeling.loading import dequantize, load_base, load_processor
+from product_vqa.modeling.constrained_decoding import max_answer_tokens
+from product_vqa.modeling.loading import dequantize, load_base_model, load_processor
 from product_vqa.task.prompt import PROMPT_TEMPLATE, TASK_FILE, save_task
 from tests.commands import call
 from tests.inference.conftest import teach
@@ -74,7 +74,7 @@ def test_an_nf4_adapter_answers_on_the_weights_it_was_trained_on(nf4: tuple[Path
 def test_the_dequantized_base_has_the_quantized_weights(tiny_base: Path) -> None:
     processor = load_processor(Location(str(tiny_base)))
     quantized, plain, unquantized = (
-        load_base(Location(str(tiny_base)), dtype=torch.float32, load_in_4bit=in_4bit).eval()
+        load_base_model(Location(str(tiny_base)), dtype=torch.float32, load_in_4bit=in_4bit).eval()
         for in_4bit in (True, True, False)
     )
     plain = dequantize(plain)
@@ -140,7 +140,7 @@ def test_the_cards_code_answers_in_the_precision_of_the_training(
          "--report_to", "none")  # fmt: skip
     reader = AttributeReader.from_pretrained(str(folder), constrain=False, load_in_4bit=load_in_4bit)
     assert reader.provenance["dtype"] == f"torch.{dtype}" or dtype == "bfloat16"  # which not every CPU has
-    length = longest_answer(reader.processor.tokenizer)
+    length = max_answer_tokens(reader.processor.tokenizer)
     card = (folder / "README.md").read_text()
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
     assert f"dtype=torch.{dtype}" in code and f"max_new_tokens={length}," in code

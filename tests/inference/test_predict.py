@@ -27,7 +27,7 @@ from product_vqa.dataset import load_split
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
 from product_vqa.images import ImageError
-from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base, load_processor
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
 from tests.commands import CPU, CPU_2, ROOT, call, launch
 from tests.product_vqa.test_images import png
@@ -394,9 +394,9 @@ def unreadable_images() -> dict[str, tuple[Any, str]]:
         "a truncated file": (Image.open(io.BytesIO(whole[:3000])), "image_unreadable: OSError: "),
         "bytes of a truncated file": (whole[:3000], "image_unreadable: OSError: "),
         "bytes of something else": (b"<html>", "not_a_picture"),
-        "a path": ("photo.jpg", r"not_an_image: str 'photo.jpg'; accepted are .*Image.open"),
+        "a path": ("photo.jpg", r"not_an_image: str 'photo.jpg'; pass a Pillow image .*Image.open"),
         "a Path": (Path("photo.jpg"), "not_an_image: PosixPath"),
-        "None": (None, "not_an_image: None; accepted are"),
+        "None": (None, "not_an_image: None; pass a Pillow image"),
         "a list": ([1, 2], "not_an_image: list"),
         "an array": (np.zeros((4, 4, 3), np.uint8), "not_an_image: ndarray"),
         "a stored path": ({"bytes": None, "path": "/a.png"}, "no_bytes: the path '/a.png'"),
@@ -442,12 +442,12 @@ def adapter_reader(adapter: tuple[str, Any]) -> AttributeReader:
 @pytest.fixture(scope="module")
 def misfit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of a base with another hidden size."""
-    from quickstart.small_paligemma import save_base
+    from quickstart.pretraining.small_paligemma import save_base
 
     folder = tmp_path_factory.mktemp("misfit")
     save_base(folder / "base", image_size=28, patch_size=14, hidden_size=64, layers=2)
     model = get_peft_model(
-        load_base(Location(str(folder / "base")), dtype=torch.float32),
+        load_base_model(Location(str(folder / "base")), dtype=torch.float32),
         LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS),
     )
     model.save_pretrained(folder / "adapter", save_embedding_layers=False)
@@ -483,7 +483,7 @@ def test_wrong_input_is_named_with_its_flag(
         ({"dataset": "local/none"}, "--dataset local/none: no such dataset repo"),
         ({"split": "validatoin"}, "has no split 'validatoin'"),
         ({"output": tmp_path / "s.txt"}, "must end in .csv"),
-        ({"output": deeper / "config.json" / "s.csv"}, "--output .*cannot be made"),
+        ({"output": deeper / "config.json" / "s.csv"}, "--output .*cannot be created"),
         ({"num_beams": 9}, "--num_beams must be 1 to 8, got 9"),
         ({"batch_size": 0}, "--batch_size must be at least 1, got 0"),
         ({"dataloader_num_workers": -1}, "--dataloader_num_workers must not be negative, got -1"),

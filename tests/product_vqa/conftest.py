@@ -26,7 +26,7 @@ def model(base: Path) -> "PaliGemmaForConditionalGeneration":  # noqa: F821
     import torch
 
     from product_vqa.hub import Location
-    from product_vqa.modeling.loading import load_base
+    from product_vqa.modeling.loading import load_base_model
 
     with argument("base_model"):
-        return load_base(Location(str(base)), dtype=torch.float32).eval()
+        return load_base_model(Location(str(base)), dtype=torch.float32).eval()

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from product_vqa.atomic_io import replace_folder, written_whole
+from product_vqa.atomic_io import atomic_write, replace_folder
 
 
 def test_a_file_has_its_earlier_content_until_the_new_one_is_complete(tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     for content in ("first", "second"):
         before = file.read_text() if file.exists() else None
-        with written_whole(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text(content)
             assert (file.read_text() if file.exists() else None) == before
         assert file.read_text() == content
@@ -24,7 +24,7 @@ def test_an_error_while_writing_leaves_what_was_there_and_nothing_else(tmp_path:
     file = tmp_path / "submission.csv"
     if earlier:
         file.write_text(earlier)
-    with pytest.raises(ZeroDivisionError), written_whole(file) as temporary:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), atomic_write(file) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise ZeroDivisionError
     assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == (
@@ -37,14 +37,14 @@ def test_a_process_killed_while_writing_leaves_the_earlier_file(tmp_path: Path) 
     file.write_text("earlier")
     code = (
         "import os, pathlib, sys\n"
-        "from product_vqa.atomic_io import written_whole\n"
-        "with written_whole(pathlib.Path(sys.argv[1])) as temporary:\n"
+        "from product_vqa.atomic_io import atomic_write\n"
+        "with atomic_write(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, file], timeout=60).returncode == -9
     assert file.read_text() == "earlier"
-    with written_whole(file) as temporary:  # what the kill left is in nobody's way
+    with atomic_write(file) as temporary:  # what the kill left is in nobody's way
         temporary.write_text("later")
     assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == {"calibration.json": "later"}
 

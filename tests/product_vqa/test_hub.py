@@ -19,11 +19,10 @@ from huggingface_hub.utils import _http
 from dataset_builder.push import check_target, push
 from inference.demo import DemoOptions
 from inference.space import push_space
-from product_vqa import hub as attempts
 from product_vqa.cards import mark_card
 from product_vqa.dataset import load_split
 from product_vqa.errors import InputError, argument
-from product_vqa.hub import LONGEST_WAIT_S, Location, commit_files, fetch, list_files, locate
+from product_vqa.hub import MAX_WAIT_S, Location, commit_files, download, list_files, locate, retries
 from product_vqa.modeling.loading import load_config, load_processor
 from tests.commands import ROOT
 from tests.faulty_hub import FaultyHub, answer, done_but_500, done_but_reset, faulty_hub, point_at, reset
@@ -37,7 +36,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that were to be waited; nobody waits."""
     slept: list[float] = []
     clock = SimpleNamespace(sleep=slept.append, time=time.time, monotonic=time.monotonic)
-    monkeypatch.setattr(attempts, "time", clock)
+    monkeypatch.setattr(retries, "time", clock)
     monkeypatch.setattr(_http, "time", clock)
     return slept
 
@@ -133,7 +132,7 @@ def test_a_fault_at_any_one_request_costs_a_push_nothing(
         ({"retry_after": "\xb2"}, 1),
         ({"retry_after": "1e9"}, 1),
         ({"retry_after": "9" * 400}, 1),
-        ({"retry_after": str(LONGEST_WAIT_S + 1)}, 1),
+        ({"retry_after": str(MAX_WAIT_S + 1)}, 1),
         ({"retry_after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 1),
         ({"retry_after": "Wed, 99 Nix 2015 07:28:00 GMT"}, 1),
         ({"ratelimit": '"api";r=0;t=5'}, 6),
@@ -241,7 +240,7 @@ def test_a_fault_at_any_one_request_costs_a_reading_of_base_and_dataset_nothing(
         with argument("b"):
             load_config(base)
         with argument("b"):
-            fetch(base, patterns=["*.safetensors"])
+            download(base, patterns=["*.safetensors"])
         tried += len(bad_hub.requests) > at
         at += 1
     assert tried > 20
@@ -300,19 +299,19 @@ def test_offline_a_repo_is_pinned_to_the_commit_that_it_was_online(
     with argument("adapter"):
         online = locate(name)
     with argument("adapter"):
-        folder = fetch(online, patterns=["a.json"])
+        folder = download(online, patterns=["a.json"])
     go_offline(monkeypatch)
     with argument("adapter"):
         offline = locate(name)
     assert offline == online and offline.folder is None and len(str(offline.revision)) == 40
-    assert fetch(offline, patterns=["a.json"]) == folder
+    assert download(offline, patterns=["a.json"]) == folder
     assert (folder / "a.json").read_text() == ("1" if revision in ("@dev/x", "@v1") else "2")
     assert list_files(offline) == list_files(online)
 
 
 def test_offline_what_was_never_online_is_one_line(repo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with argument("adapter"), argument("adapter"):
-        fetch(locate(repo), patterns=["a.json"])
+        download(locate(repo), patterns=["a.json"])
     go_offline(monkeypatch)
     for name in (f"{repo}@v1", f"{repo}@{'0' * 40}", "local/never"):
         with (
@@ -320,8 +319,8 @@ def test_offline_what_was_never_online_is_one_line(repo: str, monkeypatch: pytes
             argument("adapter"),
         ):
             locate(name)
-    with pytest.raises(InputError, match="is not in the cache, or not all of it, and HF_HUB_OFFLINE"):
-        fetch(locate(repo), patterns=["b.json"])
+    with pytest.raises(InputError, match="is not in the cache, or only in part, and HF_HUB_OFFLINE"):
+        download(locate(repo), patterns=["b.json"])
     with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
         open_repo("local/x", private=True)
 
@@ -380,11 +379,11 @@ def test_an_endpoint_is_completed(monkeypatch: pytest.MonkeyPatch, given: str, u
 @pytest.mark.parametrize(
     ("token", "endpoint", "message"),
     [
-        ("hf_tökén", None, "the token .* holds a space, or a character that is not ASCII"),
-        ("hf_a b", None, "the token .* holds a space"),
-        ("hf_a\x07b", None, "the token .* holds a space"),
-        (None, "ftp://hub.example", "HF_ENDPOINT is 'ftp://hub.example', which is no http address"),
-        (None, "http://", "HF_ENDPOINT is 'http://', which is no http address"),
+        ("hf_tökén", None, "the token .* contains a space or a character that is not ASCII"),
+        ("hf_a b", None, "the token .* contains a space"),
+        ("hf_a\x07b", None, "the token .* contains a space"),
+        (None, "ftp://hub.example", "HF_ENDPOINT is 'ftp://hub.example', which is not an http URL"),
+        (None, "http://", "HF_ENDPOINT is 'http://', which is not an http URL"),
         (None, "http://127.0.0.1:9", "no Hub answers at http://127.0.0.1:9"),
     ],
 )
@@ -411,4 +410,4 @@ def test_a_folder_is_its_own_location(tmp_path: Path) -> None:
     (tmp_path / "a" / "b.json").touch()
     location = Location(str(tmp_path))
     assert list_files(location) == ["a/b.json"]
-    assert fetch(location, patterns=["*"]) == tmp_path
+    assert download(location, patterns=["*"]) == tmp_path

@@ -8,7 +8,7 @@ from product_vqa.hub import Location
 from product_vqa.provenance import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    BASE_FILES,
+    BASE_MODEL_FILES,
     DATASET_FILES,
     adapter_sha256,
     check_content,
@@ -53,7 +53,7 @@ def test_another_content_is_another_hash(folder: Path, change: str) -> None:
 
 
 def test_a_repo_is_its_commit() -> None:
-    assert content_sha256(Location("user/dataset", "0" * 40), BASE_FILES) is None
+    assert content_sha256(Location("user/dataset", "0" * 40), BASE_MODEL_FILES) is None
 
 
 def test_what_is_expected_is_compared(folder: Path) -> None:
@@ -62,7 +62,7 @@ def test_what_is_expected_is_compared(folder: Path) -> None:
     assert check_content(location, DATASET_FILES, expected=None) == found
     assert check_content(location, DATASET_FILES, expected=found) == found
     with (
-        pytest.raises(InputError, match=r"`dataset_sha256` 0123: .* has other content"),
+        pytest.raises(InputError, match=r"`dataset_sha256` 0123: the content of .* is now"),
         argument("dataset_sha256"),
     ):
         check_content(location, DATASET_FILES, expected="0123")

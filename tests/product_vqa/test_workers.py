@@ -19,8 +19,8 @@ from inference.dataloader import RowBatches
 from product_vqa import workers
 from product_vqa.errors import InputError
 from product_vqa.modeling.collator import TrainingCollator
-from product_vqa.workers import QUEUE_BYTES, explained_workers, limit_queue
-from quickstart.small_paligemma import make_processor, save_base
+from product_vqa.workers import QUEUE_BYTES, limit_queue, worker_errors
+from quickstart.pretraining.small_paligemma import make_processor, save_base
 from tests.commands import ROOT, call
 from tests.tiny import make_rows, save_dataset
 
@@ -77,7 +77,7 @@ def test_a_worker_that_is_killed_is_an_error_of_one_line_and_the_rest_is_resumed
         patch.setattr(RowBatches, "__getitem__", killed)
         # Who notices first, the main process's signal handler or its wait for the queue, words it.
         how = "(is killed by signal: Killed|exited unexpectedly)"
-        with pytest.raises(InputError, match=rf"a worker process .* {how}: if it was.*rerun") as e:
+        with pytest.raises(InputError, match=rf"a worker process .* {how}. If it was.*rerun") as e:
             predict_with_workers(tiny_base, tiny_dataset, tmp_path / "s.csv", patch)
     assert "\n" not in str(e.value)
     predict_with_workers(tiny_base, tiny_dataset, tmp_path / "s.csv", monkeypatch)
@@ -106,13 +106,13 @@ def test_what_a_worker_says_of_a_row_arrives_on_one_line(
     def collate(rows: Any) -> Any:  # as the training's loader calls it
         raise InputError(f"row {rows[0]}: no image")
 
-    with pytest.raises(InputError, match=r"^row 7: no image$"), explained_workers():
+    with pytest.raises(InputError, match=r"^row 7: no image$"), worker_errors():
         list(DataLoader([7], collate_fn=collate, num_workers=1))
 
 
 def test_other_errors_stay_what_they_are() -> None:
     for error in (RuntimeError("shapes"), OSError(28, "No space left on device"), InputError("--adapter: no such")):
-        with pytest.raises(type(error)) as raised, explained_workers():
+        with pytest.raises(type(error)) as raised, worker_errors():
             raise error
         assert raised.value is error
 
@@ -126,8 +126,8 @@ def test_semaphores_that_find_no_room_are_explained(monkeypatch: pytest.MonkeyPa
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(synchronize._multiprocessing, "SemLock", Full)
-    message = r"cannot be started .No space left.*--shm-size 1g.*`dataloader_num_workers` 0"
-    with pytest.raises(InputError, match=message), explained_workers():
+    message = r"could not be started .No space left.*--shm-size 1g.*`dataloader_num_workers` 0"
+    with pytest.raises(InputError, match=message), worker_errors():
         list(DataLoader([1, 2], num_workers=1))
 
 

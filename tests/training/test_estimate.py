@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from product_vqa.errors import InputError
 from product_vqa.modeling.collator import make_training_batch, normalize_images
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS
-from quickstart.small_paligemma import make_model, make_processor
+from quickstart.pretraining.small_paligemma import make_model, make_processor
 from tests.commands import call
 from tests.real_shape import paligemma_3b_config
 from tests.tiny import make_rows

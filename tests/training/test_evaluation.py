@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from product_vqa.errors import argument
 from product_vqa.hub import Location
-from product_vqa.modeling.loading import load_base, load_processor
+from product_vqa.modeling.loading import load_base_model, load_processor
 from product_vqa.task.features import FEATURES
 from tests.tiny import make_rows
 from training import evaluation
@@ -59,16 +59,16 @@ def test_processes_together_answer_every_row_once(
     """Nine rows in batches of two are five: to be as busy as the others, a process gets a batch that is another's."""
     base = Location(str(tiny_base))
     with argument("base"):
-        model, processor = load_base(base, dtype=torch.float32), load_processor(base)
+        model, processor = load_base_model(base, dtype=torch.float32), load_processor(base)
     dataset = Dataset.from_list(make_rows(9), features=FEATURES)
     rounds: list[int] = []
     answered = []
     monkeypatch.setattr(evaluation, "gather_object", lambda mine: mine)
     alone = evaluation.generate_answers
-    monkeypatch.setattr(evaluation, "generate_answers", lambda *a, **kw: alone(*a, **(kw | {"together": False})))
+    monkeypatch.setattr(evaluation, "generate_answers", lambda *a, **kw: alone(*a, **(kw | {"synced_gpus": False})))
     for process in range(processes):
         state = SimpleNamespace(process_index=process, num_processes=processes)
-        monkeypatch.setattr(evaluation, "join_processes", lambda state=state: state)
+        monkeypatch.setattr(evaluation, "init_distributed", lambda state=state: state)
         before = len(rounds)
         mine = answer_sample(model, dataset, processor=processor, batch_size=2, before_batch=lambda: rounds.append(1))
         assert len(rounds) - before == -(-5 // processes), "the others would wait for it"
@@ -84,7 +84,7 @@ def test_processes_together_answer_every_row_once(
 def test_an_evaluation_can_be_stopped_between_two_batches(tiny_base: Path) -> None:
     base = Location(str(tiny_base))
     with argument("base"):
-        model, processor = load_base(base, dtype=torch.float32), load_processor(base)
+        model, processor = load_base_model(base, dtype=torch.float32), load_processor(base)
     batches = iter(range(2))
     with pytest.raises(StopIteration):
         answer_sample(
@@ -96,7 +96,7 @@ def test_an_evaluation_can_be_stopped_between_two_batches(tiny_base: Path) -> No
 def test_an_evaluation_survives_logits_that_are_not_numbers(tiny_base: Path) -> None:
     """float16 may overflow early in a training, and the run is to be stopped by its losses, not by an index."""
     location = Location(str(tiny_base))
-    model = load_base(location, dtype=torch.float32)
+    model = load_base_model(location, dtype=torch.float32)
     model.lm_head.weight.data.fill_(float("nan"))
     answered = answer_sample(
         model,

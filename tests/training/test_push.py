@@ -13,8 +13,8 @@ import pytest
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file
 
-from product_vqa import hub as attempts
 from product_vqa.errors import InputError
+from product_vqa.hub import retries
 from product_vqa.modeling.calibration import CALIBRATION_FILE
 from product_vqa.provenance import adapter_sha256
 from tests.training.test_preemption import command, start, wait_for
@@ -82,13 +82,13 @@ def test_the_last_push_is_tried_again_and_at_last_says_where_the_adapter_lies(
     push = {"files": ["README.md"], "repo_id": "local/pushed-late", "revision": None}
     monkeypatch.setattr(push_module, "WAITS_S", (1, 2))
     slept = []
-    monkeypatch.setattr(attempts, "time", SimpleNamespace(sleep=lambda seconds: slept.append(seconds) or hub.start()))
+    monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=lambda seconds: slept.append(seconds) or hub.start()))
     hub.stop()
     assert "/commit/" in push_run(tmp_path, **push)
     assert slept == [1]
     assert "The Hub: ConnectError. Trying again in 1 s." in caplog.text
 
-    monkeypatch.setattr(attempts, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=slept.append))
     hub.stop()
     try:
         with pytest.raises(InputError, match=rf"no Hub answers .* whole in {tmp_path}: the same command, given again"):
@@ -102,7 +102,7 @@ def test_a_push_that_the_hub_refuses_is_not_tried_again(
     hub: Any, tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: gemma\n---\n")
-    monkeypatch.setattr(attempts, "time", SimpleNamespace(sleep=lambda _: pytest.fail("tried again")))
+    monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=lambda _: pytest.fail("tried again")))
     monkeypatch.setenv("HF_TOKEN", hub.reader_token)
     with pytest.raises(InputError, match=r"no such model repo .* If it is private"):
         push_run(tmp_path, files=["README.md"], repo_id="local/tiny-base", revision=None)

@@ -21,7 +21,7 @@ from product_vqa.errors import InputError
 from product_vqa.hub import Location, read_file
 from product_vqa.provenance import ADAPTER_WEIGHTS
 from product_vqa.task.features import FEATURES
-from quickstart.small_paligemma import make_processor
+from quickstart.pretraining.small_paligemma import make_processor
 from tests.commands import ROOT, call, launch
 from tests.product_vqa.test_images import png
 from tests.tiny import make_rows, write_rows
@@ -286,7 +286,7 @@ def wrong(**changed: Any) -> list[Any]:
         ({"model_revision": "v9"}, "has no revision 'v9'"),
         ({"dataset_train_split": "training"}, "has no split 'training'"),
         ({"lora_target_modules": "nothing"}, "lora_target_modules: "),
-        ({"output_dir": ROOT / "LICENSE" / "run"}, "--output_dir .*cannot be made"),
+        ({"output_dir": ROOT / "LICENSE" / "run"}, "--output_dir .*cannot be created"),
         ({"packing": "true"}, "packing: True would change nothing"),
         (
             {"dataset_train_split": "test"},

@@ -15,7 +15,7 @@ from trl import SFTTrainer
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
 from product_vqa.modeling.collator import TrainingCollator
-from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base, load_processor
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
 from tests.tiny import make_rows
 from training.options import TrainingOptions
@@ -47,7 +47,7 @@ def make_trainer(
     }
     with argument("base_model"):
         return kind(
-            model=load_base(location, dtype=torch.float32, load_in_4bit=load_in_4bit),
+            model=load_base_model(location, dtype=torch.float32, load_in_4bit=load_in_4bit),
             args=TrainingOptions(output_dir=str(output_dir), **(options | settings)),
             train_dataset=Dataset.from_list(make_rows(24), features=FEATURES),
             eval_dataset=Dataset.from_list(make_rows(8), features=FEATURES),

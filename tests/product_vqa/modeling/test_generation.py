@@ -19,10 +19,10 @@ from product_vqa.modeling.constrained_decoding import (
     MAX_INTEGER_DIGITS,
     NUMBER_PATTERN,
     AnswerAutomaton,
-    longest_answer,
+    max_answer_tokens,
 )
 from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite, parse_answer
-from product_vqa.modeling.loading import load_base, load_processor
+from product_vqa.modeling.loading import load_base_model, load_processor
 from product_vqa.task.quantity import format_quantity, parse_quantity
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from tests.tiny import make_image, make_rows
@@ -82,7 +82,7 @@ def test_the_automaton_knows_the_length_of_its_longest_answer(processor, automat
         for units in UNITS_BY_ENTITY.values()
         for unit in units
     ]
-    assert automaton.max_tokens == max(lengths) == longest_answer(processor.tokenizer)
+    assert automaton.max_tokens == max(lengths) == max_answer_tokens(processor.tokenizer)
 
 
 def test_ten_thousand_answers_of_random_weights_are_all_valid(
@@ -95,7 +95,7 @@ def test_ten_thousand_answers_of_random_weights_are_all_valid(
     predictions = []
     for seed in range(10):
         torch.manual_seed(seed)
-        model = load_base(Location(str(base)), dtype=torch.float32).eval()
+        model = load_base_model(Location(str(base)), dtype=torch.float32).eval()
         for parameter in model.model.language_model.parameters():
             parameter.data.add_(torch.randn_like(parameter) * parameter.data.std() * 2)
         answers = generate_answers(
@@ -125,7 +125,7 @@ def test_free_greedy_answers_are_what_generate_says(processor, model) -> None:
     batch = make_generation_batch(rows, processor=processor)
     del batch["image_index"]  # each row has its own
     batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
-    length = longest_answer(processor.tokenizer)
+    length = max_answer_tokens(processor.tokenizer)
     tokens = model.generate(**batch, max_new_tokens=length, do_sample=False)
     expected = processor.tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     answers = answer_rows(model, rows, processor=processor, automaton=None)
@@ -252,12 +252,12 @@ def test_a_thousand_answers_spelled_by_letters_are_complete_and_valid(letters_ba
     pieces = processor.tokenizer.tokenize("666666.3333 imperial gallon")
     assert len(pieces) == 27 and all(len(piece) == 1 for piece in pieces)
     automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer)
-    assert automaton.max_tokens == longest_answer(processor.tokenizer) == 28
+    assert automaton.max_tokens == max_answer_tokens(processor.tokenizer) == 28
     rows = rows_of([ENTITIES[n % len(ENTITIES)] for n in range(100)])
     predictions = []
     for seed in range(10):
         torch.manual_seed(seed)
-        model = load_base(Location(str(letters_base)), dtype=torch.float32).eval()
+        model = load_base_model(Location(str(letters_base)), dtype=torch.float32).eval()
         for parameter in model.model.language_model.parameters():
             parameter.data.add_(torch.randn_like(parameter) * parameter.data.std() * 2)
         answers = answer_rows(model, rows, processor=processor, automaton=automaton, num_beams=1 + seed % 2)
@@ -276,7 +276,7 @@ def test_a_thousand_answers_spelled_by_letters_are_complete_and_valid(letters_ba
 
 def test_without_constraint_too_an_answer_may_be_as_long_as_the_longest_valid_one(letters_base: Path) -> None:
     processor = load_processor(Location(str(letters_base)))
-    model = load_base(Location(str(letters_base)), dtype=torch.float32).eval()
+    model = load_base_model(Location(str(letters_base)), dtype=torch.float32).eval()
     letter = processor.tokenizer.convert_tokens_to_ids("x")
     model.lm_head.register_forward_hook(lambda module, inputs, out: out.index_fill(-1, torch.tensor(letter), 1e4))
     (answer,) = answer_rows(model, rows_of(["width"]), processor=processor, automaton=None)

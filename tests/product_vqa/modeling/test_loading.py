@@ -16,12 +16,12 @@ from product_vqa.modeling.loading import (
     LANGUAGE_MODEL_LINEARS,
     PROJECTOR_LINEAR,
     check_image_size,
-    load_base,
+    load_base_model,
     load_processor,
     resolve_dtype,
 )
 from product_vqa.task.prompt import format_prompt
-from quickstart.small_paligemma import make_processor
+from quickstart.pretraining.small_paligemma import make_processor
 from tests.real_shape import paligemma2_3b_config, paligemma_3b_config
 from tests.tiny import make_rows
 
@@ -208,7 +208,7 @@ def test_a_cpu_computes_in_bfloat16_where_it_has_units_for_it(
 
 def test_nf4_quantizes_the_language_model_and_nothing_else(tiny_base: Path) -> None:
     with argument("base_model"):
-        model = load_base(Location(str(tiny_base)), dtype=torch.float32, load_in_4bit=True)
+        model = load_base_model(Location(str(tiny_base)), dtype=torch.float32, load_in_4bit=True)
     quantized = {name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
     assert len(quantized) == 2 * 7
     assert all(name.startswith("model.language_model.layers.") for name in quantized)
@@ -246,14 +246,16 @@ def test_lora_on_the_real_paligemma2_shape_has_the_number_of_parameters_worked_o
 
 def test_a_processor_of_another_size_is_refused(model, tiny_base: Path) -> None:
     with pytest.raises(InputError, match="takes pictures of 28 px"):
-        check_image_size(model.config, make_processor(image_size=56, patch_size=14), base=Location(str(tiny_base)))
+        check_image_size(
+            model.config, make_processor(image_size=56, patch_size=14), base_model=Location(str(tiny_base))
+        )
 
 
 def test_a_folder_that_holds_no_paligemma_is_refused_with_the_flag(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`base_model` .* holds no model"), argument("base_model"):
-        load_base(Location(str(tmp_path)), dtype=torch.float32)
+        load_base_model(Location(str(tmp_path)), dtype=torch.float32)
     GemmaConfig(hidden_size=64).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="is a gemma model; a PaliGemma is needed"), argument("base_model"):
-        load_base(Location(str(tmp_path)), dtype=torch.float32)
+        load_base_model(Location(str(tmp_path)), dtype=torch.float32)
     with pytest.raises(InputError, match="not a PaliGemmaProcessor"):
         load_processor(Location(str(tmp_path)))

@@ -1,0 +1,23 @@
+"""Find, download and commit files on the Hub, with retries, and with errors that say what to do."""
+
+from product_vqa.hub.commits import commit_files
+from product_vqa.hub.errors import TokenError, hub_errors
+from product_vqa.hub.locations import Location, download, list_files, locate, read_file
+from product_vqa.hub.retries import BRIEF_WAITS_S, MAX_WAIT_S, WAITS_S, retry
+from product_vqa.hub.urls import page_url
+
+__all__ = [
+    "BRIEF_WAITS_S",
+    "MAX_WAIT_S",
+    "WAITS_S",
+    "Location",
+    "TokenError",
+    "commit_files",
+    "download",
+    "hub_errors",
+    "list_files",
+    "locate",
+    "page_url",
+    "read_file",
+    "retry",
+]

@@ -1,0 +1,122 @@
+"""Resolve a name to a folder or to a repo at a commit, and download its files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import huggingface_hub
+from huggingface_hub import HfApi, constants, errors
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._http import hf_raise_for_status
+
+from product_vqa.cards import CARD_FILE
+from product_vqa.errors import InputError
+from product_vqa.hub.errors import hub_errors
+from product_vqa.hub.retries import BRIEF_WAITS_S, retry
+from product_vqa.hub.urls import page_url
+
+
+@dataclass(frozen=True)
+class Location:
+    """A local folder (`revision` is None) or a Hub repo at a commit."""
+
+    name: str
+    revision: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        return Path(self.name) if self.revision is None else None
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision}" if self.revision else self.name
+
+
+def locate(name: str, *, repo_type: str = "model", revision: str | None = None) -> Location:
+    """Resolve a name to a folder, or to a repo at the commit that `revision` (default: main) is now.
+
+    `name` may include the revision: `user/name@v1`. Raises InputError for a repo that does not exist, is gated or
+    private, for a bad token, and if no Hub answers; the message says what to do.
+    """
+    if Path(name).is_dir():
+        if revision is not None:
+            raise InputError(f"{name} is a folder and has no revision {revision!r}")
+        return Location(name)
+    repo_id, _, own_revision = name.partition("@")
+    if own_revision and revision:
+        raise InputError(f"{name} already names a revision; drop `revision` {revision!r}")
+    if repo_id.startswith((".", "/", "~")) or repo_id.count("/") > 1:
+        raise InputError(f"{name}: no such folder")
+    revision = revision or own_revision or None
+    with hub_errors(repo_id, repo_type=repo_type, revision=revision):
+        api = HfApi()
+        if constants.HF_HUB_OFFLINE:
+            commit = api.resolve_revision(
+                repo_id, repo_type=repo_type, revision=revision, local_files_only=True
+            ).resolved
+            cached = Path(constants.HF_HUB_CACHE).expanduser() / repo_folder_name(repo_id=repo_id, repo_type=repo_type)
+            if not (cached / "snapshots" / commit).is_dir():
+                raise errors.LocalEntryNotFoundError(f"no snapshot of {commit}")
+            return Location(repo_id, commit)
+        info = retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S)
+        if getattr(info, "gated", False):  # everyone can see its page, but not its files
+            retry(lambda: api.auth_check(repo_id, repo_type=repo_type), waits_s=BRIEF_WAITS_S)
+        assert info.sha is not None
+        if revision != info.sha:
+            # Files are downloaded by commit. This records in the cache which commit `main` was, for offline use.
+            retry(lambda: api.resolve_revision(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S)
+        return Location(repo_id, info.sha)
+
+
+def download(location: Location, *, patterns: list[str], repo_type: str = "model") -> Path:
+    """Download the files that match the patterns; returns the folder in the cache, or the location's own folder.
+
+    Raises InputError if the download fails.
+    """
+    if location.folder is not None:
+        return location.folder
+    with hub_errors(location.name, repo_type=repo_type, revision=location.revision):
+        snapshot = retry(
+            lambda: huggingface_hub.snapshot_download(
+                location.name,
+                repo_type=repo_type,
+                revision=location.revision,
+                allow_patterns=patterns,
+                local_files_only=constants.HF_HUB_OFFLINE,
+            ),
+            waits_s=BRIEF_WAITS_S,
+        )
+    return Path(snapshot)
+
+
+def list_files(location: Location, *, repo_type: str = "model") -> list[str]:
+    """List the relative paths of all files, with slashes. In a repo, also those that are not downloaded."""
+    if location.folder is not None:
+        return sorted(
+            file.relative_to(location.folder).as_posix() for file in location.folder.rglob("*") if file.is_file()
+        )
+
+    def cached() -> list[str]:
+        tree = huggingface_hub.get_cached_repo_tree(location.name, repo_type=repo_type, revision=location.revision)
+        return sorted(file.path for file in tree)
+
+    try:
+        return cached()
+    except errors.CachedRepoTreeNotFoundError:
+        # A download stores the list in the cache. These patterns match; one that matches nothing logs a warning.
+        download(location, patterns=[CARD_FILE, ".gitattributes"], repo_type=repo_type)
+    try:
+        return cached()
+    except errors.CachedRepoTreeNotFoundError as error:
+        raise InputError(f"{location} is not in the cache, and HF_HUB_OFFLINE forbids downloading it") from error
+
+
+def read_file(repo_id: str, name: str, *, repo_type: str = "model", revision: str | None = None) -> bytes:
+    """Read a small file of a repo without the cache, where it would look like part of a downloaded snapshot.
+
+    Raises EntryNotFoundError if the repo has no such file.
+    """
+    url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{quote(revision or 'main', safe='')}/{quote(name)}"
+    response = huggingface_hub.get_session().get(url, headers=build_hf_headers(), follow_redirects=True)
+    hf_raise_for_status(response)
+    return response.content

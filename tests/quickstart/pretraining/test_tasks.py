@@ -1,0 +1,28 @@
+import random
+
+from product_vqa.task.prompt import format_prompt
+from product_vqa.task.schema import ENTITIES
+from quickstart.pretraining.tasks import KINDS, Question, ask, ask_several
+from quickstart.rendering.label_text import Label, Line, make_label
+from quickstart.rendering.levels import STANDARD
+
+
+def test_pretraining_never_asks_the_questions_of_fine_tuning() -> None:
+    rng = random.Random(0)
+    asked = [question for _ in range(300) for question in ask_several(make_label(rng, level=STANDARD), rng, count=6)]
+    assert len(asked) > 1000
+    assert {question.kind for question in asked} == set(KINDS)
+    assert not {question.prompt for question in asked} & {format_prompt(entity) for entity in ENTITIES}
+
+
+def test_questions_are_answered_as_printed() -> None:
+    rng = random.Random(3)
+    label = make_label(rng, level=STANDARD, entity_names=["item_weight"])
+    fact = label.facts["item_weight"]
+    questions = [ask("get", label, rng) for _ in range(100)]
+    answers = {question.answer for question in questions if question and question.prompt == "What is the mass?"}
+    assert answers == {f"{fact.number} {fact.unit}"}
+    assert ask("all", label, rng) == Question("all", "read all", "|".join(line.text for line in label.lines))
+    other = Label((Line("Lot: AX-7", key="Lot"), Line("Lot 9", key="Lot"), Line("Code: K5", key="Code")))
+    assert ask("after", other, rng) == Question("after", "read after Code", "K5")
+    assert ask("get", other, rng) is None

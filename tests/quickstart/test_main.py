@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from product_vqa.errors import InputError
+from quickstart import __main__ as quickstart
+from tests.commands import call, run_module
+
+
+def test_the_complete_pipeline_runs_offline_and_writes_all_outputs(tmp_path: Path) -> None:
+    folder = tmp_path / "quickstart"
+    completed = run_module("quickstart", "--output_dir", folder, "--train_rows", 48, "--test_rows", 16, "--seed", 5)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary["seconds"]) == [
+        "render", "inspect", "build", "base", "predict_before", "train", "predict", "check", "check_official",
+        "evaluate_before", "evaluate", "overlap", "report",
+    ]  # fmt: skip
+    assert summary["rows"] == 16
+    assert summary["check"] == "accepted"
+    assert 0 <= summary["f1_before"] <= 1
+    assert 0 <= summary["f1_exact_after"] <= summary["f1_after"] <= 1
+    assert set(summary["exact_by_entity"]) == set(pd.read_csv(folder / "labels" / "test.csv")["entity_name"])
+    for command in ("dataset_builder.build", "training.sft", "inference.predict", "inference.check"):
+        assert f"-m {command}" in completed.stdout  # each step is printed as a user would type it
+    submission = pd.read_csv(folder / "submission.csv")
+    assert list(submission["index"]) == list(pd.read_csv(folder / "labels" / "test.csv")["index"])
+    assert (folder / "contact_sheet.png").stat().st_size > 10_000
+    for repo_type, repo in (("datasets", "product-labels"), ("models", "small-paligemma"), ("models", "label-reader")):
+        assert (folder / "hub" / repo_type / "local" / repo).is_dir()
+
+
+@pytest.mark.faults
+def test_two_runs_with_one_seed_train_the_same_adapter_in_any_folder(tmp_path: Path) -> None:
+    """Each run serves the images on another port, and each process has another PYTHONHASHSEED."""
+    outcomes = []
+    for folder in (tmp_path / "one", tmp_path / "another" / "folder"):
+        run_module("quickstart", "--output_dir", folder, "--train_rows", 96, "--test_rows", 16, "--seed", 5)
+        summary = json.loads((folder / "summary.json").read_text())
+        log = pd.read_csv(folder / "adapter" / "log.csv")
+        measured = [name for name in log.columns if "runtime" not in name and "per_second" not in name]
+        files = {
+            row["index"]: row["image_link"].rpartition("/")[2]
+            for row in pq.read_table(folder / "dataset" / "rows" / "validation.parquet").to_pylist()
+        }
+        outcomes.append(
+            {
+                "summary": {key: summary[key] for key in summary.keys() - {"seconds", "peak_memory_gb"}},
+                "log": log[measured].drop(columns="minutes").to_csv(),
+                "validation": files,
+                "adapter": (folder / "adapter" / "adapter_model.safetensors").read_bytes(),
+                "submission": (folder / "submission.csv").read_bytes(),
+            }
+        )
+    assert outcomes[0]["validation"] and "loss" in outcomes[0]["log"]
+    for name, outcome in outcomes[0].items():
+        assert outcome == outcomes[1][name], name
+
+
+def test_a_folder_with_other_files_is_not_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="has files that no quickstart wrote"):
+        call(quickstart.main, monkeypatch, "--output_dir", tmp_path)
+    assert (tmp_path / "thesis.tex").is_file()
+
+
+def test_a_failed_step_ends_the_run_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="step 'render' failed with exit code"):
+        call(quickstart.main, monkeypatch, "--output_dir", tmp_path / "q", "--level", "impossible")
