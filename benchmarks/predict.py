@@ -31,7 +31,7 @@ from benchmarks.image_server import make_image
 from benchmarks.results import print_result, stdout_to_stderr
 from benchmarks.small_model import SMALL_VOCABULARY, save_small_adapter, save_small_model
 from benchmarks.timing import alternate
-from dataset_builder.image_preparation import prepare_picture
+from dataset_builder.image_preparation import prepare_image
 from inference import AttributeReader
 from inference.dataloader import RowBatches, load_batches
 from inference.predictions import answer_rows
@@ -107,7 +107,7 @@ def make_rows(number: int) -> tuple[list[dict[str, Any]], list[tuple[bytes, str]
     image_number = 0
     while len(rows) < number:
         original = make_image(str(image_number), size=ORIGINAL_SIZE)
-        stored = {"bytes": prepare_picture(original, image_size=STORED_SIZE).data, "path": None}
+        stored = {"bytes": prepare_image(original, image_size=STORED_SIZE).data, "path": None}
         for _ in range(QUESTIONS_PER_IMAGE[image_number % len(QUESTIONS_PER_IMAGE)]):
             entity_name = ENTITIES[len(rows) % len(ENTITIES)]
             rows.append(
