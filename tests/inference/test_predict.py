@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -26,7 +25,7 @@ from inference.dataloader import RowBatch, RowBatches, load_batches
 from product_vqa.dataset import load_split
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
-from product_vqa.images import ImageError
+from product_vqa.modeling import attribute_reader
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
 from tests.commands import CPU, CPU_2, ROOT, call, launch
@@ -146,15 +145,20 @@ def test_the_batch_size_is_what_the_memory_suffices_for(
 ) -> None:
     reader = AttributeReader.from_pretrained(adapter[0])
     assert reader.find_batch_size() == 32
+
+    def fit(rows: int) -> Any:
+        def generate(model: Any, batch: Any, *, entity_names: list[str], **options: Any) -> list[Any]:
+            if len(entity_names) > rows:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return []
+
+        return generate
+
     monkeypatch.setattr(type(reader.model), "device", property(lambda _: SimpleNamespace(type="cuda")))
-    reader.answer = lambda batch, names: None if len(names) <= 70 else explode()  # type: ignore[method-assign]
+    monkeypatch.setattr(attribute_reader, "generate_answers", fit(70))
     assert reader.find_batch_size() == 64
-    reader.answer = lambda batch, names: explode()  # type: ignore[method-assign]
+    monkeypatch.setattr(attribute_reader, "generate_answers", fit(0))
     assert reader.find_batch_size(largest=4) == 1
-
-
-def explode() -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 def test_rows_of_one_picture_are_read_from_it_once(adapter: tuple[str, Any], tmp_path: Path) -> None:
@@ -386,57 +390,6 @@ def encode_png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
-
-
-def unreadable_images() -> dict[str, tuple[Any, str]]:
-    whole = encode_png(make_image(0))
-    return {
-        "a truncated file": (Image.open(io.BytesIO(whole[:3000])), "image_unreadable: OSError: "),
-        "bytes of a truncated file": (whole[:3000], "image_unreadable: OSError: "),
-        "bytes of something else": (b"<html>", "not_a_picture"),
-        "a path": ("photo.jpg", r"not_an_image: str 'photo.jpg'; pass a Pillow image .*Image.open"),
-        "a Path": (Path("photo.jpg"), "not_an_image: PosixPath"),
-        "None": (None, "not_an_image: None; pass a Pillow image"),
-        "a list": ([1, 2], "not_an_image: list"),
-        "an array": (np.zeros((4, 4, 3), np.uint8), "not_an_image: ndarray"),
-        "a stored path": ({"bytes": None, "path": "/a.png"}, "no_bytes: only the path '/a.png'"),
-        "no size": (Image.new("RGB", (0, 0)), "no_pixels: 0x0"),
-        "too long a side": (Image.new("1", (1, 20_001)), "side_too_long: 1x20001"),
-    }
-
-
-@pytest.mark.parametrize("name", unreadable_images())
-def test_the_reader_names_the_position_of_what_it_cannot_read(adapter_reader: AttributeReader, name: str) -> None:
-    image, message = unreadable_images()[name]
-    with pytest.raises(ImageError, match=rf"^images\[2\]: {message}"):
-        adapter_reader.read_batch([make_image(0), make_image(1), image, make_image(3)], ["width"] * 4)
-    with pytest.raises(ImageError, match=rf"^images\[0\]: {message}"):
-        adapter_reader.read(image, "width")
-
-
-@pytest.mark.parametrize(
-    ("images", "entity_names", "message"),
-    [
-        ([make_image(0)], [], "must have the same length, got 1 and 0"),
-        ([], ["width"], "must have the same length, got 0 and 1"),
-        ([make_image(0)] * 2, ["width", "colour"], r"entity_names\[1\]: unknown entity_name 'colour'; known are "),
-        ([make_image(0)], [None], r"entity_names\[0\]: unknown entity_name None"),
-        (make_image(0), ["width"], r"`images` must be a list, got Image; read\(\) takes a single image"),
-        ("photo.jpg", ["width"], "`images` must be a list, got str"),
-        (None, ["width"], "`images` must be a list, got None"),
-        ([make_image(0)], "width", "`entity_names` must be a list, got str"),
-    ],
-)  # fmt: skip
-def test_the_reader_refuses_what_is_not_a_batch(
-    adapter_reader: AttributeReader, images: Any, entity_names: Any, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        adapter_reader.read_batch(images, entity_names)
-
-
-@pytest.fixture(scope="module")
-def adapter_reader(adapter: tuple[str, Any]) -> AttributeReader:
-    return AttributeReader.from_pretrained(adapter[0])
 
 
 @pytest.fixture(scope="module")

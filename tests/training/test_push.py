@@ -19,6 +19,7 @@ from product_vqa.modeling.calibration import CALIBRATION_FILE
 from product_vqa.provenance import adapter_sha256
 from tests.training.test_preemption import command, start, wait_for
 from training import push as push_module
+from training.options import TrainingOptions
 from training.push import open_repo, push_run
 
 FILES = {
@@ -135,3 +136,20 @@ def test_a_new_adapter_removes_the_calibration_of_the_one_before(hub: Any, tmp_p
         calibrate(unusable)
         push(b"second")
         assert not HfApi().file_exists(repo_id, CALIBRATION_FILE)
+
+
+def test_an_adapters_repo_is_private_unless_asked_otherwise_and_stays_as_it_is(hub: Any) -> None:
+    default = TrainingOptions(output_dir="x").hub_private_repo
+    for name, private, is_private in (("a", default, True), ("b", True, True), ("c", False, False)):
+        for again in (private, not private):
+            assert open_repo(f"local/visible-{name}", private=again) == f"local/visible-{name}"
+            assert HfApi().model_info(f"local/visible-{name}").private is is_private
+
+
+def test_a_token_that_may_read_a_repo_but_not_write_is_refused_before_the_training(
+    hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    HfApi().create_repo("local/seen-by-all", private=False)
+    monkeypatch.setenv("HF_TOKEN", hub.reader_token)
+    with pytest.raises(InputError, match=r"`hub_model_id` local/seen-by-all: the Hub refused the token \(HTTP 403"):
+        open_repo("local/seen-by-all", private=True)
