@@ -145,13 +145,14 @@ def predict(reader: AttributeReader, dataset: Dataset, *, batch_size: int) -> No
 
 @torch.inference_mode()
 def predict_bare(model: PaliGemmaForConditionalGeneration, batches: list[Batch]) -> None:
-    """Greedy decoding with a cache and the logits of the last position only."""
+    """Greedy decoding with a cache and the logits of the last position only, selected as in `generate_answers`."""
     for batch in batches:
         mask = batch["attention_mask"]
         cache = DynamicCache(config=model.config.get_text_config())
         inputs = {name: tensor for name, tensor in batch.items() if name != "image_index"}
         positions = mask.cumsum(-1).clamp(min=1)
-        logits = model(**inputs, position_ids=positions, cache=cache, logits_to_keep=1).logits[:, -1]
+        last = torch.tensor([mask.shape[1] - 1])
+        logits = model(**inputs, position_ids=positions, cache=cache, logits_to_keep=last).logits[:, -1]
         for _ in range(NEW_TOKENS - 1):
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = model(

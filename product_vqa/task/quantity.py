@@ -1,4 +1,4 @@
-"""Quantities: `number unit`, as labels write them, as models answer them, as a submission carries them."""
+"""Parse and format quantities: `number unit`, as in labels, answers and submissions."""
 
 import re
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ class Quantity:
         return format_quantity(self)
 
 
-# [0-9] and not \d: a label or an answer in other digits than these is not what the challenge prints.
+# [0-9] and not \d, which also matches the digits of other scripts.
 NUMBER_PATTERN = r"[0-9]+(?:\.[0-9]+)?"
 UNIT_PATTERN = r"[A-Za-z]+(?: [A-Za-z]+)*"
 _PLAIN = re.compile(rf"({NUMBER_PATTERN})\s+({UNIT_PATTERN})")
 
 
 def parse_quantity(text: str) -> Quantity:
-    """`500 gram`, `1.5 cubic feet` -> Quantity. Outer blanks and the spellings of `canonical_unit` are forgiven.
+    """Parse `500 gram`, `1.5 cubic feet`. Outer spaces and the spellings of `canonical_unit` are accepted.
 
     Raises ValueError for anything else: a sign, an exponent, a range, an abbreviation, a second unit.
     """
@@ -37,15 +37,15 @@ def parse_quantity(text: str) -> Quantity:
 
 
 def format_number(number: Decimal) -> str:
-    """As Python prints a float, but never with an exponent and never rounded: 500.0, 1.5, 0.00034.
+    """Format a number like a Python float, but without exponent or rounding: 500.0, 1.5, 0.00034.
 
-    89 % of the training labels that hold a whole number write it with `.0`, and none ends in another zero; so this is
-    the one form that can equal most labels as a string.
+    89 % of the training labels with an integer write it with `.0`, and no label has another trailing zero. So this
+    form equals most labels as a string.
     """
-    whole, _, fraction = f"{number:f}".partition(".")
-    return f"{whole.lstrip('0') or '0'}.{fraction.rstrip('0') or '0'}"
+    integer, _, fraction = f"{number:f}".partition(".")
+    return f"{integer.lstrip('0') or '0'}.{fraction.rstrip('0') or '0'}"
 
 
 def format_quantity(quantity: Quantity) -> str:
-    """The canonical form: `500.0 gram`."""
+    """Format a quantity in its canonical form: `500.0 gram`."""
     return f"{format_number(quantity.number)} {quantity.unit}"
