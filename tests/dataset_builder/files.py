@@ -67,11 +67,11 @@ class Shop:
     def file(self, url: str) -> Path:
         return self.image_dir / url.rsplit("/", 1)[-1]
 
-    def options(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
         return {"train_csv": str(self.train_csv), "test_csv": str(self.test_csv), "image_dir": str(self.image_dir)}
 
     def arguments(self) -> list[str]:
-        return [argument for name, value in self.options().items() for argument in (f"--{name}", value)]
+        return [argument for name, value in self.options().items() for argument in (f"--{name}", str(value))]
 
 
 ELSEWHERE = "import sys; sys.modules |= {'dataset_builder': None, 'product_vqa': None}\n"

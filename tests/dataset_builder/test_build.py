@@ -93,7 +93,7 @@ def test_a_store_is_filled_as_needed(server: ImageServer, shop: Shop, monkeypatc
     ]
     rows.append([server.url + "/gone.jpg", "g", "width", "1 inch"])
     write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
-    stored = ["--image_store", shop.folder / "store", "--allow_private_hosts"]
+    stored: list[str | Path] = ["--image_store", shop.folder / "store", "--allow_private_hosts"]
     call(build.main, monkeypatch, "--train_csv", shop.train_csv, *stored, "--output_dir", shop.folder / "out")
     assert json.loads((shop.folder / "out" / "build.json").read_text())["rows_left_out"] == {
         "range_brackets": 1,
@@ -111,7 +111,7 @@ def test_the_splits_are_the_same_whatever_port_serves_the_images_and_wherever_th
         folder.mkdir()
         server.answers |= {f"/{number}.jpg": jpeg(number) for number in range(40)}
         write_train_csv(folder / "train.csv", [f"{server.url}/{number}.jpg" for number in range(40)])
-        options = ["--validation_size", "0.3", "--output_dir", folder / "out"]
+        options: list[str | Path] = ["--validation_size", "0.3", "--output_dir", folder / "out"]
         call(build.main, monkeypatch, *store_arguments(folder), *options)
         server.close()
         built.append(

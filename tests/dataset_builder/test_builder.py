@@ -110,14 +110,13 @@ def test_the_cache_is_used_again_only_for_the_same_input(shop: Shop) -> None:
     assert [file.stat().st_mtime_ns for file in Path(again.cache_dir).iterdir()] == written
 
     seen = {first.cache_dir}
-    for change in (
-        lambda: {"seed": 1},
-        lambda: {"validation_size": 0.3},
-        lambda: {"test_csv": None},
-        lambda: shop.file(shop.train_urls[1]).write_bytes(jpeg(77)) and {},
-        lambda: write_csv(shop.train_csv, TRAIN_COLUMNS, shop.train_rows[:-1]) and {},
-    ):
-        builder, changed = prepare(shop, **change())
+    changes: list[dict[str, Any]] = [{"seed": 1}, {"validation_size": 0.3}, {"test_csv": None}, {}, {}]
+    for number, change in enumerate(changes):
+        if number == 3:
+            shop.file(shop.train_urls[1]).write_bytes(jpeg(77))
+        if number == 4:
+            write_csv(shop.train_csv, TRAIN_COLUMNS, shop.train_rows[:-1])
+        builder, changed = prepare(shop, **change)
         assert builder.cache_dir not in seen
         seen.add(builder.cache_dir)
     assert "validation" not in changed  # a twentieth of the ten rows that are left

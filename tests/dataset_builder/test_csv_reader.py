@@ -2,14 +2,16 @@ import contextlib
 import csv
 import gzip
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.csv_reader import Tables, read_tables, read_test_csv, read_train_csv
+from dataset_builder.csv_reader import Table, Tables, read_tables, read_test_csv, read_train_csv
 from dataset_builder.options import TableOptions
 from product_vqa.errors import InputError
 from product_vqa.task.schema import ENTITIES
@@ -80,7 +82,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("read", "content", "complaint"), REFUSED, ids=[case[-1] for case in REFUSED])
-def test_a_wrong_file_is_refused_with_its_name_and_line(tmp_path: Path, read, content: bytes, complaint: str) -> None:
+def test_a_wrong_file_is_refused_with_its_name_and_line(
+    tmp_path: Path, read: Callable[[Path], Table], content: bytes, complaint: str
+) -> None:
     file = tmp_path / "rows.csv"
     file.write_bytes(content)
     with pytest.raises(InputError) as refusal:
@@ -101,17 +105,18 @@ def test_plain_text_under_the_name_of_a_gzip_is_refused(tmp_path: Path) -> None:
         read_train_csv(file)
 
 
+Labelled = tuple[str, str, str, str]  # a row of train.csv
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 @given(rows=st.lists(st.tuples(texts, texts, st.sampled_from(ENTITIES), texts), min_size=1, max_size=8))
-def test_any_text_comes_back_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows) -> None:
+def test_any_text_comes_back_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list[Labelled]) -> None:
     file = tmp_path_factory.getbasetemp() / "any.csv"
     write_csv(file, TRAIN_COLUMNS, [list(row) for row in rows])
     assert [row[2:] for row in read_train_csv(file).rows] == [(url.strip(), *others) for url, *others in rows]
 
 
-# pandas leaves a lone carriage return unquoted, which no reader, its own included, can tell from a line's end.
+# pandas does not quote a single carriage return, which no reader can distinguish from a line's end.
 written = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=20)
 
 
@@ -125,7 +130,14 @@ written = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\
     float_index=st.booleans(),  # as pandas writes a column that once had a gap
 )
 def test_what_pandas_writes_is_read_whatever_its_header_order_and_dialect(
-    tmp_path_factory: pytest.TempPathFactory, rows, header, quoting, lineterminator, encoding, compression, float_index
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[Labelled],
+    header: list[str],
+    quoting: Any,
+    lineterminator: str,
+    encoding: str,
+    compression: Any,
+    float_index: bool,
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "pandas.csv"
     frame = pd.DataFrame(rows, columns=TRAIN_COLUMNS, dtype=object).assign(index=range(7, 7 + len(rows)), colour="red")

@@ -1,6 +1,7 @@
 """Disks that are too small: reported before anything is downloaded, and survived if they fill up all the same."""
 
 import re
+import shutil
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_what_the_store_holds_says_how_much_the_rest_takes(
 
 
 def leave(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
 
 
 def test_a_folder_of_images_is_measured_before_it_is_built_from(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

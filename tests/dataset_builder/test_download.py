@@ -23,7 +23,7 @@ def test_images_are_resized_when_they_are_stored_and_a_store_has_one_size(
 ) -> None:
     server.answers["/a.jpg"] = jpeg(1, size=(900, 600))
     train_csv = write_train_csv(tmp_path / "train.csv", [f"{server.url}/a.jpg"])
-    arguments = ["--train_csv", train_csv, "--allow_private_hosts"]
+    arguments: list[str | Path] = ["--train_csv", train_csv, "--allow_private_hosts"]
     sizes = {}
     options_by_name: dict[str, list[str]] = {"448": [], "100": ["--image_size", "100"], "0": ["--image_size", "0"]}
     for name, options in options_by_name.items():
@@ -45,7 +45,15 @@ def test_a_killed_download_resumes(server: ImageServer, tmp_path: Path) -> None:
     urls = [server.url + name for name in names]
     train_csv = write_train_csv(tmp_path / "train.csv", urls)
     store = tmp_path / "store"
-    arguments = ["--train_csv", train_csv, "--image_store", store, "--connections", "4", "--allow_private_hosts"]
+    arguments: list[str | Path] = [
+        "--train_csv",
+        train_csv,
+        "--image_store",
+        store,
+        "--connections",
+        "4",
+        "--allow_private_hosts",
+    ]
     command = [sys.executable, "-m", "dataset_builder.download", *map(str, arguments)]
 
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -82,7 +90,13 @@ def test_a_download_that_gets_nothing_fails(
 def test_a_stopped_download_ends_at_once_though_a_host_asked_for_a_pause(server: ImageServer, tmp_path: Path) -> None:
     server.answers["/a.jpg"] = status(429, Retry_After="200")
     train_csv = write_train_csv(tmp_path / "train.csv", [f"{server.url}/a.jpg"])
-    arguments = ["--train_csv", train_csv, "--image_store", tmp_path / "store", "--allow_private_hosts"]
+    arguments: list[str | Path] = [
+        "--train_csv",
+        train_csv,
+        "--image_store",
+        tmp_path / "store",
+        "--allow_private_hosts",
+    ]
     command = [sys.executable, "-m", "dataset_builder.download", *map(str, arguments)]
     process = subprocess.Popen(
         command,

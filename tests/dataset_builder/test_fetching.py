@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dataset_builder import fetching
 from dataset_builder.fetching import Fetcher, FetchError, FetchLimits, is_public_address, parse_retry_after
 from tests.dataset_builder.image_server import (
+    Answer,
     ImageServer,
     cut,
     drip,
@@ -41,7 +42,7 @@ PASSING = [status(500), status(503, Retry_After="0"), status(429), status(408), 
 
 
 @pytest.mark.parametrize("trouble", PASSING, ids=["500", "503", "429", "408", "cut", "silence"])
-def test_a_passing_trouble_is_tried_again(server: ImageServer, trouble) -> None:
+def test_a_passing_trouble_is_tried_again(server: ImageServer, trouble: Answer) -> None:
     server.answers["/a.jpg"] = first_then(trouble, b"image")
     assert fetch(f"{server.url}/a.jpg") == b"image"
     assert server.requests["/a.jpg"] == 2
@@ -68,7 +69,9 @@ LASTING = [
 
 
 @pytest.mark.parametrize(("answer", "num_requests", "reason"), LASTING, ids=[case[-1] for case in LASTING])
-def test_a_lasting_trouble_ends_with_its_reason(server: ImageServer, answer, num_requests: int, reason: str) -> None:
+def test_a_lasting_trouble_ends_with_its_reason(
+    server: ImageServer, answer: bytes | Answer, num_requests: int, reason: str
+) -> None:
     server.answers["/a.jpg"] = answer
     with pytest.raises(FetchError) as failure:
         fetch(f"{server.url}/a.jpg")
@@ -124,7 +127,7 @@ def test_private_hosts_are_refused_before_any_request(server: ImageServer) -> No
 def test_a_public_name_that_leads_to_a_private_address_is_refused(
     server: ImageServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching.socket, "getaddrinfo", lambda host, port, **_: [(2, 1, 6, "", ("10.1.2.3", port))])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **_: [(2, 1, 6, "", ("10.1.2.3", port))])
     with pytest.raises(FetchError, match=r"^private_address: shop\.example is 10\.1\.2\.3"):
         fetch("http://shop.example/a.jpg", allow_private_hosts=False)
 
@@ -139,11 +142,11 @@ def test_a_name_that_is_public_when_looked_up_and_private_when_connected_to_is_r
     addresses = iter(["93.184.216.34", "127.0.0.1"])
     looked_up = []
 
-    def look_up(host: str, *_: object, **__: object) -> list:
+    def look_up(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
         looked_up.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(addresses, "127.0.0.1"), port))]
 
-    monkeypatch.setattr(fetching.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with pytest.raises(FetchError, match=r"^private_address: shop\.example is 127\.0\.0\.1"):
         fetch(f"{scheme}://shop.example:{port}/a.jpg", allow_private_hosts=False)
     assert looked_up == ["shop.example", "shop.example"]
@@ -264,4 +267,4 @@ def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
     assert parse_retry_after("soon") is None
     assert parse_retry_after(format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)) == 0
     in_a_minute = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True))
-    assert 57 < in_a_minute <= 60
+    assert in_a_minute is not None and 57 < in_a_minute <= 60

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from PIL.JpegImagePlugin import get_sampling
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from PIL.PngImagePlugin import PngInfo
 
 from dataset_builder import image_preparation
@@ -67,7 +67,9 @@ SIZES = [
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 @pytest.mark.parametrize(("size", "image_size", "expected"), SIZES)
-def test_an_image_is_resized_to_fit_a_square_and_never_enlarged(format: str, size, image_size: int, expected) -> None:
+def test_an_image_is_resized_to_fit_a_square_and_never_enlarged(
+    format: str, size: tuple[int, int], image_size: int, expected: tuple[int, int]
+) -> None:
     assert decode(prepare_image(encode(scene(size), format), image_size=image_size)).size == expected
 
 
@@ -241,9 +243,10 @@ def test_coloured_print_keeps_its_edges() -> None:
     pixels[:, ::2, 0] = pixels[:, 1::2, 2] = 255
     print_ = Image.fromarray(pixels)
     prepared = prepare_image(encode(print_, "PNG"), image_size=448)
-    with decode(prepared) as image:
+    with decode(prepared) as image, Image.open(io.BytesIO(encode(print_, "JPEG", quality=95))) as other:
+        assert isinstance(image, JpegImageFile) and isinstance(other, JpegImageFile)
         assert get_sampling(image) == 0  # 4:4:4
-        assert image.quantization == Image.open(io.BytesIO(encode(print_, "JPEG", quality=95))).quantization
+        assert image.quantization == other.quantization
     assert difference(decode(prepared), print_) < 15
     assert difference(Image.open(io.BytesIO(encode(print_, "JPEG", quality=95, subsampling="4:2:0"))), print_) > 60
 

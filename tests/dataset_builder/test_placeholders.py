@@ -48,8 +48,8 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     ]
     write_csv(folder / "train.csv", TRAIN_COLUMNS, train)
     write_csv(folder / "test.csv", TEST_COLUMNS, test)
-    tables = ["--train_csv", folder / "train.csv", "--test_csv", folder / "test.csv"]
-    images_and_output = ["--image_dir", folder / "images", "--output_dir", folder / "out"]
+    tables: list[str | Path] = ["--train_csv", folder / "train.csv", "--test_csv", folder / "test.csv"]
+    images_and_output: list[str | Path] = ["--image_dir", folder / "images", "--output_dir", folder / "out"]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
         call(build.main, patch, *tables, *images_and_output, "--image_size", str(request.param))
     (folder / "printed.txt").write_text(printed.getvalue())
@@ -87,7 +87,7 @@ def test_a_store_is_looked_at_before_anything_is_built(
 ) -> None:
     urls = sorted(f"https://shop.example/{file.name}" for file in (built / "images").iterdir())
     import_images(ImageStore(tmp_path / "store"), urls, ImageDir(built / "images"))
-    tables = ["--train_csv", built / "train.csv", "--test_csv", built / "test.csv"]
+    tables: list[str | Path] = ["--train_csv", built / "train.csv", "--test_csv", built / "test.csv"]
     call(inspect.main, monkeypatch, *tables, "--image_store", tmp_path / "store")
     text = capsys.readouterr().out
     for line in LINES:

@@ -11,7 +11,7 @@ from dataset_builder.split import MIN_OVERSIZE_ROWS, components, hold_out
 COLUMNS = ["index", "image_link", "sha256", "phash", "group_id", "entity_name", "entity_value"]
 
 
-def frame(*rows: tuple) -> pd.DataFrame:
+def frame(*rows: tuple[object, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -39,7 +39,7 @@ def test_rows_with_one_url_or_bytes_or_hash_or_answer_next_to_each_other_belong_
     )
     for order in (range(10), random.Random(0).sample(range(10), 10)):
         component = components(rows.iloc[list(order)].reset_index(drop=True))
-        together = {}
+        together: dict[int, set[int]] = {}
         for position, number in zip(order, component, strict=True):
             together.setdefault(number, set()).add(position)
         assert sorted(map(sorted, together.values())) == [[0, 1], [2, 3], [4, 5], [6, 7], [8], [9]]
@@ -68,7 +68,9 @@ def test_the_share_of_rows_is_what_was_asked(validation_size: float) -> None:
     validation_size=st.floats(0.05, 0.9),
     seed=st.integers(0, 9),
 )
-def test_any_components_give_the_size_asked_within_a_tenth_and_none_crosses(sizes, validation_size, seed) -> None:
+def test_any_components_give_the_size_asked_within_a_tenth_and_none_crosses(
+    sizes: list[int], validation_size: float, seed: int
+) -> None:
     urls = [f"l{number}" for number, size in enumerate(sizes) for _ in range(size)]
     entities = random.Random(seed).choices(["width", "height", "voltage"], [80, 15, 5], k=len(urls))
     rows = frame(*((n, url, None, None, "g", entities[n], f"{n}.0 inch") for n, url in enumerate(urls)))
