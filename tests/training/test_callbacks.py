@@ -83,7 +83,7 @@ def test_stopped_early_it_keeps_and_scores_the_best_checkpoint(
     call(sft.main, monkeypatch, *arguments)
     assert all((load_adapter(tmp_path)[name] == tensor).all() for name, tensor in best.items())
     assert card_scores(tmp_path) == {"F1, number and unit": 0.6, "F1, exact string": 0.3}
-    assert "| steps | 4 of 2 samples" in (tmp_path / "README.md").read_text()
+    assert "| steps | 4 with 2 samples each" in (tmp_path / "README.md").read_text()
 
 
 def test_the_best_checkpoint_is_found_where_the_folder_was_moved_to(
@@ -170,7 +170,7 @@ def test_while_the_hub_is_down_a_push_fails_with_a_warning_and_a_later_one_succe
         files = set(api.list_repo_files(repo_id, revision=commit)) - {".gitattributes"}
         assert files == ADAPTER_FILES, "no optimizer state, no pickle"
     card = Path(hf_hub_download(repo_id, "README.md", revision=of_checkpoints[-1])).read_text()
-    steps = int(re.search(r"\| steps \| (\d+) of 4 samples", card)[1])
+    steps = int(re.search(r"\| steps \| (\d+) with 4 samples each", card)[1])
     assert 3 <= steps < 100 and steps % 3 == 0
     (tag,) = api.list_repo_refs(repo_id).tags
     assert tag.name.startswith("run-") and tag.target_commit == commits[0].commit_id

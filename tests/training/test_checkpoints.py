@@ -206,7 +206,7 @@ def test_a_resumed_run_ends_in_the_same_adapter_with_accumulation(
     call(sft.main, monkeypatch, *stopped[1])
     assert "resuming at step 2/6" in capsys.readouterr().out
     check_equal_adapters(stopped[0], finished[0])
-    assert "| steps | 6 of 4 samples" in (stopped[0] / "README.md").read_text()
+    assert "| steps | 6 with 4 samples each" in (stopped[0] / "README.md").read_text()
 
 
 def test_checkpoints_of_an_earlier_version_are_judged_by_what_resuming_needs(

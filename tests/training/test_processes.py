@@ -101,7 +101,7 @@ def test_resumed_on_two_processes_and_on_one_again_it_is_the_same_run(
     assert len(losses[1]) == 12 and losses[0] == pytest.approx(losses[1], abs=1e-4)
     epochs = [[row["epoch"] for row in read_log(folder) if row["loss"]] for folder in (output_dir, single)]
     assert epochs[0] == epochs[1] and float(epochs[1][5]) == 1.0  # six steps take 32 rows
-    assert "| steps | 12 of 6 samples (2.00 epochs)" in (output_dir / "README.md").read_text()
+    assert "| steps | 12 with 6 samples each (2.00 epochs)" in (output_dir / "README.md").read_text()
 
 
 def interrupted_and_resumed(module: str, arguments: list[str | Path], output_dir: Path, config_file: Path) -> str:

@@ -170,7 +170,7 @@ def test_a_finished_run_that_is_rerun_trains_no_further(
     (again / "adapter_model.safetensors").unlink()
     call(sft.main, monkeypatch, *SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir", again)
     assert (again / "adapter_model.safetensors").read_bytes() == before
-    assert "| steps | 4 of 4 samples" in (again / "README.md").read_text()
+    assert "| steps | 4 with 4 samples each" in (again / "README.md").read_text()
 
 
 def test_a_base_model_that_others_cannot_load_is_refused_before_anything_is_trained_or_pushed(
