@@ -1,6 +1,6 @@
 """Image URLs to a dataset, compared with img2dataset: the same images from the same server, in one run.
 
-python -m benchmarks.build --images photographs --json
+python -m benchmarks.build --images images --json
 
 Both tools run at --image_size 448 (resized, JPEG quality 95) and at the original size (each image is decoded once).
 PSNR compares with the original, decoded at full size, converted to RGB and resized with Lanczos to the same size.

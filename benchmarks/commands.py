@@ -24,6 +24,11 @@ def launch(module: str, *arguments: Word) -> str:
     return _run([*accelerate, "--config_file", config_file, "-m", module, *arguments])
 
 
+def hf(*arguments: Word) -> str:
+    """Run huggingface_hub's command line."""
+    return _run([Path(sys.executable).with_name("hf"), *arguments])
+
+
 def _run(command: list[Word]) -> str:
     # At this size two processes with one thread each are faster than one with two threads.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -17,9 +17,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelCard
-
-from benchmarks.commands import BASE, CONFIG_FILE, launch, python
+from benchmarks.commands import BASE, CONFIG_FILE, hf, launch, python
 from benchmarks.environment import make_environment
 from local_hub import LocalHub
 
@@ -35,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="card-") as name, LocalHub(Path(name, "hub")) as hub:
         work = Path(name)
         os.environ.update(hub.environment, HF_HOME=str(work / "cache"))
-        card = publish_adapter(work, hub, steps=options.steps)
+        card = publish_adapter(work, steps=options.steps)
         interpreter = make_environment(
             options.environment or work / "environment",
             *(f"{package}=={version(package).split('+')[0]}" for package in PACKAGES),
@@ -45,7 +43,7 @@ def main() -> None:
     print(f"{correct} of {options.pictures} correct, with {', '.join(PACKAGES)} only")
 
 
-def publish_adapter(work: Path, hub: LocalHub, *, steps: int) -> str:
+def publish_adapter(work: Path, *, steps: int) -> str:
     """Push a dataset, the base model and an adapter; returns the adapter's card as it is on the Hub."""
     labels = work / "labels"
     python("quickstart.rendering.render", "--output_dir", labels, "--train_rows", 1600, "--test_rows", 40)
@@ -54,16 +52,14 @@ def publish_adapter(work: Path, hub: LocalHub, *, steps: int) -> str:
         "--image_dir", labels / "images", "--output_dir", work / "dataset",
         "--push_to_hub", "--hub_dataset_id", "local/labels",
     )  # fmt: skip
-    api = HfApi(endpoint=hub.endpoint, token=hub.token)  # huggingface_hub read the environment when it was imported
-    api.create_repo("local/base", private=True)
-    api.upload_folder(repo_id="local/base", folder_path=BASE)
+    hf("upload", "--private", "local/base", BASE, ".")
     launch(
         "training.sft", "--config", CONFIG_FILE, "--dataset_name", "local/labels",
         "--model_name_or_path", "local/base", "--output_dir", work / "run", "--max_steps", steps,
         "--per_device_train_batch_size", 8, "--push_to_hub", "--hub_model_id", "local/adapter",
     )  # fmt: skip
-    file = api.hf_hub_download("local/adapter", "README.md", local_dir=work / "card")
-    return str(ModelCard.load(file))
+    hf("download", "local/adapter", "README.md", "--local-dir", work / "card")
+    return (work / "card" / "README.md").read_text()
 
 
 def read_test_rows(labels: Path) -> list[dict[str, str]]:

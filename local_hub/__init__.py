@@ -1,10 +1,10 @@
-"""A Hub on loopback: the unmodified Hugging Face clients push to it and pull from it, without internet.
+"""A Hub on loopback: the unmodified Hugging Face clients push to it and pull from it, without internet access.
 
     python -m local_hub --root folder --port 8765
 
-or, in a script or a test, `with LocalHub("folder") as hub:` and `hub.environment` for the client's process.
+In a script or a test, use `with LocalHub("folder") as hub:` and start the client with `hub.environment`.
 """
 
-from local_hub.server import LocalHub
+from local_hub.process import LocalHub
 
 __all__ = ["LocalHub"]

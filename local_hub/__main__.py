@@ -1,4 +1,4 @@
-"""python -m local_hub --root folder --port 8765"""
+"""Serve a folder of repos as a Hub on loopback: python -m local_hub --root folder --port 8765"""
 
 import argparse
 import logging
@@ -16,25 +16,29 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 DESCRIPTION = """
 A Hugging Face Hub on loopback: the unmodified clients push to it and pull from it.
-The token of its one user, `local`, is the HF_TOKEN of the environment, or else a random one that is printed.
-LOCAL_HUB_READER_TOKEN adds a second account, `reader`, who only reads what is public and not gated.
+It has one user, `local`, who owns every repo. The token of `local` is HF_TOKEN if that is set, or else a random one,
+which is printed. LOCAL_HUB_READER_TOKEN adds a second account, `reader`, which can only read public repos that are
+not gated.
 """
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local_hub", description=DESCRIPTION)
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the repos; made if missing")
-    parser.add_argument("--port", type=int, default=8765, help="0: any free one (default: %(default)s)")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the repos, created if missing")
+    parser.add_argument("--port", type=int, default=8765, help="0 for any free port (default: %(default)s)")
     parser.add_argument(
-        "--until_stdin_closes", action="store_true", help="stop with the process that started this one"
+        "--until_stdin_closes",
+        action="store_true",
+        help="stop when standard input closes, and so with the process that started the hub",
     )
     return parser.parse_args()
 
 
 def listen(port: int) -> socket.socket:
+    """Open the listening socket. From here on, connections wait until the server accepts them."""
     try:
         listener = socket.create_server((HOST, port), backlog=128)
-        # Connections inherit it. asyncio would not set it on them, and each answer would take 40 ms longer.
+        # Connections inherit this option. asyncio does not set it on them, and each response would take 40 ms more.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except (OSError, OverflowError) as error:
@@ -45,10 +49,10 @@ def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING)
 
-    import uvicorn
+    import uvicorn  # here, and the next three too, so that --help does not wait for them
 
-    from local_hub.accounts import Accounts
     from local_hub.app import create_app
+    from local_hub.auth import Accounts
     from local_hub.store import RootInUseError, Store
 
     try:
@@ -58,10 +62,10 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"local_hub: cannot write to the root {arguments.root}: {error}")
     listener = listen(arguments.port)
-    given = os.environ.get("HF_TOKEN")
-    token = given or f"hf_{secrets.token_urlsafe(24)}"
+    token_from_environment = os.environ.get("HF_TOKEN")
+    token = token_from_environment or f"hf_{secrets.token_urlsafe(24)}"
     accounts = Accounts(token=token, reader_token=os.environ.get("LOCAL_HUB_READER_TOKEN"))
-    # httptools and uvloop are not needed on loopback; without them the behaviour is the same on every system.
+    # uvloop and httptools would gain nothing on loopback. Without them the hub behaves the same on every system.
     config = uvicorn.Config(
         create_app(store, accounts=accounts),
         loop="asyncio",
@@ -75,16 +79,15 @@ def main() -> None:
     )
     server = uvicorn.Server(config)
     if arguments.until_stdin_closes:
-        threading.Thread(target=wait_for_end_of_stdin, args=(server,), daemon=True).start()
-    # Whoever connects from here on is answered: the listener keeps connections until the server takes them.
+        threading.Thread(target=stop_when_stdin_closes, args=(server,), daemon=True).start()
     port = listener.getsockname()[1]
-    shown = "$HF_TOKEN" if given else token
-    print(f"Local Hub: HF_ENDPOINT=http://{HOST}:{port} HF_TOKEN={shown} HF_HUB_DISABLE_XET=1", flush=True)
+    printed_token = "$HF_TOKEN" if token_from_environment else token
+    print(f"Local Hub: HF_ENDPOINT=http://{HOST}:{port} HF_TOKEN={printed_token} HF_HUB_DISABLE_XET=1", flush=True)
     server.run(sockets=[listener])
     store.close()
 
 
-def wait_for_end_of_stdin(server: "Server") -> None:
+def stop_when_stdin_closes(server: "Server") -> None:
     sys.stdin.buffer.read()
     server.should_exit = True
 

@@ -1,6 +1,11 @@
-"""The application: its routes, who is let in, and how refusals and failures are answered."""
+"""The application: its routes, its middleware, and the answers to errors."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -10,128 +15,145 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from local_hub import contents, pages, repos, uploads
-from local_hub.access import account_of, with_json
-from local_hub.accounts import Accounts
-from local_hub.errors import HubError, invalid_credentials, repo_not_found
-from local_hub.store import KINDS, Store
-
-REPO = "/{namespace}/{name}"
-API = "/api/{kind:kind}" + REPO
-REVISION = "/{revision}"
+from local_hub.auth import Accounts, AuthenticationMiddleware
+from local_hub.errors import HubError, repo_not_found
+from local_hub.routes import commits, files, pages, refs, repos
+from local_hub.store import REPO_TYPES, Store
 
 
-class KindConvertor(StringConvertor):
-    regex = "|".join(KINDS)
+class RepoTypeConvertor(StringConvertor):
+    """Converts models, datasets or spaces in a URL to model, dataset or space."""
+
+    regex = "|".join(f"{repo_type}s" for repo_type in REPO_TYPES)
+
+    def convert(self, value: str) -> str:
+        return value.removesuffix("s")
 
 
-register_url_convertor("kind", KindConvertor())
+register_url_convertor("repo_type", RepoTypeConvertor())
+
+TYPE = "{repo_type:repo_type}"
+REPO = "{namespace}/{name}"
+REVISION = "{revision}"
+REF = "{ref}"
+PATH = "{path:path}"
+
+
+def with_json(endpoint: Callable[[Request, dict[str, Any]], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that also takes the JSON object in the request's body."""
+
+    async def parse_and_call(request: Request) -> Response:
+        try:
+            body = json.loads(await request.body() or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise HubError(400, f"The request body is not valid JSON: {error}") from error
+        if not isinstance(body, dict):
+            raise HubError(400, "The request body must be a JSON object")
+        return await run_in_threadpool(endpoint, request, body)
+
+    return parse_and_call
 
 
 def api_routes() -> list[Route]:
+    repo = f"/api/{TYPE}/{REPO}"
     return [
         Route("/api/whoami-v2", repos.whoami),
         Route("/api/validate-yaml", with_json(repos.validate_card), methods=["POST"]),
         Route("/api/repos/create", with_json(repos.create), methods=["POST"]),
         Route("/api/repos/delete", with_json(repos.delete), methods=["DELETE"]),
         Route("/api/repos/move", with_json(repos.move), methods=["POST"]),
-        Route("/api/{kind:kind}", repos.search),
-        Route(API, contents.info),
-        Route(API + "/revision" + REVISION, contents.info),
-        Route(API + "/settings", with_json(repos.change_settings), methods=["PUT"]),
-        Route(API + "/auth-check", repos.check_access),
-        Route(API + "/auth-check/write", repos.check_access),
-        Route(API + "/refs", contents.refs),
-        Route(API + "/tree" + REVISION, contents.tree),
-        Route(API + "/tree" + REVISION + "/{path:path}", contents.tree),
-        Route(API + "/paths-info" + REVISION, contents.paths_info, methods=["POST"]),
-        Route(API + "/commits" + REVISION, contents.commits),
-        Route(API + "/branch/{ref}", with_json(contents.create_branch), methods=["POST"]),
-        Route(API + "/branch/{ref}", contents.delete_branch, methods=["DELETE"]),
-        Route(API + "/tag/{ref}", with_json(contents.create_tag), methods=["POST"]),
-        Route(API + "/tag/{ref}", contents.delete_tag, methods=["DELETE"]),
-        Route(API + "/preupload" + REVISION, with_json(uploads.preupload), methods=["POST"]),
-        Route(API + "/commit" + REVISION, uploads.commit, methods=["POST"]),
+        Route(f"/api/{TYPE}", repos.search),
+        Route(repo, repos.info),
+        Route(f"{repo}/revision/{REVISION}", repos.info),
+        Route(f"{repo}/settings", with_json(repos.change_settings), methods=["PUT"]),
+        Route(f"{repo}/auth-check", repos.check_access),
+        Route(f"{repo}/auth-check/write", repos.check_write_access),
+        Route(f"{repo}/tree/{REVISION}", files.tree),
+        Route(f"{repo}/tree/{REVISION}/{PATH}", files.tree),
+        Route(f"{repo}/paths-info/{REVISION}", files.paths_info, methods=["POST"]),
+        Route(f"{repo}/refs", refs.list_refs),
+        Route(f"{repo}/branch/{REF}", with_json(refs.create_branch), methods=["POST"]),
+        Route(f"{repo}/branch/{REF}", refs.delete_branch, methods=["DELETE"]),
+        Route(f"{repo}/tag/{REF}", with_json(refs.create_tag), methods=["POST"]),
+        Route(f"{repo}/tag/{REF}", refs.delete_tag, methods=["DELETE"]),
+        Route(f"{repo}/commits/{REVISION}", commits.history),
+        Route(f"{repo}/preupload/{REVISION}", with_json(commits.preupload), methods=["POST"]),
+        Route(f"{repo}/commit/{REVISION}", commits.commit, methods=["POST"]),
     ]
 
 
-def file_routes(prefix: str) -> list[Route]:
-    """Models live at the root of the address, datasets and spaces under their kind."""
-    repo = prefix + REPO
+def repo_routes(prefix: str) -> list[Route]:
+    """The routes under a repo's own URL, next to which git and Git LFS expect theirs."""
+    repo = f"{prefix}/{REPO}"
     return [
-        Route(repo + "/resolve" + REVISION + "/{path:path}", contents.resolve),
-        Route(repo + ".git/info/lfs/objects/batch", with_json(uploads.plan_uploads), methods=["POST"]),
-        Route(repo + ".git/info/lfs/objects/verify", with_json(uploads.verify_upload), methods=["POST"]),
+        Route(f"{repo}/resolve/{REVISION}/{PATH}", files.resolve),
+        Route(f"{repo}.git/info/lfs/objects/batch", with_json(commits.lfs_batch), methods=["POST"]),
+        Route(f"{repo}.git/info/lfs/objects/verify", with_json(commits.lfs_verify), methods=["POST"]),
         Route(repo, pages.repository_page),
     ]
 
 
 def unknown(request: Request) -> Response:
-    """No such endpoint; or one of a repo without a namespace, and there are none of these here."""
+    """There is no such endpoint, or the URL names a repo without a namespace; this hub has no such repos."""
     parts = request.scope["path"].split("/")
-    if "resolve" in parts or (parts[1] == "api" and parts[2:3] and parts[2] in KINDS and len(parts) == 4):
-        raise repo_not_found(account_of(request))
+    is_repo = len(parts) == 4 and parts[1] == "api" and parts[2] in [f"{repo_type}s" for repo_type in REPO_TYPES]
+    if is_repo or "resolve" in parts:
+        raise repo_not_found(is_anonymous=request.state.account is None)
     raise HubError(404, f"No such endpoint: {request.scope['path']}")
 
 
-class Door:
-    """Routes by the path as it was sent, where %2F is no slash, and lets no wrong token pass, wherever it goes."""
+class RawPathMiddleware:
+    """Routes by the path as the client sent it, in which %2F is no separator."""
 
-    def __init__(self, app: ASGIApp, *, accounts: Accounts) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._accounts = accounts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-            account = self._accounts.identify(authorization) if authorization else None
-            if authorization and account is None:
-                await invalid_credentials().response()(scope, receive, send)
-                return
-            scope = {**scope, "path": scope["raw_path"].decode("ascii"), "account": account}
+            scope = {**scope, "path": scope["raw_path"].decode("ascii")}
         await self._app(scope, receive, send)
 
 
-async def answer_refusal(request: Request, error: Exception) -> Response:
+async def answer_hub_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HubError)
     return error.response()
 
 
-async def answer_routing(request: Request, error: Exception) -> Response:
+async def answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
 
 
 async def answer_disconnect(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # nobody is there to read it
+    return Response(status_code=400)  # the client is gone and never reads it
 
 
-async def answer_failure(request: Request, error: Exception) -> Response:
-    """Starlette raises the error again after this answer: its traceback goes to standard error."""
-    return HubError(500, "Internal error: the hub's own output says more").response()
+async def answer_internal_error(request: Request, error: Exception) -> Response:
+    """After this answer Starlette raises the error again, which prints its traceback to standard error."""
+    return HubError(500, "Internal error: see the output of the local hub").response()
 
 
 def create_app(store: Store, *, accounts: Accounts) -> Starlette:
-    upload = "/large_files/{kind:kind}" + REPO + "/{oid}/{size}"
     app = Starlette(
         routes=[
             *api_routes(),
-            Route(upload, uploads.receive_large_file, methods=["PUT"]),
-            *file_routes("/{kind:kind}"),
-            *file_routes(""),
+            Route(f"/large_files/{TYPE}/{REPO}/{{oid}}/{{size}}", commits.lfs_upload, methods=["PUT"]),
+            *repo_routes(f"/{TYPE}"),
+            *repo_routes(""),
             Route("/", pages.home),
-            Route("/{path:path}", unknown, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
+            Route(f"/{PATH}", unknown, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
         ],
         middleware=[
-            # A page on the internet whose name leads to 127.0.0.1 is not to read this hub.
+            # A web page whose host name resolves to 127.0.0.1 must not read this hub (DNS rebinding).
             Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
-            Middleware(Door, accounts=accounts),
+            Middleware(AuthenticationMiddleware, accounts=accounts),
+            Middleware(RawPathMiddleware),
         ],
         exception_handlers={
-            HubError: answer_refusal,
-            HTTPException: answer_routing,
+            HubError: answer_hub_error,
+            HTTPException: answer_http_exception,
             ClientDisconnect: answer_disconnect,
-            Exception: answer_failure,
+            Exception: answer_internal_error,
         },
     )
     app.router.redirect_slashes = False

@@ -1,4 +1,4 @@
-"""The YAML at the top of a README.md: what the Hub knows about a repo beyond its files."""
+"""The metadata of a repo: the YAML at the top of its README.md."""
 
 import json
 import re
@@ -7,32 +7,37 @@ from typing import Any
 import yaml
 
 FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*\r?$", re.S | re.M)
+TAG_KEYS = ("library_name", "pipeline_tag", "tags", "language", "task_categories", "size_categories")
+TAG_PREFIXES = {"license": "license:", "datasets": "dataset:", "base_model": "base_model:"}
 
 
 def parse_card(text: str) -> dict[str, Any]:
-    """The metadata of a card, {} if it has none. Raises ValueError that says what is wrong."""
+    """Parse the metadata of a README.md; {} if it has none.
+
+    Raises ValueError if the YAML is invalid, is not a mapping, or holds what JSON cannot (such as .nan).
+    """
     match = FRONT_MATTER.match(text)
     if match is None:
         return {}
     try:
-        data = yaml.safe_load(match[1])
-        # YAML knows dates, JSON does not; and a card that cannot be sent is of no use.
-        data = json.loads(json.dumps(data, default=str, allow_nan=False))
+        metadata = yaml.safe_load(match[1])
+        metadata = json.loads(json.dumps(metadata, default=str, allow_nan=False))  # YAML has dates, JSON has none
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"YAML of README.md: {error}") from error
-    if data is None:
+    if metadata is None:
         return {}
-    if not isinstance(data, dict):
-        raise ValueError(f"YAML of README.md: expected keys and values, got a {type(data).__name__}")
-    return data
+    if not isinstance(metadata, dict):
+        raise ValueError(f"YAML of README.md: expected a mapping, got {type(metadata).__name__}")
+    return metadata
 
 
 def list_tags(card: dict[str, Any]) -> list[str]:
-    """What `filter=` of a search finds the repo by."""
-    named = {"license": "license:", "datasets": "dataset:", "base_model": "base_model:"}
+    """The tags that the Hub derives from a card. A search filters by them."""
     tags = []
-    for key in ("library_name", "pipeline_tag", "tags", "language", "task_categories", "size_categories", *named):
+    for key in (*TAG_KEYS, *TAG_PREFIXES):
         value = card.get(key)
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        tags += [named.get(key, "") + str(item) for item in values]
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        tags += [f"{TAG_PREFIXES.get(key, '')}{item}" for item in values]
     return list(dict.fromkeys(tags))

@@ -1,12 +1,15 @@
-"""All repos of a hub, as folders below its root.
+"""All repos of a hub, as folders under its root.
 
-root/hub.lock                      held by the one process that serves this root
-root/arrivals/                     uploads and new repos until they are complete, deleted repos until they are gone
-root/models/local/name/git         a bare git repository
-root/models/local/name/large_files content by sha256
+root/hub.lock                            held by the process that serves this root
+root/arrivals/                           temporary: unfinished uploads, new repos and deleted repos; emptied at start
+root/models/local/name/git/              a bare git repository
+root/models/local/name/large_files/      the LFS files, by sha256
 root/models/local/name/settings.json
+
+Datasets and spaces are stored alike, under root/datasets and root/spaces.
 """
 
+import re
 import secrets
 import shutil
 import threading
@@ -14,16 +17,41 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeGuard
 
 import pygit2
 from filelock import FileLock, Timeout
 from pygit2.enums import FileMode
 
-from local_hub.names import is_repo_name
-from local_hub.patterns import LARGE_FILE_PATTERNS, format_attributes
-from local_hub.repository import ATTRIBUTES, MAIN, Repository, Settings, sign
+from local_hub.lfs import LFS_PATTERNS, format_attributes
+from local_hub.repository import ATTRIBUTES, MAIN, Repository, Settings, make_signature
 
-KINDS = ("models", "datasets", "spaces")
+REPO_TYPES = ("model", "dataset", "space")
+REPO_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
+REPO_NAME_LENGTH_MAX = 96
+
+
+def is_repo_name(name: object) -> TypeGuard[str]:
+    """Whether `name` may be a namespace or the name of a repo: the Hub's rule.
+
+    It also keeps every repo in a folder of its own, under the root.
+    """
+    return (
+        isinstance(name, str)
+        and len(name) <= REPO_NAME_LENGTH_MAX
+        and REPO_NAME.fullmatch(name) is not None
+        and "--" not in name
+        and ".." not in name
+        and not name.endswith(".git")
+    )
+
+
+def is_repo_id(repo_id: object) -> TypeGuard[str]:
+    """Whether `repo_id` is namespace/name, both of them valid."""
+    if not isinstance(repo_id, str):
+        return False
+    parts = repo_id.split("/")
+    return len(parts) == 2 and all(map(is_repo_name, parts))
 
 
 class RootInUseError(Exception):
@@ -32,86 +60,97 @@ class RootInUseError(Exception):
 
 class Store:
     def __init__(self, root: Path) -> None:
-        """Take `root` for this process. Raises OSError if it cannot be written, RootInUseError if another has it."""
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # private repos are not for other users of the machine
+        """Take `root` for this process.
+
+        Raises OSError if it is not writable, RootInUseError if another process serves it.
+        """
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # hides private repos from other users of the machine
         self.root = root.resolve()
-        self._lock = FileLock(self.root / "hub.lock", timeout=0)  # the system lets go of it when the process dies
+        self._lock = FileLock(self.root / "hub.lock", timeout=0)  # the system releases it when the process dies
         try:
             self._lock.acquire()
         except Timeout as error:
             raise RootInUseError(f"{self.root} is in use by another local_hub") from error
         self._repo_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
-        self.arrivals = self.root / "arrivals"
-        shutil.rmtree(self.arrivals, ignore_errors=True)
-        self.arrivals.mkdir(exist_ok=True)
-        for kind in KINDS:
-            for git in (self.root / kind).glob("*/*/git"):
-                _remove_traces_of_a_kill(git)
+        self.tmp_dir = self.root / "arrivals"
+        shutil.rmtree(self.tmp_dir, ignore_errors=True)
+        self.tmp_dir.mkdir(exist_ok=True)
+        for repo_type in REPO_TYPES:
+            for git in self._type_dir(repo_type).glob("*/*/git"):
+                _remove_stale_files(git)
 
     def close(self) -> None:
         self._lock.release()
 
-    def find(self, kind: str, name: str) -> Repository | None:
-        """The repo `name` (namespace/name), None if there is none."""
-        parts = name.split("/")
-        if kind not in KINDS or len(parts) != 2 or not all(map(is_repo_name, parts)):
+    def find(self, repo_id: str, *, repo_type: str) -> Repository | None:
+        if repo_type not in REPO_TYPES or not is_repo_id(repo_id):
             return None
-        folder = self.root / kind / name
-        # A link would lead out of the root.
+        folder = self._type_dir(repo_type) / repo_id
+        # A symbolic link could lead out of the root.
         if not (folder / "settings.json").is_file() or folder.resolve() != folder:
             return None
-        return Repository(folder, kind=kind, name=name, lock=self._repo_locks[folder], arrivals=self.arrivals)
+        lock = self._repo_locks[folder]
+        return Repository(folder, repo_type=repo_type, repo_id=repo_id, lock=lock, tmp_dir=self.tmp_dir)
 
-    def repositories(self, kind: str) -> Iterator[Repository]:
-        for path in sorted((self.root / kind).glob("*/*/settings.json")):
-            repository = self.find(kind, f"{path.parent.parent.name}/{path.parent.name}")
+    def list_repositories(self, repo_type: str) -> Iterator[Repository]:
+        for path in sorted(self._type_dir(repo_type).glob("*/*/settings.json")):
+            repository = self.find(f"{path.parent.parent.name}/{path.parent.name}", repo_type=repo_type)
             if repository:
                 yield repository
 
-    def create(self, kind: str, name: str, *, private: bool = False) -> None:
-        """A repo with one commit, like a new repo on the Hub. It appears whole, by renaming.
+    def create(self, repo_id: str, *, repo_type: str, private: bool = False) -> None:
+        """Create a repo with one commit, as the Hub does. A rename makes it appear complete.
 
-        Raises FileExistsError if there is one of this name.
+        Raises FileExistsError if the repo exists.
         """
-        if (self.root / kind / name).exists():
-            raise FileExistsError(name)
-        folder = self.arrivals / secrets.token_hex(16)
+        target = self._type_dir(repo_type) / repo_id
+        if target.exists():
+            raise FileExistsError(repo_id)
+        folder = self._tmp_path()
         (folder / "large_files").mkdir(parents=True)
         git = pygit2.init_repository(str(folder / "git"), bare=True, initial_head=MAIN)
         index = pygit2.Index()
-        attributes = git.create_blob(format_attributes(LARGE_FILE_PATTERNS).encode())
+        attributes = git.create_blob(format_attributes(LFS_PATTERNS).encode())
         index.add(pygit2.IndexEntry(ATTRIBUTES, attributes, FileMode.BLOB))
-        commit = git.create_commit(None, sign(), sign(), "initial commit", index.write_tree(git), [])
+        author = make_signature()
+        commit = git.create_commit(None, author, author, "initial commit", index.write_tree(git), [])
         git.references.create(f"refs/heads/{MAIN}", commit)
         created_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
         Settings(private=private, created_at=created_at).save(folder / "settings.json")
         try:
-            self._place(folder, self.root / kind / name)
+            _rename(folder, target=target)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)  # still there if the place was taken
+            shutil.rmtree(folder, ignore_errors=True)  # it is still there if another request created the repo first
 
-    def move(self, repository: Repository, name: str) -> None:
-        """Raises FileExistsError if there is a repo of this name."""
+    def move(self, repository: Repository, *, repo_id: str) -> None:
+        """Raises FileExistsError if there is a repo `repo_id`."""
         with repository.lock:
-            self._place(repository.folder, self.root / repository.kind / name)
-
-    def _place(self, folder: Path, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            raise FileExistsError(target)
-        try:
-            folder.rename(target)
-        except OSError as error:  # somebody was faster: a repo's folder is never empty, so it is never replaced
-            raise FileExistsError(target) from error
+            _rename(repository.folder, target=self._type_dir(repository.repo_type) / repo_id)
 
     def delete(self, repository: Repository) -> None:
-        trash = self.arrivals / secrets.token_hex(16)
+        trash = self._tmp_path()
         with repository.lock:
             repository.folder.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
 
+    def _type_dir(self, repo_type: str) -> Path:
+        return self.root / f"{repo_type}s"
 
-def _remove_traces_of_a_kill(git: Path) -> None:
-    """Lock files would block a branch for ever, half-written objects would only take room."""
+    def _tmp_path(self) -> Path:
+        return self.tmp_dir / secrets.token_hex(16)
+
+
+def _rename(folder: Path, *, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        raise FileExistsError(target)
+    try:
+        folder.rename(target)
+    except OSError as error:  # another request was faster; a repo's folder is never empty, so it is never replaced
+        raise FileExistsError(target) from error
+
+
+def _remove_stale_files(git: Path) -> None:
+    """Remove what a killed process left: lock files block their branch, unfinished objects take space."""
     for path in (*git.glob("*.lock"), *git.glob("refs/**/*.lock"), *git.glob("objects/tmp_*")):
         path.unlink(missing_ok=True)

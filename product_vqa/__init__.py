@@ -1,12 +1,19 @@
-"""What all stages agree on: the task, its words and units, and how PaliGemma is spoken to."""
+"""What all stages share, in three parts.
+
+- `task`: the attributes, their units and questions, quantities, and the dataset's columns
+- `modeling`: loading PaliGemma, making batches, constrained decoding, calibration, and `AttributeReader`
+- the modules next to them: the command line, the Hub, files, images, cards and processes
+
+`entity_f1` is the metric, which `evaluate.load("product_vqa/entity_f1")` loads without the rest.
+"""
 
 import os
 
 __version__ = "0.1.0"
 
 
-def _complete_endpoint() -> None:
-    """HF_ENDPOINT as the clients need it, who read it when they are imported: with a scheme, without a last slash."""
+def _normalize_endpoint() -> None:
+    """Give HF_ENDPOINT a scheme and no trailing slash, as the Hub's clients expect it when they are imported."""
     endpoint = os.environ.get("HF_ENDPOINT")
     if endpoint is None:
         return
@@ -17,7 +24,7 @@ def _complete_endpoint() -> None:
     if endpoint:
         os.environ["HF_ENDPOINT"] = endpoint
     else:
-        del os.environ["HF_ENDPOINT"]  # the clients would take it for an address
+        del os.environ["HF_ENDPOINT"]  # the clients would use the empty string as a URL
 
 
-_complete_endpoint()
+_normalize_endpoint()  # before any module imports a client

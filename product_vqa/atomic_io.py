@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent: written beside their place, then renamed."""
+"""Write files and folders that are complete or absent: write next to the target, then rename."""
 
 import os
 import shutil
@@ -9,8 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """`with atomic_write(file) as temporary:` puts `temporary` in the place of `file` if the block ends without an
-    error; a kill leaves the old file, or none. One process may write a file at a time."""
+    """Replace `file` by the file written to the yielded path, if the block ends without an error.
+
+    A kill leaves the old file, or none. Only one process may write a file at a time.
+    """
     temporary = file.with_name(f".{file.name}.part")
     try:
         yield temporary
@@ -20,9 +22,9 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 def replace_folder(temporary: Path, final: Path) -> None:
-    """Put a finished folder in the place of another, so that no half-written one ever bears the final name.
+    """Rename a complete folder to `final`, replacing the folder of that name, if any.
 
-    The earlier folder is removed last: where the new one cannot be put in place, it is there as before.
+    The old folder is removed last. If the new one cannot be renamed, the old one is kept.
     """
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)

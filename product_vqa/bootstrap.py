@@ -1,4 +1,4 @@
-"""How sure a score is: the bootstrap over images, since the questions about one image are right or wrong together."""
+"""Confidence intervals of scores, by a bootstrap over images: answers about the same image are not independent."""
 
 from collections.abc import Callable, Hashable, Sequence
 
@@ -15,9 +15,9 @@ def count_by_image(
     equal: Callable[[str, str], bool],
     weights: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """(different images, 3): true positives, false positives and false negatives of each image.
+    """Count true positives, false positives and false negatives of each image: (images, 3).
 
-    With `weights`, one for each prediction, a prediction counts as much as its weight.
+    `weights` has one entry per prediction: how much it counts.
     """
     position_of_image: dict[Hashable, int] = {}
     positions = [position_of_image.setdefault(image, len(position_of_image)) for image in images]
@@ -34,20 +34,24 @@ def count_by_image(
 
 
 def resample(outcomes: np.ndarray, *, resamples: int, seed: int = 0) -> np.ndarray:
-    """(resamples, outcomes): sums over as many images as there are, drawn with replacement."""
-    rng, images = np.random.default_rng(seed), len(outcomes)
-    drawn = (np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(resamples))
-    return np.array([weights @ outcomes for weights in drawn])
+    """Sum the outcomes of as many images as there are, drawn with replacement: (resamples, outcomes)."""
+    rng = np.random.default_rng(seed)
+    images = len(outcomes)
+    draws = (np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(resamples))
+    return np.array([times_drawn @ outcomes for times_drawn in draws])
 
 
 def f1(sums: np.ndarray) -> np.ndarray:
-    """2 TP / (2 TP + FP + FN) of each row; 0 where there is nothing to be found."""
+    """Compute 2 TP / (2 TP + FP + FN) of each row; 0 for a row without any."""
     true_positives, false_positives, false_negatives = sums.T
     denominator = 2 * true_positives + false_positives + false_negatives
-    return np.divide(2 * true_positives, denominator, out=np.zeros_like(denominator), where=denominator > 0)
+    scores: np.ndarray = np.divide(
+        2 * true_positives, denominator, out=np.zeros_like(denominator), where=denominator > 0
+    )
+    return scores
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """From the 2.5th to the 97.5th percentile."""
+    """Return the 2.5th and the 97.5th percentile."""
     low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)

@@ -1,7 +1,7 @@
-"""Cards that people may edit: a push replaces what it generated before, and nothing that somebody changed since.
+"""Merge cards: a push replaces what an earlier push generated, and keeps what people have edited since.
 
-A generated card is marked: each section stands between two comments, with a digest of its text, and a comment above
-them all holds a digest of each key of the metadata. What no longer has its digest was edited by hand.
+A generated card is marked. Two comments with a digest of the text enclose each section, and a comment above all
+sections holds a digest of each key of the metadata. Whatever no longer matches its digest was edited by hand.
 """
 
 import hashlib
@@ -19,10 +19,12 @@ from product_vqa.errors import InputError
 logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
-_NOTICE = (
+_NOTICE = "<!-- Each push updates the metadata and the sections between marks, except those that you have edited. -->"
+_EARLIER_NOTICE = (
     "<!-- Parts between marks, and the metadata, are written anew by each push, but for those that you change. -->"
 )
 _STATE = re.compile(r"^<!-- product-vqa: generated (\{.*\}) -->\n?", re.MULTILINE)
+_EMPTY_STATE_LINE = "<!-- product-vqa: generated {} -->\n"
 _BEGIN = "<!-- product-vqa: generated begin: {name} {digest} -->\n"
 _END = "<!-- product-vqa: generated end -->\n"
 _SECTION = re.compile(
@@ -35,19 +37,19 @@ _FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", r
 
 @dataclass(frozen=True)
 class _Section:
-    """A part of a card's text: between marks, or (`name` None) what somebody wrote around them."""
+    """A section between marks, or (`name` None) text around the marks."""
 
     name: str | None
-    text: str  # as it stands in the card, marks included
+    text: str  # marks included
     is_edited: bool = True
 
 
 @dataclass
 class _Card:
     metadata: dict[str, Any] = field(default_factory=dict)
-    lines: list[tuple[str | None, str]] = field(default_factory=list)  # of the metadata: key (None: a comment), text
-    generated: dict[str, str] = field(default_factory=dict)  # key -> digest of what was generated
-    names: list[str] = field(default_factory=list)  # of the sections that were generated
+    metadata_lines: list[tuple[str | None, str]] = field(default_factory=list)  # key (None: a comment), text
+    generated: dict[str, str] = field(default_factory=dict)  # key of the metadata -> digest of the generated value
+    names: list[str] = field(default_factory=list)  # names of the generated sections
     sections: list[_Section] = field(default_factory=list)
 
     @property
@@ -59,11 +61,12 @@ class _Card:
 
 
 def mark_card(text: str) -> str:
-    """A generated card (metadata and text) with its marks: a section begins at each `## ` outside of code."""
+    """Add the marks to a generated card (metadata and text). Each `## ` outside of code begins a section."""
     match = _FRONT_MATTER.match(text)
     front, body = (match[0], text[match.end() :]) if match else ("", text)
     metadata = yaml.safe_load(match[1]) if match else {}
-    names, marked = [], []
+    names: list[str] = []
+    marked: list[str] = []
     for part in _split_sections(body):
         heading = part.splitlines()[0]
         names.append(heading.removeprefix("## ") if heading.startswith("## ") else "title")
@@ -74,14 +77,14 @@ def mark_card(text: str) -> str:
 
 
 def merge_cards(new: str, old: str, *, needed: tuple[str, ...] = ()) -> str:
-    """The card to write where `old` is: `new`, which `mark_card` marked, but for what was edited by hand in `old`.
+    """Return the card to write over `old`: `new` (marked by `mark_card`), with the edits that people made to `old`.
 
-    - Text around the marks, and sections that were edited or removed, stay as they are.
-    - So do keys of the metadata that were edited, added or removed, but for those that are `needed`.
-    - A card without marks is somebody's own: only the `needed` keys are brought up to date.
-    - `new` may have been edited too (in a folder); where both were, `old` stays.
+    - Text around the marks and sections that were edited or removed are kept as they are.
+    - Keys of the metadata that were edited, added or removed are kept too, except `needed` ones.
+    - A card without marks was written by a person: only the `needed` keys are updated.
+    - `new` may have been edited too (in a folder). If both were, the edit in `old` wins.
 
-    Where nothing changed, the result is `old` to the byte.
+    If nothing changed, the result equals `old` byte for byte.
     """
     line_end = "\r\n" if "\r\n" in old else "\n"
     old = old.replace("\r\n", "\n")
@@ -91,8 +94,8 @@ def merge_cards(new: str, old: str, *, needed: tuple[str, ...] = ()) -> str:
         if not after.is_marked:
             return new
         logger.warning(
-            "The card there has no marks of product-vqa: it stays as it is%s. Without it a new one is written.",
-            f", but for {', '.join(needed)}" if needed else "",
+            "The existing card was not generated by product-vqa: it is kept%s. Delete it to get a generated one.",
+            f", except {', '.join(needed)}" if needed else "",
         )
         merged = _merge_metadata(before, after, keys=needed, needed=needed, kept=kept)
         body = "".join(section.text for section in before.sections)
@@ -106,15 +109,13 @@ def merge_cards(new: str, old: str, *, needed: tuple[str, ...] = ()) -> str:
         }
         state_line = f"<!-- product-vqa: generated {json.dumps(state, sort_keys=True)} -->\n"
         body = "".join(section.text for section in sections)
-        # The line stands where it stood; a card that lost it gets it back above all.
-        body = body.replace(_STATE_PLACE, state_line) if _STATE_PLACE in body else state_line + body
+        # The state line keeps its position. If somebody deleted it, it goes to the top.
+        has_line = _EMPTY_STATE_LINE in body
+        body = body.replace(_EMPTY_STATE_LINE, state_line) if has_line else state_line + body
         if kept:
-            logger.info("Kept in the card, as edited by hand: %s.", ", ".join(kept))
+            logger.info("Kept in the card, because it was edited: %s.", ", ".join(kept))
     front = f"---\n{merged}---\n" if merged else ""
     return (front + body).replace("\n", line_end)
-
-
-_STATE_PLACE = "<!-- product-vqa: generated {} -->\n"
 
 
 def _parse(text: str) -> _Card:
@@ -123,12 +124,13 @@ def _parse(text: str) -> _Card:
         try:
             metadata = yaml.safe_load(match[1])
         except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
             raise InputError(
-                f"the card {CARD_FILE} begins with metadata that is not YAML ({' '.join(str(error).split())}); fix it "
-                "or delete the file to get a new one"
+                f"the metadata at the top of the card {CARD_FILE} is not YAML ({reason}); fix it, or "
+                "delete the file to get a generated one"
             ) from error
         if isinstance(metadata, dict):
-            card.metadata, card.lines = metadata, list(_split_metadata(match[1]))
+            card.metadata, card.metadata_lines = metadata, list(_split_metadata(match[1]))
         text = text[match.end() :]
     if match := _STATE.search(text):
         try:
@@ -136,7 +138,7 @@ def _parse(text: str) -> _Card:
             card.generated, card.names = dict(state["metadata"]), list(state["sections"])
         except (ValueError, KeyError, TypeError):  # edited
             pass
-        text = text[: match.start()] + _STATE_PLACE + text[match.end() :]
+        text = text[: match.start()] + _EMPTY_STATE_LINE + text[match.end() :]
     position = 0
     for match in _SECTION.finditer(text):
         card.sections.append(_Section(None, text[position : match.start()]))
@@ -149,29 +151,28 @@ def _parse(text: str) -> _Card:
 def _merge_metadata(
     before: _Card, after: _Card, *, keys: tuple[str, ...], needed: tuple[str, ...], kept: list[str]
 ) -> str:
-    new_text = {key: text for key, text in after.lines if key is not None}
-    take: dict[str, str | None] = {}  # key -> its new text, None to remove it
+    new_text = {key: text for key, text in after.metadata_lines if key is not None}
+    updates: dict[str, str | None] = {}  # key -> its new text, None to remove it
     for key in keys:
-        if key not in needed:
-            is_theirs = key in before.metadata if key not in before.generated else before.is_edited(key)
-            if is_theirs:
-                kept.append(key)
-                continue
-        if before.metadata.get(key) != after.metadata.get(key):
-            take[key] = new_text.get(key)
-    expected = {key: value for key, value in before.metadata.items() if key not in take}
-    expected |= {key: after.metadata[key] for key in take if key in after.metadata}
+        is_added = key in before.metadata and key not in before.generated
+        is_edited = key in before.generated and before.is_edited(key)
+        if key not in needed and (is_added or is_edited):
+            kept.append(key)
+        elif before.metadata.get(key) != after.metadata.get(key):
+            updates[key] = new_text.get(key)
+    expected = {key: value for key, value in before.metadata.items() if key not in updates}
+    expected |= {key: after.metadata[key] for key in updates if key in after.metadata}
     merged = []
-    for line_key, text in before.lines:
-        replacement = take.pop(line_key, text) if line_key is not None else text
+    for line_key, text in before.metadata_lines:
+        replacement = updates.pop(line_key, text) if line_key is not None else text
         if replacement is not None:
             merged.append(replacement)
-    text = "".join([*merged, *(text for text in take.values() if text is not None)])
-    return text if _holds(text, expected) else yaml.safe_dump(expected, sort_keys=False, allow_unicode=True)
+    text = "".join([*merged, *(text for text in updates.values() if text is not None)])
+    return text if _parses_to(text, expected) else yaml.safe_dump(expected, sort_keys=False, allow_unicode=True)
 
 
-def _holds(text: str, expected: dict[str, Any]) -> bool:
-    """Whether the YAML means what it should: lines of an unusual layout may have been taken for another key's."""
+def _parses_to(text: str, expected: dict[str, Any]) -> bool:
+    """Return whether the YAML has the expected content: lines in an unusual layout may belong to another key."""
     try:
         return (yaml.safe_load(text) or {}) == expected
     except yaml.YAMLError:
@@ -186,7 +187,7 @@ def _merge_sections(before: _Card, after: _Card, *, kept: list[str]) -> list[_Se
     kept += [f"{name} (removed)" for name in removed]
 
     def chosen(name: str) -> _Section | None:
-        """Of a section of either card, None if it is to go."""
+        """Return the old or the new section of that name; None if it is dropped."""
         if name in removed or (name in old and old[name].is_edited):
             return old.get(name)
         return new.get(name)
@@ -196,17 +197,21 @@ def _merge_sections(before: _Card, after: _Card, *, kept: list[str]) -> list[_Se
     else:
         kept.append("text around the marks")
         order = list(before.sections)
-        for place, name in enumerate(names := list(new)):
-            if name not in old and name not in removed:  # behind the section that it follows
-                follows = [i for i, section in enumerate(order) if section.name in names[:place]]
-                at = follows[-1] + 1 if follows else len(order)
-                order[at:at] = [_Section(None, "\n"), new[name]]
+        names = list(new)
+        for index, name in enumerate(names):
+            if name not in old and name not in removed:  # goes after the section that precedes it in the new card
+                preceding = [position for position, section in enumerate(order) if section.name in names[:index]]
+                position = preceding[-1] + 1 if preceding else len(order)
+                order[position:position] = [_Section(None, "\n"), new[name]]
     merged = [section if section.name is None else chosen(section.name) for section in order]
     return [section for section in merged if section is not None]
 
 
 def _is_own_text(section: _Section) -> bool:
-    return section.name is None and bool(section.text.replace(_STATE_PLACE, "").replace(_NOTICE, "").strip())
+    text = section.text
+    for generated in (_EMPTY_STATE_LINE, _NOTICE, _EARLIER_NOTICE):
+        text = text.replace(generated, "")
+    return section.name is None and bool(text.strip())
 
 
 def _split_sections(body: str) -> Iterator[str]:
@@ -223,21 +228,23 @@ def _split_sections(body: str) -> Iterator[str]:
 
 
 def _split_metadata(text: str) -> Iterator[tuple[str | None, str]]:
-    """Top-level keys with all their lines, as they are written; comments between them on their own."""
-    key, lines = None, list[str]()
+    """Yield each top-level key with its lines, as they are written; comments between keys have the key None."""
+    key: str | None = None
+    lines: list[str] = []
     for line in text.splitlines(keepends=True):
         match = re.match(r"""(["']?)([^\s#"'-][^:"']*)\1\s*:(?:\s|$)""", line)
         if match or line.startswith("#"):
             if lines:
                 yield key, "".join(lines)
-            key, lines = (match[2] if match else None), []
+            key = match[2] if match else None
+            lines = []
         lines.append(line)
     if lines:
         yield key, "".join(lines)
 
 
 def _plain(text: str) -> str:
-    """Without what an editor changes by itself: blanks at the ends of lines, blank lines at the ends."""
+    """Remove what an editor changes by itself: trailing spaces, and empty lines at both ends."""
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 

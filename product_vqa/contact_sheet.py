@@ -1,4 +1,4 @@
-"""Pictures at a glance: question, truth and answer below each."""
+"""Draw images on a sheet, each with its question, label and prediction below."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,30 +16,35 @@ from product_vqa.task.prompt import format_prompt
 class SheetRow:
     image: Image.Image | Mapping[str, Any]  # or as a dataset stores it, see product_vqa.images.as_image
     entity_name: str
-    entity_value: str  # the truth
-    prediction: str | None = None  # None: not asked yet; "": no answer
+    entity_value: str  # the label
+    prediction: str | None = None  # None: not predicted; "": no prediction
 
 
 _COLUMNS = 4
-_SIZE = 224  # of a picture at most, px
+_MAX_IMAGE_SIDE = 224  # px
 _CELL_WIDTH, _CELL_HEIGHT = 256, 308
 
 
 def draw_contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
-    """Pictures in rows of four (best: twelve); below each the question, the truth, and the prediction if there is."""
+    """Draw the images in rows of four, each with its question, its label and, if there is one, its prediction.
+
+    The prediction is green if it equals the label, else red.
+    """
     height = math.ceil(len(rows) / _COLUMNS) * _CELL_HEIGHT
     sheet = Image.new("RGB", (_COLUMNS * _CELL_WIDTH, height), "white")
     canvas = ImageDraw.Draw(sheet)
     small, large = (ImageFont.load_default(size) for size in (10, 15))
-    for place, row in enumerate(rows):
-        x = place % _COLUMNS * _CELL_WIDTH + (_CELL_WIDTH - _SIZE) // 2
-        y = place // _COLUMNS * _CELL_HEIGHT + 12
-        picture = as_image(row.image).copy()
-        picture.thumbnail((_SIZE, _SIZE), Image.Resampling.BICUBIC)
-        sheet.paste(picture, (x + (_SIZE - picture.width) // 2, y))
-        canvas.text((x, y + _SIZE + 4), format_prompt(row.entity_name), font=small, fill="#555555")
-        canvas.text((x, y + _SIZE + 20), row.entity_value, font=large, fill="black")
+    for position, row in enumerate(rows):
+        x = position % _COLUMNS * _CELL_WIDTH + (_CELL_WIDTH - _MAX_IMAGE_SIDE) // 2
+        y = position // _COLUMNS * _CELL_HEIGHT + 12
+        image = as_image(row.image).copy()
+        image.thumbnail((_MAX_IMAGE_SIDE, _MAX_IMAGE_SIDE), Image.Resampling.BICUBIC)
+        sheet.paste(image, (x + (_MAX_IMAGE_SIDE - image.width) // 2, y))
+        canvas.text((x, y + _MAX_IMAGE_SIDE + 4), format_prompt(row.entity_name), font=small, fill="#555555")
+        canvas.text((x, y + _MAX_IMAGE_SIDE + 20), row.entity_value, font=large, fill="black")
         if row.prediction is not None:
             colour = "#1a7f37" if equal_as_quantities(row.prediction, row.entity_value) else "#c62828"
-            canvas.text((x, y + _SIZE + 40), f"-> {row.prediction or '(no answer)'}", font=large, fill=colour)
+            canvas.text(
+                (x, y + _MAX_IMAGE_SIDE + 40), f"-> {row.prediction or '(no prediction)'}", font=large, fill=colour
+            )
     return sheet

@@ -1,4 +1,4 @@
-"""The processes that `accelerate launch` started, and what they compute on."""
+"""Connect the processes that `accelerate launch` started, and choose what they compute on."""
 
 import os
 from datetime import timedelta
@@ -8,18 +8,18 @@ from accelerate import PartialState
 
 
 def runs_on_cpu() -> bool:
-    """Whether the launch asked for the CPU, or there is nothing else.
+    """Return whether the launch asked for the CPU, or the machine has no accelerator.
 
-    For two processes on a CPU accelerate must be told in every process: its launcher passes `use_cpu` on to a single
-    one only, and without it two processes would each believe that they are alone.
+    accelerate's launcher passes `use_cpu` on only if it starts a single process. Without it, each of two processes on
+    a CPU would run as if it were the only one.
     """
     return os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true" or not torch.accelerator.is_available()
 
 
 def init_distributed() -> PartialState:
-    """This process's place among all, joined with the others.
+    """Connect this process with the others; returns its rank and device.
 
-    They wait for each other for hours if need be: NCCL's own limit is ten minutes, in which the first one has to
-    fetch a dataset and a base model of 12 GB each.
+    The time-out is 12 hours. NCCL's own ten minutes may be too short for the first process to download a dataset and
+    a base model of 12 GB each, while the others wait.
     """
     return PartialState(cpu=runs_on_cpu(), timeout=timedelta(hours=12))

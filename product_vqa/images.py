@@ -1,7 +1,7 @@
-"""What an image is: which files are read, within which limits, and what a model or a reader of a dataset sees of them.
+"""Decode images: which files are allowed, within which limits, and what a model sees of them.
 
-Every entry point (build, training, prediction, the reader, the page, the report) decodes here, so that one file is one
-image everywhere: the first frame, upright, on white where it is transparent, RGB with 8 bits a channel, no metadata.
+Every command, `AttributeReader` and the web page decode here, so a file is the same image everywhere: its first frame,
+upright, on white where it is transparent, RGB with 8 bits per channel, without metadata.
 """
 
 import reprlib
@@ -13,10 +13,10 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what shops serve; no format that starts a program
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what shops serve; none that starts a program
 MAX_BYTES = 32 * 1024**2
-MAX_PIXELS = 64 * 1000**2  # 8,000 x 8,000: 0.2 GB while it is decoded; the challenge's are about 1,400 x 1,400
-MAX_SIDE = 20_000  # px: shops' longest strips. 1 x 60,000,000 is within MAX_PIXELS, and would take 4.7 GB and a minute
+MAX_PIXELS = 64 * 1000**2  # 8,000 x 8,000: 0.2 GB to decode; the challenge's images are about 1,400 x 1,400
+MAX_SIDE = 20_000  # px, for shops' longest strips. 1 x 60,000,000 is within MAX_PIXELS, but takes 4.7 GB and a minute
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -26,7 +26,7 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# The value that is white in an image of more than 8 bits: the first that no pixel exceeds, else the largest of all.
+# White in an image of more than 8 bits is the first of these values that no pixel exceeds, or else the largest pixel.
 _WHITES = {"F": (1, 255, 65535), "I": (255, 65535)}
 _WHITES_OF_16_BITS = (65535,)
 
@@ -34,41 +34,39 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MA
 
 
 class ImageError(ValueError):
-    """Why there is no image. The text is the reason as `left_out.csv` gives it: `token` or `token: detail`."""
+    """Raised if there is no usable image. The message is the reason in `left_out.csv`: `token` or `token: detail`."""
 
 
 def load_image(data: bytes) -> Image.Image:
-    """Decode the bytes of an image file. Raises ImageError for anything but an image within the limits."""
+    """Decode an image file. Raises ImageError unless `data` is an image within the limits."""
     with open_image(data) as image:
         return to_rgb(image)
 
 
 def as_image(value: object) -> Image.Image:
-    """The same for an image of Pillow, the bytes of a file, or an image as `datasets` stores it.
+    """Decode a Pillow image, the bytes of a file, or an image as `datasets` stores it.
 
-    That is decoded from its `bytes` alone: its `path` is never opened, nor fetched. Raises ImageError, for anything
-    else too.
+    The last is decoded from its `bytes`; its `path` is never opened or downloaded. Raises ImageError for anything else
+    and as `load_image` does.
     """
     if isinstance(value, Image.Image):
         return to_rgb(value)
     if isinstance(value, Mapping):
         if value.get("bytes") is None:
-            raise ImageError(f"no_bytes: the path {value.get('path')!r} without the bytes of the image")
+            raise ImageError(f"no_bytes: only the path {value.get('path')!r}, not the bytes of the image")
         value = value["bytes"]
     if isinstance(value, bytes | bytearray | memoryview):
         return load_image(bytes(value))
     given = "None" if value is None else f"{type(value).__name__} {reprlib.repr(value)}"
-    raise ImageError(
-        f"not_an_image: {given}; accepted are an image of Pillow (Image.open(path)) and the bytes of an image file"
-    )
+    raise ImageError(f"not_an_image: {given}; pass a Pillow image (Image.open(path)) or the bytes of an image file")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The same for an image that Pillow has opened or made; `image` itself stays as it is."""
+    """Convert a Pillow image, which is not changed itself. Raises ImageError as `load_image` does."""
     _check_size(image)
     if type(image) is Image.Image and image.mode == "RGB" and not image.info:
         return image
-    with _explained():
+    with _image_errors():
         if isinstance(image, ImageFile.ImageFile) and image.format not in (*FORMATS, "MPO"):
             raise ImageError(f"format_not_allowed: {image.format}; allowed are {', '.join(FORMATS)}")
         rgb = turn_upright(flatten(image), read_orientation(image))
@@ -80,18 +78,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def open_image(data: bytes) -> Iterator[Image.Image]:
-    """An image that is allowed, not decoded yet. Whatever decoding it in the block raises becomes ImageError."""
+    """Open an allowed image without decoding it. Any error while decoding it in the block becomes an ImageError."""
     if len(data) > MAX_BYTES:
         raise ImageError(f"too_many_bytes: {len(data)}")
     if data.startswith((b"GIF87a", b"GIF89a")):
         data = _first_frame_of_gif(data)
-    with _explained(), Image.open(BytesIO(data), formats=FORMATS) as image:
+    with _image_errors(), Image.open(BytesIO(data), formats=FORMATS) as image:
         _check_size(image)
         yield image
 
 
 def _first_frame_of_gif(data: bytes) -> bytes:
-    """Without comments: Pillow takes minutes for one of 30 MB, whose time grows with the square of its length."""
+    """Cut a GIF to its first frame, without comments: Pillow takes minutes for one of 30 MB (quadratic time)."""
     kept, start = [data[:13]], 13
     try:
         if data[10] & 0x80:  # a palette
@@ -99,29 +97,29 @@ def _first_frame_of_gif(data: bytes) -> bytes:
             kept.append(data[13:start])
         while True:
             kind, end = data[start], start + 2
-            if kind == ord(","):
+            if kind == ord(","):  # a frame
                 end = start + 11 + (6 << (data[start + 9] & 7) if data[start + 9] & 0x80 else 0)
-            elif kind != ord("!"):  # nothing that is known: skipped, as Pillow does
+            elif kind != ord("!"):  # neither a frame nor an extension: skipped, as Pillow does
                 start += 1
                 continue
-            while data[end]:  # the length of a block
+            while data[end]:  # the length of the next block
                 end += 1 + data[end]
             end += 1
             if kind == ord(","):
                 return b"".join([*kept, data[start:end], b";"])
-            if data[start + 1] == 0xF9:  # which colour is transparent
+            if data[start + 1] == 0xF9:  # the extension with the transparent colour
                 kept.append(data[start:end])
             start = end
-    except IndexError:  # truncated: Pillow will say so, if it was amid the image
+    except IndexError:  # truncated: Pillow reports it, if that is within the frame
         return b"".join([*kept, data[start:] if data[start : start + 1] == b"," else b";"])
 
 
 def read_orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8. To be called after `image.load()`: a TIFF turns itself upright then."""
+    """Return the EXIF orientation, 1 to 8. Call it after `image.load()`, in which a TIFF turns itself upright."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         return orientation if orientation in _TO_UPRIGHT else 1
-    except Exception:  # broken EXIF does not make a broken image
+    except Exception:  # broken EXIF data is not a reason to refuse the image
         return 1
 
 
@@ -130,17 +128,17 @@ def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Any mode as RGB, on white where it is transparent; `image` itself if it is so already."""
+    """Convert any mode to RGB, on white where the image is transparent. An opaque RGB image is returned itself."""
     _decode(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _flatten_deep_grey(image)
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     key = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:  # of 16 bits, where the pixels have 8 by now
+    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:  # has 16 bits, the pixels 8
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in key)
-    if image.mode == "La":  # which Pillow converts to nothing else
+    if image.mode == "La":  # Pillow converts La to nothing but LA
         image = image.convert("LA")
     image = image.convert("RGBA")
     on_white = Image.new("RGB", image.size, "white")
@@ -152,8 +150,8 @@ def _decode(image: Image.Image) -> None:
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         image.load()
         return
-    # Pillow maps an uncompressed TIFF that was opened by its name, and then takes the height of one that lies on its
-    # side for its width.
+    # If an uncompressed TIFF was opened by its name, Pillow maps the file, and swaps width and height of an image that
+    # is stored on its side. Without a name, it reads the file.
     filename, image.filename = image.filename, ""
     try:
         image.load()
@@ -190,7 +188,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _image_errors() -> Iterator[None]:
     try:
         yield
     except ImageError:
@@ -199,6 +197,6 @@ def _explained() -> Iterator[None]:
         raise ImageError(f"too_many_pixels: {error}"[:200]) from error
     except UnidentifiedImageError as error:
         raise ImageError("not_a_picture") from error
-    except Exception as error:  # decoders raise whatever they like on broken bytes
+    except Exception as error:  # on broken bytes, decoders raise errors of any type
         detail = f"{type(error).__name__}: {error}".rstrip(": ")
         raise ImageError(f"image_unreadable: {detail}"[:200]) from error

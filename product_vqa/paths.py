@@ -1,4 +1,4 @@
-"""Checks of the paths that a caller names, before anything long begins."""
+"""Check paths before any long work starts."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from product_vqa.errors import InputError
 
 
 def readable_file(path: str | Path) -> Path:
-    """`path` as a Path. Raises InputError if there is no such file."""
+    """Return `path` as a Path. Raises InputError if it is not a file."""
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{file}: {'is a folder, not a file' if file.is_dir() else 'no such file'}")
@@ -15,12 +15,12 @@ def readable_file(path: str | Path) -> Path:
 
 
 def writable_folder(path: str | Path) -> Path:
-    """`path`, made if it is not there. Raises InputError if it cannot be written to."""
+    """Return `path` as a Path, created if it does not exist. Raises InputError if it is not writable."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+        raise InputError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: not writable; choose another folder or change its permissions")
     return folder

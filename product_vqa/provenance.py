@@ -1,4 +1,4 @@
-"""What an adapter, a base model or a dataset is, by its content: a folder that is written anew keeps its name."""
+"""Identify an adapter, a base model or a dataset by its content: the content of a folder may change, its name not."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -11,24 +11,24 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer*", "*token*.json")
 BASE_MODEL_FILES = ("*.safetensors", "*.json", "*.model")  # weights, configuration, processor
-DATASET_FILES = ("*.parquet",)  # its card may be edited
+DATASET_FILES = ("*.parquet",)  # not the card, which may be edited
 
 
 def adapter_sha256(folder: Path) -> str:
-    """Of an adapter's weights and configuration. 40 MB take some 30 ms."""
+    """Hash an adapter's weights and configuration. Takes about 30 ms for 40 MB."""
     return _sha256([ADAPTER_CONFIG, ADAPTER_WEIGHTS], folder)
 
 
 def processor_sha256(folder: Path) -> str:
-    """Of the processor and tokenizer that an adapter brings: with others, the same weights answer otherwise."""
+    """Hash the processor and tokenizer stored with an adapter: with others, the same weights answer differently."""
     files = {file.name for pattern in PROCESSOR_FILES for file in folder.glob(pattern) if file.is_file()}
     return _sha256(sorted(files), folder)
 
 
 def content_sha256(location: Location, patterns: Sequence[str]) -> str | None:
-    """Of a folder's files of these patterns, at any depth; when they were written does not matter.
+    """Hash the names and contents of a folder's files that match the patterns, at any depth.
 
-    None for a repo: its commit says the same. Hidden files and folders do not count. About a second for each GB.
+    Hidden files and folders do not count. Takes about a second per GB. None for a repo, which its commit identifies.
     """
     folder = location.folder
     if folder is None:
@@ -43,12 +43,12 @@ def content_sha256(location: Location, patterns: Sequence[str]) -> str | None:
 
 
 def check_content(location: Location, patterns: Sequence[str], *, expected: str | None) -> str | None:
-    """`content_sha256`. Raises InputError if it is a folder's and not what is expected."""
+    """Return `content_sha256`. Raises InputError if it is the hash of a folder and not the expected one."""
     found = content_sha256(location, patterns)
     if expected is not None and found not in (None, expected):
         raise InputError(
-            f"{expected}: {location} has other content ({found}); use the folder that the run began with, or drop "
-            "this argument to begin a new run"
+            f"{expected}: the content of {location} is now {found}; use the folder that the run started with, or drop "
+            "this argument to start a new run"
         )
     return found
 

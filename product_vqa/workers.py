@@ -1,7 +1,7 @@
-"""Worker processes that decode images ahead of the model: how batches reach it, how many wait, how workers fail.
+"""Pass batches from worker processes that decode images to the model, bound the queue, and explain failures.
 
-torch hands tensors from process to process through /dev/shm. A container has 64 MB of it unless `--shm-size` says
-otherwise, and where it is full torch's workers wait forever. Arrays go through a pipe, which needs none of it.
+torch passes tensors between processes through /dev/shm. A container has 64 MB of it unless `--shm-size` sets another
+size, and when it is full, torch's workers wait forever. Arrays go through a pipe, which does not use /dev/shm.
 """
 
 import logging
@@ -18,17 +18,17 @@ from product_vqa.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-QUEUE_BYTES = 2**30  # of batches that wait for the model of one process
-TIMEOUT_S = 900  # for one batch, the first of which waits for the workers' start; longer means that they hang
+QUEUE_BYTES = 2**30  # batches that wait for the model, per process
+TIMEOUT_S = 900  # for one batch, including the workers' start; a longer wait means that they hang
 
 
 def to_arrays(batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """A batch as a worker process hands it over."""
+    """Convert a batch for the pipe from a worker process."""
     return {name: tensor.numpy() for name, tensor in batch.items()}
 
 
 def to_tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """What `to_arrays` made, as tensors again; tensors stay as they are."""
+    """Undo `to_arrays`. Tensors are kept as they are."""
     return {name: torch.as_tensor(values) for name, values in batch.items()}
 
 
@@ -37,21 +37,26 @@ def is_worker() -> bool:
 
 
 def limit_queue(num_workers: int, *, batch_bytes: int) -> tuple[int, int | None]:
-    """(workers, batches that each keeps ready): as many as asked for, unless more than QUEUE_BYTES would wait."""
+    """Reduce the number of workers if more than QUEUE_BYTES would wait for the model.
+
+    Returns the number of workers, and how many batches each of them prefetches (None without workers).
+    """
     if num_workers == 0:
         return 0, None
     fitting = max(1, QUEUE_BYTES // max(1, batch_bytes))
     if fitting < num_workers:
         logger.info(
-            "%d worker processes in place of %d: batches of %.0f MB would wait for the model in memory",
-            fitting, num_workers, batch_bytes / 1e6,
-        )  # fmt: skip
+            "Using %d worker processes instead of %d to save memory: each batch takes %.0f MB",
+            fitting,
+            num_workers,
+            batch_bytes / 1e6,
+        )
     return min(num_workers, fitting), 2 if 2 * num_workers <= fitting else 1
 
 
 @contextmanager
 def worker_errors(*, name: str = "dataloader_num_workers") -> Iterator[None]:
-    """Turn the end of a worker process, whenever it is noticed, into an InputError that says what to do.
+    """Convert failures of worker processes into an InputError that says what to do.
 
     `name` is the caller's argument for the number of workers.
     """
@@ -60,25 +65,26 @@ def worker_errors(*, name: str = "dataloader_num_workers") -> Iterator[None]:
     except InputError as error:
         if "in DataLoader worker process" not in str(error):
             raise
-        # torch puts the worker's whole traceback into the message.
+        # torch puts the worker's traceback into the message.
         raise InputError(str(error).strip().splitlines()[-1].rpartition("InputError: ")[2]) from error
     except RuntimeError as error:
         if "DataLoader timed out" in str(error):
             raise InputError(
-                f"the worker processes that decode images made no batch in {TIMEOUT_S} s: `{name}` 0 decodes them in "
-                "the main process; rerun to resume"
+                f"the worker processes that decode images made no batch in {TIMEOUT_S} s. Rerun to resume, with "
+                f"`{name}` 0 to decode in the main process"
             ) from error
-        if not (dead := re.search(r"DataLoader worker \(.*?\d\) (.*?)(?:\.|$)", str(error))):
+        match = re.search(r"DataLoader worker \(.*?\d\) (.*?)(?:\.|$)", str(error))  # "is killed by signal: Killed"
+        if match is None:
             raise
         raise InputError(
-            f"a worker process that decodes images {dead[1]}: if it was killed, the machine is out of memory. Take a "
-            f"smaller `{name}` (0 decodes in the main process) or a smaller batch size; rerun to resume"
+            f"a worker process that decodes images {match[1]}. If it was killed, the machine ran out of memory: rerun "
+            f"to resume, with a smaller `{name}` (0 decodes in the main process) or a smaller batch size"
         ) from error
     except OSError as error:
         frames = traceback.extract_tb(error.__traceback__)
         if not any(frame.filename.endswith("multiprocessing/synchronize.py") for frame in frames):
             raise
         raise InputError(
-            f"worker processes cannot be started ({error.strerror}; their semaphores are files in /dev/shm): make "
-            f"room there (docker run --shm-size 1g), or `{name}` 0, which needs none"
+            f"worker processes could not be started ({error.strerror}): their semaphores need space in /dev/shm. Add "
+            f"space (docker run --shm-size 1g), or use `{name}` 0, which needs none"
         ) from error

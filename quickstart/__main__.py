@@ -21,7 +21,9 @@ from product_vqa.paths import writable_folder
 from quickstart.file_server import serve_folder
 from quickstart.steps import Steps
 
-DATASET_ID, BASE_ID, ADAPTER_ID = "local/product-labels", "local/small-paligemma", "local/label-reader"
+DATASET_ID = "local/product-labels"
+BASE_ID = "local/small-paligemma"
+ADAPTER_ID = "local/label-reader"
 BASE_FOLDER = Path(__file__).parent / "base"
 TRAINING_FOLDER = Path(training.__file__).parent
 CONFIG_FILE = TRAINING_FOLDER / "configs" / "quickstart.yaml"
@@ -43,7 +45,7 @@ class QuickstartOptions:
     seed: int = field(default=0, metadata={"help": "Random seed of the labels and of the training."})
     num_processes: int = field(
         default=2,
-        metadata={"help": "Number of processes that train and predict, 1 or 2. Two with one thread are faster."},
+        metadata={"help": "Number of processes that train and predict, 1 or 2; two are faster on two cores."},
     )
 
 
@@ -64,7 +66,8 @@ def main() -> None:
 def run_pipeline(steps: Steps, folder: Path, options: QuickstartOptions, *, images_url: str) -> dict[str, Any]:
     """CSVs -> dataset repo -> adapter repo -> checked and evaluated submission. Returns the summary."""
     launch = launch_command(options.num_processes)
-    before, after = folder / "before.csv", folder / "submission.csv"
+    before = folder / "before.csv"
+    after = folder / "submission.csv"
 
     build_dataset(steps, folder, options, images_url=images_url)
     steps.run(

@@ -14,8 +14,8 @@ import uvicorn
 from huggingface_hub import constants
 
 from local_hub.__main__ import listen
-from local_hub.accounts import Accounts
 from local_hub.app import create_app
+from local_hub.auth import Accounts
 from local_hub.store import Store
 
 

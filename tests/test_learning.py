@@ -118,12 +118,12 @@ def answers(labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer) -> pd
     """Its predictions for all test rows, with their uncalibrated confidences."""
     _, test = labels
     reader = AttributeReader(fine_tuned.model.eval(), fine_tuned.processing_class)
-    said = []
+    predictions = []
     for start in range(0, len(test), 50):
         rows = test[start : start + 50]
-        said += reader.read_batch(rows["image"], rows["entity_name"])
+        predictions += reader.read_batch(rows["image"], rows["entity_name"])
     columns = ("prediction", "confidence", "number_confidence", "unit_confidence")
-    table = pd.DataFrame([[getattr(answer, name) for name in columns] for answer in said], columns=columns)
+    table = pd.DataFrame([[getattr(answer, name) for name in columns] for answer in predictions], columns=columns)
     return table.assign(reference=test["entity_value"][:])
 
 
@@ -131,12 +131,12 @@ def test_calibration_improves_the_confidences(answers: pd.DataFrame) -> None:
     """Fit on one half and measured on the other, then the reverse."""
     rows = right(answers, list(answers["reference"]))
     halves = (rows[::2], rows[1::2])
-    figures = [
+    reports = [
         report(measured, measured["confidence"].map(fit_calibration(fitted).answer).to_numpy())
         for fitted, measured in (halves, halves[::-1])
     ]
     mean = {
-        name: {when: sum(one[name][when] for one in figures) / 2 for when in ("before", "after")}
+        name: {when: sum(one[name][when] for one in reports) / 2 for when in ("before", "after")}
         for name in ("log_loss", "calibration_error")
     }
     print(f"reliability {mean}")

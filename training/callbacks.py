@@ -248,7 +248,7 @@ class PushCheckpoints(TrainerCallback):
         if state.global_step >= state.max_steps:
             return  # the finished adapter is pushed next
         if control.should_training_stop and self._push is not None:
-            wait([self._push])  # the run was told to stop: there will be no later push
+            wait([self._push])  # the run is stopping: there will be no later push
         if self._is_busy(args):
             return
         folder = Path(str(args.output_dir)) / ".on_the_way"

@@ -1,4 +1,4 @@
-"""The Hub: where things are, requests that are retried, commits, and errors that say what to do."""
+"""Find, download and commit files on the Hub, with retries, and with errors that say what to do."""
 
 from product_vqa.hub.commits import commit_files
 from product_vqa.hub.errors import TokenError, hub_errors

@@ -1,4 +1,4 @@
-"""What the Hub's client raises, as one line that says what to do."""
+"""Convert errors of the Hub's client into one line that says what to do."""
 
 import json
 import re
@@ -15,74 +15,77 @@ from product_vqa.hub.urls import page_url
 
 @contextmanager
 def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None = None) -> Iterator[None]:
-    """Turn what the Hub's client raises about `repo_id` into an InputError that says what to do."""
-    what = repo_id
+    """Convert what the Hub's client raises about `repo_id` into an InputError."""
     url = page_url(repo_id, repo_type=repo_type)
     try:
         _check_token()
         yield
     except errors.LocalTokenNotFoundError as error:
-        raise InputError(f"{what}: no token to write with. Set HF_TOKEN, or `hf auth login`") from error
+        raise InputError(f"{repo_id}: no token with write access. Set HF_TOKEN, or run `hf auth login`") from error
     except errors.GatedRepoError as error:
         raise InputError(
-            f"{what} is gated: open {url}, accept its licence there, then `hf auth login` with a token of that account"
+            f"{repo_id} is gated: open {url} and accept its licence, then run `hf auth login` with a token of that "
+            "account"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
-            f"{what}: no such {repo_type} repo on {constants.ENDPOINT}, and no such folder here. If it is private, "
-            "`hf auth login` with a token that may read it"
+            f"{repo_id}: no such {repo_type} repo on {constants.ENDPOINT}, and no such folder. If it is private, run "
+            "`hf auth login` with a token that can read it"
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise InputError(f"{what} has no revision {revision!r}; {url}/commits/main lists them") from error
+        raise InputError(f"{repo_id} has no revision {revision!r}; {url}/commits/main lists them") from error
     except (errors.LocalEntryNotFoundError, errors.RevisionResolutionError) as error:
         if not constants.HF_HUB_OFFLINE:
-            raise InputError(f"{what}: the Hub failed to answer: {first_line(error)}") from error
-        at = f" at {revision}" if revision else ""
+            raise InputError(f"{repo_id}: the Hub did not answer: {first_line(error)}") from error
+        where = f"{repo_id} at {revision}" if revision else repo_id
         raise InputError(
-            f"{what}{at} is not in the cache, or not all of it, and HF_HUB_OFFLINE forbids to fetch it"
+            f"{where} is not in the cache, or only in part, and HF_HUB_OFFLINE forbids downloading it"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise InputError(f"{what}: a file is missing there: {str(error).strip().rpartition(chr(10))[2]}") from error
+        raise InputError(
+            f"{repo_id}: the repo has no such file: {str(error).strip().rpartition(chr(10))[2]}"
+        ) from error
     except errors.HFValidationError as error:
-        raise InputError(f"{what} is neither a folder here nor a repo id like user/name") from error
+        raise InputError(f"{repo_id} is neither a folder nor a repo id like user/name") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         if status in (401, 403):
+            access = "read" if status == 401 else "write to"
             raise InputError(
-                f"{what}: the Hub refused the token (HTTP {status}: {error.server_message or 'no reason given'}). "
-                "Check HF_TOKEN, or `hf auth login` with a token that may "
-                f"{'read' if status == 401 else 'write to'} it"
+                f"{repo_id}: the Hub refused the token (HTTP {status}: {error.server_message or 'no reason given'}). "
+                f"Check HF_TOKEN, or run `hf auth login` with a token that can {access} it"
             ) from error
-        raise InputError(f"{what}: the Hub answered HTTP {status}: {error.server_message or error}") from error
+        raise InputError(f"{repo_id}: the Hub answered HTTP {status}: {error.server_message or error}") from error
     except errors.OfflineModeIsEnabled as error:
-        raise InputError(f"{what}: HF_HUB_OFFLINE is set, which this cannot do without a Hub") from error
+        raise InputError(f"{repo_id}: HF_HUB_OFFLINE is set, but this needs the Hub") from error
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{what}: {constants.ENDPOINT} answers, but not as a Hub does. Check HF_ENDPOINT, and proxies"
+            f"{repo_id}: {constants.ENDPOINT} answers, but is not a Hub. Check HF_ENDPOINT and proxies"
         ) from error
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
-        raise InputError(f"{what}: HF_ENDPOINT is {constants.ENDPOINT!r}, which is no http address") from error
+        raise InputError(f"{repo_id}: HF_ENDPOINT is {constants.ENDPOINT!r}, which is not an http URL") from error
     except httpx2.TransportError as error:
         raise InputError(
-            f"{what}: no Hub answers at {constants.ENDPOINT} ({type(error).__name__}). Check network and HF_ENDPOINT"
+            f"{repo_id}: no Hub answers at {constants.ENDPOINT} ({type(error).__name__}). Check the network and "
+            "HF_ENDPOINT"
         ) from error
-    except (RuntimeError, ValueError, OSError) as error:  # what the client makes of a failure amid a file
+    except (RuntimeError, ValueError, OSError) as error:  # the client raises these if a transfer fails midway
         if isinstance(error, InputError):
             raise
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise InputError(f"{what} failed: {reason or type(error).__name__}") from error
+        raise InputError(f"{repo_id} failed: {reason or type(error).__name__}") from error
 
 
 class TokenError(InputError):
-    """The token, and no argument, is what is wrong."""
+    """Raised for a malformed token, whatever the argument was."""
 
     names_argument = True
 
 
 def _check_token() -> None:
-    """Raises TokenError for a token that no header can carry; the client would end in a UnicodeEncodeError."""
+    """Raise TokenError for a token that cannot be sent in a header, for which the client raises UnicodeEncodeError."""
     if not re.fullmatch(r"[\x21-\x7e]*", huggingface_hub.get_token() or ""):
         raise TokenError(
-            "the token (HF_TOKEN, or that of `hf auth login`) holds a space, or a character that is not ASCII: no "
-            "token does. Copy it again from the settings of your account on the Hub"
+            "the token (HF_TOKEN, or that of `hf auth login`) contains a space or a character that is not ASCII. Copy "
+            "it again from the settings of your account on the Hub"
         )

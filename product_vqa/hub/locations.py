@@ -1,4 +1,4 @@
-"""Where a dataset, a base model or an adapter is: a folder, or a repo pinned to a commit; and its files."""
+"""Resolve a name to a folder or to a repo at a commit, and download its files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from product_vqa.hub.urls import page_url
 
 @dataclass(frozen=True)
 class Location:
-    """A local folder (`revision` None) or a Hub repo at a commit."""
+    """A local folder (`revision` is None) or a Hub repo at a commit."""
 
     name: str
     revision: str | None = None
@@ -33,18 +33,18 @@ class Location:
 
 
 def locate(name: str, *, repo_type: str = "model", revision: str | None = None) -> Location:
-    """Find a folder or a repo and pin the repo to the commit that `revision` (default: main) is now.
+    """Resolve a name to a folder, or to a repo at the commit that `revision` (default: main) is now.
 
-    `name` may carry the revision itself: `user/name@v1`. Raises InputError, with the remedy, for a repo
-    that does not exist, is gated or private, for a bad token, and where no Hub answers.
+    `name` may include the revision: `user/name@v1`. Raises InputError for a repo that does not exist, is gated or
+    private, for a bad token, and if no Hub answers; the message says what to do.
     """
     if Path(name).is_dir():
         if revision is not None:
-            raise InputError(f"{name} is a folder: it has no revision {revision!r}")
+            raise InputError(f"{name} is a folder and has no revision {revision!r}")
         return Location(name)
     repo_id, _, own_revision = name.partition("@")
     if own_revision and revision:
-        raise InputError(f"{name} names a revision already; leave out {revision!r}")
+        raise InputError(f"{name} already names a revision; drop `revision` {revision!r}")
     if repo_id.startswith((".", "/", "~")) or repo_id.count("/") > 1:
         raise InputError(f"{name}: no such folder")
     revision = revision or own_revision or None
@@ -59,19 +59,19 @@ def locate(name: str, *, repo_type: str = "model", revision: str | None = None) 
                 raise errors.LocalEntryNotFoundError(f"no snapshot of {commit}")
             return Location(repo_id, commit)
         info = retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S)
-        if getattr(info, "gated", False):  # its page can be seen by everyone, its files cannot
+        if getattr(info, "gated", False):  # everyone can see its page, but not its files
             retry(lambda: api.auth_check(repo_id, repo_type=repo_type), waits_s=BRIEF_WAITS_S)
         assert info.sha is not None
         if revision != info.sha:
-            # Files are fetched at the commit: without this, nothing in the cache would say which one `main` was.
+            # Files are downloaded by commit. This records in the cache which commit `main` was, for offline use.
             retry(lambda: api.resolve_revision(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S)
         return Location(repo_id, info.sha)
 
 
 def download(location: Location, *, patterns: list[str], repo_type: str = "model") -> Path:
-    """The folder that holds those files of `location` whose names match: its own, or one in the cache.
+    """Download the files that match the patterns; returns the folder in the cache, or the location's own folder.
 
-    Raises InputError if they cannot be had.
+    Raises InputError if the download fails.
     """
     if location.folder is not None:
         return location.folder
@@ -90,7 +90,7 @@ def download(location: Location, *, patterns: list[str], repo_type: str = "model
 
 
 def list_files(location: Location, *, repo_type: str = "model") -> list[str]:
-    """Paths of all files, relative, with slashes: of a repo those of its commit, in the cache or not."""
+    """List the relative paths of all files, with slashes. In a repo, also those that are not downloaded."""
     if location.folder is not None:
         return sorted(
             file.relative_to(location.folder).as_posix() for file in location.folder.rglob("*") if file.is_file()
@@ -103,17 +103,19 @@ def list_files(location: Location, *, repo_type: str = "model") -> list[str]:
     try:
         return cached()
     except errors.CachedRepoTreeNotFoundError:
-        # Fetching leaves the listing in the cache; a pattern that matches nothing would be warned of.
+        # A download stores the list in the cache. These patterns match; one that matches nothing logs a warning.
         download(location, patterns=[CARD_FILE, ".gitattributes"], repo_type=repo_type)
     try:
         return cached()
     except errors.CachedRepoTreeNotFoundError as error:
-        raise InputError(f"{location} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it") from error
+        raise InputError(f"{location} is not in the cache, and HF_HUB_OFFLINE forbids downloading it") from error
 
 
 def read_file(repo_id: str, name: str, *, repo_type: str = "model", revision: str | None = None) -> bytes:
-    """A small file of a repo, from the Hub and not by way of the cache, which would take it for a part of a snapshot
-    that somebody asked for. Raises EntryNotFoundError if the repo has none of that name."""
+    """Read a small file of a repo without the cache, where it would look like part of a downloaded snapshot.
+
+    Raises EntryNotFoundError if the repo has no such file.
+    """
     url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{quote(revision or 'main', safe='')}/{quote(name)}"
     response = huggingface_hub.get_session().get(url, headers=build_hf_headers(), follow_redirects=True)
     hf_raise_for_status(response)

@@ -1,4 +1,4 @@
-"""Requests to the Hub, sent again where a failure may pass."""
+"""Retry requests to the Hub whose failure is transient."""
 
 import email.utils
 import json
@@ -17,11 +17,13 @@ from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Seconds before each further attempt. A push comes after hours of work and waits for minutes; a question before it
-# does not, for a wrong address answers no better later.
+# Seconds before each further attempt. A push follows hours of work and may wait for minutes. A request before that
+# work should not: if the address is wrong, waiting does not help.
 WAITS_S = (1, 2, 5, 15, 30, 60)
 BRIEF_WAITS_S = (1, 2)
-MAX_WAIT_S = 300  # that a Hub may ask for by Retry-After
+MAX_WAIT_S = 300  # longest wait that a Hub may ask for
+_TRANSIENT_STATUS = (408, 412, 425, 429, 500, 502, 503, 504)  # 412: somebody else committed in between
+_PERMANENT = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.ProxyError)
 
 
 class Backoff:
@@ -32,7 +34,7 @@ class Backoff:
         self._left_s = sum(waits_s) + MAX_WAIT_S
 
     def wait(self, error: Exception) -> None:
-        """Sleep before the next attempt. Raises `error` where another attempt cannot help, or none is left."""
+        """Sleep before the next attempt. Raises `error` if another attempt cannot help, or none is left."""
         cause = _transient_cause(error)
         if cause is None or not self._waits_s:
             raise error
@@ -52,8 +54,8 @@ class Backoff:
 def retry(request: Callable[[], T], *, waits_s: tuple[float, ...] = WAITS_S) -> T:
     """Return what `request` returns; call it again, after each of `waits_s`, where a failure is transient.
 
-    Transient are HTTP 429 and 5xx, a lost connection and a truncated response. If the Hub asks for a longer wait, that
-    is used, up to MAX_WAIT_S. Raises what `request` raises last.
+    HTTP 429 and 5xx, a lost connection and a truncated response are transient. If the Hub asks for a longer wait, it
+    gets it, up to MAX_WAIT_S. Raises what `request` raises last.
     """
     backoff = Backoff(waits_s)
     while True:
@@ -63,29 +65,25 @@ def retry(request: Callable[[], T], *, waits_s: tuple[float, ...] = WAITS_S) -> 
             backoff.wait(error)
 
 
-_TRANSIENT_STATUS = (408, 412, 425, 429, 500, 502, 503, 504)  # 412: somebody else's commit came between
-_PERMANENT = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.ProxyError)
-
-
 def _transient_cause(error: BaseException | None) -> BaseException | None:
-    """What, in the chain of causes, may be gone at another attempt; None if nothing is."""
+    """Find the error in the chain of causes that another attempt may avoid; None if there is none."""
     while error is not None:
         if isinstance(error, errors.HfHubHTTPError):
             return error if error.response is not None and error.response.status_code in _TRANSIENT_STATUS else None
         if isinstance(error, httpx2.TransportError):
             return None if isinstance(error, _PERMANENT) else error
         if isinstance(error, json.JSONDecodeError | ConnectionResetError | BrokenPipeError | TimeoutError):
-            return error  # the first: a proxy's page in place of the Hub's answer
+            return error  # a JSONDecodeError: a proxy answered instead of the Hub
         if type(error) is RuntimeError and re.search(r"CAS|Data processing|reconstruction", str(error)):
-            return error  # hf_xet's, about the network
-        error = error.__cause__ or error.__context__  # transformers raises others' errors anew, without a cause
+            return error  # raised by hf_xet for network failures
+        error = error.__cause__ or error.__context__  # transformers raises new errors without a cause
     return None
 
 
 def _limit_waits(response: httpx2.Response) -> None:
-    """Leave one header that says how long to wait, Retry-After in seconds, and none that asks for too long.
+    """Replace the headers that say how long to wait by one Retry-After in seconds, and drop waits that are too long.
 
-    The client obeys whatever it finds at some of its requests: a day, or a number that crashes it.
+    For some of its requests, the client obeys any value: it would sleep for a day, or crash on a malformed number.
     """
     asked = response.headers.pop("Retry-After", "").strip()
     limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None

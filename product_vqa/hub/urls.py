@@ -1,9 +1,9 @@
-"""Addresses of repos on the Hub in use."""
+"""URLs of repos on the Hub."""
 
 from huggingface_hub import constants
 
 
 def page_url(repo_id: str, *, repo_type: str = "model") -> str:
-    """The repo's page on the Hub in use."""
+    """Return the URL of a repo's page."""
     prefix = {"model": "", "dataset": "datasets/", "space": "spaces/"}[repo_type]
     return f"{constants.ENDPOINT}/{prefix}{repo_id}"

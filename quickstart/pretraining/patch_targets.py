@@ -31,7 +31,7 @@ HEADS = {
     "position": Head(28, 0.1),  # of the first character in the line, from 1
     "previous": Head(96, 0.5),  # the character before the first; 0 at the start of the line
     "meaning": Head(3 + len(ENTITIES), 0.5),  # of the line: brand 1, other 2, or an entity from 3
-    "place": Head(11, 0.5),  # of the first character in the line's number, 1..9; 10 after the number, 0 before it
+    "number_position": Head(11, 0.5),  # of the first character in the number, 1..9; 10 after it, 0 before it
 }
 _CLASSES = [head.classes for head in HEADS.values()]
 
@@ -39,7 +39,7 @@ _CLASSES = [head.classes for head in HEADS.values()]
 def patch_targets(label: Label, characters: Sequence[Character], *, grid: int) -> np.ndarray:
     """(heads, grid * grid) int64 for one image: patches row by row, from the upper left."""
     targets = np.zeros((len(HEADS), grid * grid), dtype=np.int64)
-    first, second, line, position, previous, meaning, place = targets
+    first, second, line, position, previous, meaning, number_position = targets
     for character in characters:
         printed = label.lines[character.line]
         column, row = (min(grid - 1, int(middle / SIZE * grid)) for middle in (character.x, character.y))
@@ -58,7 +58,8 @@ def patch_targets(label: Label, characters: Sequence[Character], *, grid: int) -
             meaning[patch] = 3 + ENTITIES.index(fact.entity_name)
             offset = character.position - fact.position
             if offset >= 0:
-                place[patch] = min(offset + 1, 9) if offset < len(fact.number) else 10
+                is_in_number = offset < len(fact.number)
+                number_position[patch] = min(offset + 1, 9) if is_in_number else 10
     return targets
 
 

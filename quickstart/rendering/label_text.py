@@ -144,7 +144,7 @@ _SECOND_UNITS = {
     "inch": ("centimetre", Decimal("2.54"), Decimal("0.1")),
     "foot": ("metre", Decimal("0.3048"), Decimal("0.1")),
 }
-# Lines that answer no question, by value: {n} whole number, {s} small number, {d} price, {a} capitals, {w} word.
+# Lines that answer no question, by value: {n} number, {s} small number, {d} price, {a} capitals, {w} word.
 _KEYS_BY_OTHER_VALUE = {
     "{n}": ("Lot", "LOT", "Art.", "Ref", "SKU", "No.", "Item", "Size", "Year", "Pieces", "Pack of", "{w}", "{w}"),
     "{a}{n}": ("Model", "Batch", "Code"),

@@ -1,7 +1,7 @@
 """The numbers that labels print, and the tenth of them that only test images show.
 
-**Held-out numbers.** A tenth of all numbers (`is_held_out`) is printed on test images only, whatever the numbers stand
-for. A correct prediction about a test image was therefore read and not remembered. The printed numbers are 10..99 (15
+**Held-out numbers.** A tenth of all numbers (`is_held_out`) is printed on test images only, whatever the numbers mean.
+A correct prediction about a test image was therefore read and not remembered. The printed numbers are 10..99 (15
 of 90 are held out), 100..999 (94 of 900), 1000..9999 (910 of 9000), 0.1..99.9 (73 of 900) and 0.01..9.99 (93 of 900).
 The digits 1..9 are printed on all images: a model that has never seen a lone 3 takes it for the start of a longer
 number.

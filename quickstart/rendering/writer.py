@@ -16,8 +16,8 @@ from quickstart.rendering.label_text import KEYS_BY_ENTITY, SPELLINGS_BY_UNIT, F
 from quickstart.rendering.levels import STANDARD, Level
 from quickstart.rendering.printed_numbers import all_numbers, draw_number
 
-# Labels of train.csv that are not a plain quantity, as shares of the rows (rounded to whole rows). The challenge's
-# train.csv has all of these forms, most of them in 0.1 % of its rows or fewer; here a thousand rows contain each form.
+# Labels of train.csv that are not a plain quantity, as shares of the rows. The challenge's train.csv has all of these
+# forms, most of them in 0.1 % of its rows or fewer; here a thousand rows contain each form.
 LABEL_SHARES = {
     LabelForm.RANGE_BRACKETS: 0.02,
     LabelForm.RANGE_TO: 0.005,
@@ -25,7 +25,7 @@ LABEL_SHARES = {
     LabelForm.EXPONENT: 0.003,
     LabelForm.BROKEN: 0.002,
 }
-# Shares of the whole numbers that are written without decimals, `500 gram` for `500.0 gram`. As in the challenge's
+# Shares of the integers that are written without decimals, `500 gram` for `500.0 gram`. As in the challenge's
 # file, other entities have none.
 SHORT_SHARES = {"item_weight": 0.24, "maximum_weight_recommendation": 0.54}
 # How likely an image has one, two or three questions: 6 % (train) and 57 % (test) of the rows share their image, as in

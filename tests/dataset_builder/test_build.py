@@ -275,7 +275,7 @@ REFUSED = [
     (["--validation_size", "2"], "--validation_size must be"),
     (["--output_dir", "train.csv"], "train.csv: is a file"),
     (["--output_dir", "images"], "holds files that are not an earlier build"),
-    (["--output_dir", "train.csv/out"], "cannot be made"),
+    (["--output_dir", "train.csv/out"], "cannot be created"),
     (["--image_dri", "images"], "unknown option --image_dri (did you mean --image_dir?)"),
     (["--config", "wrong.yaml"], "unknown key validaton_size (did you mean --validation_size?)"),
     (["--connections", "0"], "--connections must be between 1 and 256"),

@@ -561,4 +561,4 @@ def test_a_stopped_download_ends_at_once_though_a_host_asked_for_a_pause(server:
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "stopped: started again with the same options" in error
+    assert "Interrupted. Rerun the same command to resume." in error

@@ -113,5 +113,5 @@ def test_what_two_splits_share_is_found_in_any_dataset(shop: Shop, monkeypatch, 
 
 
 def test_a_dataset_that_is_none_is_refused(tmp_path: Path, monkeypatch):
-    with pytest.raises(InputError, match=r"--dataset .* is no dataset that"):
+    with pytest.raises(InputError, match=r"--dataset .* is not a dataset built by"):
         run_here(monkeypatch, "inspect", "--dataset", tmp_path)

@@ -78,10 +78,10 @@ def test_a_public_repo_is_made_only_when_asked(shop: Shop, hub: LocalHub, monkey
 
 
 REFUSED = [
-    ("a/b/c", {}, "neither a folder here nor a repo id like user/name"),
+    ("a/b/c", {}, "neither a folder nor a repo id like user/name"),
     ("somebody/products", {}, "cannot write to somebody"),
     ("local/products", {"HF_TOKEN": "hf_wrong"}, "the Hub refused the token"),
-    ("local/products", {"HF_TOKEN": ""}, "no token to write with"),
+    ("local/products", {"HF_TOKEN": ""}, "no token with write access"),
     ("reader/products", {"HF_TOKEN": READER_TOKEN}, "the token may only read; make one that may write"),
     ("local/products", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "no Hub answers at http://127.0.0.1:9"),
 ]

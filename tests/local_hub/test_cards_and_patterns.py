@@ -1,7 +1,7 @@
 import pytest
 
 from local_hub.cards import list_tags, parse_card
-from local_hub.patterns import LARGE_FILE_PATTERNS, format_attributes, is_matched, parse_attributes, parse_ignored
+from local_hub.lfs import LFS_PATTERNS, format_attributes, is_matched, parse_attributes, parse_gitignore
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,14 @@ def test_tags_name_what_they_are_of() -> None:
 @pytest.mark.parametrize(
     ("path", "patterns", "matched"),
     [
-        ("model.safetensors", LARGE_FILE_PATTERNS, True),
-        ("data/train-00000-of-00001.parquet", LARGE_FILE_PATTERNS, True),
-        ("a/b/photo.png", LARGE_FILE_PATTERNS, True),
-        ("x.tar.gz", LARGE_FILE_PATTERNS, True),
-        ("runs/events.out.tfevents.123", LARGE_FILE_PATTERNS, True),
-        ("saved_model/variables/x", LARGE_FILE_PATTERNS, True),
-        ("config.json", LARGE_FILE_PATTERNS, False),
-        ("binary", LARGE_FILE_PATTERNS, False),
+        ("model.safetensors", LFS_PATTERNS, True),
+        ("data/train-00000-of-00001.parquet", LFS_PATTERNS, True),
+        ("a/b/photo.png", LFS_PATTERNS, True),
+        ("x.tar.gz", LFS_PATTERNS, True),
+        ("runs/events.out.tfevents.123", LFS_PATTERNS, True),
+        ("saved_model/variables/x", LFS_PATTERNS, True),
+        ("config.json", LFS_PATTERNS, False),
+        ("binary", LFS_PATTERNS, False),
         ("a/b.log", ["*.log"], True),
         ("build/x", ["build/"], True),
         ("a/build/x", ["build/"], True),
@@ -53,18 +53,23 @@ def test_tags_name_what_they_are_of() -> None:
         ("a/b/c", ["a/*/c"], True),
         ("a/b/b/c", ["a/*/c"], False),
         ("m.pyc", ["*.py[co]"], True),
+        ("m.pyx", ["*.py[!co]"], True),
+        ("m.pyc", ["*.py[!co]"], False),
+        ("a[b", ["a[b"], True),
+        ("[b", ["[b"], True),
         ("keep.log", ["*.log", "!keep.log"], False),
+        ("keep.log", ["!keep.log", "*.log"], True),
         ("a.b", ["a?b"], True),
         ("axb", ["a.b"], False),
     ],
 )
 def test_patterns_match_as_git_matches_them(path: str, patterns: list[str], matched: bool) -> None:
-    assert is_matched(path, patterns) == matched
+    assert is_matched(path, patterns=patterns) == matched
 
 
 def test_attributes_are_read_as_they_are_written() -> None:
-    assert parse_attributes(format_attributes(LARGE_FILE_PATTERNS) + "*.txt text\n\n") == LARGE_FILE_PATTERNS
+    assert parse_attributes(format_attributes(LFS_PATTERNS) + "*.txt text\n\n") == LFS_PATTERNS
 
 
 def test_comments_and_empty_lines_ignore_nothing() -> None:
-    assert parse_ignored("# comment\n\n*.log  \n") == ["*.log"]
+    assert parse_gitignore("# comment\n\n*.log  \n") == ["*.log"]

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import HfApi
 
-from local_hub import LocalHub, accounts
-from local_hub.large_files import Pointer
+from local_hub import LocalHub, auth
+from local_hub.lfs import Pointer
 
 from .conftest import Send, commit_body
 
@@ -74,8 +74,8 @@ def test_a_link_is_good_for_an_hour(
     pointer = pointer_to(b"content")
     path = link_to(send, repo, pointer).partition("?")[0]
     given_out_at = time.time() - 60 * minutes
-    monkeypatch.setattr(accounts, "time", SimpleNamespace(time=lambda: given_out_at))
-    query = accounts.Accounts(token=hub.token).sign(path)
+    monkeypatch.setattr(auth, "time", SimpleNamespace(time=lambda: given_out_at))
+    query = auth.Accounts(token=hub.token).sign(path)
     assert send("PUT", f"{path}?{query}", b"content", token=None).status == status
     assert ("actions" in ask(send, repo, pointer)) == (status == 403)
 

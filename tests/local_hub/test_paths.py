@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local_hub import LocalHub
-from local_hub.names import is_file_path, is_ref_name, is_repo_name
+from local_hub.repository import is_file_path, is_ref_name
+from local_hub.store import is_repo_name
 
 from .conftest import Send, commit_body
 

@@ -79,6 +79,6 @@ def test_files_and_folders_are_checked_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder, not a file"), argument("train_csv"):
         readable_file(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"`output_dir` .*cannot be made"), argument("output_dir"):
+    with pytest.raises(InputError, match=r"`output_dir` .*cannot be created"), argument("output_dir"):
         writable_folder(tmp_path / "file" / "sub")
     assert writable_folder(tmp_path / "a" / "b").is_dir()

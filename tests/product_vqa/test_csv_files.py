@@ -84,9 +84,9 @@ NAMED = [
     ("test.csv", b"\xd0\xcf\x11\xe0" + bytes(60), "is an Excel workbook"),
     ("test.csv", CSV.decode().encode("utf-16"), "is UTF-16 text"),
     ("test.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "pointer of a Git LFS file"),
-    ("test.csv.gz", CSV, "is not gzip, though its name ends in .gz"),
-    ("test.csv.zip", CSV, "is not zip, though its name ends in .zip"),
-    ("test.csv.xz", CSV, "is not xz, though"),
+    ("test.csv.gz", CSV, "is not gzip, but its name ends in .gz"),
+    ("test.csv.zip", CSV, "is not zip, but its name ends in .zip"),
+    ("test.csv.xz", CSV, "is not xz, but"),
     (
         "data.zip",
         zipped(("train.csv", CSV), ("test.csv", CSV)),

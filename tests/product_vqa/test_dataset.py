@@ -35,11 +35,11 @@ def test_missing_columns_are_named(tmp_path: Path, tiny_dataset: Path) -> None:
     rows.remove_columns(["group_id", "entity_value"]).to_parquet(tmp_path / "data" / "test-0.parquet")
     rows.remove_columns("image").add_column("image", ["x"] * 11).to_parquet(tmp_path / "data" / "train-0.parquet")
     with (
-        pytest.raises(InputError, match=r"split test lacks group_id, entity_value; its columns are index, image, "),
+        pytest.raises(InputError, match=r"split test has no group_id, entity_value; its columns are index, image, "),
         argument("dataset"),
     ):
         load_split(Location(str(tmp_path)), "test")
-    with pytest.raises(InputError, match="split train lacks decoded images"), argument("dataset"):
+    with pytest.raises(InputError, match="split train has no images in its column"), argument("dataset"):
         load_split(Location(str(tmp_path)), "train")
 
 
@@ -76,16 +76,16 @@ def test_splits_are_found_as_the_card_says_or_by_their_names(
     ("card", "files", "reason"),
     [
         (None, [], "it holds no Parquet files"),
-        ("configs: 7", ["data/train-0.parquet"], "wrong about `configs`"),
-        ("configs: [{config_name: a, data_files: [{path: 1}]}]", ["data/train-0.parquet"], "wrong about `configs`"),
-        ("a: [", ["data/train-0.parquet"], "wrong about `configs`"),
+        ("configs: 7", ["data/train-0.parquet"], "README.md is malformed"),
+        ("configs: [{config_name: a, data_files: [{path: 1}]}]", ["data/train-0.parquet"], "README.md is malformed"),
+        ("a: [", ["data/train-0.parquet"], "README.md is malformed"),
     ],
 )
 def test_what_is_no_dataset_is_one_line(tmp_path: Path, card: str | None, files: list[str], reason: str) -> None:
     location = folder_with(tmp_path, card, *files)
     for read in (read_rows, lambda location: load_splits(location, ["train"])):
         with (
-            pytest.raises(InputError, match=rf"`dataset` .* is no dataset that .*{reason}") as refusal,
+            pytest.raises(InputError, match=rf"`dataset` .* is not a dataset built by .*{reason}") as refusal,
             argument("dataset"),
         ):
             read(location)
@@ -98,7 +98,7 @@ def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data" / "train-0.parquet").write_bytes(content)
     location = Location(str(tmp_path))
     for read in (read_rows, lambda location: load_splits(location, ["train"])):
-        with pytest.raises(InputError, match=r"`dataset` .* is no dataset that"), argument("dataset"):
+        with pytest.raises(InputError, match=r"`dataset` .* is not a dataset built by"), argument("dataset"):
             read(location)
 
 
@@ -117,7 +117,7 @@ def test_offline_a_split_that_was_never_fetched_is_named(
         location = locate("local/of-one-split", repo_type="dataset")
     assert len(load_split(location, "train")) == 4
     with (
-        pytest.raises(InputError, match=r"`dataset` local/of-one-split at .* is not in the cache, or not all of it"),
+        pytest.raises(InputError, match=r"`dataset` local/of-one-split at .* is not in the cache, or only in part"),
         argument("dataset"),
     ):
         load_split(location, "test")

@@ -62,7 +62,7 @@ def test_what_is_expected_is_compared(folder: Path) -> None:
     assert check_content(location, DATASET_FILES, expected=None) == found
     assert check_content(location, DATASET_FILES, expected=found) == found
     with (
-        pytest.raises(InputError, match=r"`dataset_sha256` 0123: .* has other content"),
+        pytest.raises(InputError, match=r"`dataset_sha256` 0123: the content of .* is now"),
         argument("dataset_sha256"),
     ):
         check_content(location, DATASET_FILES, expected="0123")

@@ -77,7 +77,7 @@ def test_a_worker_that_is_killed_is_an_error_of_one_line_and_the_rest_is_resumed
         patch.setattr(RowBatches, "__getitem__", killed)
         # Who notices first, the main process's signal handler or its wait for the queue, words it.
         how = "(is killed by signal: Killed|exited unexpectedly)"
-        with pytest.raises(InputError, match=rf"a worker process .* {how}: if it was.*rerun") as e:
+        with pytest.raises(InputError, match=rf"a worker process .* {how}. If it was.*rerun") as e:
             predict_with_workers(tiny_base, tiny_dataset, tmp_path / "s.csv", patch)
     assert "\n" not in str(e.value)
     predict_with_workers(tiny_base, tiny_dataset, tmp_path / "s.csv", monkeypatch)
@@ -126,7 +126,7 @@ def test_semaphores_that_find_no_room_are_explained(monkeypatch: pytest.MonkeyPa
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(synchronize._multiprocessing, "SemLock", Full)
-    message = r"cannot be started .No space left.*--shm-size 1g.*`dataloader_num_workers` 0"
+    message = r"could not be started .No space left.*--shm-size 1g.*`dataloader_num_workers` 0"
     with pytest.raises(InputError, match=message), worker_errors():
         list(DataLoader([1, 2], num_workers=1))
 

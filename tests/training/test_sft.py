@@ -232,7 +232,7 @@ def short_run(**options: Any) -> list[Any]:
         ({"model_revision": "v9"}, "has no revision 'v9'"),
         ({"dataset_train_split": "training"}, "has no split 'training'"),
         ({"lora_target_modules": "nothing"}, "--lora_target_modules: "),
-        ({"output_dir": ROOT / "LICENSE" / "run"}, "--output_dir .*cannot be made"),
+        ({"output_dir": ROOT / "LICENSE" / "run"}, "--output_dir .*cannot be created"),
         ({"packing": "true"}, "--packing: True would have no effect"),
         (
             {"dataset_train_split": "test"},

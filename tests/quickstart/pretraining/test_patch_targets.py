@@ -6,7 +6,7 @@ from quickstart.rendering.label_text import make_label
 from quickstart.rendering.levels import STANDARD
 
 
-def test_patch_targets_say_what_is_printed_where() -> None:
+def test_patch_targets_say_what_each_patch_shows() -> None:
     rng = random.Random(1)
     label = make_label(rng, level=STANDARD, entity_names=["voltage"])
     _, characters = draw(label, rng, level=STANDARD)
@@ -18,6 +18,6 @@ def test_patch_targets_say_what_is_printed_where() -> None:
     assert chr(targets["first"][patch] + 32) == fact.number[0]
     assert targets["line"][patch] == line + 1
     assert targets["position"][patch] == fact.position + 1
-    assert targets["place"][patch] == 1
+    assert targets["number_position"][patch] == 1
     assert targets["meaning"][patch] > 2
     assert (targets["first"] > 0).sum() > 0.7 * len(characters)

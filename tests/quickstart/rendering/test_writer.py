@@ -56,9 +56,9 @@ def test_train_labels_have_the_documented_forms(written: Path) -> None:
     expected = {form: round(share * 1000) for form, share in LABEL_SHARES.items()}
     assert forms == {**expected, LabelForm.PLAIN: 1000 - sum(expected.values())}
     assert set(expected) == set(LabelForm) - {LabelForm.PLAIN}
-    whole = [label for label in labels if re.fullmatch(r"[0-9]+(\.0)? .*", label)]
-    short = [label for label in whole if ".0 " not in label]
-    assert 0.04 < len(short) / len(whole) < 0.2
+    integers = [label for label in labels if re.fullmatch(r"[0-9]+(\.0)? .*", label)]
+    short = [label for label in integers if ".0 " not in label]
+    assert 0.04 < len(short) / len(integers) < 0.2
 
 
 def test_reference_answers_are_canonical_and_held_out(written: Path) -> None:

@@ -1,4 +1,4 @@
-"""A hub as a process of its own, for a script or a test: its client may run in the same process as the script."""
+"""A hub in a process of its own, for a script or a test. A client can run in the same process as the script."""
 
 import os
 import re
@@ -16,43 +16,45 @@ STOP_TIMEOUT_S = 10.0
 
 
 class LocalHub:
-    """`with LocalHub("folder") as hub:` serves the repos in `folder` until the block, or this process, ends.
+    """`with LocalHub("folder") as hub:` serves the repos in `folder` until the block or this process ends.
 
-    The clients read their settings when they are imported: start them in a process with
+    The clients read their settings when they are imported. Start them in a process with
     `env=os.environ | hub.environment`, or pass `endpoint=hub.endpoint, token=hub.token` to HfApi.
     """
 
     def __init__(
         self, root: str | os.PathLike[str], *, port: int = 0, token: str | None = None, reader_token: str | None = None
     ) -> None:
-        """Port 0 is any free one. `token` is the owner's (default: a random one), `reader_token` that of a second
-        account, who only reads what is public and not gated (default: there is none)."""
+        """Port 0 is any free port. `token` is the owner's, a random one by default.
+
+        `reader_token` adds a second account, which can only read public repos that are not gated.
+        """
         self.root = Path(root)
         self.token = token or f"hf_{secrets.token_urlsafe(24)}"
         self.reader_token = reader_token
-        self.endpoint = ""  # known once the hub runs
+        self.endpoint = ""  # set by `start`
         self.process: subprocess.Popen[str] | None = None
         self._port = port
-        self._errors: deque[str] = deque(maxlen=20)
-        self._relay: threading.Thread | None = None
+        self._last_errors: deque[str] = deque(maxlen=20)
+        self._stderr_relay: threading.Thread | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client's process needs to know."""
+        """The environment variables of a client's process."""
         return {
             "HF_ENDPOINT": self.endpoint,
             "HF_TOKEN": self.token,
-            "HF_HUB_DISABLE_XET": "1",  # the Xet client asks no server whether it has a Xet store
+            "HF_HUB_DISABLE_XET": "1",  # the client would use Xet without asking whether this hub supports it
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
 
     def start(self) -> Self:
-        """Returns when the hub answers. Raises RuntimeError, with what it said, if it does not start."""
+        """Return when the hub accepts requests. Raises RuntimeError, with its error output, if it does not start."""
         self.stop()
         command = [sys.executable, "-m", "local_hub", "--root", str(self.root.absolute()), "--port", str(self._port)]
-        packages = str(Path(__file__).resolve().parents[1])  # found from any working directory
+        packages = str(Path(__file__).resolve().parents[1])  # so that any working directory will do
         environment = os.environ | {
-            "HF_TOKEN": self.token,  # not on the command line, where every user of the machine can read it
+            "HF_TOKEN": self.token,  # not on the command line, which every user of the machine can read
             "LOCAL_HUB_READER_TOKEN": self.reader_token or "",
             "PYTHONPATH": os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")])),
         }
@@ -65,37 +67,38 @@ class LocalHub:
             text=True,
         )
         assert self.process.stdout is not None and self.process.stderr is not None
-        self._relay = threading.Thread(target=self._pass_on, args=(self.process.stderr,), daemon=True)
-        self._relay.start()
-        patience = threading.Timer(START_TIMEOUT_S, self.process.kill)
-        patience.start()
-        announced = re.search(r"http://[\d.]+:\d+", self.process.stdout.readline())
-        patience.cancel()
-        if announced is None:
+        self._stderr_relay = threading.Thread(target=self._relay_errors, args=(self.process.stderr,), daemon=True)
+        self._stderr_relay.start()
+        timeout = threading.Timer(START_TIMEOUT_S, self.process.kill)
+        timeout.start()
+        endpoint = re.search(r"http://[\d.]+:\d+", self.process.stdout.readline())
+        timeout.cancel()
+        if endpoint is None:
             self.stop()
-            raise RuntimeError(f"the local hub did not start: {''.join(self._errors).strip() or 'it said nothing'}")
-        self.endpoint = announced[0]
+            errors = "".join(self._last_errors).strip()
+            raise RuntimeError(f"the local hub did not start: {errors or 'it printed no error'}")
+        self.endpoint = endpoint[0]
         return self
 
     def stop(self) -> None:
-        """Ends the hub; what it has answered to is kept."""
+        """Stop the hub. Requests that it has answered are not lost."""
         if self.process is None:
             return
-        assert self.process.stdin is not None and self.process.stdout is not None and self._relay is not None
+        assert self.process.stdin is not None and self.process.stdout is not None and self._stderr_relay is not None
         self.process.stdin.close()
         try:
             self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self._relay.join(STOP_TIMEOUT_S)
+        self._stderr_relay.join(STOP_TIMEOUT_S)
         self.process.stdout.close()
         self.process = None
 
-    def _pass_on(self, errors: IO[str]) -> None:
-        with errors:
-            for line in errors:
-                self._errors.append(line)
+    def _relay_errors(self, stderr: IO[str]) -> None:
+        with stderr:
+            for line in stderr:
+                self._last_errors.append(line)
                 sys.stderr.write(line)
 
     def __enter__(self) -> Self:

@@ -1,0 +1,138 @@
+"""LFS files: which files they are, the pointers that git holds, and the store of their contents.
+
+A store holds each content once, under its sha256. Every repo has a store of its own, so that the sha256 of a file in
+a private repo is not enough to get the file.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from local_hub.errors import HubError
+
+REGULAR_SIZE_MAX = 10_000_000  # bytes; a larger file is an LFS file whatever its name
+# The Hub writes these patterns into the .gitattributes of a new repo.
+_PATTERNS = """
+*.7z *.arrow *.avro *.bin *.bz2 *.ckpt *.ftz *.gz *.h5 *.joblib *.lz4 *.mlmodel *.model *.msgpack *.npy *.npz *.onnx
+*.ot *.parquet *.pb *.pickle *.pkl *.pt *.pth *.rar *.safetensors saved_model/**/* *.tar.* *.tar *.tflite *.tgz *.wasm
+*.xz *.zip *.zst *tfevents* *.bmp *.gif *.jpeg *.jpg *.png *.tiff *.webp *.flac *.mp3 *.ogg *.wav *.mp4 *.webm
+"""
+LFS_PATTERNS = _PATTERNS.split()
+
+# The format: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d{1,19})\n")
+POINTER_SIZE_MAX = 200
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+_TOKEN = re.compile(r"(\*\*/|\*\*|\*|\?|\[!?[\w-]+\])")  # the parts of a pattern that match more than themselves
+_WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def is_lfs_file(path: str, *, size: int, patterns: Sequence[str]) -> bool:
+    """Whether a file is uploaded as an LFS file, given the patterns of the repo's .gitattributes."""
+    return size > REGULAR_SIZE_MAX or is_matched(path, patterns=patterns)
+
+
+def format_attributes(patterns: Iterable[str]) -> str:
+    return "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in patterns)
+
+
+def parse_attributes(text: str) -> list[str]:
+    """The patterns of the LFS files in a .gitattributes."""
+    return [line.split()[0] for line in text.splitlines() if "filter=lfs" in line.split()[1:]]
+
+
+def parse_gitignore(text: str) -> list[str]:
+    return [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def is_matched(path: str, *, patterns: Sequence[str]) -> bool:
+    """Whether `path` or a folder above it matches the patterns of a .gitattributes or .gitignore.
+
+    The last pattern that matches decides; one that begins with `!` excludes the path again.
+    """
+    for pattern in reversed(patterns):
+        if _compile_pattern(pattern.removeprefix("!")).fullmatch(path):
+            return not pattern.startswith("!")
+    return False
+
+
+@lru_cache(maxsize=1000)
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
+    is_anchored = "/" in pattern.rstrip("/")  # a pattern without a slash matches at every depth
+    expression = "" if is_anchored else "(?:.*/)?"
+    for part in _TOKEN.split(pattern.strip("/")):
+        if part in _WILDCARDS:
+            expression += _WILDCARDS[part]
+        elif _TOKEN.fullmatch(part):
+            expression += part.replace("[!", "[^")  # a set of characters, or with `!` its complement
+        else:
+            expression += re.escape(part)
+    expression += "/.*" if pattern.endswith("/") else "(?:/.*)?"
+    return re.compile(expression, re.S)
+
+
+@dataclass(frozen=True)
+class Pointer:
+    oid: str  # sha256 of the content
+    size: int  # bytes
+
+    def format(self) -> bytes:
+        return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.oid}\nsize {self.size}\n".encode()
+
+
+def parse_pointer(content: bytes) -> Pointer | None:
+    match = POINTER.fullmatch(content)
+    return Pointer(match[1].decode(), int(match[2])) if match else None
+
+
+class LfsStore:
+    """The contents of one repo's LFS files, in `folder`."""
+
+    def __init__(self, folder: Path, *, tmp_dir: Path) -> None:
+        self.folder = folder
+        self._tmp_dir = tmp_dir  # on the same file system, so that a rename moves a complete file into the store
+
+    def find(self, oid: object) -> Path | None:
+        if not isinstance(oid, str) or not SHA256.fullmatch(oid):
+            return None
+        path = self.folder / oid[:2] / oid
+        # A symbolic link could lead out of the store.
+        return path if path.is_file() and path.resolve() == path else None
+
+    @contextmanager
+    def receive(self, pointer: Pointer) -> Iterator[Callable[[bytes], None]]:
+        """Yield the function that takes the content of `pointer`, chunk by chunk.
+
+        The file is stored when the block ends. A mismatch, an error or a kill leaves nothing in the store.
+        """
+        path = self._tmp_dir / secrets.token_hex(16)
+        sha256 = hashlib.sha256()
+        size = 0
+
+        def write(chunk: bytes) -> None:
+            nonlocal size
+            size += len(chunk)
+            if size > pointer.size:
+                raise HubError(400, f"LFS file {pointer.oid}: expected {pointer.size} bytes, got more")
+            sha256.update(chunk)
+            file.write(chunk)
+
+        try:
+            with path.open("xb") as file:
+                yield write
+            if size != pointer.size:
+                raise HubError(400, f"LFS file {pointer.oid}: expected {pointer.size} bytes, got {size}")
+            if sha256.hexdigest() != pointer.oid:
+                raise HubError(400, f"LFS file {pointer.oid}: the sha256 of the content is {sha256.hexdigest()}")
+            folder = self.folder / pointer.oid[:2]
+            folder.mkdir(exist_ok=True)  # without its parents: the repo may have been deleted during the upload
+            os.replace(path, folder / pointer.oid)
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,255 @@
+"""Endpoints for commits, in the order in which a client calls them, and the history.
+
+`preupload` says which files are LFS files. For each of them, `lfs_batch` gives a signed URL, `lfs_upload` receives the
+content there, and `lfs_verify` confirms it. `commit` receives the other files and moves the branch.
+"""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pygit2
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from local_hub.auth import Accounts, open_repository, path_param
+from local_hub.errors import HubError, repo_not_found
+from local_hub.lfs import (
+    REGULAR_SIZE_MAX,
+    SHA256,
+    Pointer,
+    is_lfs_file,
+    is_matched,
+    parse_gitignore,
+    parse_pointer,
+)
+from local_hub.repository import OWNER, Operation, Repository, format_time, is_file_path
+from local_hub.routes.query import paginate
+from local_hub.store import Store
+
+LINE_SIZE_MAX = 16 * 2**20  # bytes of a commit's line: room for the largest regular file in base64, and its path
+COMMITS_PER_PAGE = 100
+
+
+def preupload(request: Request, body: dict[str, Any]) -> Response:
+    """Say how each file is to be uploaded, and what its path holds now, so that the client can skip it."""
+    repository = open_repository(request, write=True)
+    refuse_pull_request(request)
+    commit = repository.commit_at(path_param(request, "revision"))
+    lfs_patterns = repository.lfs_patterns(commit)
+    ignored = parse_gitignore(str(body.get("gitIgnore") or repository.read_text(commit, ".gitignore")))
+    files = []
+    for file in parse_objects(body, "files"):
+        path, size = file.get("path"), file.get("size")
+        if not is_file_path(path) or not isinstance(size, int):
+            raise HubError(
+                400, f"each file needs a path inside the repo and a size in bytes, got {path!r} and {size!r}"
+            )
+        entry = repository.entry(commit, path)
+        files.append(
+            {
+                "path": path,
+                "uploadMode": "lfs" if is_lfs_file(path, size=size, patterns=lfs_patterns) else "regular",
+                "shouldIgnore": is_matched(path, patterns=ignored),
+                "oid": entry.etag if entry and not entry.is_folder else None,
+            }
+        )
+    return JSONResponse({"files": files, "commitOid": str(commit.id)})
+
+
+def lfs_batch(request: Request, body: dict[str, Any]) -> Response:
+    """Give a signed upload URL for each LFS file that the repo does not have: the batch API of Git LFS."""
+    repository = open_repository(request, write=True)
+    if body.get("operation") != "upload" or body.get("hash_algo", "sha256") != "sha256":
+        raise HubError(400, "operation must be upload, and hash_algo sha256")
+    accounts: Accounts = request.app.state.accounts
+    objects = []
+    for item in parse_objects(body, "objects"):
+        pointer = parse_oid_and_size(item)
+        described: dict[str, Any] = {"oid": pointer.oid, "size": pointer.size}
+        stored = repository.lfs_store.find(pointer.oid)
+        if stored is None:
+            path = f"large_files/{repository.repo_type}s/{repository.repo_id}/{pointer.oid}/{pointer.size}"
+            upload = f"{request.base_url}{path}?{accounts.sign(f'/{path}')}"
+            verify = f"{request.base_url}{repository.url_path}.git/info/lfs/objects/verify"
+            described["actions"] = {"upload": {"href": upload}, "verify": {"href": verify}}
+        elif stored.stat().st_size != pointer.size:
+            message = f"{pointer.oid} has {stored.stat().st_size} bytes, not {pointer.size}"
+            described["error"] = {"code": 422, "message": message}
+        objects.append(described)
+    return JSONResponse({"transfer": "basic", "objects": objects})
+
+
+async def lfs_upload(request: Request) -> Response:
+    """Receive an LFS file. The signature of the URL is the authorization: the client sends no token."""
+    query = request.query_params
+    accounts: Accounts = request.app.state.accounts
+    expires, signature = query.get("expires", ""), query.get("signature", "")
+    if not accounts.is_signed(request.scope["path"], expires=expires, signature=signature):
+        raise HubError(403, "This upload URL is invalid or has expired. Request a new one.")
+    store: Store = request.app.state.store
+    params = request.path_params
+    repo_id = f"{params['namespace']}/{params['name']}"
+    repository = await run_in_threadpool(store.find, repo_id, repo_type=params["repo_type"])
+    if repository is None:
+        raise repo_not_found(is_anonymous=True)
+    with repository.lfs_store.receive(Pointer(params["oid"], int(params["size"]))) as write:
+        async for chunk in request.stream():
+            await run_in_threadpool(write, chunk)
+    return Response()
+
+
+def lfs_verify(request: Request, body: dict[str, Any]) -> Response:
+    pointer = parse_oid_and_size(body)
+    stored = open_repository(request, write=True).lfs_store.find(pointer.oid)
+    if stored is None or stored.stat().st_size != pointer.size:
+        raise HubError(404, f"{pointer.oid} with {pointer.size} bytes has not been uploaded to this repo")
+    return JSONResponse({})
+
+
+async def commit(request: Request) -> Response:
+    """Commit to a branch. Each line of the body is a header or an operation, stored as it arrives to save memory."""
+    repository = await run_in_threadpool(open_repository, request, write=True)
+    refuse_pull_request(request)
+    builder = CommitBuilder(repository)
+    async for line in read_lines(request):
+        await run_in_threadpool(builder.add_line, line)
+    branch = path_param(request, "revision").removeprefix("refs/heads/")
+    commit_id = await run_in_threadpool(builder.commit, branch)
+    url = f"{request.base_url}{repository.url_path}/commit/{commit_id}"
+    return JSONResponse({"success": True, "commitOid": commit_id, "commitUrl": url, "hookOutput": ""})
+
+
+class CommitBuilder:
+    """Collects the header and the operations of one commit. File contents go to the repo at once, as git blobs."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._header: dict[str, Any] = {}
+        self._operations: list[Operation] = []
+
+    def add_line(self, line: bytes) -> None:
+        try:
+            item = json.loads(line)
+            key, value = item["key"], item["value"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise HubError(
+                400, f"a line of the commit is not a JSON object with key and value: {error!r}"[:200]
+            ) from error
+        if not isinstance(value, dict):
+            raise HubError(400, f"the value of {key!r} in the commit is not a JSON object")
+        if key == "header":
+            self._header = value
+        else:
+            self._operations.append(self._parse_operation(key, value))
+
+    def _parse_operation(self, key: object, value: dict[str, Any]) -> Operation:
+        path = value.get("path")
+        if key == "deletedFolder" and isinstance(path, str):
+            path = path.rstrip("/")
+        if not is_file_path(path):
+            raise HubError(400, f"not a valid path in a repo: {path!r}")
+        if key == "file":
+            return Operation(path, blob=self._store_file(path, value))
+        if key == "lfsFile":
+            return Operation(path, blob=self._store_pointer(path, value))
+        if key in ("deletedFile", "deletedFolder"):
+            return Operation(path, is_folder=key == "deletedFolder")
+        raise HubError(400, f"unknown operation in a commit: {key!r}")
+
+    def _store_file(self, path: str, value: dict[str, Any]) -> pygit2.Oid:
+        if value.get("encoding") != "base64":
+            raise HubError(400, f"{path}: encoding must be base64, got {value.get('encoding')!r}")
+        try:
+            content = base64.b64decode(value["content"], validate=True)
+        except (KeyError, TypeError, ValueError) as error:
+            raise HubError(400, f"{path}: content must be encoded in base64") from error
+        pointer = parse_pointer(content)
+        if pointer and self._repository.lfs_store.find(pointer.oid) is None:
+            raise HubError(400, f"{path} points to {pointer.oid}, which has not been uploaded to this repo")
+        return self._repository.git.create_blob(content)
+
+    def _store_pointer(self, path: str, value: dict[str, Any]) -> pygit2.Oid:
+        oid = str(value.get("oid"))
+        stored = self._repository.lfs_store.find(oid) if value.get("algo", "sha256") == "sha256" else None
+        if stored is None:
+            raise HubError(400, f"{path}: LFS file {oid} has not been uploaded to this repo")
+        size = stored.stat().st_size
+        if value.get("size", size) != size:
+            raise HubError(400, f"{path}: LFS file {oid} has {size} bytes, not {value['size']}")
+        return self._repository.git.create_blob(Pointer(oid, size).format())
+
+    def commit(self, branch: str) -> str:
+        """Commit to `branch` and return the id of the commit."""
+        summary = str(self._header.get("summary") or "")
+        description = str(self._header.get("description") or "")
+        parent = str(self._header.get("parentCommit") or "")
+        if not summary:
+            raise HubError(400, "a commit needs a header with a summary")
+        message = f"{summary}\n\n{description}".strip()
+        return self._repository.commit(self._operations, branch=branch, message=message, parent=parent)
+
+
+def history(request: Request) -> Response:
+    repository = open_repository(request)
+    newest = repository.commit_at(request.query_params.get("at") or path_param(request, "revision"))
+    commits = list(repository.history(newest))
+    return paginate(request, commits, size=COMMITS_PER_PAGE, describe=describe_commits, commit_id=str(newest.id))
+
+
+def describe_commits(commits: Sequence[pygit2.Commit]) -> list[dict[str, Any]]:
+    described = []
+    for commit in commits:
+        title, _, message = commit.message.partition("\n")
+        described.append(
+            {
+                "id": str(commit.id),
+                "title": title,
+                "message": message.strip(),
+                "date": format_time(commit),
+                "authors": [{"user": OWNER, "avatar": ""}],
+            }
+        )
+    return described
+
+
+def refuse_pull_request(request: Request) -> None:
+    if "create_pr" in request.query_params:
+        raise HubError(400, "This hub has no pull requests: commit to a branch instead")
+
+
+def parse_objects(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    objects = body.get(key, [])
+    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
+        raise HubError(400, f"{key} must be a list of JSON objects")
+    return objects
+
+
+def parse_oid_and_size(item: dict[str, Any]) -> Pointer:
+    oid, size = item.get("oid"), item.get("size")
+    if not isinstance(oid, str) or not SHA256.fullmatch(oid) or not isinstance(size, int) or size < 0:
+        raise HubError(400, f"expected oid (a sha256) and size (in bytes), got {oid!r} and {size!r}")
+    return Pointer(oid, size)
+
+
+async def read_lines(request: Request) -> AsyncIterator[bytes]:
+    """The lines of a request's body that are not blank, as they arrive."""
+    pieces: list[bytes] = []  # of the current line
+    size = 0
+    async for chunk in request.stream():
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            line = b"".join((*pieces, end))
+            pieces = []
+            size = 0
+            if line.strip():
+                yield line
+        pieces.append(rest)
+        size += len(rest)
+        if size > LINE_SIZE_MAX:
+            raise HubError(413, f"a file of more than {REGULAR_SIZE_MAX} bytes must be uploaded as an LFS file")
+    last = b"".join(pieces)
+    if last.strip():
+        yield last

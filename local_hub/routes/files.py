@@ -1,0 +1,108 @@
+"""Endpoints that read the files of a repo: tree, paths info, and the files themselves."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+import pygit2
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from local_hub.auth import open_repository, path_param
+from local_hub.errors import HubError, entry_not_found
+from local_hub.repository import Entry, Repository, format_time
+from local_hub.routes.query import flag, paginate
+
+ENTRIES_PER_PAGE = 1000
+EXPANDED_ENTRIES_PER_PAGE = 50
+MEDIA_TYPE = "application/octet-stream"
+# A browser must not show a file of a repo as a page of this hub.
+CACHE_HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+
+
+def tree(request: Request) -> Response:
+    repository = open_repository(request)
+    commit = repository.commit_at(request.query_params.get("at") or path_param(request, "revision"))
+    under = path_param(request, "path").strip("/") if "path" in request.path_params else ""
+    expand = flag(request.query_params, "expand")
+
+    def describe(items: Sequence[tuple[str, pygit2.Object]]) -> list[dict[str, Any]]:
+        entries = [repository.make_entry(path, item) for path, item in items]
+        return describe_entries(repository, commit, entries, expand=expand)
+
+    items = repository.walk(commit, under=under, recursive=flag(request.query_params, "recursive"))
+    size = EXPANDED_ENTRIES_PER_PAGE if expand else ENTRIES_PER_PAGE
+    return paginate(request, items, size=size, describe=describe, commit_id=str(commit.id))
+
+
+async def paths_info(request: Request) -> Response:
+    form = parse_qs((await request.body()).decode("utf-8", "replace"))
+
+    def find_and_describe() -> Response:
+        repository = open_repository(request)
+        commit = repository.commit_at(path_param(request, "revision"))
+        entries = [repository.entry(commit, path.strip("/")) for path in form.get("paths", [])]
+        found = [entry for entry in entries if entry]
+        expand = form.get("expand", ["false"])[0].lower() == "true"
+        return JSONResponse(describe_entries(repository, commit, found, expand=expand))
+
+    return await run_in_threadpool(find_and_describe)
+
+
+def describe_entries(
+    repository: Repository, commit: pygit2.Commit, entries: list[Entry], *, expand: bool
+) -> list[dict[str, Any]]:
+    """What the Hub's API returns for each entry; with `expand`, also the last commit that changed it."""
+    last_commits = repository.last_commits(commit, [entry.path for entry in entries]) if expand else {}
+    described = []
+    for entry in entries:
+        item: dict[str, Any] = {"path": entry.path, "oid": entry.oid, "size": entry.size}
+        item["type"] = "directory" if entry.is_folder else "file"
+        if entry.pointer:
+            item["lfs"] = {"oid": entry.pointer.oid, "size": entry.size, "pointerSize": len(entry.pointer.format())}
+        if entry.path in last_commits:
+            last = last_commits[entry.path]
+            title = last.message.partition("\n")[0]
+            item["lastCommit"] = {"id": str(last.id), "title": title, "date": format_time(last)}
+        described.append(item)
+    return described
+
+
+def resolve(request: Request) -> Response:
+    """Send a file at a commit, or a range of its bytes."""
+    repository = open_repository(request, files=True)
+    commit = repository.commit_at(path_param(request, "revision"))
+    entry = repository.entry(commit, path_param(request, "path"))
+    if entry is None or entry.is_folder:
+        raise entry_not_found(commit_id=str(commit.id))
+    headers = CACHE_HEADERS | {"X-Repo-Commit": str(commit.id), "ETag": f'"{entry.etag}"', "Accept-Ranges": "bytes"}
+    if entry.pointer:
+        headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(entry.size)}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    if entry.pointer is None:
+        return send_range(repository.read_blob(entry.oid), request.headers.get("range", ""), headers=headers)
+    path = repository.lfs_store.find(entry.pointer.oid)
+    if path is None:
+        raise HubError(500, f"the LFS file {entry.pointer.oid} of {entry.path} is missing from the root of this hub")
+    return FileResponse(path, headers=headers, media_type=MEDIA_TYPE)
+
+
+def send_range(content: bytes, requested: str, *, headers: dict[str, str]) -> Response:
+    """Send the range of `content` that a Range header requests, or all of it.
+
+    Several ranges in one header are answered with all of it, which HTTP allows.
+    """
+    size = len(content)
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", requested.replace(" ", ""), re.ASCII)
+    if match is None or match[0] == "bytes=-":
+        return Response(content, headers=headers, media_type=MEDIA_TYPE)
+    first, last = match.groups()
+    start = int(first) if first else max(size - int(last), 0)
+    end = min(int(last) + 1, size) if first and last else size
+    if start >= end:
+        return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{size}"})
+    headers |= {"Content-Range": f"bytes {start}-{end - 1}/{size}"}
+    return Response(content[start:end], status_code=206, headers=headers, media_type=MEDIA_TYPE)
