@@ -30,9 +30,9 @@ class Sources:
     The names never contain the path of a folder on this machine.
     """
 
-    base: Location
+    base_model: Location
     dataset: Location
-    named_base: Location
+    named_base_model: Location
     named_dataset: Location
     base_license: str | list[str] | None  # as the base model's card states it; the adapter inherits it
 
@@ -46,7 +46,7 @@ def locate_sources(
     others cannot load.
     """
     with argument("model_name_or_path"):
-        base = locate(model_options.model_name_or_path, revision=model_options.model_revision)
+        base_model = locate(model_options.model_name_or_path, revision=model_options.model_revision)
     with argument("dataset_name"):
         dataset = locate(
             dataset_options.dataset_name,
@@ -55,20 +55,22 @@ def locate_sources(
         )
     named_dataset = dataset if dataset.folder is None else Location(dataset.folder.resolve().name)
     return Sources(
-        base=base,
+        base_model=base_model,
         dataset=dataset,
-        named_base=_name_base(base, model_options, is_published=is_published),
+        named_base_model=_name_base_model(base_model, model_options, is_published=is_published),
         named_dataset=named_dataset,
-        base_license=_read_license(base),
+        base_license=_read_license(base_model),
     )
 
 
-def _name_base(base: Location, options: ModelOptions, *, is_published: bool) -> Location:
+def _name_base_model(base_model: Location, options: ModelOptions, *, is_published: bool) -> Location:
     """Return the repo that the adapter names as its base model: where that is a folder, `base_model_id`."""
-    if base.folder is None:
-        if options.base_model_id not in (None, base.name):
-            raise InputError(f"`base_model_id` {options.base_model_id}: the base model is already named {base.name}")
-        return base
+    if base_model.folder is None:
+        if options.base_model_id not in (None, base_model.name):
+            raise InputError(
+                f"`base_model_id` {options.base_model_id}: the base model is already named {base_model.name}"
+            )
+        return base_model
     if options.base_model_id:
         return Location(options.base_model_id)
     if is_published:
@@ -76,7 +78,7 @@ def _name_base(base: Location, options: ModelOptions, *, is_published: bool) -> 
             f"`push_to_hub`: the base model is a folder ({options.model_name_or_path}), so others could not load the "
             "adapter's base model. Pass `base_model_id` user/name, the repo where they find it"
         )
-    name = base.folder.resolve().name
+    name = base_model.folder.resolve().name
     logger.warning(
         "The base model is a folder: the adapter will name it %r, which others cannot load. Pass `base_model_id` "
         "user/name, the repo where they find it.",
@@ -85,18 +87,18 @@ def _name_base(base: Location, options: ModelOptions, *, is_published: bool) -> 
     return Location(name)
 
 
-def _read_license(base: Location) -> str | list[str] | None:
+def _read_license(base_model: Location) -> str | list[str] | None:
     """Read the licence from the base model's card, which is downloaded like any file, so that offline it is cached."""
     try:
         # The second file is in every repo: a pattern without a match would cause a warning.
         with argument("model_name_or_path"):
-            folder = download(base, patterns=[CARD_FILE, ".gitattributes"])
+            folder = download(base_model, patterns=[CARD_FILE, ".gitattributes"])
         file = folder / CARD_FILE
         return ModelCard(file.read_text(encoding="utf-8")).data.get("license") if file.is_file() else None
     except (ValueError, yaml.YAMLError) as error:  # InputError, or metadata that cannot be parsed
         if not constants.HF_HUB_OFFLINE and isinstance(error, InputError):
             raise
-        logger.warning("The licence of %s is unknown: the adapter's card will state none (%s)", base, error)
+        logger.warning("The licence of %s is unknown: the adapter's card will state none (%s)", base_model, error)
         return None
 
 
@@ -162,19 +164,19 @@ def load_model(
     sources: Sources, options: ModelOptions
 ) -> tuple[PaliGemmaForConditionalGeneration, PaliGemmaProcessor, LoraConfig]:
     """Load the frozen base model and its processor, and configure the adapter."""
-    processor = load_processor(sources.base)
+    processor = load_processor(sources.base_model)
     state = init_distributed()
     # FSDP and DeepSpeed shard the weights onto the devices themselves.
     is_sharded = state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     with argument("model_name_or_path"):
         model = load_base_model(
-            sources.base,
+            sources.base_model,
             dtype=resolve_dtype(options.dtype, device=state.device),
             load_in_4bit=options.load_in_4bit,
             attn_implementation=options.attn_implementation,
             device=state.device if options.load_in_4bit or not is_sharded else None,
         )
-    check_image_size(model.config, processor, base_model=sources.base)
+    check_image_size(model.config, processor, base_model=sources.base_model)
     return model, processor, make_lora(options)
 
 

@@ -80,7 +80,7 @@ def describe_training(
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return TrainingFacts(
         adapter_id=adapter_id,
-        base_model=sources.named_base,
+        base_model=sources.named_base_model,
         base_license=sources.base_license,
         dataset=sources.named_dataset,
         image_size=model.config.vision_config.image_size,

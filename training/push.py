@@ -63,7 +63,7 @@ def save_adapter(
     temporary = folder / ".publication"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _save_weights(trainer.model, weights, temporary, base=sources.named_base)
+    _save_weights(trainer.model, weights, temporary, base_model=sources.named_base_model)
     trainer.processing_class.save_pretrained(temporary)
     save_task(temporary, dtype=config["dtype"], load_in_4bit=config["load_in_4bit"])
     save_config(temporary, config)
@@ -96,11 +96,11 @@ def gather_adapter(model: PeftModel) -> dict[str, torch.Tensor]:
     }
 
 
-def _save_weights(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, *, base: Location) -> None:
+def _save_weights(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, *, base_model: Location) -> None:
     """Save the weights under the base model's public name: peft would name the folder that it was loaded from."""
     config = model.peft_config["default"]
     before = config.base_model_name_or_path, config.revision
-    config.base_model_name_or_path, config.revision = base.name, base.revision
+    config.base_model_name_or_path, config.revision = base_model.name, base_model.revision
     try:
         # No embeddings are adapted. To find that out, peft would ask the Hub for the base model's config.
         model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)

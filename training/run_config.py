@@ -69,13 +69,13 @@ def resolve_config(
     with argument("dataset_sha256"):
         dataset_sha256 = check_content(sources.dataset, DATASET_FILES, expected=dataset_options.dataset_sha256)
     with argument("base_sha256"):
-        base_sha256 = check_content(sources.base, BASE_MODEL_FILES, expected=model_options.base_sha256)
+        base_sha256 = check_content(sources.base_model, BASE_MODEL_FILES, expected=model_options.base_sha256)
     config |= {
         "dataset_name": sources.named_dataset.name,
         "dataset_revision": sources.named_dataset.revision,
         "dataset_sha256": dataset_sha256,
-        "model_name_or_path": sources.named_base.name,
-        "model_revision": sources.named_base.revision,
+        "model_name_or_path": sources.named_base_model.name,
+        "model_revision": sources.named_base_model.revision,
         "base_sha256": base_sha256,
     }
     return {

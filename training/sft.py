@@ -6,7 +6,7 @@
 Rerun the same command to resume from the last complete checkpoint. SIGTERM saves one and ends the run.
 """
 
-# TRL's SFTConfig, which the options extend, imports nearly everything below anyway: here `--help` takes seconds.
+# All imports are here, though `--help` then takes seconds: SFTConfig, which the options extend, takes nearly as long.
 import logging
 from dataclasses import dataclass
 from functools import partial
@@ -49,13 +49,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """What the options leave open, found before anything long begins."""
+    """What a run works with, found and checked before anything long begins."""
 
     output_dir: Path
     sources: Sources
     config: dict[str, Any]  # as sft_config.yaml holds it
     description: dict[str, Any]  # as every checkpoint's manifest holds it
-    base_config: PaliGemmaConfig
+    model_config: PaliGemmaConfig
     repo_id: str | None  # where the adapter is pushed to
 
     @property
@@ -84,13 +84,7 @@ def train(
     data = load_rows(run, dataset_options, options)
     args = resolve_arguments(run, data, options)
     report_memory(run, model_options, args)
-    checkpoint = find_checkpoint(
-        output_dir,
-        init_distributed(),
-        run=run.description,
-        given=args.resume_from_checkpoint,
-        keeps_best=bool(args.load_best_model_at_end),
-    )
+    checkpoint = find_resume_point(run, args)
     args = end_where_stopped_early(args, checkpoint)
     trainer = make_trainer(run, data, model_options, args, checkpoint)
     if trainer.is_world_process_zero():
@@ -113,14 +107,22 @@ def resolve_run(
     config = resolve_config(dataset_options, model_options, options, sources)
     check_same_run(output_dir, config, processes=options.world_size)
     with argument("model_name_or_path"):
-        base_config = load_config(sources.base)
+        model_config = load_config(sources.base_model)
     repo_id = None
     if options.push_to_hub:
         repo_id = open_repo(options.hub_model_id or output_dir.name, private=options.hub_private_repo)
-    return Run(output_dir, sources, config, describe_run(config, options), base_config, repo_id)
+    return Run(
+        output_dir=output_dir,
+        sources=sources,
+        config=config,
+        description=describe_run(config, options),
+        model_config=model_config,
+        repo_id=repo_id,
+    )
 
 
 def load_rows(run: Run, dataset_options: DatasetOptions, options: TrainingOptions) -> Data:
+    """Load the rows to train and to evaluate on."""
     data = load_data(
         run.sources,
         dataset_options,
@@ -136,7 +138,7 @@ def resolve_arguments(run: Run, data: Data, options: TrainingOptions) -> Trainin
 
     sft_config.yaml records the options as they were given. Pushing is done by `training.push`, not by the trainer.
     """
-    vision: Any = run.base_config.vision_config
+    vision: Any = run.model_config.vision_config
     num_workers, prefetch_factor = limit_queue(
         options.dataloader_num_workers, batch_bytes=options.per_device_train_batch_size * 3 * vision.image_size**2
     )
@@ -154,11 +156,22 @@ def resolve_arguments(run: Run, data: Data, options: TrainingOptions) -> Trainin
 
 def report_memory(run: Run, model_options: ModelOptions, args: TrainingOptions) -> None:
     """Print how much memory the run will take, and warn where that is unlikely to fit."""
-    estimate, state = estimate_run(run.base_config, model_options, args), init_distributed()
+    estimate, state = estimate_run(run.model_config, model_options, args), init_distributed()
     if state.is_main_process:
         print(estimate, flush=True)
         if advice := advise(estimate, device_memory(state.device)):
             logger.warning(advice)
+
+
+def find_resume_point(run: Run, args: TrainingOptions) -> str | None:
+    """Return the checkpoint to resume from; None to start from the beginning."""
+    return find_checkpoint(
+        run.output_dir,
+        init_distributed(),
+        run=run.description,
+        given=args.resume_from_checkpoint,
+        keeps_best=bool(args.load_best_model_at_end),
+    )
 
 
 def end_where_stopped_early(args: TrainingOptions, checkpoint: str | None) -> TrainingOptions:

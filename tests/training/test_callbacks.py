@@ -7,13 +7,13 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
+from local_hub import LocalHub
 from tests.commands import call
 from tests.training.runs import (
     ADAPTER_FILES,
@@ -138,7 +138,7 @@ def commit_titles(repo_id: str) -> list[str]:
 
 
 def test_while_the_hub_is_down_a_push_fails_with_a_warning_and_a_later_one_succeeds(
-    hub: Any, tiny_repos: tuple[str, str], tmp_path: Path
+    hub: LocalHub, tiny_repos: tuple[str, str], tmp_path: Path
 ) -> None:
     repo_id, api = "local/pushed-on-the-way", HfApi()
     base, dataset = tiny_repos

@@ -38,7 +38,9 @@ def find(output_dir: Path, **options: Any) -> str | None:
 # ---- Which checkpoint ----------------------------------------------------------------------------------------------
 
 
-def test_the_newest_complete_checkpoint_is_taken_and_newer_ones_are_removed(tmp_path: Path, caplog: Any) -> None:
+def test_the_newest_complete_checkpoint_is_taken_and_newer_ones_are_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_checkpoint(tmp_path, 5)
     write_checkpoint(tmp_path, 10)
     (write_checkpoint(tmp_path, 15) / "adapter_model.safetensors").write_bytes(bytes(50))
@@ -64,7 +66,9 @@ def test_a_symlink_to_a_damaged_checkpoint_is_removed_and_its_target_stays(tmp_p
     assert [file.name for file in output_dir.iterdir()] == ["checkpoint-4"]
 
 
-def test_where_no_checkpoint_was_ever_complete_a_run_starts_from_the_beginning(tmp_path: Path, caplog: Any) -> None:
+def test_where_no_checkpoint_was_ever_complete_a_run_starts_from_the_beginning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "checkpoint-final").mkdir()
     assert find(tmp_path) is None
     write_checkpoint(tmp_path, 5, complete=False)
@@ -151,7 +155,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {"removed": Path.unlink, "truncated
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_however_a_file_of_the_last_checkpoint_is_damaged_the_one_before_is_taken(
-    finished: tuple[Path, list[str | Path]], tmp_path: Path, damage: str, caplog: Any
+    finished: tuple[Path, list[str | Path]], tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = sorted(file.name for file in (finished[0] / "checkpoint-4").iterdir())
     assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} < {
@@ -200,7 +204,7 @@ def test_with_any_file_damaged_a_run_ends_in_the_right_adapter_or_names_the_file
 
 def test_a_resumed_run_ends_in_the_same_adapter_with_accumulation(
     finished: tuple[Path, list[str | Path]], stopped: tuple[Path, list[str | Path]], monkeypatch: pytest.MonkeyPatch,
-    capsys: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     truncate(stopped[0] / "checkpoint-4" / "adapter_model.safetensors")
     call(sft.main, monkeypatch, *stopped[1])
@@ -211,7 +215,7 @@ def test_a_resumed_run_ends_in_the_same_adapter_with_accumulation(
 
 def test_checkpoints_of_an_earlier_version_are_judged_by_what_resuming_needs(
     finished: tuple[Path, list[str | Path]], stopped: tuple[Path, list[str | Path]], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: Any,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     output_dir, arguments = stopped
     for step in (2, 4):

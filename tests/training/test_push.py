@@ -4,11 +4,11 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
 
+from local_hub import LocalHub
 from product_vqa.errors import InputError
 from product_vqa.hub import retries
 from product_vqa.modeling.calibration import CALIBRATION_FILE
@@ -45,7 +45,7 @@ def test_a_save_that_is_killed_leaves_no_adapter(
 class Clock:
     """Takes the place of the clock of `product_vqa.hub`: notes each wait, starts the Hub at the first if asked to."""
 
-    def __init__(self, hub: Any = None) -> None:
+    def __init__(self, hub: LocalHub | None = None) -> None:
         self.slept: list[float] = []
         self._hub = hub
 
@@ -56,7 +56,7 @@ class Clock:
 
 
 def test_the_last_push_is_retried_and_its_error_names_the_folder_of_the_adapter(
-    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: gemma\n---\n")
     HfApi().create_repo("local/pushed-late", private=True)
@@ -84,7 +84,7 @@ def test_the_last_push_is_retried_and_its_error_names_the_folder_of_the_adapter(
 
 
 def test_a_push_that_the_hub_refuses_is_not_retried(
-    hub: Any, tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: LocalHub, tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: gemma\n---\n")
     clock = Clock()
@@ -95,12 +95,12 @@ def test_a_push_that_the_hub_refuses_is_not_retried(
     assert not clock.slept
 
 
-def test_a_repo_named_without_its_owner_is_the_tokens_owners(hub: Any) -> None:
+def test_a_repo_named_without_its_owner_is_the_tokens_owners(hub: LocalHub) -> None:
     assert open_repo("ownerless", private=True) == "local/ownerless"
     assert HfApi().repo_exists("local/ownerless")
 
 
-def test_a_new_adapter_removes_the_calibration_of_the_one_before(hub: Any, tmp_path: Path) -> None:
+def test_a_new_adapter_removes_the_calibration_of_the_one_before(hub: LocalHub, tmp_path: Path) -> None:
     repo_id, files = "local/calibrated-once", ["adapter_config.json", "adapter_model.safetensors"]
     open_repo(repo_id, private=True)
 

@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from inference import AttributeReader
+from local_hub import LocalHub
 from product_vqa.errors import InputError
 from product_vqa.hub import read_file
 from product_vqa.provenance import ADAPTER_WEIGHTS
@@ -77,7 +78,7 @@ def test_the_card_has_metadata_scores_and_provenance(pulled: Path) -> None:
     assert config["dataset_revision"] == HfApi().dataset_info("local/tiny-dataset").sha
 
 
-def test_no_path_host_or_token_of_the_machine_is_published(hub: Any, trained: Path, pulled: Path) -> None:
+def test_no_path_host_or_token_of_the_machine_is_published(hub: LocalHub, trained: Path, pulled: Path) -> None:
     texts = [file for file in pulled.iterdir() if file.suffix in {".md", ".json", ".yaml", ".csv"}]
     assert len(texts) == 8
     for file in texts:
@@ -121,7 +122,9 @@ def test_a_data_seed_of_zero_is_a_seed(
     assert seeds == [0, 5, 7]
 
 
-def test_the_code_in_the_card_answers_a_question_about_an_image(pulled: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_code_in_the_card_answers_a_question_about_an_image(
+    pulled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = re.search(r"```python\n(.*?)```", (pulled / "README.md").read_text(), re.DOTALL)[1]
     assert "product_vqa" not in code
     # Four steps change hardly anything; with these weights an answer depends on the image and the question.
@@ -174,7 +177,7 @@ def test_a_finished_run_that_is_rerun_trains_no_further(
 
 
 def test_a_base_model_that_others_cannot_load_is_refused_before_anything_is_trained_or_pushed(
-    hub: Any, tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: LocalHub, tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = short_run(dataset_name=tiny_dataset, model_name_or_path=tiny_base, output_dir=tmp_path / "run")
     with pytest.raises(InputError, match=r"--push_to_hub: the base model is a folder .*--base_model_id user/name"):
@@ -292,7 +295,7 @@ def test_an_image_that_cannot_be_read_is_named_with_its_row(
 
 
 def test_a_gated_base_is_refused_with_its_licence_page(
-    hub: Any, tiny_repos: tuple[str, str], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: LocalHub, tiny_repos: tuple[str, str], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = HfApi()
     api.create_repo("local/gated", private=False)
@@ -308,7 +311,7 @@ def test_a_gated_base_is_refused_with_its_licence_page(
 
 
 def test_a_token_that_may_not_write_is_refused_before_the_training(
-    hub: Any, tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: LocalHub, tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = short_run(
         model_name_or_path=tiny_base, dataset_name=tiny_dataset, output_dir=tmp_path / "run", push_to_hub="true",
