@@ -17,7 +17,6 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.utils import _http
 
 from dataset_builder.push import check_target, push
-from inference.demo import DemoOptions
 from inference.space import push_space
 from product_vqa.cards import mark_card
 from product_vqa.dataset import load_split
@@ -80,7 +79,7 @@ def push_calibration(name: str, folder: Path) -> None:
 
 
 def push_page(name: str, folder: Path) -> None:
-    push_space(DemoOptions(adapter="local/read-by-the-page", push_to_hub=True, space_id=name))
+    push_space(name, adapter="local/read-by-the-page")
 
 
 PUSHES: dict[str, tuple[Callable[[str, Path], None], str, int]] = {
