@@ -34,7 +34,7 @@ from benchmarks.small_base import SMALL_VOCABULARY, save_small_adapter, save_sma
 from dataset_builder.image_preparation import prepare_picture
 from inference import AttributeReader
 from inference.dataloader import RowBatches, load_batches
-from inference.predictions import answer_rows
+from inference.predictions import to_table
 from product_vqa.modeling.collator import Batch, make_generation_batch, normalize_images
 from product_vqa.task.features import FEATURES
 from product_vqa.task.prompt import format_prompt
@@ -72,7 +72,7 @@ def main() -> None:
         def ours(reader: AttributeReader) -> None:
             batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size)
             for batch in load_batches(batches, range(len(batches)), num_workers=0):
-                answer_rows(reader, batch)
+                to_table(batch, reader.answer(batch.inputs, batch.entity_names))
 
         ways: dict[str, tuple[int, Callable[[], Any]]] = {
             "ours": (options.rows, lambda: ours(reader)),

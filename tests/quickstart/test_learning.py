@@ -16,8 +16,8 @@ from peft import LoraConfig
 from PIL import Image
 
 from inference import AttributeReader
-from inference.calibrate import report, right
-from inference.metrics import sweep
+from inference.calibrate import measure
+from inference.metrics import mark_right, sweep
 from product_vqa.hub import Location
 from product_vqa.modeling.calibration import fit_calibration
 from product_vqa.modeling.collator import TrainingCollator
@@ -129,10 +129,10 @@ def answers(labels: tuple[Dataset, Dataset], taught: PaliGemmaTrainer) -> pd.Dat
 
 def test_calibration_makes_its_confidences_honest(answers: pd.DataFrame) -> None:
     """Fitted on one half, measured on the other; both ways."""
-    rows = right(answers, list(answers["reference"]))
+    rows = mark_right(answers, list(answers["reference"]))
     halves = (rows[::2], rows[1::2])
     figures = [
-        report(measured, measured["confidence"].map(fit_calibration(fitted).answer).to_numpy())
+        measure(measured, measured["confidence"].map(fit_calibration(fitted).answer).to_numpy())
         for fitted, measured in (halves, halves[::-1])
     ]
     mean = {
