@@ -17,8 +17,8 @@ from PIL import Image
 
 from dataset_builder.labels import LabelForm, label_form
 from inference import AttributeReader
-from inference.calibrate import report, right
-from inference.metrics import sweep
+from inference.calibrate import measure
+from inference.metrics import mark_right, sweep
 from product_vqa.hub import Location
 from product_vqa.modeling.calibration import fit_calibration
 from product_vqa.modeling.collator import TrainingCollator
@@ -130,10 +130,10 @@ def answers(labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer) -> pd
 
 def test_calibration_improves_the_confidences(answers: pd.DataFrame) -> None:
     """Fit on one half and measured on the other, then the reverse."""
-    rows = right(answers, list(answers["reference"]))
+    rows = mark_right(answers, list(answers["reference"]))
     halves = (rows[::2], rows[1::2])
     reports = [
-        report(measured, measured["confidence"].map(fit_calibration(fitted).answer).to_numpy())
+        measure(measured, measured["confidence"].map(fit_calibration(fitted).answer).to_numpy())
         for fitted, measured in (halves, halves[::-1])
     ]
     mean = {

@@ -550,7 +550,7 @@ def test_the_reader_and_the_page_make_the_same_tensor_of_a_file(built: Path, pro
 
     files = [built / "images" / f"{number}.jpg" for number in range(len(every_file()))]
     assert torch.equal(read_tensors(processor, [file.read_bytes() for file in files]), read)
-    assert torch.equal(read_tensors(processor, [demo.open_picture(file) for file in files]), read)
+    assert torch.equal(read_tensors(processor, [demo.open_image(file) for file in files]), read)
     expected = read_tensors(processor, [blocks("RGB", MODES[mode][1]) for mode, _, _ in every_file()])
     for case, difference in zip(every_file(), (read - expected).abs().amax(dim=(1, 2, 3)), strict=True):
         assert difference <= 2 * (lossy(case[1]) or (case[0] == "LAB")), case
