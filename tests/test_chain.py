@@ -9,6 +9,8 @@ from huggingface_hub import HfApi
 
 from tests.commands import ROOT, launch, run_module
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.data
 def test_real_rows_and_photographs_become_an_accepted_submission(

@@ -10,6 +10,7 @@ from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.commands import ROOT
@@ -129,6 +130,7 @@ def helps() -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_every_command_answers_help() -> None:
     for module in COMMANDS:
         assert helps()[module].startswith("usage: "), module
@@ -153,6 +155,7 @@ def printed_commands() -> list[tuple[str, str, str]]:
     return commands
 
 
+@pytest.mark.slow
 def test_every_printed_command_exists_with_every_flag_that_it_is_given() -> None:
     assert len(printed_commands()) >= 15
     for document, module, rest in printed_commands():
@@ -217,6 +220,7 @@ def test_the_lock_pins_each_package_with_hashes_and_everything_else_takes_its_ve
     assert revisions == {"ruff-pre-commit": f"v{pinned()['ruff']}", "codespell": f"v{pinned()['codespell']}"}
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run(

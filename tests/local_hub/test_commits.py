@@ -135,6 +135,7 @@ def kill_during_commits(root: Path, *, shares: list[float]) -> int:
     return interrupted
 
 
+@pytest.mark.slow
 def test_a_kill_during_a_commit_leaves_the_old_state_or_the_new(tmp_path: Path) -> None:
     assert kill_during_commits(tmp_path, shares=[0.05, 0.2, 0.4, 0.6, 0.8, 1.0]) >= 1
 
@@ -147,6 +148,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     assert kill_during_commits(tmp_path, shares=[rng.uniform(0, 1.1) for _ in range(20)]) >= 5
 
 
+@pytest.mark.slow
 def test_a_kill_during_the_upload_of_a_large_file_leaves_nothing_of_it(tmp_path: Path) -> None:
     content = os.urandom(60_000_000)
     with LocalHub(tmp_path) as hub:

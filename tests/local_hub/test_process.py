@@ -44,6 +44,7 @@ def test_the_repos_are_for_no_other_user_of_the_machine(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "made" / "hub").stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 def test_repos_outlive_the_process(tmp_path: Path) -> None:
     for round_number in range(2):
         with LocalHub(tmp_path) as hub:

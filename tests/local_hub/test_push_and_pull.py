@@ -57,6 +57,7 @@ def test_ignored_files_are_not_sent(api: HfApi, repo: str, tmp_path: Path) -> No
     assert set(api.list_repo_files(repo)) == {".gitattributes", ".gitignore", "kept.txt"}
 
 
+@pytest.mark.slow
 def test_a_dataset_is_pushed_and_loaded_by_the_datasets_library(hub: LocalHub, tmp_path: Path) -> None:
     script = """
 import datasets

@@ -85,6 +85,7 @@ def test_the_automaton_knows_the_length_of_its_longest_answer(processor, automat
     assert automaton.max_tokens == max(lengths) == max_answer_tokens(processor.tokenizer)
 
 
+@pytest.mark.slow
 def test_ten_thousand_answers_of_random_weights_are_all_valid(
     base: Path, processor, automaton: AnswerAutomaton, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_probabilities_are_those_worked_out_step_by_step(processor, model, autom
         assert confidences == sorted(confidences, reverse=True)
 
 
+@pytest.mark.slow
 def test_enough_beams_find_the_likeliest_of_all_answers(processor, model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over a vocabulary small enough to try every answer: one digit before the point, one after it, two units."""
     monkeypatch.setattr("product_vqa.modeling.constrained_decoding.NUMBER_PATTERN", r"[0-9]\.[0-9]")
@@ -246,6 +248,7 @@ def letters_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_letters_base(tmp_path_factory.mktemp("bases") / "letters")
 
 
+@pytest.mark.slow
 def test_a_thousand_answers_spelled_by_letters_are_complete_and_valid(letters_base: Path, tmp_path: Path) -> None:
     """A tokenizer that knows no unit as a word: `666666.3333 imperial gallon` has 28 tokens with its end."""
     processor = load_processor(Location(str(letters_base)))
