@@ -31,7 +31,7 @@ from benchmarks.image_server import make_image
 from benchmarks.results import print_result, stdout_to_stderr
 from benchmarks.small_model import SMALL_VOCABULARY, save_small_adapter, save_small_model
 from benchmarks.timing import alternate
-from dataset_builder.image_preparation import prepare_picture
+from dataset_builder.image_preparation import prepare_image
 from inference import AttributeReader
 from inference.dataloader import RowBatches, load_batches
 from inference.predictions import answer_rows
@@ -107,7 +107,7 @@ def make_rows(number: int) -> tuple[list[dict[str, Any]], list[tuple[bytes, str]
     image_number = 0
     while len(rows) < number:
         original = make_image(str(image_number), size=ORIGINAL_SIZE)
-        stored = {"bytes": prepare_picture(original, image_size=STORED_SIZE).data, "path": None}
+        stored = {"bytes": prepare_image(original, image_size=STORED_SIZE).data, "path": None}
         for _ in range(QUESTIONS_PER_IMAGE[image_number % len(QUESTIONS_PER_IMAGE)]):
             entity_name = ENTITIES[len(rows) % len(ENTITIES)]
             rows.append(
@@ -145,13 +145,14 @@ def predict(reader: AttributeReader, dataset: Dataset, *, batch_size: int) -> No
 
 @torch.inference_mode()
 def predict_bare(model: PaliGemmaForConditionalGeneration, batches: list[Batch]) -> None:
-    """Greedy decoding with a cache and the logits of the last position only."""
+    """Greedy decoding with a cache and the logits of the last position only, selected as in `generate_answers`."""
     for batch in batches:
         mask = batch["attention_mask"]
         cache = DynamicCache(config=model.config.get_text_config())
         inputs = {name: tensor for name, tensor in batch.items() if name != "image_index"}
         positions = mask.cumsum(-1).clamp(min=1)
-        logits = model(**inputs, position_ids=positions, cache=cache, logits_to_keep=1).logits[:, -1]
+        last = torch.tensor([mask.shape[1] - 1])
+        logits = model(**inputs, position_ids=positions, cache=cache, logits_to_keep=last).logits[:, -1]
         for _ in range(NEW_TOKENS - 1):
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = model(

@@ -15,6 +15,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
 
+from dataset_builder.labels import LabelForm, label_form
 from inference import AttributeReader
 from inference.calibrate import report, right
 from inference.metrics import sweep
@@ -23,7 +24,7 @@ from product_vqa.modeling.calibration import fit_calibration
 from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
-from product_vqa.task.quantity import LabelForm, format_quantity, label_form, parse_quantity
+from product_vqa.task.quantity import format_quantity, parse_quantity
 from quickstart.rendering.levels import PLAIN
 from quickstart.rendering.writer import write_labels
 from tests.commands import ROOT

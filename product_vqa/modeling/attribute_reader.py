@@ -1,35 +1,31 @@
-"""`AttributeReader`: an adapter and its base model, ready to answer."""
+"""`AttributeReader`: an adapter on its base model, which answers questions about images."""
 
-import json
 import logging
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from peft import PeftModel
 from PIL import Image
-from safetensors import SafetensorError
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
-from product_vqa.errors import InputError, argument, first_line
-from product_vqa.hub import Location, download, locate
+from product_vqa.errors import InputError, argument
+from product_vqa.hub import Location, locate
 from product_vqa.images import ImageError, as_image
+from product_vqa.modeling.adapter import Adapter, apply_adapter, download_adapter
 from product_vqa.modeling.calibration import CALIBRATION_FILE, Calibration, load_calibration
 from product_vqa.modeling.collator import Batch, make_generation_batch
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite
 from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
-from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_sha256, processor_sha256
-from product_vqa.task.prompt import TASK_FILE, BasePrecision, load_task
+from product_vqa.provenance import processor_sha256
 from product_vqa.task.schema import ENTITIES
 
 logger = logging.getLogger(__name__)
 
 
 class AttributeReader:
-    """Reads attributes off product photographs.
+    """Reads product attributes from images.
 
     >>> reader = AttributeReader.from_pretrained("user/adapter")
     >>> answer = reader.read(Image.open("pack.jpg"), "item_weight")
@@ -57,9 +53,9 @@ class AttributeReader:
         self.automaton = (
             AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=allow_empty) if constrain else None
         )
-        self.provenance = provenance or {}  # adapter and base model with revisions or hashes, precision, calibration
+        self.provenance = provenance or {}  # adapter and base model by commit or hash, precision, calibration
         self.base_model = base_model
-        self.max_new_tokens: int | None = None  # None: as many as the longest valid answer has
+        self.max_new_tokens: int | None = None  # None: the length of the longest valid answer
         self._has_warned = False
 
     @classmethod
@@ -77,61 +73,47 @@ class AttributeReader:
         num_beams: int = 1,
         calibrated: bool = True,
     ) -> "AttributeReader":
-        """Load an adapter (Hub id[@revision] or folder) and the base that its config names, at the revision it names.
+        """Load an adapter (Hub id[@revision] or folder) on the base model that its config names.
 
-        `base_model` overrides that base; with `adapter` None the base answers alone. The processor is the adapter's,
-        or else the base's. `device` defaults to the first GPU, or the CPU. Raises InputError if anything cannot be had
-        or does not fit together.
+        - `base_model` replaces the base model that the config names. If `adapter` is None, it answers alone.
+        - `load_in_4bit` None loads the base model as in training. If that was in 4 bits (NF4), the weights are
+          dequantized and the adapter is merged into them. True keeps the weights in 4 bits and the adapter separate:
+          less memory, more time. False loads the weights as they were published.
+        - `dtype` "auto" is the dtype of the training, if the device supports it natively.
+        - `device` defaults to the first GPU, or else the CPU.
+        - `constrain` makes every answer valid; with `allow_empty`, it may also be empty. `constrain` False lets the
+          model generate any text.
+        - `num_beams` above 1 adds alternatives to each answer.
+        - `calibrated` applies the adapter's calibration.json to the confidences, if it was fitted on this adapter.
 
-        An adapter answers in the precision in which it was trained and scored: with `load_in_4bit` None, one that was
-        trained on an NF4 base is merged into the dequantized NF4 weights. True keeps the base in 4 bits, which takes
-        less memory and more time, and leaves the adapter beside it; False takes the base as it is published. `dtype`
-        "auto" is that of the training too where the device computes in it natively.
-
-        Answers are valid by construction; `allow_empty` lets them be nothing at all, `constrain` False lets the model
-        say what it likes. With more than one beam an answer brings its runners-up. Confidences are calibrated by the
-        adapter's calibration.json if it has one that was fitted on this very adapter, and `calibrated` is not False;
-        else they are the model's own.
+        The processor is the adapter's, or else the base model's. Raises InputError if something could not be loaded or
+        does not fit.
         """
         if adapter is None and base_model is None:
-            raise InputError("`adapter` or `base_model` is needed: user/name, or a folder")
+            raise InputError("pass `adapter` or `base_model`: user/name, or a folder")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        with argument("adapter"):
-            adapter_location = locate(adapter, revision=revision) if adapter is not None else None
-            adapter_folder = _fetch_adapter(adapter_location) if adapter_location else None
-        trained = _trained_precision(adapter_folder, adapter=str(adapter_location))
-        base = _locate_base(adapter_folder, adapter=adapter, base_model=base_model)
-        has_processor = adapter_folder is not None and (adapter_folder / "processor_config.json").is_file()
-        processor = load_processor(Location(str(adapter_folder)) if has_processor else base)
-        follows = load_in_4bit is None and trained is not None and trained.load_in_4bit
+        loaded = None
+        if adapter is not None:
+            with argument("adapter"):
+                loaded = download_adapter(locate(adapter, revision=revision))
+        base = _locate_base_model(loaded, base_model=base_model)
+        processor = load_processor((loaded.processor if loaded else None) or base)
+        trained = loaded.base_precision if loaded else None
+        dequantizes = load_in_4bit is None and trained is not None and trained.load_in_4bit
         with argument("base_model"):
             model = load_base_model(
                 base,
                 dtype=resolve_dtype(dtype, device=device, trained=trained.dtype if trained else None),
-                load_in_4bit=bool(load_in_4bit) or follows,
+                load_in_4bit=bool(load_in_4bit) or dequantizes,
                 device=device,
             )
         check_image_size(model.config, processor, base_model=base)
-        if follows:
+        if dequantizes:
             model = dequantize(model)
-        if adapter_folder is not None:
-            model = _add_adapter(model, adapter_folder, adapter=str(adapter), base=base, merge=not load_in_4bit)
-        # `generate` hands lm_head a strided slice, for which a CPU copies the whole matrix once a row and step.
-        model.lm_head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
-        sha256 = adapter_sha256(adapter_folder) if adapter_folder is not None else None
-        calibration = None
-        if calibrated and adapter_folder is not None and (adapter_folder / CALIBRATION_FILE).is_file():
-            calibration = load_calibration(adapter_folder / CALIBRATION_FILE, adapter_sha256=sha256)
-        provenance = {
-            "adapter": str(adapter_location),
-            "adapter_sha256": sha256,
-            "processor_sha256": processor_sha256(adapter_folder) if adapter_folder and has_processor else None,
-            "base_model": str(base),
-            "base_precision": "nf4" if load_in_4bit else "nf4, dequantized" if follows else "not quantized",
-            "adapter_merged": None if adapter is None else "no" if load_in_4bit else "yes",
-            "dtype": str(model.dtype),
-            "calibration": str(calibration or Calibration()),
-        }
+        if loaded is not None:
+            with argument("adapter"):
+                model = apply_adapter(model, loaded, base_model=base, merge=not load_in_4bit)
+        calibration = _load_calibration(loaded) if loaded is not None and calibrated else None
         return cls(
             model.eval(),
             processor,
@@ -139,7 +121,7 @@ class AttributeReader:
             allow_empty=allow_empty,
             num_beams=num_beams,
             calibration=calibration,
-            provenance=provenance,
+            provenance=_provenance(loaded, base, model, calibration, in_4bit=load_in_4bit, dequantized=dequantizes),
             base_model=base,
         )
 
@@ -148,23 +130,18 @@ class AttributeReader:
         return self.read_batch([image], [entity_name])[0]
 
     def read_batch(self, images: Sequence[Image.Image | bytes], entity_names: Sequence[str]) -> list[Answer]:
-        """Answer one question about each image, in one batch; an object that is in it twice is encoded once.
+        """Answer one question about each image, in one batch. An object that occurs twice is encoded once.
 
-        An image is one of Pillow, or the bytes of a file. Raises ValueError, naming the position in the batch, for
-        anything else, for an image that cannot be decoded or is beyond the limits of `product_vqa.images`
-        (ImageError), and for an entity that is not one of the eight.
+        An image is a Pillow image, or the bytes of an image file. Raises ValueError for lists of different lengths and
+        for an unknown entity, and ImageError (a ValueError) for an image that cannot be decoded or exceeds the limits
+        of `product_vqa.images`. The message names the position in the list.
         """
-        for name, values in (("images", images), ("entity_names", entity_names)):
-            is_scalar = getattr(values, "ndim", 1) == 0  # an array's, which is Iterable in name alone
-            if (
-                is_scalar
-                or not isinstance(values, Iterable)
-                or isinstance(values, str | bytes | Mapping | Image.Image)
-            ):
-                raise ValueError(f"{name} must be a list, got {type(values).__name__}; read() takes a single one")
-        images, entity_names = list(images), list(entity_names)
+        images = _as_list("images", images)
+        entity_names = _as_list("entity_names", entity_names)
         if len(images) != len(entity_names):
-            raise ValueError(f"as many entity_names as images are needed, got {len(images)} and {len(entity_names)}")
+            raise ValueError(
+                f"`images` and `entity_names` must have the same length, got {len(images)} and {len(entity_names)}"
+            )
         rows = []
         decoded: dict[int, Image.Image] = {}
         for position, (image, entity_name) in enumerate(zip(images, entity_names, strict=True)):
@@ -181,7 +158,7 @@ class AttributeReader:
         return self.answer(make_generation_batch(rows, processor=self.processor), entity_names) if rows else []
 
     def find_batch_size(self, largest: int = 512) -> int:
-        """The largest of `largest`, half of it, a quarter, ..., for which a GPU's memory suffices; 32 on a CPU."""
+        """Find the largest batch that fits in a GPU's memory: `largest`, half of it, a quarter, ...; 32 on a CPU."""
         if self.model.device.type == "cpu":
             return min(largest, 32)
         entity_name = max(ENTITIES, key=len)
@@ -194,13 +171,13 @@ class AttributeReader:
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
-            clear_device_cache()  # outside of `except`, which still holds the failed batch
+            clear_device_cache()  # not in `except`, where the failed batch is still in memory
             size //= 2
         clear_device_cache()
         return size
 
     def answer(self, batch: Batch, entity_names: Sequence[str]) -> list[Answer]:
-        """Answer a batch that `make_generation_batch` made, by a worker process perhaps."""
+        """Answer a batch of `make_generation_batch`."""
         answers = generate_answers(
             self.model,
             batch,
@@ -214,76 +191,69 @@ class AttributeReader:
         if failed and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "the model's logits are not finite for %d of %d rows in a batch: these are answered with nothing. %s",
-                failed, len(answers), not_finite_remedy(self.model.dtype),
-            )  # fmt: skip
+                "The model's logits are not finite for %d of %d rows of a batch; their predictions are empty. %s",
+                failed,
+                len(answers),
+                not_finite_remedy(self.model.dtype),
+            )
         return [self.calibration.apply(answer) for answer in answers]
 
 
-def _fetch_adapter(location: Location) -> Path:
-    folder = download(location, patterns=["*.json", ADAPTER_WEIGHTS, "tokenizer*"])
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(f"{location} holds no {name}: is it a LoRA adapter? (Pickles are not loaded.)")
-    try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    except ValueError:  # UnicodeDecodeError is one
-        config = None
-    if not isinstance(config, dict) or "peft_type" not in config:
-        raise InputError(f"{location}: its {ADAPTER_CONFIG} is damaged or not peft's; fetch it again")
-    return folder
-
-
-def _trained_precision(folder: Path | None, *, adapter: str) -> BasePrecision | None:
-    """Of the adapter's base model in training; None where it is not recorded. Raises InputError for another prompt."""
-    if folder is None or not (folder / TASK_FILE).is_file():
-        return None
-    return load_task(folder / TASK_FILE, adapter=adapter)
-
-
 def not_finite_remedy(dtype: torch.dtype) -> str:
-    """What to do where logits are not finite."""
+    """Return what to do if logits are not finite."""
     if dtype == torch.float32:
-        return "At float32 that comes from the weights: look at the adapter's"
-    return f"{str(dtype).removeprefix('torch.')} overflows more easily than others: `dtype` float32 answers them"
+        return "In float32, the cause is the weights: check those of the adapter"
+    return f"Use `dtype` float32: {str(dtype).removeprefix('torch.')} overflows more easily"
 
 
-def _locate_base(adapter_folder: Path | None, *, adapter: str | None, base_model: str | None) -> Location:
+def _as_list(name: str, values: object) -> list[Any]:
+    is_scalar = getattr(values, "ndim", 1) == 0  # a 0-d array is an Iterable, but cannot be iterated
+    if is_scalar or not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping | Image.Image):
+        raise ValueError(f"`{name}` must be a list, got {type(values).__name__}; read() takes a single image")
+    return list(values)
+
+
+def _locate_base_model(adapter: Adapter | None, *, base_model: str | None) -> Location:
     if base_model is not None:
         with argument("base_model"):
             return locate(base_model)
-    assert adapter_folder is not None
-    config = json.loads((adapter_folder / ADAPTER_CONFIG).read_text())
-    name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not name:
-        raise InputError(f"`adapter` {adapter}: its {ADAPTER_CONFIG} names no base model; pass `base_model`")
-    try:
-        return locate(name, revision=revision)
-    except InputError as error:
-        raise InputError(
-            f"`base_model` {error} (the base model that {adapter} names; pass `base_model` to load it from elsewhere)"
-        ) from error
+    assert adapter is not None
+    with argument("adapter"):
+        return adapter.locate_base_model()
 
 
-def _add_adapter(
-    model: PaliGemmaForConditionalGeneration, folder: Path, *, adapter: str, base: Location, merge: bool
-) -> PaliGemmaForConditionalGeneration:
-    with warnings.catch_warnings():
-        # peft only warns where weights are missing, and the model answers as if it had not been trained.
-        warnings.filterwarnings("error", message="Found missing adapter keys")
-        try:
-            adapted = PeftModel.from_pretrained(model, str(folder))
-        except SafetensorError as error:
-            raise InputError(
-                f"`adapter` {adapter}: its {ADAPTER_WEIGHTS} is damaged ({first_line(error)}): fetch it again "
-                "(git lfs pull, where it is the pointer of a Git LFS file)"
-            ) from error
-        except (ValueError, RuntimeError, KeyError, UserWarning) as error:
-            # torch lists each weight on a line of its own, below a first line that says nothing.
-            sizes = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-            reason = sizes[0] if sizes else first_line(error)
-            raise InputError(f"`adapter` {adapter} does not fit base model {base}: {reason}") from error
-    # A merged adapter costs nothing at each step; into 4-bit weights it cannot be merged without loss.
-    answering = adapted.merge_and_unload() if merge else adapted.get_base_model()
-    assert isinstance(answering, PaliGemmaForConditionalGeneration)
-    return answering
+def _load_calibration(adapter: Adapter) -> Calibration | None:
+    file = adapter.folder / CALIBRATION_FILE
+    return load_calibration(file, adapter_sha256=adapter.sha256) if file.is_file() else None
+
+
+def _provenance(
+    adapter: Adapter | None,
+    base_model: Location,
+    model: PaliGemmaForConditionalGeneration,
+    calibration: Calibration | None,
+    *,
+    in_4bit: bool | None,
+    dequantized: bool,
+) -> dict[str, str | None]:
+    """Return what predictions record about the model that made them."""
+    provenance: dict[str, str | None] = {
+        "adapter": "None",
+        "adapter_sha256": None,
+        "processor_sha256": None,
+        "base_model": str(base_model),
+        "base_precision": "not quantized",
+        "adapter_merged": None,
+        "dtype": str(model.dtype),
+        "calibration": str(calibration or Calibration()),
+    }
+    if dequantized:
+        provenance["base_precision"] = "nf4, dequantized"
+    elif in_4bit:
+        provenance["base_precision"] = "nf4"
+    if adapter is not None:
+        provenance["adapter"] = str(adapter.location)
+        provenance["adapter_sha256"] = adapter.sha256
+        provenance["processor_sha256"] = processor_sha256(adapter.folder) if adapter.processor else None
+        provenance["adapter_merged"] = "no" if in_4bit else "yes"
+    return provenance

@@ -1,8 +1,8 @@
-"""Confidences that mean what they say: of answers given with 0.9, nine in ten are right.
+"""Calibrate confidences: of the answers with a confidence of 0.9, nine in ten are then right.
 
-Platt scaling (1999, "Probabilistic Outputs for Support Vector Machines") of the question whether an answer is right:
-its log-odds are divided by a temperature, and a bias is added. That keeps the order of all answers, and what is
-answered. A temperature alone (Guo et al. 2017) would leave 0.5 where it is, which nothing speaks for here.
+Platt scaling (1999, "Probabilistic Outputs for Support Vector Machines") of the probability that an answer is right:
+its log-odds are divided by a temperature, and a bias is added. Neither the answers nor their order change. A
+temperature alone (Guo et al. 2017) would keep 0.5 at 0.5, for which there is no reason here.
 """
 
 import json
@@ -20,15 +20,15 @@ from product_vqa.modeling.generation import Answer
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_FILE = "calibration.json"  # beside the adapter
+CALIBRATION_FILE = "calibration.json"  # next to the adapter
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How a probability is corrected; the default changes nothing."""
+    """A correction of probabilities; the default changes nothing."""
 
-    temperature: float = 1.0  # above 1 the model was too sure of itself, one way or the other
-    bias: float = 0.0  # below 0 it was right less often than it said
+    temperature: float = 1.0  # above 1 if the model's probabilities were too extreme
+    bias: float = 0.0  # below 0 if they were too high
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -38,7 +38,7 @@ class Scaling:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
 
     def __call__(self, probability: float) -> float:
-        """The probability whose log-odds are those of `probability`, divided by the temperature, plus the bias."""
+        """Divide the log-odds of `probability` by the temperature, and add the bias."""
         if not 0 < probability < 1:
             return probability
         log_odds = math.log(probability / (1 - probability)) / self.temperature + self.bias
@@ -47,14 +47,14 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Calibration:
-    """One scaling for the confidence of a whole answer, of its number, and of its unit given the number."""
+    """The scalings of the confidence of an answer, of its number, and of its unit given the number."""
 
     answer: Scaling = Scaling()
     number: Scaling = Scaling()
     unit: Scaling = Scaling()
 
     def apply(self, answer: Answer) -> Answer:
-        """The same answer, with calibrated confidences; those of an unconstrained answer stay as they are."""
+        """Calibrate the confidences of an answer and its alternatives, but not of an unconstrained answer."""
         if answer.number_confidence is None or answer.unit_confidence is None:
             return answer
         return replace(
@@ -66,7 +66,7 @@ class Calibration:
         )
 
     def __str__(self) -> str:
-        """`answer 1.2 -0.1, number 1.0 +0.0, unit 1.0 +0.0`: temperature and bias of each."""
+        """Format each scaling as temperature and bias: `answer 1.2 -0.1, number 1 +0, unit 1 +0`."""
         parts = {"answer": self.answer, "number": self.number, "unit": self.unit}
         return ", ".join(f"{name} {part.temperature:.4g} {part.bias:+.4g}" for name, part in parts.items())
 
@@ -120,10 +120,11 @@ def log_loss(probabilities: np.ndarray, outcomes: np.ndarray, scaling: Scaling |
 
 
 def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibration | None:
-    """What `inference.calibrate` wrote. Raises InputError, naming the file, if it is something else.
+    """Load the file that `inference.calibrate` wrote. Raises InputError, which names the file, if it is malformed.
 
-    With the hash of an adapter (`provenance.adapter_sha256`), None and a warning if the file was fitted on the answers
-    of another one, or does not say: an adapter that was trained again is sure of other things.
+    `adapter_sha256` is the hash of an adapter (`provenance.adapter_sha256`). If the file was fitted on the answers of
+    another adapter, or does not record which one, this logs a warning and returns None: retraining an adapter changes
+    its confidences.
     """
     names = asdict(Calibration())
     try:
@@ -132,14 +133,14 @@ def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibr
         fitted_on = content.get("adapter_sha256")
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise InputError(
-            f"{file} is no calibration ({type(error).__name__}: {error}): it should hold {', '.join(names)}; "
-            "`python -m inference.calibrate` writes it"
+            f"{file} is malformed ({type(error).__name__}: {error}): expected {', '.join(names)}, as written by "
+            "`python -m inference.calibrate`"
         ) from error
     if adapter_sha256 is None or fitted_on == adapter_sha256:
         return calibration
     logger.warning(
-        "%s is ignored: it %s. Confidences are the model's own; `python -m inference.calibrate` fits them anew",
+        "%s is ignored: it %s. Confidences are not calibrated; `python -m inference.calibrate` calibrates them",
         file,
-        "was fitted on the answers of another adapter" if fitted_on else "does not say which adapter it was fitted on",
+        "was fitted on another adapter" if fitted_on else "does not record which adapter it was fitted on",
     )
     return None

@@ -1,9 +1,9 @@
-"""Make batches: the one place that turns rows into what PaliGemma takes, for training and for generation.
+"""Make batches: the one place that turns rows into PaliGemma's inputs, for training and for generation.
 
-The text is `<image>` x N + `<bos>` + prompt + newline, then the answer + `<eos>` (big_vision's PaliGemma: prefix,
-separator, suffix). Image and prompt attend to each other in both directions, the answer is causal. The model is told
-which is which by `token_type_ids` (0 prefix, 1 answer) alone. Without them transformers silently builds another mask,
-so their presence is asserted where a batch is made.
+The text is `<image>` x N + `<bos>` + prompt + newline, then the answer + `<eos>` (in big_vision's PaliGemma: prefix,
+separator, suffix). Attention is bidirectional over image and prompt, and causal over the answer. The model learns
+which is which from `token_type_ids` (0 prefix, 1 answer) alone. Without them, transformers silently builds another
+mask, so a batch is checked for them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from product_vqa.workers import is_worker, to_arrays
 Row = Mapping[str, Any]
 Batch = dict[str, torch.Tensor]
 
-IGNORED = -100  # the label that no loss is taken at
+IGNORED = -100  # the label of positions without a loss
 IMAGE_TOKEN = "<image>"
 _NOT_NORMALIZED = {"do_rescale": False, "do_normalize": False}  # uint8 images, resized
 
@@ -32,12 +32,14 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -
     """Batch rows (`image`, `entity_name`, `entity_value`) for training.
 
     Returns input_ids, attention_mask, token_type_ids and labels (B, T) int64, padded on the right, and pixel_values
-    (B, 3, H, W) uint8, for `normalize_images`. labels is -100 on image, prompt and padding: loss falls on the answer
-    and its end token only, and every row has both.
+    (B, 3, H, W) uint8, for `normalize_images`. labels is -100 on image, prompt and padding: the loss covers only the
+    answer and its end token. Raises InputError for a row without an answer.
     """
     answers = [row["entity_value"] for row in rows]
     if not all(answers):
-        raise InputError(f"row {answers.index('')} of the batch has an empty entity_value: nothing to learn from it")
+        raise InputError(
+            f"row {answers.index('')} of the batch has an empty entity_value, so there is nothing to learn from it"
+        )
     batch = dict(
         processor(
             images=[load_row_image(row) for row in rows],
@@ -49,26 +51,26 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -
             **_NOT_NORMALIZED,
         )
     )
-    assert "token_type_ids" in batch, "without token_type_ids the prefix mask is silently another one"
-    # Right pads have token type 0, like the prefix; the processor marks labels by type, and so far leaves them out.
-    # Said by the mask as well, no pad can ever be supervised.
+    assert "token_type_ids" in batch, "without token_type_ids, transformers silently builds another mask"
+    # The processor derives the labels from the token types, and padding has the type 0 of the prefix. The attention
+    # mask makes sure that no padding has a label, even if that changes.
     batch["labels"] = batch["labels"].masked_fill(batch["attention_mask"] == 0, IGNORED)
     assert (batch["labels"] != IGNORED).any(dim=1).all()
     return batch
 
 
 def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -> Batch:
-    """Batch rows (`image`, `entity_name`) to be answered; rows that hold one and the same image object share it.
+    """Batch rows (`image`, `entity_name`) for generation. Rows with the same image object (by `id`) share one image.
 
-    Returns input_ids, attention_mask and token_type_ids (B, T) int64, padded on the left, pixel_values (P, 3, H, W)
-    uint8 of the P different images, for `normalize_images`, and image_index (B,) int64: which of them is a row's.
+    Returns input_ids, attention_mask and token_type_ids (B, T) int64, padded on the left; pixel_values (P, 3, H, W)
+    uint8 of the P distinct images, for `normalize_images`; and image_index (B,) int64, the image of each row.
     """
-    place_of_image: dict[int, int] = {}
-    image_index = [place_of_image.setdefault(id(row["image"]), len(place_of_image)) for row in rows]
-    first_rows = [image_index.index(place) for place in range(len(place_of_image))]
+    position_of_image: dict[int, int] = {}
+    image_index = [position_of_image.setdefault(id(row["image"]), len(position_of_image)) for row in rows]
+    first_rows = [image_index.index(position) for position in range(len(position_of_image))]
     tokenizer = processor.tokenizer
     prefix = processor.image_token * processor.image_seq_length + tokenizer.bos_token
-    text = tokenizer(  # as the processor does, which asks for as many pictures as rows
+    text = tokenizer(  # what the processor does, but it requires one image per row
         [f"{prefix}{format_prompt(row['entity_name'])}\n" for row in rows],
         padding=True,
         padding_side="left",
@@ -84,11 +86,11 @@ def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor)
 
 
 def normalize_images(pixel_values: torch.Tensor, *, processor: PaliGemmaProcessor, dtype: torch.dtype) -> torch.Tensor:
-    """The batch makers' uint8 images as the model takes them in: (N, 3, H, W), on their device, about [-1, 1].
+    """Normalize the uint8 images of a batch, (N, 3, H, W), to about [-1, 1], on their device.
 
-    Equal to the bit to what the processor would have made, and then converted to `dtype`: each of the 256 values is
-    looked up in what the processor makes of it. (Arithmetic on another device rounds otherwise.) uint8 is a quarter of
-    the bytes on the way from the workers to the device. What is floating already is normalized already.
+    Each of the 256 values is looked up in a table that the processor made. The result equals the processor's bit for
+    bit, converted to `dtype`; arithmetic on another device would round differently. uint8 takes a quarter of the bytes
+    on the way from the workers to the device. Floating-point images are already normalized.
     """
     if pixel_values.is_floating_point():
         return pixel_values.to(dtype)
@@ -104,33 +106,33 @@ def normalize_images(pixel_values: torch.Tensor, *, processor: PaliGemmaProcesso
 
 
 def take_rows(batch: Batch, rows: slice) -> Batch:
-    """Some rows of a batch that `make_generation_batch` made."""
-    places, image_index = batch["image_index"][rows].unique(return_inverse=True)
-    part = {name: tensor[rows] for name, tensor in batch.items() if name != "pixel_values"}
-    return part | {"pixel_values": batch["pixel_values"][places], "image_index": image_index}
+    """Take some rows of a batch from `make_generation_batch`, with their images."""
+    positions, image_index = torch.unique(batch["image_index"][rows], return_inverse=True)
+    taken = {name: tensor[rows] for name, tensor in batch.items() if name != "pixel_values"}
+    return taken | {"pixel_values": batch["pixel_values"][positions], "image_index": image_index}
 
 
 def load_row_image(row: Row) -> Image.Image:
-    """The image of a row of a dataset. Raises InputError, naming the row's index, if it cannot be read."""
+    """Decode the image of a dataset's row. Raises InputError, which names the row's index, if that fails."""
     try:
         if row["image"] is None:
             raise ImageError("no_image")
         return as_image(row["image"])
     except ImageError as error:
         raise InputError(
-            f"the image of index {row.get('index')} ({row.get('image_link')}) cannot be used: {error}; leave that row "
-            "out of the dataset"
+            f"the image of index {row.get('index')} ({row.get('image_link')}) cannot be used: {error}; drop that row "
+            "from the dataset"
         ) from error
 
 
 @dataclass(frozen=True)
 class TrainingCollator:
-    """`make_training_batch` as a data collator that worker processes can pickle.
+    """A data collator around `make_training_batch` that worker processes can pickle.
 
-    Its batches hold more that is not for the model: `row_index` (B,), the rows' `index`, to name a row that does harm;
-    and `answer_positions` (B, A) int64, the positions whose logits predict a label, those of shorter answers followed
-    by positions that do not. Found here, on the CPU: to find them on a GPU, the CPU would have to wait for it. In a
-    worker process the images are an array, see `product_vqa.workers`.
+    Adds two items that are not for the model. `row_index` (B,) holds the rows' `index`, to name a row that causes
+    trouble. `answer_positions` (B, A) int64 holds the positions whose logits predict a label, filled up with other
+    positions for shorter answers. They are found here, on the CPU, because finding them on a GPU would make the CPU
+    wait for it. In a worker process, the images are an array, see `product_vqa.workers`.
     """
 
     processor: PaliGemmaProcessor

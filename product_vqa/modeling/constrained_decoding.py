@@ -1,4 +1,4 @@
-"""What an answer may be, as an automaton over the base's own tokens: `number unit`, in a unit of the asked entity."""
+"""The valid answers, `number unit` in a unit of the entity, as an automaton over the base model's tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,24 +10,23 @@ from outlines_core import Index, Vocabulary
 from product_vqa.errors import InputError
 from product_vqa.task.schema import UNITS, UNITS_BY_ENTITY
 
-# 99.8 % of the challenge's labels have no more.
+# Enough for 99.8 % of the challenge's labels.
 MAX_INTEGER_DIGITS = 6
 MAX_DECIMALS = 4
+
+# Canonical numbers: no leading zero except in `0.x`, no trailing zero except in `x.0`.
+NUMBER_PATTERN = rf"(0|[1-9][0-9]{{0,{MAX_INTEGER_DIGITS - 1}}})\.(0|[0-9]{{0,{MAX_DECIMALS - 1}}}[1-9])"
 
 _NO_TOKEN = -1
 
 
-# Canonical: no leading zero but in `0.x`, no trailing one but in `x.0`.
-NUMBER_PATTERN = rf"(0|[1-9][0-9]{{0,{MAX_INTEGER_DIGITS - 1}}})\.(0|[0-9]{{0,{MAX_DECIMALS - 1}}}[1-9])"
-
-
 @dataclass(frozen=True)
 class AnswerAutomaton:
-    """The valid answers of all entities, as tables over states.
+    """The valid answers of all entities, as transition tables.
 
-    `token_ids` and `next_states` (states, K) int64 list what may come next, padded with -1 and with the state itself;
-    `begins_unit` (states, K) bool says which of them begin the unit. After the end token only pads come.
-    `max_tokens` is the length of the longest answer, its end token included.
+    `token_ids` and `next_states` (states, K) int64 list the allowed tokens of each state and where they lead, padded
+    with -1 and the state itself. `begins_unit` (states, K) bool marks tokens that begin the unit. After the end token,
+    only padding is allowed. `max_tokens` is the length of the longest answer, including the end token.
     """
 
     token_ids: torch.Tensor
@@ -39,10 +38,10 @@ class AnswerAutomaton:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, *, allow_empty: bool = False) -> "AnswerAutomaton":
-        """For a tokenizer of the PaliGemma family. With `allow_empty` an answer may also be nothing at all.
+        """Build the automaton for a tokenizer of the PaliGemma family. With `allow_empty`, answers may be empty.
 
-        Each answer is reached in one way, as the tokenizer itself splits it and as it was trained. Raises InputError
-        for a tokenizer that does not give each digit and the point a token of their own.
+        Each answer has one path: the tokens into which the tokenizer splits it, as in training. Raises InputError for
+        a tokenizer that does not split a number into its digits and the point.
         """
         eos = tokenizer.eos_token_id
         end = 0
@@ -61,15 +60,16 @@ class AnswerAutomaton:
         begins_unit = torch.zeros(len(rows), width, dtype=torch.bool)
         beginnings = {tokens[0] for tokens in units.values()}
         for state, following in enumerate(rows):
-            for place, (token, next_state) in enumerate(sorted(following.items())):
-                token_ids[state, place], next_states[state, place] = token, next_state
-                begins_unit[state, place] = token in beginnings
+            for column, (token, next_state) in enumerate(sorted(following.items())):
+                token_ids[state, column] = token
+                next_states[state, column] = next_state
+                begins_unit[state, column] = token in beginnings
         start_by_entity = {entity: start_by_units[names] for entity, names in UNITS_BY_ENTITY.items()}
         max_tokens = max(_longest_path(rows, start, end=end) for start in start_by_entity.values())
         return cls(token_ids, next_states, begins_unit, start_by_entity, end, max_tokens)
 
     def to(self, device: torch.device) -> "AnswerAutomaton":
-        """The same, its tables on a device."""
+        """Return the automaton with its tables on a device."""
         return replace(
             self,
             token_ids=self.token_ids.to(device),
@@ -78,18 +78,18 @@ class AnswerAutomaton:
         )
 
     def start_states(self, entity_names: Sequence[str]) -> torch.Tensor:
-        """(B,) int64."""
+        """Return the start state of each entity: (B,) int64."""
         return torch.tensor([self.start_by_entity[name] for name in entity_names], device=self.token_ids.device)
 
 
 def max_answer_tokens(tokenizer: Any) -> int:
-    """Tokens of the longest valid answer with any tokenizer, its end token included: to decode without constraint."""
+    """Return the length of the longest valid answer, including the end token, for any tokenizer."""
     number = "9" * MAX_INTEGER_DIGITS + "." + "9" * MAX_DECIMALS
     return 1 + max(len(tokenizer.encode(f"{number} {unit}", add_special_tokens=False)) for unit in UNITS)
 
 
 def _longest_path(rows: list[dict[int, int]], start: int, *, end: int) -> int:
-    """Tokens from a state to the end. Numbers have at most so many digits, so there is no way round in a circle."""
+    """Return the number of tokens on the longest path to the end. The digits are limited, so there are no cycles."""
     longest = {end: 0}
 
     def measure(state: int) -> int:
@@ -101,27 +101,27 @@ def _longest_path(rows: list[dict[int, int]], start: int, *, end: int) -> int:
 
 
 def _unit_tokens(tokenizer: Any, unit: str) -> list[int]:
-    """The tokens of ` unit` behind a number, whichever number it is."""
+    """Return the tokens of ` unit` after a number, if they are the same for every number."""
     tails = []
     for number in ("0.0", "12.34", "987.65"):
         tokens = tokenizer.encode(f"{number} {unit}", add_special_tokens=False)
         pieces = [token.replace("▁", " ") for token in tokenizer.convert_ids_to_tokens(tokens)]
         if "".join(pieces) != f"{number} {unit}" or pieces[: len(number)] != list(number):
             raise InputError(
-                f"the base model's tokenizer splits '{number} {unit}' into {pieces}, one token per digit is expected: "
-                "answers cannot be constrained with it; `constrain` off decodes freely"
+                f"the base model's tokenizer splits '{number} {unit}' into {pieces}, not into one token per digit. "
+                "Answers cannot be constrained with it: turn `constrain` off"
             )
         tails.append(tokens[len(number) :])
     if tails.count(tails[0]) != len(tails):
         raise InputError(
-            f"the base model's tokenizer splits ' {unit}' in ways that depend on the number before it ({tails}): "
-            "answers cannot be constrained with it; `constrain` off decodes freely"
+            f"the base model's tokenizer splits ' {unit}' depending on the number before it ({tails}). "
+            "Answers cannot be constrained with it: turn `constrain` off"
         )
     return tails[0]
 
 
 def _add_units(rows: list[dict[int, int]], units: list[list[int]], *, eos: int, end: int) -> dict[int, int]:
-    """Add a trie of the units' tokens, each ended by `eos`; returns what its root leads to."""
+    """Add a trie of the units' tokens, each followed by `eos`; returns the transitions of its root."""
     root: dict[int, int] = {}
     for tokens in units:
         node = root
@@ -135,17 +135,17 @@ def _add_units(rows: list[dict[int, int]], units: list[list[int]], *, eos: int, 
 
 
 def _add_number(rows: list[dict[int, int]], tokenizer: Any, *, then: dict[int, int]) -> int:
-    """Add the automaton of `NUMBER_PATTERN`; where a number may end, `then` follows. Returns where it starts."""
+    """Add the automaton of `NUMBER_PATTERN`, with the transitions `then` where a number may end; returns its start."""
     pieces: dict[str | bytes, list[int]] = {
         piece.encode(): [tokenizer.convert_tokens_to_ids(piece)] for piece in "0123456789."
     }
-    # A blank stands for the unit. The library's automaton stops at the first match (`5.0` of `5.01`), so no match may
-    # be there before the number's end.
-    blank = len(tokenizer)
-    index = Index(f"{NUMBER_PATTERN} ", Vocabulary(tokenizer.eos_token_id, pieces | {b" ": [blank]}))
+    # A space stands for the unit. The automaton of outlines stops at the first match (`5.0` of `5.01`), and with the
+    # space, nothing matches before the end of the number.
+    space = len(tokenizer)
+    index = Index(f"{NUMBER_PATTERN} ", Vocabulary(tokenizer.eos_token_id, pieces | {b" ": [space]}))
     transitions = {state: following for state, following in index.get_transitions().items() if following}
-    number = {state: len(rows) + place for place, state in enumerate(transitions)}
+    states = {state: len(rows) + offset for offset, state in enumerate(transitions)}
     for following in transitions.values():
-        row = {token: number[state] for token, state in following.items() if token < blank}
-        rows.append(row | (then if blank in following else {}))
-    return number[index.get_initial_state()]
+        row = {token: states[state] for token, state in following.items() if token < space}
+        rows.append(row | (then if space in following else {}))
+    return states[index.get_initial_state()]

@@ -1,4 +1,4 @@
-"""Answers, many at a time: decoded, constrained to valid ones, each with its confidence and its alternatives."""
+"""Generate answers in batches: beam search over valid answers, with confidences and alternatives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,30 +13,28 @@ from product_vqa.modeling.constrained_decoding import AnswerAutomaton, max_answe
 from product_vqa.task.quantity import Quantity, format_number, format_quantity, parse_quantity
 from product_vqa.task.schema import is_suitable
 
-_NEVER = float("-inf")
+_IMPOSSIBLE = float("-inf")  # the log probability of what is not allowed
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said about one picture, and what of it can go out."""
+    """The model's answer to a question about an image, with its probabilities (0..1)."""
 
     text: str  # as decoded
-    quantity: Quantity | None  # None where the text is no `number unit` in a unit that suits the entity
-    # Product over the tokens of the probability of each among those that were allowed at its place: 0..1. Times
-    # `allowed_probability` it is the model's own probability of this answer.
+    quantity: Quantity | None  # None if the text is not `number unit` in a unit of the entity
+    # The product, over all tokens, of the token's probability among the allowed ones. Multiplied by
+    # `allowed_probability`, it is the model's own probability of this answer.
     confidence: float
-    number_confidence: float | None = (
-        None  # of its number, whatever the unit; None where the answer was not constrained
-    )
-    unit_confidence: float | None = None  # of its unit, given the number
-    # Product over the tokens of what the model gave to all allowed ones together, before the others were masked: low
-    # where it wanted to say something else. None without constraint.
+    number_confidence: float | None = None  # of the number, with any unit; None if the answer is not constrained
+    unit_confidence: float | None = None  # of the unit, given the number; None if the answer is not constrained
+    # The product, over all tokens, of the probability that the model gave to all allowed tokens before the others were
+    # masked. Low if the model preferred another answer. None if the answer is not constrained.
     allowed_probability: float | None = None
-    alternatives: "tuple[Answer, ...]" = ()  # runners-up, the likeliest first; as many as there were beams beside
+    alternatives: "tuple[Answer, ...]" = ()  # the other beams, most likely first
 
     @property
     def prediction(self) -> str:
-        """As in a submission: `500.0 gram`, or "" for an answer that is not valid."""
+        """The answer in a submission: `500.0 gram`, or "" if it is not valid."""
         return format_quantity(self.quantity) if self.quantity else ""
 
     @property
@@ -49,7 +47,7 @@ class Answer:
 
 
 def parse_answer(text: str, *, entity_name: str) -> Quantity | None:
-    """The quantity of an answer in a unit of the asked entity; None for any other answer, which goes out empty."""
+    """Parse an answer as a quantity in a unit of the entity; None for any other answer."""
     try:
         quantity = parse_quantity(text)
     except ValueError:
@@ -69,63 +67,107 @@ def generate_answers(
     max_new_tokens: int | None = None,
     synced_gpus: bool = False,
 ) -> list[Answer]:
-    """Answer each row of a batch that `make_generation_batch` made: greedily, or by beam search.
+    """Answer each row of a batch from `make_generation_batch`, by greedy or beam search.
 
-    With an automaton every answer is valid by construction and long enough to be complete, and each token's
-    probability is renormalized over the tokens that are allowed there; with None the model says what it likes. At most
-    `max_new_tokens` are decoded, by default as many as the longest valid answer has. An answer depends on its own row
-    only, up to rounding: at float32 its probability moves by less than 1e-5 with the batch that it stands in.
+    With an automaton, every answer is valid and complete, and the probabilities of the tokens are renormalized over
+    the allowed ones. Without it, the model generates any text. `max_new_tokens` defaults to the length of the longest
+    valid answer. An answer depends on its own row only, up to rounding: in float32, the other rows of the batch change
+    its probability by less than 1e-5.
 
     A row whose logits are not finite (float16 may overflow) is answered with "" and confidence 0.0, see
-    `is_not_finite`; the others' answers are as they would be without it.
+    `is_not_finite`. It does not affect the other rows.
 
-    Where a model's weights are spread over processes, each of them must answer a batch, with `synced_gpus`: none stops
-    before all have their answers.
+    If the model's weights are sharded over processes, all of them must call this with `synced_gpus`: none stops before
+    all have their answers.
     """
     tokenizer = processor.tokenizer
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
     if automaton is not None:
         automaton = automaton.to(model.device)
-    start = automaton.start_states(entity_names) if automaton else None
     if max_new_tokens is None:
         max_new_tokens = automaton.max_tokens if automaton else max_answer_tokens(tokenizer)
     beams = _decode(
-        model, batch, automaton=automaton, start=start, num_beams=num_beams, tokenizer=tokenizer,
-        max_new_tokens=max_new_tokens, synced_gpus=synced_gpus,
-    )  # fmt: skip
+        model,
+        batch,
+        automaton=automaton,
+        start=automaton.start_states(entity_names) if automaton else None,
+        num_beams=num_beams,
+        tokenizer=tokenizer,
+        max_new_tokens=max_new_tokens,
+        synced_gpus=synced_gpus,
+    )
     texts = tokenizer.batch_decode(beams.tokens, skip_special_tokens=True)
     failed = beams.failed.tolist()
+    totals = beams.total.exp().tolist()
+    numbers = beams.number.exp().tolist()
+    alloweds = beams.allowed.exp().tolist()
     answers = []
-    for place, (text, total, number, allowed) in enumerate(
-        zip(texts, *(part.exp().tolist() for part in (beams.total, beams.number, beams.allowed)), strict=True)
-    ):
-        if failed[place // num_beams]:
-            text, total, number, allowed = "", 0.0, 0.0, 0.0
-        quantity = parse_answer(text, entity_name=entity_names[place // num_beams])
-        parts = (number, min(1.0, total / number) if number else 0.0, allowed) if automaton else (None, None, None)
-        answers.append(Answer(text, quantity, total, *parts))
-    ranked = [answers[place : place + num_beams] for place in range(0, len(answers), num_beams)]
-    return [replace(best, alternatives=tuple(o for o in others if o.confidence > 0)) for best, *others in ranked]
+    for row, entity_name in enumerate(entity_names):
+        candidates = [
+            _make_answer(
+                "" if failed[row] else texts[beam],
+                entity_name=entity_name,
+                total=0.0 if failed[row] else totals[beam],
+                number=0.0 if failed[row] else numbers[beam],
+                allowed=0.0 if failed[row] else alloweds[beam],
+                is_constrained=automaton is not None,
+            )
+            for beam in range(row * num_beams, (row + 1) * num_beams)
+        ]
+        best, *others = candidates
+        possible = tuple(other for other in others if other.confidence > 0)
+        answers.append(replace(best, alternatives=possible))
+    return answers
+
+
+def _make_answer(
+    text: str, *, entity_name: str, total: float, number: float, allowed: float, is_constrained: bool
+) -> Answer:
+    quantity = parse_answer(text, entity_name=entity_name)
+    if not is_constrained:
+        return Answer(text, quantity, total)
+    return Answer(
+        text,
+        quantity,
+        total,
+        number_confidence=number,
+        unit_confidence=min(1.0, total / number) if number else 0.0,
+        allowed_probability=allowed,
+    )
 
 
 def is_not_finite(text: str, confidence: float) -> bool:
-    """Whether this is what goes out for a row whose logits were not finite. No other answer has a confidence of 0."""
+    """Return whether this is the answer for logits that were not finite. No other answer has a confidence of 0."""
     return not text and confidence == 0.0
 
 
 @dataclass
 class _Beams:
-    """Hypotheses, `num_beams` to a row and the likeliest first: (B * num_beams, ...)."""
+    """The beams of all rows, `num_beams` per row, most likely first; N = B * num_beams."""
 
-    tokens: torch.Tensor  # (B * num_beams, T) int64
-    states: torch.Tensor  # in the automaton
-    total: torch.Tensor  # log probability
-    number: torch.Tensor  # log probability of the number: of its digits, and that a unit follows
-    allowed: torch.Tensor  # log probability that the model gave to the allowed tokens, before the others were masked
-    in_number: torch.Tensor  # bool: the unit has not begun
-    ended: torch.Tensor  # bool
+    tokens: torch.Tensor  # (N, T) int64
+    states: torch.Tensor  # (N,) int64, of the automaton
+    total: torch.Tensor  # (N,) log probability of the tokens
+    number: torch.Tensor  # (N,) log probability of the number: of its digits, and that a unit follows
+    allowed: torch.Tensor  # (N,) log probability that the model gave to the allowed tokens before masking
+    in_number: torch.Tensor  # (N,) bool: the unit has not begun
+    ended: torch.Tensor  # (N,) bool
     failed: torch.Tensor  # (B,) bool: logits of the row were not finite
+
+    @classmethod
+    def empty(cls, size: int, *, start: torch.Tensor | None, device: torch.device) -> "_Beams":
+        """One beam without tokens per row."""
+        return cls(
+            tokens=torch.empty(size, 0, dtype=torch.long, device=device),
+            states=torch.zeros(size, dtype=torch.long, device=device) if start is None else start,
+            total=torch.zeros(size, device=device),
+            number=torch.zeros(size, device=device),
+            allowed=torch.zeros(size, device=device),
+            in_number=torch.ones(size, dtype=torch.bool, device=device),
+            ended=torch.zeros(size, dtype=torch.bool, device=device),
+            failed=torch.zeros(size, dtype=torch.bool, device=device),
+        )
 
 
 def _decode(
@@ -139,43 +181,35 @@ def _decode(
     max_new_tokens: int,
     synced_gpus: bool,
 ) -> _Beams:
-    """Beam search (greedy with one beam) in which a picture is encoded once, however many rows and beams ask for it.
+    """Run beam search (greedy with one beam). Each image is encoded once, whatever the number of its rows and beams.
 
-    Not `generate`: it would copy each picture for each beam, and could not gather the few allowed logits; it is no
-    faster either.
+    This is not `generate`, which would copy each image for each beam, and compute the softmax over the vocabulary
+    instead of the few allowed tokens. It is no faster either.
     """
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     mask = batch["attention_mask"]
-    size, device = len(mask), mask.device
+    size, width = mask.shape
     cache = DynamicCache(config=model.config.get_text_config())
-    # Positions count from 1, as PaliGemma's do, and pads have none.
     logits = model(
         input_ids=batch["input_ids"],
         token_type_ids=batch["token_type_ids"],
         attention_mask=mask,
-        **_pictures(model, batch),
-        position_ids=mask.cumsum(-1).clamp(min=1),
+        **_image_inputs(model, batch),
+        position_ids=mask.cumsum(-1).clamp(min=1),  # count from 1, as PaliGemma's do; padding has none
         cache=cache,
         use_cache=True,
-        logits_to_keep=1,
+        # The last position, as a tensor. The number 1 would select a strided slice, for which a CPU copies the
+        # matrix of lm_head once per row.
+        logits_to_keep=torch.arange(width - 1, width, device=mask.device),
     ).logits[:, -1]
 
-    beams = _Beams(
-        tokens=torch.empty(size, 0, dtype=torch.long, device=device),
-        states=torch.zeros(size, dtype=torch.long, device=device) if start is None else start,
-        total=torch.zeros(size, device=device),
-        number=torch.zeros(size, device=device),
-        allowed=torch.zeros(size, device=device),
-        in_number=torch.ones(size, dtype=torch.bool, device=device),
-        ended=torch.zeros(size, dtype=torch.bool, device=device),
-        failed=torch.zeros(size, dtype=torch.bool, device=device),
-    )
+    beams = _Beams.empty(size, start=start, device=mask.device)
     for step in range(max_new_tokens):
-        choices = _choose(logits, beams, automaton=automaton, pad=pad, num_choices=num_beams)
-        beams, parents = _extend(beams, choices, size=size, num_beams=num_beams, eos=eos, pad=pad)
+        candidates = _find_candidates(logits, beams, automaton=automaton, pad=pad, num_candidates=num_beams)
+        beams, parents = _select_beams(beams, candidates, size=size, num_beams=num_beams, eos=eos, pad=pad)
         if _all_ended(beams, synced_gpus=synced_gpus) or step == max_new_tokens - 1:
             break
-        if step == 0 and num_beams > 1:  # every beam begins with a copy of its row's cache
+        if step == 0 and num_beams > 1:  # every beam starts with a copy of its row's cache
             cache.batch_repeat_interleave(num_beams)
             mask = mask.repeat_interleave(num_beams, dim=0)
         elif num_beams > 1:
@@ -200,81 +234,100 @@ def _all_ended(beams: _Beams, *, synced_gpus: bool) -> bool:
     return bool(ended)
 
 
-def _pictures(model: PaliGemmaForConditionalGeneration, batch: Batch) -> dict[str, Any]:
-    """What the first step takes in of the pictures."""
+def _image_inputs(model: PaliGemmaForConditionalGeneration, batch: Batch) -> dict[str, Any]:
+    """Return the images, or their features, as arguments of the model's forward."""
     pixel_values, image_index = batch["pixel_values"], batch["image_index"]
-    if len(pixel_values) == len(image_index):  # in the rows' order; encoded within the model's forward, as FSDP needs
+    if len(pixel_values) == len(image_index):  # one per row, in order: encoded in the forward, as FSDP requires
         return {"pixel_values": pixel_values}
     features = model.get_image_features(pixel_values).pooler_output[image_index]
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
 
 
 @dataclass
-class _Choices:
-    """What may come next: (hypotheses, K), with log probabilities among just these (-inf where there is none)."""
+class _Candidates:
+    """The possible next tokens of each beam: (N, K). Unused entries have log probability -inf."""
 
     token_ids: torch.Tensor
     next_states: torch.Tensor
     begins_unit: torch.Tensor
-    log_p: torch.Tensor
-    unit_log_p: torch.Tensor  # (hypotheses,): that any unit begins now
-    allowed_log_p: torch.Tensor  # (hypotheses,): of all of these together, before the others were masked
-    is_finite: torch.Tensor  # (hypotheses,) bool; where it is False all are equally likely, so that no index is wrong
+    log_p: torch.Tensor  # normalized over these tokens
+    unit_log_p: torch.Tensor  # (N,): that any unit begins now
+    allowed_log_p: torch.Tensor  # (N,): of all these tokens, before the others were masked
+    is_finite: torch.Tensor  # (N,) bool; if False, all tokens are equally likely, so that no index is invalid
 
 
-def _choose(
-    logits: torch.Tensor, beams: _Beams, *, automaton: AnswerAutomaton | None, pad: int, num_choices: int
-) -> _Choices:
-    """The automaton's next tokens; without one the likeliest `num_choices`, and pads after the end."""
-    if automaton is not None:
-        token_ids = automaton.token_ids[beams.states]
-        begins_unit = automaton.begins_unit[beams.states]
-        is_choice = token_ids >= 0
-        possible = logits.gather(1, token_ids.clamp(min=0)).float()
-        is_finite = (possible.isfinite() | ~is_choice).all(-1)
-        possible = possible.masked_fill(~is_finite[:, None], 0.0).masked_fill(~is_choice, _NEVER)
-        log_p = possible.log_softmax(-1)
-        unit_log_p = log_p.masked_fill(~begins_unit, _NEVER).logsumexp(-1)
-        # In float32, which 64 rows at a time keep small: a vocabulary of 257k is 1 MB a row.
-        of_all = torch.cat([rows.float().logsumexp(-1) for rows in logits.split(64)])
-        allowed_log_p = (possible.logsumexp(-1) - of_all).nan_to_num(nan=_NEVER, neginf=_NEVER).clamp(max=0.0)
-        allowed_log_p = allowed_log_p.masked_fill(beams.ended, 0.0)
-        next_states = automaton.next_states[beams.states]
-        return _Choices(token_ids, next_states, begins_unit, log_p, unit_log_p, allowed_log_p, is_finite)
-    log_p, token_ids = logits.float().log_softmax(-1).topk(num_choices)
+def _find_candidates(
+    logits: torch.Tensor, beams: _Beams, *, automaton: AnswerAutomaton | None, pad: int, num_candidates: int
+) -> _Candidates:
+    """Return the automaton's next tokens; without one, the `num_candidates` most likely ones."""
+    if automaton is None:
+        return _find_unconstrained(logits, beams, pad=pad, num_candidates=num_candidates)
+    token_ids = automaton.token_ids[beams.states]
+    begins_unit = automaton.begins_unit[beams.states]
+    is_candidate = token_ids >= 0
+    allowed = logits.gather(1, token_ids.clamp(min=0)).float()
+    is_finite = (allowed.isfinite() | ~is_candidate).all(-1)
+    allowed = allowed.masked_fill(~is_finite[:, None], 0.0).masked_fill(~is_candidate, _IMPOSSIBLE)
+    log_p = allowed.log_softmax(-1)
+    # 64 rows at a time: in float32, a vocabulary of 257k takes 1 MB per row.
+    all_tokens = torch.cat([rows.float().logsumexp(-1) for rows in torch.split(logits, 64)])
+    allowed_log_p = (allowed.logsumexp(-1) - all_tokens).nan_to_num(nan=_IMPOSSIBLE, neginf=_IMPOSSIBLE).clamp(max=0.0)
+    return _Candidates(
+        token_ids=token_ids,
+        next_states=automaton.next_states[beams.states],
+        begins_unit=begins_unit,
+        log_p=log_p,
+        unit_log_p=log_p.masked_fill(~begins_unit, _IMPOSSIBLE).logsumexp(-1),
+        allowed_log_p=allowed_log_p.masked_fill(beams.ended, 0.0),
+        is_finite=is_finite,
+    )
+
+
+def _find_unconstrained(logits: torch.Tensor, beams: _Beams, *, pad: int, num_candidates: int) -> _Candidates:
+    log_p, token_ids = logits.float().log_softmax(-1).topk(num_candidates)
     is_finite = log_p[:, 0].isfinite()  # a single NaN or +inf makes all of them NaN
     ended = beams.ended[:, None] | ~is_finite[:, None]
-    only_pad = torch.full_like(log_p, _NEVER)
+    only_pad = torch.full_like(log_p, _IMPOSSIBLE)
     only_pad[:, 0] = 0.0
     log_p = torch.where(ended, only_pad, log_p)
-    states = beams.states[:, None].expand_as(token_ids)
-    nothing = torch.zeros_like(token_ids, dtype=torch.bool)
-    allowed_log_p = torch.zeros_like(beams.total)
-    return _Choices(token_ids.masked_fill(ended, pad), states, nothing, log_p, log_p[:, 0], allowed_log_p, is_finite)
+    return _Candidates(
+        token_ids=token_ids.masked_fill(ended, pad),
+        next_states=beams.states[:, None].expand_as(token_ids),
+        begins_unit=torch.zeros_like(token_ids, dtype=torch.bool),
+        log_p=log_p,
+        unit_log_p=log_p[:, 0],
+        allowed_log_p=torch.zeros_like(beams.total),
+        is_finite=is_finite,
+    )
 
 
-def _extend(
-    beams: _Beams, choices: _Choices, *, size: int, num_beams: int, eos: int, pad: int
+def _select_beams(
+    beams: _Beams, candidates: _Candidates, *, size: int, num_beams: int, eos: int, pad: int
 ) -> tuple[_Beams, torch.Tensor]:
-    """The likeliest `num_beams` continuations of each row, and the hypothesis that each continues."""
-    failed = beams.failed | (~choices.is_finite & ~beams.ended).view(size, -1).any(dim=1)
-    best = (beams.total[:, None] + choices.log_p).view(size, -1).topk(num_beams)
-    hypotheses, width = len(beams.total) // size, choices.log_p.shape[1]
-    first = torch.arange(0, size * hypotheses, hypotheses, device=best.indices.device)[:, None]
-    parents, picked = (first + best.indices // width).flatten(), (best.indices % width).flatten()
-    total, log_p = best.values.flatten(), choices.log_p[parents, picked]
-    tokens = choices.token_ids[parents, picked].masked_fill(log_p == _NEVER, pad)
-    begins_unit, in_number = choices.begins_unit[parents, picked], beams.in_number[parents]
-    # Up to the unit a number's probability is its answer's; then it counts that any unit begins; then it is fixed.
-    number = beams.number[parents] + torch.where(begins_unit, choices.unit_log_p[parents], log_p) * in_number
-    extended = _Beams(
+    """Return the `num_beams` most likely continuations of each row, and which beam each of them continues."""
+    failed = beams.failed | (~candidates.is_finite & ~beams.ended).view(size, -1).any(dim=1)
+    best = (beams.total[:, None] + candidates.log_p).view(size, -1).topk(num_beams)
+    beams_per_row = len(beams.total) // size  # 1 at the first step
+    num_candidates = candidates.log_p.shape[1]
+    first_beam = torch.arange(0, len(beams.total), beams_per_row, device=best.indices.device)[:, None]
+    parents = (first_beam + best.indices // num_candidates).flatten()
+    picked = (best.indices % num_candidates).flatten()
+    total = best.values.flatten()
+    log_p = candidates.log_p[parents, picked]
+    tokens = candidates.token_ids[parents, picked].masked_fill(log_p == _IMPOSSIBLE, pad)
+    begins_unit = candidates.begins_unit[parents, picked]
+    in_number = beams.in_number[parents]
+    # Before the unit, the number's log probability is the answer's. When the unit begins, that of any unit is added.
+    # After that, it does not change.
+    number = beams.number[parents] + torch.where(begins_unit, candidates.unit_log_p[parents], log_p) * in_number
+    selected = _Beams(
         tokens=torch.cat([beams.tokens[parents], tokens[:, None]], dim=1),
-        states=choices.next_states[parents, picked],
+        states=candidates.next_states[parents, picked],
         total=total,
         number=torch.where(in_number, number, beams.number[parents]),
-        allowed=beams.allowed[parents] + choices.allowed_log_p[parents],
+        allowed=beams.allowed[parents] + candidates.allowed_log_p[parents],
         in_number=in_number & ~begins_unit,
-        ended=beams.ended[parents] | (tokens == eos) | (total == _NEVER) | failed.repeat_interleave(num_beams),
+        ended=beams.ended[parents] | (tokens == eos) | (total == _IMPOSSIBLE) | failed.repeat_interleave(num_beams),
         failed=failed,
     )
-    return extended, parents
+    return selected, parents

@@ -1,11 +1,11 @@
-"""The published dataset's columns: the contract between the stages."""
+"""The columns and splits of the dataset: the contract between the stages."""
 
 from datasets import Features, Image, Value
 
 FEATURES = Features(
     {
-        "index": Value("int64"),  # test.csv's own; in train the column, or else the row number from 0
-        "image": Image(),  # null where a test row's picture could not be had
+        "index": Value("int64"),  # from the CSV; if train.csv has none, the row number from 0
+        "image": Image(),  # null if the image of a test row could not be downloaded
         "image_link": Value("string"),
         "group_id": Value("string"),
         "entity_name": Value("string"),

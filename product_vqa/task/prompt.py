@@ -1,5 +1,4 @@
-"""The wording of the question, defined here and nowhere else. It travels with every adapter, and so does the precision
-of the base model that it was trained on."""
+"""The prompt template, and the file that records it with an adapter, along with the precision of its base model."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -15,45 +14,45 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 @dataclass(frozen=True)
 class BasePrecision:
-    """How the base model was loaded when the adapter was trained and scored."""
+    """How the base model was loaded when the adapter was trained and evaluated."""
 
-    dtype: str  # of its weights; of those that are not quantized where it is 4-bit
+    dtype: str  # of its weights; if they are in 4 bits, of those that are not quantized
     load_in_4bit: bool  # NF4
 
 
 def format_prompt(entity_name: str) -> str:
-    """`item_weight` -> `What is the item weight?`. Raises InputError for an entity that is none of the eight."""
+    """`item_weight` -> `What is the item weight?`. Raises InputError for an unknown entity."""
     if entity_name not in UNITS_BY_ENTITY:
         raise InputError(f"unknown entity_name {entity_name!r}; expected one of {', '.join(UNITS_BY_ENTITY)}")
     return PROMPT_TEMPLATE.format(entity=entity_name.replace("_", " "))
 
 
 def save_task(folder: Path, *, dtype: str, load_in_4bit: bool) -> None:
-    """Write next to an adapter the prompt and the precision of the base model that it was trained and scored with."""
+    """Write the prompt template and the base model's precision in training next to an adapter."""
     assert dtype in DTYPES, dtype
     task = {"prompt_template": PROMPT_TEMPLATE, "base_model": asdict(BasePrecision(dtype, load_in_4bit))}
     (folder / TASK_FILE).write_text(json.dumps(task, indent=2) + "\n")
 
 
 def load_task(file: Path, *, adapter: str) -> BasePrecision | None:
-    """The precision that `save_task` wrote; None in the file of an earlier version, which does not record it.
+    """Read the base model's precision that `save_task` wrote; None if an earlier version wrote the file without it.
 
-    Raises InputError if the adapter was trained with another prompt, or the file is not a task file.
+    Raises InputError if the adapter was trained with another prompt template, or the file is malformed.
     """
     try:
         task = json.loads(file.read_text())
-        template, precision = task.get("prompt_template"), task.get("base_model")
-        if precision is not None:
-            precision = BasePrecision(**precision)
-            if precision.dtype not in DTYPES or not isinstance(precision.load_in_4bit, bool):
-                raise ValueError(f"base_model is {task['base_model']}")
+        template = task.get("prompt_template")
+        recorded = task.get("base_model")
+        precision = None if recorded is None else BasePrecision(**recorded)
+        if precision is not None and (precision.dtype not in DTYPES or not isinstance(precision.load_in_4bit, bool)):
+            raise ValueError(f"base_model is {recorded}")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"adapter {adapter}: its {TASK_FILE} is not one that training wrote ({type(error).__name__}: {error})"
+            f"{adapter}: its {TASK_FILE} is malformed ({type(error).__name__}: {error}); download the adapter again"
         ) from error
     if template != PROMPT_TEMPLATE:
         raise InputError(
-            f"adapter {adapter} was trained with the question {template!r}, this version asks {PROMPT_TEMPLATE!r}: "
-            "its answers would be worse without a warning. Use the version of product-vqa named in the adapter's card."
+            f"{adapter} was trained with the prompt template {template!r}, but this version uses {PROMPT_TEMPLATE!r}, "
+            "with which its answers would be worse. Use the version of product-vqa that the adapter's card names"
         )
     return precision

@@ -1,9 +1,8 @@
-"""Quantities: `number unit`, as labels write them, as models answer them, as a submission carries them."""
+"""Parse and format quantities: `number unit`, as in labels, answers and submissions."""
 
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
 
 from product_vqa.task.schema import canonical_unit
 
@@ -19,28 +18,14 @@ class Quantity:
         return format_quantity(self)
 
 
-class LabelForm(StrEnum):
-    """The ways in which `entity_value` is written in the real train.csv."""
-
-    PLAIN = "plain"  # 500.0 gram
-    RANGE_BRACKETS = "range_brackets"  # [100.0, 240.0] volt
-    RANGE_TO = "range_to"  # 10 kilogram to 15 kilogram
-    EXPONENT = "exponent"  # 2.2223333344444455e+20 gram
-    UNIT_UNKNOWN = "unit_unknown"  # 5 horsepower
-    BROKEN = "broken"  # 5.016481104150004 e+17 pound
-
-
-# [0-9] and not \d: a label or an answer in other digits than these is not what the challenge prints.
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-_UNIT = r"[A-Za-z]+(?: [A-Za-z]+)*"
-_PLAIN = re.compile(rf"({_NUMBER})\s+({_UNIT})")
-_EXPONENT = re.compile(rf"({_NUMBER}[eE][+-]?[0-9]+)\s*({_UNIT})")
-_RANGE_BRACKETS = re.compile(rf"\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]\s*({_UNIT})")
-_RANGE_TO = re.compile(rf"({_NUMBER})\s*({_UNIT})\s+to\s+({_NUMBER})\s*({_UNIT})")
+# [0-9] and not \d, which also matches the digits of other scripts.
+NUMBER_PATTERN = r"[0-9]+(?:\.[0-9]+)?"
+UNIT_PATTERN = r"[A-Za-z]+(?: [A-Za-z]+)*"
+_PLAIN = re.compile(rf"({NUMBER_PATTERN})\s+({UNIT_PATTERN})")
 
 
 def parse_quantity(text: str) -> Quantity:
-    """`500 gram`, `1.5 cubic feet` -> Quantity. Outer blanks and the spellings of `canonical_unit` are forgiven.
+    """Parse `500 gram`, `1.5 cubic feet`. Outer spaces and the spellings of `canonical_unit` are accepted.
 
     Raises ValueError for anything else: a sign, an exponent, a range, an abbreviation, a second unit.
     """
@@ -52,43 +37,15 @@ def parse_quantity(text: str) -> Quantity:
 
 
 def format_number(number: Decimal) -> str:
-    """As Python prints a float, but never with an exponent and never rounded: 500.0, 1.5, 0.00034.
+    """Format a number like a Python float, but without exponent or rounding: 500.0, 1.5, 0.00034.
 
-    89 % of the training labels that hold a whole number write it with `.0`, and none ends in another zero; so this is
-    the one form that can equal most labels as a string.
+    89 % of the training labels with an integer write it with `.0`, and no label has another trailing zero. So this
+    form equals most labels as a string.
     """
-    whole, _, fraction = f"{number:f}".partition(".")
-    return f"{whole.lstrip('0') or '0'}.{fraction.rstrip('0') or '0'}"
+    integer, _, fraction = f"{number:f}".partition(".")
+    return f"{integer.lstrip('0') or '0'}.{fraction.rstrip('0') or '0'}"
 
 
 def format_quantity(quantity: Quantity) -> str:
-    """The canonical form: `500.0 gram`."""
+    """Format a quantity in its canonical form: `500.0 gram`."""
     return f"{format_number(quantity.number)} {quantity.unit}"
-
-
-def label_form(text: str) -> LabelForm:
-    """Which of the six forms a label has. Ranges count as ranges whatever their units; see `parse_label`."""
-    text = text.strip()
-    if match := _PLAIN.fullmatch(text):
-        return LabelForm.PLAIN if canonical_unit(match[2]) else LabelForm.UNIT_UNKNOWN
-    if _RANGE_BRACKETS.fullmatch(text):
-        return LabelForm.RANGE_BRACKETS
-    if _RANGE_TO.fullmatch(text):
-        return LabelForm.RANGE_TO
-    if _EXPONENT.fullmatch(text):
-        return LabelForm.EXPONENT
-    return LabelForm.BROKEN
-
-
-def parse_range(text: str) -> tuple[Quantity, Quantity]:
-    """Both ends of a label whose form is `range_brackets` or `range_to`, as written (not ordered).
-
-    Raises ValueError if it is no range, or one in a unit that is not allowed.
-    """
-    if match := _RANGE_BRACKETS.fullmatch(text.strip()):
-        first, last, unit = match.groups()
-        return parse_quantity(f"{first} {unit}"), parse_quantity(f"{last} {unit}")
-    if match := _RANGE_TO.fullmatch(text.strip()):
-        first, first_unit, last, last_unit = match.groups()
-        return parse_quantity(f"{first} {first_unit}"), parse_quantity(f"{last} {last_unit}")
-    raise ValueError(f"{text!r} is not a range like '[100.0, 240.0] volt' or '10 kilogram to 15 kilogram'")

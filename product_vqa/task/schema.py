@@ -1,7 +1,7 @@
-"""The eight attributes that are asked for, and the units in which each is answered.
+"""The attributes ("entities") that the model reads, and the units allowed for each.
 
 Source: `constants.py` of the Amazon ML Challenge 2024 ("Feature Extraction from Images"), whose format checker
-accepts these 31 units and no others.
+accepts exactly these 31 units.
 """
 
 _LENGTH = ("centimetre", "foot", "inch", "metre", "millimetre", "yard")
@@ -36,10 +36,10 @@ UNITS: frozenset[str] = frozenset(unit for units in UNITS_BY_ENTITY.values() for
 
 
 def canonical_unit(text: str) -> str | None:
-    """The allowed unit that `text` spells, or None.
+    """Return the allowed unit that `text` spells, or None.
 
-    Forgives what the official checker forgives and nothing else: `ter` for `tre` (meter, centiliter) and `feet` for
-    `foot` (cubic feet). Plurals, abbreviations and capitals are not units.
+    Like the official checker, it accepts `ter` for `tre` (meter, centiliter) and `feet` for `foot` (cubic feet), but
+    no other plurals, no abbreviations and no capitals.
     """
     for spelling in (text, text.replace("ter", "tre"), text.replace("feet", "foot")):
         if spelling in UNITS:
@@ -48,5 +48,5 @@ def canonical_unit(text: str) -> str | None:
 
 
 def is_suitable(unit: str, entity_name: str) -> bool:
-    """Whether `unit` (canonical) is one in which `entity_name` is answered."""
+    """Return whether `unit` (canonical) is allowed for `entity_name`."""
     return unit in UNITS_BY_ENTITY[entity_name]

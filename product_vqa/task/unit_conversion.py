@@ -1,11 +1,11 @@
-"""Quantities in different units, compared: `1 kilogram` and `1000.0 gram` are as heavy."""
+"""Compare quantities in different units: `1 kilogram` equals `1000.0 gram`."""
 
 from decimal import Decimal
 
 from product_vqa.task.quantity import Quantity
 
-# What a unit is in the first one of its dimension. International yard and pound (exact); US customary volumes, the
-# metric cup's neighbour of 8 US fluid ounces among them; the ton as the metric one, which most packs mean.
+# The size of each unit, in the first unit of its dimension. Yard and pound are the international ones (exact), volumes
+# are US customary (a cup is 8 fluid ounces), and a ton is metric, as on most packs.
 # Source: NIST Special Publication 811, appendix B.
 _SIZES: dict[str, dict[str, str]] = {
     "metre": {
@@ -47,19 +47,19 @@ _BASE_BY_UNIT = {unit: (base, Decimal(size)) for base, sizes in _SIZES.items() f
 
 
 def to_base_unit(quantity: Quantity) -> Quantity:
-    """In metre, gram, volt, watt or litre, exactly."""
+    """Convert to metre, gram, volt, watt or litre, exactly."""
     base, size = _BASE_BY_UNIT[quantity.unit]
     return Quantity(quantity.number * size, base)
 
 
 def relative_difference(quantity: Quantity, other: Quantity) -> float:
-    """How far two quantities lie apart, as a share of the second: 0.0 where equal, infinity for other dimensions.
+    """Return the difference of two quantities, relative to the second; infinity for different dimensions.
 
-    The ends of the same pack's `16.9 fl oz (500 mL)` differ by 0.0004.
+    On a pack with `16.9 fl oz (500 mL)`, the two differ by 0.0004.
     """
-    mine, theirs = to_base_unit(quantity), to_base_unit(other)
-    if mine.unit != theirs.unit:
+    first, second = to_base_unit(quantity), to_base_unit(other)
+    if first.unit != second.unit:
         return float("inf")
-    if mine.number == theirs.number:
+    if first.number == second.number:
         return 0.0
-    return float(abs(mine.number - theirs.number) / theirs.number) if theirs.number else float("inf")
+    return float(abs(first.number - second.number) / second.number) if second.number else float("inf")

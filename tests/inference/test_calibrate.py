@@ -74,9 +74,9 @@ def test_a_calibration_of_another_adapter_is_ignored_with_a_warning(
     weights = folder / "adapter_model.safetensors"
     tensors = load_file(weights)
     for change, message in (
-        ("another adapter", "fitted on the answers of another adapter"),
-        ("no hash", "does not say which adapter it was fitted on"),
-        ("another calibration", "fitted on the answers of another adapter"),
+        ("another adapter", "was fitted on another adapter"),
+        ("no hash", "does not record which adapter it was fitted on"),
+        ("another calibration", "was fitted on another adapter"),
     ):
         if change == "another adapter":
             save_file({name: tensor * (1 + 1e-6) for name, tensor in tensors.items()}, weights)
@@ -200,5 +200,5 @@ def test_what_cannot_be_calibrated_is_said(
 )
 def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "calibration.json").write_text(text)
-    with pytest.raises(InputError, match=r"calibration.json is no calibration"):
+    with pytest.raises(InputError, match=r"calibration.json is malformed"):
         load_calibration(tmp_path / "calibration.json")

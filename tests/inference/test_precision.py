@@ -121,9 +121,9 @@ def test_an_adapter_of_another_prompt_is_refused_by_the_reader_and_predict(
     save_task(folder, dtype="float32", load_in_4bit=False)
     file = folder / TASK_FILE
     file.write_text(file.read_text().replace(PROMPT_TEMPLATE, "How about {entity}?"))
-    with pytest.raises(InputError, match=r"was trained with the question 'How about \{entity\}"):
+    with pytest.raises(InputError, match=r"was trained with the prompt template 'How about \{entity\}"):
         AttributeReader.from_pretrained(str(folder))
-    with pytest.raises(InputError, match=r"was trained with the question 'How about \{entity\}"):
+    with pytest.raises(InputError, match=r"was trained with the prompt template 'How about \{entity\}"):
         call(predict.main, monkeypatch, "--adapter", folder, "--dataset", tiny_dataset, "--output", tmp_path / "s.csv")
 
 

@@ -334,7 +334,7 @@ def test_rows_whose_logits_are_not_finite_go_out_empty_with_a_count_and_a_remedy
     folder = Path(shutil.copytree(adapter_folder, tmp_path / "adapter"))
     tensors = load_file(folder / "adapter_model.safetensors")
     save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
-    for dtype, remedy in (("bfloat16", "`dtype` float32"), ("float32", "look at the adapter's")):
+    for dtype, remedy in (("bfloat16", "`dtype` float32"), ("float32", "check those of the adapter")):
         for constrain in ("on", "off"):
             caplog.clear()
             output = tmp_path / f"{dtype}-{constrain}.csv"
@@ -399,7 +399,7 @@ def unreadable_images() -> dict[str, tuple[Any, str]]:
         "None": (None, "not_an_image: None; pass a Pillow image"),
         "a list": ([1, 2], "not_an_image: list"),
         "an array": (np.zeros((4, 4, 3), np.uint8), "not_an_image: ndarray"),
-        "a stored path": ({"bytes": None, "path": "/a.png"}, "no_bytes: the path '/a.png'"),
+        "a stored path": ({"bytes": None, "path": "/a.png"}, "no_bytes: only the path '/a.png'"),
         "no size": (Image.new("RGB", (0, 0)), "no_pixels: 0x0"),
         "too long a side": (Image.new("1", (1, 20_001)), "side_too_long: 1x20001"),
     }
@@ -417,14 +417,14 @@ def test_the_reader_names_the_position_of_what_it_cannot_read(adapter_reader: At
 @pytest.mark.parametrize(
     ("images", "entity_names", "message"),
     [
-        ([make_image(0)], [], "as many entity_names as images are needed, got 1 and 0"),
-        ([], ["width"], "as many entity_names as images are needed, got 0 and 1"),
+        ([make_image(0)], [], "must have the same length, got 1 and 0"),
+        ([], ["width"], "must have the same length, got 0 and 1"),
         ([make_image(0)] * 2, ["width", "colour"], r"entity_names\[1\]: unknown entity_name 'colour'; known are "),
         ([make_image(0)], [None], r"entity_names\[0\]: unknown entity_name None"),
-        (make_image(0), ["width"], r"images must be a list, got Image; read\(\) takes a single one"),
-        ("photo.jpg", ["width"], "images must be a list, got str"),
-        (None, ["width"], "images must be a list, got None"),
-        ([make_image(0)], "width", "entity_names must be a list, got str"),
+        (make_image(0), ["width"], r"`images` must be a list, got Image; read\(\) takes a single image"),
+        ("photo.jpg", ["width"], "`images` must be a list, got str"),
+        (None, ["width"], "`images` must be a list, got None"),
+        ([make_image(0)], "width", "`entity_names` must be a list, got str"),
     ],
 )  # fmt: skip
 def test_the_reader_refuses_what_is_not_a_batch(
@@ -472,7 +472,7 @@ def test_wrong_input_is_named_with_its_flag(
     cases: list[tuple[dict[str, Any], str]] = [
         ({"adapter": "local/none"}, "--adapter local/none: no such model repo"),
         ({"adapter": f"{adapter[0]}@v7"}, "has no revision 'v7'"),
-        ({"adapter": deeper}, r"holds no adapter_config\.json: is it a LoRA adapter\?"),
+        ({"adapter": deeper}, r"has no adapter_config\.json: is it a LoRA adapter\?"),
         (
             {"adapter": misfit, "base_model": tiny_base},
             r"--adapter .* does not fit base .*: size mismatch for .*lora_A",

@@ -317,9 +317,9 @@ def test_calibrating_twice_gives_the_same_calibration(
     [
         ("adapter_model.safetensors", b"", "adapter_model.safetensors is damaged"),
         ("adapter_model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"is damaged .*git lfs pull"),
-        ("adapter_config.json", b"", "adapter_config.json is damaged or not peft's"),
-        ("adapter_config.json", b"[]", "adapter_config.json is damaged or not peft's"),
-        ("adapter_config.json", b"\xff", "adapter_config.json is damaged or not peft's"),
+        ("adapter_config.json", b"", "adapter_config.json is damaged or not from peft"),
+        ("adapter_config.json", b"[]", "adapter_config.json is damaged or not from peft"),
+        ("adapter_config.json", b"\xff", "adapter_config.json is damaged or not from peft"),
     ],
 )
 def test_a_damaged_file_of_an_adapter_is_named(

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from dataset_builder import build
 from product_vqa import images
 from product_vqa.errors import argument
 from product_vqa.images import FORMATS, ImageError, as_image, load_image, to_rgb
-from tests.dataset_builder.conftest import run_here
+from tests.commands import call
 from tests.tiny import make_rows, write_rows
 
 BLOCK = 16  # px: of one colour each, so that a lossy format loses little
@@ -508,7 +509,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for size in ("0", "448"):
-            run_here(patch, "build", *arguments, "--image_size", size, "--output_dir", folder / size)
+            call(build.main, patch, *arguments, "--image_size", size, "--output_dir", folder / size)
     rows = make_rows(len(every_file()))
     for number, row in enumerate(rows):
         row["image"] = {"bytes": (folder / "images" / f"{number}.jpg").read_bytes(), "path": None}

@@ -348,5 +348,5 @@ def test_a_tokenizer_that_joins_digits_is_refused_with_a_remedy(processor) -> No
         def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
             return processor.tokenizer.convert_ids_to_tokens(ids)
 
-    with pytest.raises(InputError, match=r"one token per digit is expected: .*`constrain` off"):
+    with pytest.raises(InputError, match=r"not into one token per digit. .*`constrain` off"):
         AnswerAutomaton.from_tokenizer(Joined())

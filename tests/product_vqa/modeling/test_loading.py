@@ -246,14 +246,14 @@ def test_lora_on_the_real_paligemma2_shape_has_the_number_of_parameters_worked_o
 
 
 def test_a_processor_of_another_size_is_refused(model, tiny_base: Path) -> None:
-    with pytest.raises(InputError, match="takes pictures of 28 px"):
+    with pytest.raises(InputError, match="takes images of 28 px"):
         check_image_size(
             model.config, make_processor(image_size=56, patch_size=14), base_model=Location(str(tiny_base))
         )
 
 
 def test_a_folder_that_holds_no_paligemma_is_refused_with_the_flag(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"`base_model` .* holds no model"), argument("base_model"):
+    with pytest.raises(InputError, match=r"`base_model` .* has no model"), argument("base_model"):
         load_base_model(Location(str(tmp_path)), dtype=torch.float32)
     GemmaConfig(hidden_size=64).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="is a gemma model; a PaliGemma is needed"), argument("base_model"):

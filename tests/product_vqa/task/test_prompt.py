@@ -37,7 +37,7 @@ def test_a_task_file_of_an_earlier_version_records_no_precision(tmp_path: Path) 
 
 def test_an_adapter_of_another_prompt_is_refused(tmp_path: Path) -> None:
     (tmp_path / TASK_FILE).write_text(json.dumps({"prompt_template": "How heavy is it?"}))
-    with pytest.raises(InputError, match="user/adapter was trained with the question 'How heavy is it\\?'"):
+    with pytest.raises(InputError, match="user/adapter was trained with the prompt template 'How heavy is it\\?'"):
         load_task(tmp_path / TASK_FILE, adapter="user/adapter")
 
 
@@ -50,5 +50,5 @@ def test_an_adapter_of_another_prompt_is_refused(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_broken_task_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / TASK_FILE).write_text(text)
-    with pytest.raises(InputError, match=r"user/adapter: its product_vqa\.json is not one that training wrote"):
+    with pytest.raises(InputError, match=r"user/adapter: its product_vqa\.json is malformed"):
         load_task(tmp_path / TASK_FILE, adapter="user/adapter")
