@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from huggingface_hub import HfApi
 
 from local_hub import LocalHub
