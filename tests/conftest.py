@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from local_hub import LocalHub
@@ -36,6 +37,10 @@ os.environ.update(
 )
 
 ROOT = Path(__file__).parents[1]
+
+# An example may take its time on a busy machine; pytest's timeout ends one that hangs.
+settings.register_profile("no deadline", settings.default, deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")
