@@ -95,6 +95,7 @@ def fine_tuned(labels: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPat
     return fine_tune(labels[0], tmp_path_factory.mktemp("fine_tuned"), steps=24)
 
 
+@pytest.mark.slow
 def test_f1_rises_with_correct_labels_and_not_with_shuffled_ones(
     labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def answers(labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer) -> pd
     return table.assign(reference=test["entity_value"][:])
 
 
+@pytest.mark.slow
 def test_calibration_improves_the_confidences(answers: pd.DataFrame) -> None:
     """Fit on one half and measured on the other, then the reverse."""
     rows = mark_right(answers, list(answers["reference"]))

@@ -543,6 +543,7 @@ def read_tensors(processor, values: list) -> "torch.Tensor":  # noqa: F821
     return levels(torch.stack(Tensors(None, processor).read_batch(values, ["width"] * len(values))))
 
 
+@pytest.mark.slow
 def test_the_reader_and_the_page_make_the_same_tensor_of_a_file(built: Path, processor, read):
     import torch
 
@@ -558,6 +559,7 @@ def test_the_reader_and_the_page_make_the_same_tensor_of_a_file(built: Path, pro
 
 
 # The datasets are of build's --image_size, and of the files as they are.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["448", "0", "files"])
 def test_training_prediction_and_report_make_the_readers_tensor_of_a_file(built: Path, processor, read, name: str):
     import torch
