@@ -31,10 +31,10 @@ from benchmarks.image_server import make_image
 from benchmarks.results import print_result, stdout_to_stderr
 from benchmarks.small_model import SMALL_VOCABULARY, save_small_adapter, save_small_model
 from benchmarks.timing import alternate
-from dataset_builder.image_preparation import prepare_picture
+from dataset_builder.image_preparation import prepare_image
 from inference import AttributeReader
 from inference.dataloader import RowBatches, load_batches
-from inference.predictions import answer_rows
+from inference.predictions import to_table
 from product_vqa.modeling.collator import Batch, make_generation_batch, normalize_images
 from product_vqa.task.features import FEATURES
 from product_vqa.task.prompt import format_prompt
@@ -107,7 +107,7 @@ def make_rows(number: int) -> tuple[list[dict[str, Any]], list[tuple[bytes, str]
     image_number = 0
     while len(rows) < number:
         original = make_image(str(image_number), size=ORIGINAL_SIZE)
-        stored = {"bytes": prepare_picture(original, image_size=STORED_SIZE).data, "path": None}
+        stored = {"bytes": prepare_image(original, image_size=STORED_SIZE).data, "path": None}
         for _ in range(QUESTIONS_PER_IMAGE[image_number % len(QUESTIONS_PER_IMAGE)]):
             entity_name = ENTITIES[len(rows) % len(ENTITIES)]
             rows.append(
@@ -140,7 +140,7 @@ def make_tensors(dataset: Dataset, reader: AttributeReader, *, batch_size: int) 
 def predict(reader: AttributeReader, dataset: Dataset, *, batch_size: int) -> None:
     batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
     for batch in load_batches(batches, range(len(batches)), num_workers=0):
-        answer_rows(reader, batch)
+        to_table(batch, reader.answer(batch.inputs, batch.entity_names))
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.image_server import image_server
 from benchmarks.timing import time_command
-from dataset_builder.csv_reader import Row, Table, links_of, read_tables
+from dataset_builder.csv_reader import Row, Table, read_tables
 from dataset_builder.options import TableOptions
 
 COLUMNS_BY_FILE = {
@@ -54,7 +54,7 @@ def measure(train: Table, test: Table, work: Path, url: str, *, num_rows: int) -
     )  # fmt: skip
     inspect = time_command([sys.executable, "-m", "dataset_builder.inspect", *csvs], cwd=work)
     manifest = json.loads((work / "out" / "build.json").read_text())
-    num_urls = len(links_of(*read_tables(TableOptions(str(work / "train.csv"), str(work / "test.csv")))))
+    num_urls = len(read_tables(TableOptions(str(work / "train.csv"), str(work / "test.csv"))).urls())
     return {
         "rows": round(share * total),
         "links": num_urls,

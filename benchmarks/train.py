@@ -47,7 +47,7 @@ from benchmarks.image_server import image_server, make_image
 from benchmarks.results import print_result, stdout_to_stderr
 from benchmarks.small_model import SMALL_VOCABULARY, save_small_model
 from benchmarks.timing import alternate
-from dataset_builder.image_preparation import prepare_picture
+from dataset_builder.image_preparation import prepare_image
 from product_vqa.hub import Location
 from product_vqa.modeling.collator import IGNORED, TrainingCollator, make_training_batch, normalize_images
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor, resolve_dtype
@@ -124,7 +124,7 @@ def make_rows(number: int, *, originals: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 "index": index,
-                "image": {"bytes": prepare_picture(original, image_size=STORED_SIZE).data, "path": None},
+                "image": {"bytes": prepare_image(original, image_size=STORED_SIZE).data, "path": None},
                 "image_link": f"https://shop.example/{index}.jpg",
                 "group_id": "1",
                 "entity_name": entity_name,
@@ -277,7 +277,7 @@ class LogitsEverywhere(PaliGemmaTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        del inputs["answer_positions"]
+        del inputs["answer_positions"], inputs["row_index"]
         outputs = model(**inputs, use_cache=False, num_items_in_batch=num_items_in_batch)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 

@@ -1,4 +1,4 @@
-"""CSVs of image links and their pictures become a dataset on the Hub. `from dataset_builder import ProductVqa`."""
+"""Builds a dataset on the Hub from CSVs of image URLs. `from dataset_builder import ProductVqa`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["ProductVqa"]
 
 
 def __getattr__(name: str) -> Any:
-    # On first use, because `datasets` takes a second to import and --help needs none of it.
+    # Imported on first use: `datasets` takes a second to import, and --help does not need it.
     if name == "ProductVqa":
         from dataset_builder.builder import ProductVqa
 

@@ -1,4 +1,4 @@
-"""CSVs and pictures -> a dataset folder and, with --push_to_hub, a dataset repo on the Hub.
+"""Builds a dataset from CSVs and images, and with --push_to_hub publishes it as a dataset repo on the Hub.
 
 python -m dataset_builder.build --train_csv train.csv --test_csv test.csv --image_dir images --output_dir dataset
 """
@@ -8,116 +8,139 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dataset_builder.options import FetchOptions, PictureOptions, TableOptions
+from dataset_builder.options import FetchOptions, ImageOptions, ImageSourceOptions, SelectionOptions, TableOptions
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError
 
 
 @dataclass
 class BuildOptions:
-    output_dir: str = field(metadata={"help": "folder to make, or an earlier build to replace"})
-    image_dir: str | None = field(
-        default=None, metadata={"help": "folder of pictures, each named as the last part of its link"}
-    )
-    image_store: str | None = field(
-        default=None, metadata={"help": "folder of fetched pictures; what it lacks is fetched first"}
-    )
+    output_dir: str = field(metadata={"help": "Folder to create, or an earlier build to replace."})
     download: bool = field(
-        default=True, metadata={"help": "false: fetch nothing, and leave out what --image_store lacks"}
+        default=True,
+        metadata={"help": "If false, download nothing, and drop rows whose image is not in the store."},
     )
-    ranges: str = field(
-        default="leave_out",
-        metadata={"help": "a label like `[100.0, 240.0] volt`: leave_out its row, or read its first or last number"},
-    )
-    validation_size: float = field(default=0.05, metadata={"help": "share of the labelled rows to hold out; 0: none"})
-    seed: int = field(default=0, metadata={"help": "which rows are held out"})
-    push_to_hub: bool = field(default=False, metadata={"help": "publish the folder as --hub_dataset_id"})
-    hub_dataset_id: str | None = field(default=None, metadata={"help": "user/name of the dataset repo"})
-    hub_private_repo: bool = field(default=True, metadata={"help": "false: let everyone see the repo"})
+    push_to_hub: bool = field(default=False, metadata={"help": "Publish the dataset as --hub_dataset_id."})
+    hub_dataset_id: str | None = field(default=None, metadata={"help": "Dataset repo to push to (user/name)."})
+    hub_private_repo: bool = field(default=True, metadata={"help": "If false, everyone can see the repo."})
     license: str | None = field(
         default=None,
-        metadata={"help": "licence of the images, for the card: an id like cc-by-4.0 or mit; other: see license_name"},
+        metadata={
+            "help": "License of the images, for the card: an identifier like cc-by-4.0 or mit, or other together with "
+            "--license_name."
+        },
     )
-    license_name: str | None = field(default=None, metadata={"help": "with --license other: what it is called"})
+    license_name: str | None = field(
+        default=None, metadata={"help": "Name of a license without an identifier. Requires --license other."}
+    )
 
     def __post_init__(self) -> None:
-        if (self.image_dir is None) == (self.image_store is None):
-            raise InputError("where are the pictures? give --image_dir FOLDER or --image_store FOLDER, one of the two")
         if self.push_to_hub and not self.hub_dataset_id:
-            raise InputError("--push_to_hub needs to know where: --hub_dataset_id user/name")
+            raise InputError("--push_to_hub needs --hub_dataset_id user/name")
         if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
             raise InputError(
-                f"--license {self.license} is not an id of the Hub's list of licences: small letters, digits and - . "
-                "+, like cc-by-4.0; other, with --license_name, is for one that has none"
+                f"--license {self.license} is not an identifier of the Hub's list of licenses, like cc-by-4.0: use "
+                "lower-case letters, digits, and - . + only, or other with --license_name for a license without one"
             )
         if (self.license == "other") != bool(self.license_name):
-            raise InputError("--license other and --license_name NAME go together")
+            raise InputError("--license other and --license_name NAME require each other")
 
 
 def main() -> None:
-    table_options, options, picture_options, fetch_options = parse_options(
-        TableOptions, BuildOptions, PictureOptions, FetchOptions, description=__doc__
-    )
+    table_options, source, options, image_options, selection, fetch_options = parse_options(
+        TableOptions, ImageSourceOptions, BuildOptions, ImageOptions, SelectionOptions, FetchOptions,
+        description=__doc__,
+    )  # fmt: skip
 
-    from dataset_builder.builder import ProductVqa
-    from dataset_builder.csv_reader import links_of, read_tables
+    from dataset_builder.csv_reader import read_tables
     from dataset_builder.dataset_card import License, save_card
     from dataset_builder.disk_space import check_build, check_download
-    from dataset_builder.downloader import fill
+    from dataset_builder.downloader import download, import_images, open_images
+    from dataset_builder.fingerprint import compute_fingerprint
     from dataset_builder.image_store import ImageStore
-    from dataset_builder.leakage import Leak
-    from dataset_builder.placeholders import Placeholder
+    from dataset_builder.leakage import check_split, find_leaks
+    from dataset_builder.manifest import find_earlier_build, make_manifest, save_manifest
+    from dataset_builder.placeholders import find_placeholders
     from dataset_builder.push import check_target, push
-    from dataset_builder.writer import check_output, temporary_beside, write_dataset
+    from dataset_builder.row_filter import filter_rows
+    from dataset_builder.split import split_rows
+    from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
     from product_vqa.atomic_io import replace_folder
     from product_vqa.hub import page_url
 
+    # Everything that can be refused is refused before the long work begins.
     folder = Path(options.output_dir).resolve()
-    licence = License(options.license, options.license_name) if options.license else None
-    earlier = check_output(folder)
-    repo_id = options.hub_dataset_id
+    earlier = find_earlier_build(folder)
+    location = options.hub_dataset_id or folder.name
     if options.push_to_hub:
-        repo_id = check_target(repo_id, private=options.hub_private_repo)
-    if options.image_store:
-        store = ImageStore(options.image_store, image_size=picture_options.image_size)
-        if options.download:
-            tables = read_tables(table_options)
-            num_rows = sum(len(table.rows) for table in tables if table)
-            check = partial(check_download, store, num_rows=num_rows, output_dir=folder)
-            fill(store, links_of(*tables), fetch_options, check_space=check)
-            del tables
+        location = check_target(location, private=options.hub_private_repo)
+    license = License(options.license, options.license_name) if options.license else None
 
-    with temporary_beside(folder) as temporary:
-        builder = ProductVqa(
-            train_csv=table_options.train_csv,
-            test_csv=table_options.test_csv,
-            image_dir=options.image_dir,
-            image_store=options.image_store,
-            image_size=picture_options.image_size,
-            ranges=options.ranges,
-            validation_size=options.validation_size,
-            seed=options.seed,
-            cache_dir=temporary / "cache",
-        )
-        if earlier and earlier.fingerprint == builder.config.fingerprint:
+    # Read and download.
+    tables = read_tables(table_options)
+    urls = tables.urls()
+    image_size = image_options.image_size
+    images = open_images(source, image_size=image_size)
+    if isinstance(images, ImageStore) and options.download:
+        num_rows = sum(1 for _ in tables.rows())
+        download(
+            images, urls, fetch_options,
+            check_space=partial(check_download, images, num_rows=num_rows, output_dir=folder),
+        )  # fmt: skip
+    fingerprint = compute_fingerprint(tables, images, image_size=image_size, selection=selection)
+
+    with temporary_folder(folder) as temporary:
+        if earlier and earlier.fingerprint == fingerprint:
+            save_card(earlier, folder, location=location, license=license)
             print(f"unchanged: {options.output_dir}")
-            save_card(earlier, folder, location=repo_id or folder.name, license=licence)
         else:
-            check_build(builder.config, folder)
-            record = write_dataset(builder, temporary / "dataset")
-            save_card(record, temporary / "dataset", location=repo_id or folder.name, license=licence, earlier=folder)
-            replace_folder(temporary / "dataset", folder)
-            for split, counts in record.rows.items():
-                print(f"{split}: {sum(counts.values())} rows")
-            for leak in record.leaks:
-                print(Leak(**leak))
-            for placeholder in record.placeholders:
-                print(Placeholder(**placeholder))
+            check_build(tables, images, folder, image_size=image_size)
+            if isinstance(images, ImageStore):
+                store = images
+            else:
+                store = ImageStore(temporary / "images", image_size=image_size)
+                import_images(store, urls, images)
+
+            # Filter and split.
+            found, failures = store.find(urls)
+            filtered = filter_rows(tables, found, failures, ranges=selection.ranges)
+            splits = split_rows(filtered, validation_size=selection.validation_size, seed=selection.seed)
+
+            # Check for leakage.
+            frame = splits.as_frame()
+            leaks = find_leaks(frame)
+            check_split(leaks)
+            placeholders = find_placeholders(frame)
+
+            # Write, with the card last.
+            complete = temporary / "dataset"
+            with write_errors_explained():
+                dataset_info = write_dataset(splits, store, filtered.dropped, complete)
+                manifest = make_manifest(
+                    fingerprint=fingerprint,
+                    tables=tables,
+                    image_source="image_store" if store is images else "image_dir",
+                    image_size=image_size,
+                    selection=selection,
+                    filtered=filtered,
+                    splits=splits,
+                    leaks=leaks,
+                    placeholders=placeholders,
+                    dataset_info=dataset_info,
+                )
+                save_manifest(manifest, complete)
+            save_card(manifest, complete, location=location, license=license, earlier=folder)
+            replace_folder(complete, folder)
+
+            for split, rows in splits.rows.items():
+                print(f"{split}: {len(rows)} rows")
+            for finding in (*leaks, *placeholders):
+                print(finding)
             print(f"written: {options.output_dir}")
 
     if options.push_to_hub:
-        commit = push(folder, repo_id, private=options.hub_private_repo)
-        print(f"pushed: {page_url(repo_id, repo_type='dataset')} (commit {commit.oid})")
+        commit = push(folder, location, private=options.hub_private_repo)
+        print(f"pushed: {page_url(location, repo_type='dataset')} (commit {commit.oid})")
 
 
 if __name__ == "__main__":

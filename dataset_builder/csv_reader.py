@@ -1,9 +1,8 @@
-"""train.csv and test.csv: read whole, checked row by row, every complaint with its file and line."""
+"""Reads train.csv and test.csv, and checks every row: an error names the file and the line."""
 
 import csv
 import hashlib
 import io
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from product_vqa.task.schema import ENTITIES
 
 
 class Row(NamedTuple):
-    position: int  # among the rows of its file, from 0
-    index: int  # the file's own, or the position where it has none
-    image_link: str  # without the spaces and line ends around it
+    position: int  # of the row in its file, from 0
+    index: int  # type: ignore[assignment]  # of the `index` column, or else the position; hides tuple.index
+    image_link: str  # the URL, without the spaces and line ends around it
     group_id: str
     entity_name: str
     entity_value: str  # "" in test.csv
@@ -27,103 +26,120 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    name: str  # the file's, without its folder: it is published
+    name: str  # of the file, without its folder, because it is published
     sha256: str
     rows: tuple[Row, ...]
 
 
-def read_tables(options: TableOptions) -> tuple[Table | None, Table | None]:
-    """train.csv and test.csv, each None where the options do not name it."""
-    train = read_train_csv(options.train_csv) if options.train_csv is not None else None
-    test = read_test_csv(options.test_csv) if options.test_csv is not None else None
-    return train, test
+class Tables(NamedTuple):
+    """The CSVs of a dataset: labelled rows, rows to predict, or both."""
+
+    train: Table | None
+    test: Table | None
+
+    def rows(self) -> Iterator[Row]:
+        for table in self:
+            if table is not None:
+                yield from table.rows
+
+    def urls(self) -> list[str]:
+        """Every image URL once, in the order of the rows."""
+        return list(dict.fromkeys(row.image_link for row in self.rows()))
 
 
-def links_of(*tables: Table | None) -> list[str]:
-    """Every image link once, in the order of the rows."""
-    return list(dict.fromkeys(row.image_link for table in tables if table for row in table.rows))
+def read_tables(options: TableOptions) -> Tables:
+    """Read the CSVs that the options name. Raises InputError as the two functions below do."""
+    return Tables(
+        train=None if options.train_csv is None else read_train_csv(options.train_csv),
+        test=None if options.test_csv is None else read_test_csv(options.test_csv),
+    )
 
 
 def read_train_csv(path: str | Path) -> Table:
-    """Raises InputError for whatever is not a train.csv; a label of any form is none of that."""
+    """Raises InputError for anything but a train.csv. Its labels may have any form: `labels` judges them."""
     with argument("train_csv"):
-        return _read(path, columns=TRAIN_COLUMNS)
+        return _read_table(path, columns=TRAIN_COLUMNS)
 
 
 def read_test_csv(path: str | Path) -> Table:
-    """Raises InputError for whatever is not a test.csv."""
+    """Raises InputError for anything but a test.csv."""
     with argument("test_csv"):
-        return _read(path, columns=TEST_COLUMNS)
+        return _read_table(path, columns=TEST_COLUMNS)
 
 
-def _read(path: str | Path, *, columns: tuple[str, ...]) -> Table:
+def _read_table(path: str | Path, *, columns: tuple[str, ...]) -> Table:
     file, name = Path(path), str(path)
     stream = open_csv(file)
     try:
-        rows = tuple(_rows(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), name=name, columns=columns))
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        rows = tuple(_read_rows(text, name=name, columns=columns))
     except BROKEN_ARCHIVE as error:
-        raise InputError(f"{name}: broken {compression_name(stream)} ({error}); fetch it again") from error
+        raise InputError(f"{name}: broken {compression_name(stream)} ({error}); download it again") from error
     if not rows:
-        raise InputError(f"{name}: has a header and no rows")
+        raise InputError(f"{name}: has a header but no rows")
     return Table(file.name, hashlib.sha256(file.read_bytes()).hexdigest(), rows)
 
 
-def _rows(lines: io.TextIOWrapper, *, name: str, columns: tuple[str, ...]) -> Iterator[Row]:
+def _read_rows(lines: io.TextIOWrapper, *, name: str, columns: tuple[str, ...]) -> Iterator[Row]:
     reader = csv.reader(lines, strict=True)
     try:
         header = next(reader, None)
         if header is None:
             raise InputError(f"{name}: is empty")
-        if missing := [column for column in columns if column not in header]:
-            found = ", ".join(header)[:200]
-            raise InputError(
-                f"{name}: no column {', '.join(missing)}; expected {', '.join(columns)}, found {found or 'none'}"
-            )
-        places = {column: header.index(column) for column in ("index", *columns) if column in header}
-        line_of_index: dict[int, int] = {}
-        words: dict[str, str] = {}  # entities, groups and most labels repeat: one string each saves half the memory
+        cell_numbers = _find_columns(header, name=name, columns=columns)
+        line_by_index: dict[int, int] = {}
+        strings: dict[str, str] = {}  # most groups, entities and labels repeat: one object each halves the memory
         position = 0
         for cells in reader:
-            if not cells:  # a blank line
+            if not cells:  # an empty line
                 continue
+            where = f"{name}, line {reader.line_num}"
             if len(cells) != len(header):
                 raise InputError(
-                    f"{name}, line {reader.line_num}: {len(cells)} fields where the header has {len(header)}; "
-                    "a value that holds a comma must be in double quotes"
+                    f"{where}: has {len(cells)} fields, but the header has {len(header)}; "
+                    "put a value that contains a comma in double quotes"
                 )
-            cell = {column: cells[place] for column, place in places.items()}
-            if cell["entity_name"] not in ENTITIES:
+            cell = {column: cells[number] for column, number in cell_numbers.items()}
+            entity_name, entity_value = cell["entity_name"], cell.get("entity_value", "")
+            if entity_name not in ENTITIES:
                 raise InputError(
-                    f"{name}, line {reader.line_num}: unknown entity_name {cell['entity_name']!r}; "
-                    f"expected one of {', '.join(ENTITIES)}"
+                    f"{where}: unknown entity_name {entity_name!r}; expected one of {', '.join(ENTITIES)}"
                 )
             index = position
             if "index" in cell:
-                index = _index(cell["index"], where=f"{name}, line {reader.line_num}")
-                first_line = line_of_index.setdefault(index, reader.line_num)
+                index = _parse_index(cell["index"], where=where)
+                first_line = line_by_index.setdefault(index, reader.line_num)
                 if first_line != reader.line_num:
-                    raise InputError(
-                        f"{name}, line {reader.line_num}: index {index} stands in line {first_line} already; "
-                        "every row needs its own"
-                    )
+                    raise InputError(f"{where}: duplicate index {index} (first seen on line {first_line})")
             yield Row(
-                position,
-                index,
-                cell["image_link"].strip(),  # a server would be asked for `%20`
-                words.setdefault(cell["group_id"], cell["group_id"]),
-                sys.intern(cell["entity_name"]),
-                words.setdefault(value := cell.get("entity_value", ""), value) if "entity_value" in columns else "",
+                position=position,
+                index=index,
+                image_link=cell["image_link"].strip(),  # a space would be sent to the server as `%20`
+                group_id=strings.setdefault(cell["group_id"], cell["group_id"]),
+                entity_name=strings.setdefault(entity_name, entity_name),
+                entity_value=strings.setdefault(entity_value, entity_value),
             )
             position += 1
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{name}, after line {reader.line_num}: not UTF-8 text ({error.reason}); save it as a CSV in UTF-8"
+            f"{name}, after line {reader.line_num}: not UTF-8 text ({error.reason}); save the CSV as UTF-8"
         ) from error
     except csv.Error as error:
-        raise InputError(f"{name}, line {reader.line_num}: not CSV ({error})") from error
+        raise InputError(f"{name}, line {reader.line_num}: not a valid CSV ({error})") from error
 
 
-def _index(text: str, *, where: str) -> int:
+def _find_columns(header: list[str], *, name: str, columns: tuple[str, ...]) -> dict[str, int]:
+    """The positions of `columns` in the header, and of `index` where there is one. Other columns are ignored."""
+    missing = [column for column in columns if column not in header]
+    if missing:
+        found = ", ".join(header)[:200]
+        raise InputError(
+            f"{name}: no column {', '.join(missing)}; expected {', '.join(columns)}, found {found or 'none'}"
+        )
+    return {column: header.index(column) for column in ("index", *columns) if column in header}
+
+
+def _parse_index(text: str, *, where: str) -> int:
     index = parse_index(text)
     if index is None:
         raise InputError(f"{where}: index must be a whole number, got {text!r}")

@@ -1,4 +1,4 @@
-"""The dataset card: what the Hub shows, and what `load_dataset` reads to find the splits."""
+"""Writes the dataset card: what the Hub shows, and where `load_dataset` finds the splits."""
 
 import shlex
 from dataclasses import dataclass
@@ -6,62 +6,67 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from dataset_builder.builder import ROWS_FOLDER
-from dataset_builder.labels import UNIT_UNSUITABLE
-from dataset_builder.leakage import ROWS_CONFIG, Leak
-from dataset_builder.placeholders import Placeholder
-from dataset_builder.writer import Record
+from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm
+from dataset_builder.leakage import ROWS_CONFIG
+from dataset_builder.manifest import Manifest
+from dataset_builder.writer import ROWS_FOLDER
 from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.task.prompt import format_prompt
-from product_vqa.task.quantity import LabelForm
 from product_vqa.task.schema import ENTITIES
 
-NEEDED_METADATA = ("configs", "dataset_info")  # by which `load_dataset` finds and reads the splits
-PRETTY_NAME = "Product attributes from photographs"
+NEEDED_METADATA = ("configs", "dataset_info")  # `load_dataset` needs them to find and read the splits
+PRETTY_NAME = "Product attributes from images"
 _MEANINGS = {
     LabelForm.RANGE_BRACKETS.value: "like `[100.0, 240.0] volt`",
     LabelForm.RANGE_TO.value: "like `10 kilogram to 15 kilogram`",
     LabelForm.EXPONENT.value: "like `2.2e+20 gram`",
-    LabelForm.UNIT_UNKNOWN.value: "a unit that is not allowed, like `5 horsepower`",
-    LabelForm.BROKEN.value: "not a number and a unit",
-    UNIT_UNSUITABLE: "a unit of another attribute, like a weight in litres",
+    LabelForm.UNIT_UNKNOWN.value: "unit not allowed, like `5 horsepower`",
+    LabelForm.BROKEN.value: "not a number with a unit",
+    UNIT_UNSUITABLE: "unit of another attribute, like a weight in litres",
 }
 
 
 @dataclass(frozen=True)
 class License:
-    """Of the images, as the metadata name it."""
+    """The license of the images, as in the card's metadata."""
 
     id: str
-    name: str | None = None  # of one that has no id, which is `other`
+    name: str | None = None  # of a license without an identifier, whose id is `other`
     details: str | None = None
 
 
 _CHALLENGE_LICENSE = License(
-    "other",
-    "photographs-without-a-licence",
-    "The photographs carry no licence; they belong to whoever made them.",
+    "other", "images-without-a-license", "The images carry no license; they belong to their authors."
 )
-_NOT_STATED = License("other", "not-stated", "Whoever built this dataset has not stated the licence of the images.")
+_NOT_STATED = License("other", "not-stated", "Whoever built this dataset has not stated the license of the images.")
 
 
 def save_card(
-    record: Record, folder: Path, *, location: str, license: License | None = None, earlier: Path | None = None
+    manifest: Manifest, folder: Path, *, location: str, license: License | None = None, earlier: Path | None = None
 ) -> None:
-    """Write the card into `folder`, in one step; it loads the dataset from `location`: a repo or a folder.
+    """Write the card of a build to `folder`. `location`, a repo or a folder, is where its example loads the dataset.
 
-    What was edited by hand in the card of the folder `earlier` (default: `folder` itself) is kept.
+    Manual edits in the card of the folder `earlier` (default: `folder` itself) are kept. Without `license`, the card
+    says that none is stated.
     """
-    rows = record.rows
-    stated = license
-    license = license or (_CHALLENGE_LICENSE if record.is_challenge else _NOT_STATED)
+    text = mark_card(_render_card(manifest, location=location, license=license))
+    earlier_card = (earlier or folder) / CARD_FILE
+    if earlier_card.is_file():
+        text = merge_cards(text, earlier_card.read_bytes().decode("utf-8", "replace"), needed=NEEDED_METADATA)
+    with atomic_write(folder / CARD_FILE) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def _render_card(manifest: Manifest, *, location: str, license: License | None) -> str:
+    rows = manifest.rows
+    shown_license = license or (_CHALLENGE_LICENSE if manifest.is_challenge else _NOT_STATED)
     data = DatasetCardData(
         pretty_name=PRETTY_NAME,
         language="en",
-        license=license.id,
-        license_name=license.name,
-        license_details=license.details,
+        license=shown_license.id,
+        license_name=shown_license.name,
+        license_details=shown_license.details,
         task_categories=["visual-question-answering"],
         size_categories=_size_category(sum(sum(counts.values()) for counts in rows.values())),
         tags=["product-vqa", "product-attributes", "paligemma"],
@@ -75,48 +80,39 @@ def save_card(
                 "data_files": [{"split": split, "path": f"{ROWS_FOLDER}/{split}.parquet"} for split in rows],
             },
         ],
-        dataset_info=record.dataset_info,
+        dataset_info=manifest.dataset_info,
     )
     card = DatasetCard.from_template(
         data,
         template_path=str(Path(__file__).with_name("dataset_card.md")),
-        **{
-            "example_question": format_prompt("item_weight"),
-            "location": location,
-            "first_split": next(iter(rows)),
-            "rows": rows,
-            "entities": [entity for entity in ENTITIES if any(entity in counts for counts in rows.values())],
-            "rows_left_out": record.rows_left_out,
-            "images_missing": record.images_missing,
-            "meanings": _MEANINGS,
-            "record": record,
-            "leaks": [Leak(**leak) for leak in record.leaks],
-            "placeholders": [Placeholder(**placeholder) for placeholder in record.placeholders],
-            "sources": record.sources,
-            "versions": record.versions,
-            "license": license,
-            "is_stated": stated is not None,
-            "command": _command(record, stated),
-        },
+        manifest=manifest,
+        rows=rows,
+        entities=[entity for entity in ENTITIES if any(entity in counts for counts in rows.values())],
+        first_split=next(iter(rows)),
+        location=location,
+        example_question=format_prompt("item_weight"),
+        meanings=_MEANINGS,
+        license=shown_license,
+        is_stated=license is not None,
+        command=_command(manifest, license),
     )
-    text, old = mark_card(str(card)), (earlier or folder) / CARD_FILE
-    if old.is_file():
-        text = merge_cards(text, old.read_bytes().decode("utf-8", "replace"), needed=NEEDED_METADATA)
-    with atomic_write(folder / CARD_FILE) as temporary:
-        temporary.write_bytes(text.encode())
+    return str(card)
 
 
-def _command(record: Record, license: License | None) -> str:
-    """The command that builds this, with the names of the CSVs but no folder of the machine."""
-    arguments = [f"--{flag} {shlex.quote(source['file'])}" for flag, source in record.sources.items()]
+def _command(manifest: Manifest, license: License | None) -> str:
+    """The command that builds the dataset again, with the names of the CSVs but without folders of this machine."""
+    images = "images" if manifest.picture_source == "image_dir" else "store"
+    arguments = [f"--{option} {shlex.quote(source['file'])}" for option, source in manifest.sources.items()]
     arguments += [
-        f"--{record.picture_source} {'images' if record.picture_source == 'image_dir' else 'store'}",
-        f"--image_size {record.image_size} --ranges {record.ranges}",
-        f"--validation_size {record.validation_size} --seed {record.seed}",
-        *([f"--license {license.id}"] if license else []),
-        *([f"--license_name {shlex.quote(license.name)}"] if license and license.name else []),
-        "--output_dir dataset",
+        f"--{manifest.picture_source} {images}",
+        f"--image_size {manifest.image_size} --ranges {manifest.ranges}",
+        f"--validation_size {manifest.validation_size} --seed {manifest.seed}",
     ]
+    if license:
+        arguments.append(f"--license {license.id}")
+        if license.name:
+            arguments.append(f"--license_name {shlex.quote(license.name)}")
+    arguments.append("--output_dir dataset")
     return " \\\n  ".join(["python -m dataset_builder.build", *arguments])
 
 

@@ -1,4 +1,4 @@
-"""An image store, filled from links or from a folder: in parallel, each link once, whatever came of it recorded."""
+"""Fills an image store from URLs or from a folder: in parallel, each URL once, with the outcome recorded."""
 
 import logging
 import os
@@ -6,296 +6,364 @@ import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+from queue import SimpleQueue
+from typing import TypeVar
 
 from tqdm.auto import tqdm
 
-from dataset_builder.fetching import Fetched, Fetcher, FetchError, is_unreached, origin
-from dataset_builder.image_preparation import ImageFolder, Picture, PictureError, prepare_picture
-from dataset_builder.image_store import FAILURES_FILE, ImageStore, LinkState, Status, count_reasons
-from dataset_builder.options import FetchOptions
-from dataset_builder.pool import map_unordered
+from dataset_builder.fetching import DEFAULT_LIMITS, Fetched, Fetcher, FetchError, FetchLimits, is_unreached, origin
+from dataset_builder.image_dir import ImageDir
+from dataset_builder.image_preparation import PreparedImage, prepare_image
+from dataset_builder.image_store import FAILURES_FILE, ImageStore, Status, UrlState, count_reasons
+from dataset_builder.options import FetchOptions, ImageSourceOptions
 from product_vqa.errors import InputError
+from product_vqa.images import ImageError
 
 logger = logging.getLogger(__name__)
-SAMPLE_SIZE, SAMPLE_SHARE = 100, 4  # links that show how much disk an image takes: so many, but a quarter at most
-MAX_HOSTS_ASKED = 32  # before it is said that there is no network
-MAX_CHECK_S = 2  # for which hosts are asked again that refuse at once
-MAX_UNANSWERED = 32  # links in a row without an answer from their hosts, before these are looked at
+# The sample of URLs that shows how much disk space an image takes: about 100, but at most every fourth.
+SAMPLE_SIZE, SAMPLE_STEP = 100, 4
+MAX_HOSTS_CHECKED = 32  # before the network counts as down
+MAX_CHECK_S = 2  # for which hosts that refuse a connection are asked again
+MAX_UNANSWERED = 32  # consecutive URLs without an answer, before the network is checked
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def fill(
+def open_images(source: ImageSourceOptions, *, image_size: int | None) -> ImageDir | ImageStore:
+    """The folder or the store that the options name. `image_size` is checked against that of a store."""
+    if source.image_dir is not None:
+        return ImageDir(source.image_dir)
+    assert source.image_store is not None
+    return ImageStore(source.image_store, image_size=image_size)
+
+
+def download(
     store: ImageStore,
-    links: Collection[str],
+    urls: Collection[str],
     options: FetchOptions,
     *,
     check_space: Callable[[int, list[int]], bool] = lambda num_images, sampled: True,
+    limits: FetchLimits = DEFAULT_LIMITS,
 ) -> Counter[str]:
-    """Fetch what the store lacks of `links`, log the outcome, and return the reasons with their counts.
+    """Download the images of `urls` that the store lacks, and return how often each reason for a failure occurs.
 
-    A link that failed in an earlier run is left alone unless `options.retry_failed` and it could succeed, or its host
-    could not be reached then and can be now. Raises InputError if no host can be reached; then nothing is recorded
-    against the links, and if the store lacks any and cannot be written.
+    A URL that failed in an earlier run is only tried again with `options.retry_failed` and if it could succeed, or if
+    its host could not be reached then and can be reached now. Raises InputError if no host can be reached, and then
+    records nothing against the URLs. Raises InputError if the store lacks images and cannot be written.
 
-    `check_space` is asked whether so many more images fit on the disk, before the first is fetched. Where it cannot
-    tell it is asked again with the sizes of a sample, of which nothing is written before.
+    `check_space(number of images, sizes of a sample)` raises if the images do not fit on the disk. It is called before
+    the first download. If it returns False, because it cannot tell without a sample, a sample is downloaded and it is
+    called again before anything is written.
     """
     if store.is_read_only:
-        if pending := store.pending(links, retry=lambda state: options.retry_failed):
-            raise InputError(
-                f"--image_store {store.folder}: cannot be written, and lacks {len(pending)} of {len(links)} pictures, "
-                f"like that of {pending[0]}; copy it to a folder that can be written, or build with --download false "
-                "from what it holds"
-            )
+        _check_complete(store, urls, options)
     else:
-        with _explained_space(store):
-            _fetch(store, links, options, check_space=check_space)
-    reasons = count_reasons(store.failures(links).values())
-    logger.info("%s of %s links have a picture in %s", len(links) - reasons.total(), len(links), store.folder)
+        with _storage_errors_explained(store):
+            _download_missing(store, urls, options, check_space=check_space, limits=limits)
+    reasons = count_reasons(store.failures(urls).values())
+    logger.info("%s of %s URLs have an image in %s", len(urls) - reasons.total(), len(urls), store.folder)
     if reasons:
-        counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         logger.info(
-            "%s failed (%s): see %s; --retry_failed tries again those that could succeed",
-            reasons.total(), counts, store.folder / FAILURES_FILE,
-        )  # fmt: skip
+            "%s failed (%s): see %s; `retry_failed` retries those that could succeed",
+            reasons.total(),
+            ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()),
+            store.folder / FAILURES_FILE,
+        )
     return reasons
 
 
-def _fetch(
-    store: ImageStore, links: Collection[str], options: FetchOptions, *, check_space: Callable[[int, list[int]], bool]
-) -> None:
+def import_images(store: ImageStore, urls: Collection[str], image_dir: ImageDir) -> None:
+    """Store the images of `urls` from a folder, on all cores."""
+    image_dir.check_names(urls)
+    pending = store.pending(urls, retry=lambda state: True)
+    num_threads = os.cpu_count() or 1
     with (
-        store.filling(),
-        ThreadPoolExecutor(options.connections) as pool,
-        # Closed before the pool, which waits for its threads: none of them waits for its next attempt then.
-        Fetcher(connections=options.connections, allow_private_hosts=options.allow_private_hosts) as fetcher,
+        _storage_errors_explained(store),
+        store.locked(),
+        ThreadPoolExecutor(num_threads) as pool,
+        _preparing(store) as prepare,
     ):
-        network = _Network(fetcher, links)
-        pending = _alternating(store.pending(links, retry=_retry(store, links, options, network)))
-        is_known = True
-        if pending:
-            is_known = check_space(len(pending), [])
-            network.check([*pending, *links])
-        _store_pictures(
-            store, pending, fetcher.fetch,
-            pool=pool, in_flight=4 * options.connections, num_links=len(links), sift=network.sift,
-            check_space=None if is_known else check_space,
-        )  # fmt: skip
-        store.write_failures()
+        obtain = partial(_obtain, read=image_dir.read, prepare=prepare, save=store.save)
+        states = map_unordered(pool, obtain, pending, in_flight=4 * num_threads)
+        _record_all(store, states, num_pending=len(pending), num_urls=len(urls))
+
+
+def _check_complete(store: ImageStore, urls: Collection[str], options: FetchOptions) -> None:
+    pending = store.pending(urls, retry=lambda state: options.retry_failed)
+    if pending:
+        raise InputError(
+            f"`image_store` {store.folder}: cannot be written, and lacks {len(pending)} of {len(urls)} images, "
+            f"like {pending[0]}; copy it to a folder that can be written, or build from the images in it with "
+            "`download` false"
+        )
 
 
 @contextmanager
-def _explained_space(store: ImageStore) -> Iterator[None]:
+def _storage_errors_explained(store: ImageStore) -> Iterator[None]:
     try:
         yield
-    except (OSError, sqlite3.OperationalError) as error:  # SQLite has an error of its own for a full disk
+    except (OSError, sqlite3.OperationalError) as error:  # SQLite has its own error for a full disk
         reason = getattr(error, "strerror", None) or error
         where = getattr(error, "filename", None) or store.folder
         raise InputError(
-            f"--image_store {store.folder}: cannot be written ({reason}: {where}); free some space there and start "
-            "again: what is fetched is kept"
+            f"`image_store` {store.folder}: cannot be written ({reason}: {where}); free some space there and rerun "
+            "the command: downloaded images are kept"
         ) from error
 
 
-def _retry(
-    store: ImageStore, links: Collection[str], options: FetchOptions, network: "_Network"
-) -> Callable[[LinkState], bool]:
-    """Which of the links that failed are tried again."""
-    wanted = set(links)
-    unreached = {origin(link): link for link, reason in store.failed() if is_unreached(reason) and link in wanted}
-    reachable = set() if options.retry_failed else network.reachable(unreached)
+def _download_missing(
+    store: ImageStore,
+    urls: Collection[str],
+    options: FetchOptions,
+    *,
+    check_space: Callable[[int, list[int]], bool],
+    limits: FetchLimits,
+) -> None:
+    with (
+        store.locked(),
+        ThreadPoolExecutor(options.connections) as pool,
+        # Closed before the pool, which waits for its threads, so that no thread waits for its next attempt.
+        Fetcher(
+            connections=options.connections, allow_private_hosts=options.allow_private_hosts, limits=limits
+        ) as fetcher,
+        _preparing(store) as prepare,
+    ):
+        network = _Network(fetcher, urls)
+        pending = _alternate_hosts(store.pending(urls, retry=_retry_policy(store, urls, options, network)))
 
-    def retry(state: LinkState) -> bool:
-        return (
-            options.retry_failed
-            or (is_unreached(state.reason) and origin(state.link) in reachable)
-            or (options.allow_private_hosts and state.reason.startswith("private_address"))
-        )
+        def obtain_all(some: list[str], save: Callable[[PreparedImage], None]) -> Iterator[UrlState]:
+            obtain = partial(_obtain, read=fetcher.fetch, prepare=prepare, save=save)
+            return network.sift(map_unordered(pool, obtain, some, in_flight=4 * options.connections))
+
+        states: Iterable[UrlState] = ()
+        if pending:
+            is_space_known = check_space(len(pending), [])
+            network.check([*pending, *urls])
+            if is_space_known:
+                states = obtain_all(pending, store.save)
+            else:
+                states = _sample_first(store, pending, obtain_all, check_space=check_space)
+        _record_all(store, states, num_pending=len(pending), num_urls=len(urls))
+        store.write_failures()
+
+
+def _retry_policy(
+    store: ImageStore, urls: Collection[str], options: FetchOptions, network: "_Network"
+) -> Callable[[UrlState], bool]:
+    """Which of the URLs that failed are tried again."""
+    if options.retry_failed:
+        return lambda state: True
+    wanted = set(urls)
+    url_by_origin = {origin(url): url for url, reason in store.failed() if is_unreached(reason) and url in wanted}
+    reachable = network.reachable(url_by_origin)
+
+    def retry(state: UrlState) -> bool:
+        if is_unreached(state.reason):
+            return origin(state.url) in reachable
+        return options.allow_private_hosts and state.reason.startswith("private_address")
 
     return retry
 
 
-def _alternating(links: list[str]) -> list[str]:
-    """The links of several hosts in turns: one that is down does not hold up, or hide, the others."""
+def _alternate_hosts(urls: list[str]) -> list[str]:
+    """The URLs of several hosts in turns, so that a host that is down neither delays nor hides the others."""
     by_host: dict[str, deque[str]] = {}
-    for link in links:
-        by_host.setdefault(origin(link), deque()).append(link)
+    for url in urls:
+        by_host.setdefault(origin(url), deque()).append(url)
     hosts = deque(by_host.values())
     ordered = []
     while hosts:
-        ordered.append(hosts[0].popleft())
-        hosts.rotate(-1) if hosts[0] else hosts.popleft()
+        host = hosts.popleft()
+        ordered.append(host.popleft())
+        if host:
+            hosts.append(host)
     return ordered
 
 
-class _Network:
-    """Tells a host that is down from a network that is: by the other hosts of the links."""
-
-    def __init__(self, fetcher: Fetcher, links: Collection[str]) -> None:
-        self._fetcher = fetcher
-        self._links = links
-        self._answered: str | None = None  # the last link that was answered, with whatever
-        self._num_pictures = 0
-
-    def reachable(self, urls: dict[str, str]) -> set[str]:
-        """Of origins, each with a URL there, those that take a connection."""
-        with ThreadPoolExecutor(MAX_HOSTS_ASKED) as pool:
-            reasons = pool.map(self._fetcher.why_unreachable, urls.values())
-            return {name for name, reason in zip(urls, reasons, strict=True) if reason == ""}
-
-    def check(self, links: Iterable[str]) -> dict[str, str]:
-        """The hosts (by `origin`) of the links, of very many the first, that take no connection, with the reason.
-
-        Raises InputError if none does.
-        """
-        urls: dict[str, str] = {}
-        for link in links:
-            urls.setdefault(origin(link), link)
-            if len(urls) == MAX_HOSTS_ASKED:
-                break
-        started = time.monotonic()
-        with ThreadPoolExecutor(MAX_HOSTS_ASKED) as pool:
-            while True:
-                found = dict(zip(urls, pool.map(self._fetcher.why_unreachable, urls.values()), strict=True))
-                down = {name: reason for name, reason in found.items() if reason}
-                if not down or "" in found.values():
-                    return down
-                if time.monotonic() - started > MAX_CHECK_S:
-                    name, reason = next(iter(down.items()))
-                    raise _no_network(f"none of {len(down)} hosts can be reached, like {name} ({reason})")
-                time.sleep(0.5)
-
-    def sift(self, states: Iterable[LinkState]) -> Iterator[LinkState]:
-        """The same states, but those without an answer only once it is known that the network is not the reason.
-
-        Raises InputError if it is. Until there is a picture, a page in place of one is no answer either: a network
-        that wants a login first answers every link with its page.
-        """
-        held: list[LinkState] = []
-        for state in states:
-            self._num_pictures += state.status == Status.STORED
-            is_page = not self._num_pictures and state.reason.startswith("not_a_picture")
-            if is_page or state.reason.startswith(("connection:", "timeout:")):
-                held.append(state)
-                if len(held) < MAX_UNANSWERED:
-                    continue
-                if self._answered is None:
-                    raise _no_network(
-                        f"none of the first {len(held)} links gave a picture, like {state.link} ({state.reason}); "
-                        "perhaps the network wants a login first"
-                    )
-                self._fetcher.give_up(self.check([self._answered, *(state.link for state in held)]))
-                yield from held
-                held.clear()
-                continue
-            if state.http_status is not None:  # or else nobody was asked, which says nothing
-                self._answered = state.link
-                yield from held
-                held.clear()
-            yield state
-        unanswered = [state.link for state in held if not state.reason.startswith("not_a_picture")]
-        if unanswered:
-            self.check([*filter(None, [self._answered]), *unanswered, *self._links])
-        yield from held
-
-
-def _no_network(reason: str) -> InputError:
-    return InputError(
-        f"no network: {reason}. Nothing is recorded against these links: give the same command again when the network "
-        "is up, or build with --download false from what the store holds"
-    )
-
-
-def fill_from_folder(store: ImageStore, links: Collection[str], folder: ImageFolder) -> None:
-    """The same from the files of a folder, on all cores."""
-    folder.check_names(links)
-    pending = store.pending(links, retry=lambda state: True)
-    num_threads = os.cpu_count() or 1
-    with _explained_space(store), store.filling(), ThreadPoolExecutor(num_threads) as pool:
-        _store_pictures(store, pending, folder.read, pool=pool, in_flight=4 * num_threads, num_links=len(links))
-
-
-def _store_pictures(
+def _sample_first(
     store: ImageStore,
-    links: list[str],
-    read: Callable[[str], Fetched],
+    urls: list[str],
+    obtain_all: Callable[[list[str], Callable[[PreparedImage], None]], Iterator[UrlState]],
     *,
-    pool: ThreadPoolExecutor,
-    in_flight: int,
-    num_links: int,
-    sift: Callable[[Iterable[LinkState]], Iterable[LinkState]] = iter,
-    check_space: Callable[[int, list[int]], bool] | None = None,
-) -> None:
-    # Decoded pictures are what takes memory and cores: one a core at a time, however many threads fetch.
-    preparing = ThreadPoolExecutor(os.cpu_count() or 1)
+    check_space: Callable[[int, list[int]], bool],
+) -> Iterator[UrlState]:
+    """Fetch a sample, check the disk space with its sizes, then save the sample and fetch the rest."""
+    sampled = urls[:: max(SAMPLE_STEP, len(urls) // SAMPLE_SIZE)]
+    images: list[PreparedImage] = []
+    states = list(obtain_all(sampled, images.append))
+    check_space(len(urls), [len(image.data) for image in images])
+    for image in images:
+        store.save(image)
+    yield from states
+    known = set(sampled)
+    yield from obtain_all([url for url in urls if url not in known], store.save)
 
-    def prepare(data: bytes) -> Picture:
-        return preparing.submit(prepare_picture, data, image_size=store.image_size).result()
 
-    sample: list[Picture] = []
-    save = store.save if check_space is None else sample.append
+@contextmanager
+def _preparing(store: ImageStore) -> Iterator[Callable[[bytes], PreparedImage]]:
+    """`prepare_image` on one thread per core: decoded images take memory, however many threads download."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        yield lambda data: pool.submit(prepare_image, data, image_size=store.image_size).result()
 
-    def obtain(link: str) -> LinkState:
-        start = time.monotonic()
-        state = _obtain(link, read, prepare, save)
-        finished_at = datetime.now(UTC).isoformat(timespec="seconds")
-        return state._replace(seconds=round(time.monotonic() - start, 3), finished_at=finished_at)
 
-    def obtained(some: list[str]) -> Iterable[LinkState]:
-        return sift(map_unordered(pool, obtain, some, in_flight=in_flight))
+def _obtain(
+    url: str,
+    *,
+    read: Callable[[str], Fetched],
+    prepare: Callable[[bytes], PreparedImage],
+    save: Callable[[PreparedImage], None],
+) -> UrlState:
+    """Read, prepare and save the image of one URL, and return what is to be recorded."""
+    start = time.monotonic()
+    fetched = Fetched(b"")
+    try:
+        fetched = read(url)
+        image = prepare(fetched.data)
+        save(image)
+    except FetchError as error:
+        status = Status.FAILED if error.is_retryable else Status.REFUSED
+        state = UrlState(url, status, str(error), error.http_status, error.tries)
+    except ImageError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno:  # not the image's fault: the disk is full, for instance
+            raise cause from None
+        state = UrlState(url, Status.REFUSED, str(error), fetched.http_status, fetched.tries)
+    else:
+        state = UrlState(
+            url,
+            Status.STORED,
+            http_status=fetched.http_status,
+            tries=fetched.tries,
+            num_bytes=len(image.data),
+            width=image.width,
+            height=image.height,
+            sha256=image.sha256,
+            phash=image.phash,
+        )
+    finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+    return state._replace(seconds=round(time.monotonic() - start, 3), finished_at=finished_at)
 
-    def all_obtained() -> Iterator[LinkState]:
-        if check_space is None:
-            yield from obtained(links)
-            return
-        nonlocal save
-        sampled = links[:: max(SAMPLE_SHARE, len(links) // SAMPLE_SIZE)]
-        states = list(obtained(sampled))
-        check_space(len(links), [len(picture.data) for picture in sample])
-        save = store.save
-        for picture in sample:
-            store.save(picture)
-        yield from states
-        known = set(sampled)
-        yield from obtained([link for link in links if link not in known])
 
+def map_unordered(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, in_flight: int
+) -> Iterator[Result]:
+    """Results in the order in which they are ready, with at most `in_flight` items submitted at a time.
+
+    `pool.map` would hold a future (1.5 kB) for each of 350,000 URLs, and `concurrent.futures.wait` would lock every
+    future for every item.
+    """
+    waiting: set[Future[Result]] = set()
+    done: SimpleQueue[Future[Result]] = SimpleQueue()
+    try:
+        for item in items:
+            if len(waiting) >= in_flight:
+                yield _next_result(waiting, done)
+            future = pool.submit(function, item)
+            waiting.add(future)
+            future.add_done_callback(done.put)
+        while waiting:
+            yield _next_result(waiting, done)
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _next_result(waiting: set[Future[Result]], done: SimpleQueue[Future[Result]]) -> Result:
+    future = done.get()
+    waiting.remove(future)
+    return future.result()
+
+
+def _record_all(store: ImageStore, states: Iterable[UrlState], *, num_pending: int, num_urls: int) -> None:
+    """Record outcomes as they come, and show the progress."""
     num_failed = 0
-    with (
-        preparing,
-        tqdm(total=num_links, initial=num_links - len(links), desc="Pictures", unit=" links") as progress,
-    ):
-        for number, state in enumerate(all_obtained(), start=1):
+    with tqdm(total=num_urls, initial=num_urls - num_pending, desc="Images", unit=" images") as progress:
+        for number, state in enumerate(states, start=1):
             store.record(state)
             num_failed += state.status != Status.STORED
             progress.set_postfix_str(f"{num_failed / number:.1%} failed", refresh=False)
             progress.update()
 
 
-def _obtain(
-    link: str, read: Callable[[str], Fetched], prepare: Callable[[bytes], Picture], save: Callable[[Picture], None]
-) -> LinkState:
-    http_status, tries = None, 1
-    try:
-        data, http_status, tries = read(link)
-        picture = prepare(data)
-    except FetchError as error:
-        status = Status.FAILED if error.could_succeed else Status.REFUSED
-        return LinkState(link, status, str(error), error.http_status, error.tries)
-    except PictureError as error:
-        if getattr(error.__cause__, "errno", None):  # not the picture's fault: where it is prepared, the disk is full
-            raise error.__cause__ from None
-        return LinkState(link, Status.REFUSED, str(error), http_status, tries)
-    save(picture)
-    return LinkState(
-        link,
-        Status.STORED,
-        http_status=http_status,
-        tries=tries,
-        num_bytes=len(picture.data),
-        width=picture.width,
-        height=picture.height,
-        sha256=picture.sha256,
-        phash=picture.phash,
+class _Network:
+    """Tells whether a host is down or the whole network, by asking the other hosts of the URLs."""
+
+    def __init__(self, fetcher: Fetcher, urls: Collection[str]) -> None:
+        self._fetcher = fetcher
+        self._urls = urls
+        self._answered: str | None = None  # the last URL that got an answer, of whatever kind
+        self._num_images = 0
+
+    def reachable(self, url_by_origin: dict[str, str]) -> set[str]:
+        """Those of the origins that accept a connection."""
+        return {name for name, reason in self._ask(url_by_origin).items() if reason == ""}
+
+    def check(self, urls: Iterable[str]) -> dict[str, str]:
+        """The origins of the URLs that accept no connection, with the reason. Only the first origins are asked.
+
+        Raises InputError if none accepts a connection.
+        """
+        url_by_origin: dict[str, str] = {}
+        for url in urls:
+            url_by_origin.setdefault(origin(url), url)
+            if len(url_by_origin) == MAX_HOSTS_CHECKED:
+                break
+        started = time.monotonic()
+        while True:
+            found = self._ask(url_by_origin)
+            down = {name: reason for name, reason in found.items() if reason}
+            if not down or "" in found.values():
+                return down
+            if time.monotonic() - started > MAX_CHECK_S:
+                name, reason = next(iter(down.items()))
+                raise _no_network(f"none of {len(down)} hosts can be reached, like {name} ({reason})")
+            time.sleep(0.5)
+
+    def _ask(self, url_by_origin: dict[str, str]) -> dict[str, str | None]:
+        with ThreadPoolExecutor(MAX_HOSTS_CHECKED) as pool:
+            reasons = pool.map(self._fetcher.why_unreachable, url_by_origin.values())
+            return dict(zip(url_by_origin, reasons, strict=True))
+
+    def sift(self, states: Iterable[UrlState]) -> Iterator[UrlState]:
+        """Pass the outcomes on, but hold back those without an answer until the network is known to work.
+
+        Raises InputError if it does not. Before the first image, a web page counts as no answer either: a network that
+        wants a login sends its page for every URL.
+        """
+        held: list[UrlState] = []
+        for state in states:
+            self._num_images += state.status == Status.STORED
+            is_page = not self._num_images and state.reason.startswith("not_a_picture")
+            if is_page or state.reason.startswith(("connection:", "timeout:")):
+                held.append(state)
+                if len(held) < MAX_UNANSWERED:
+                    continue
+                if self._answered is None:
+                    raise _no_network(
+                        f"none of the first {len(held)} URLs gave an image, like {state.url} ({state.reason}); "
+                        "the network may require a login"
+                    )
+                self._fetcher.give_up(self.check([self._answered, *(state.url for state in held)]))
+                yield from held
+                held.clear()
+                continue
+            if state.http_status is not None:  # or else no host was asked, which says nothing
+                self._answered = state.url
+                yield from held
+                held.clear()
+            yield state
+        unanswered = [state.url for state in held if not state.reason.startswith("not_a_picture")]
+        if unanswered:
+            self.check([*filter(None, [self._answered]), *unanswered, *self._urls])
+        yield from held
+
+
+def _no_network(reason: str) -> InputError:
+    return InputError(
+        f"no network: {reason}. Nothing was recorded against these URLs: rerun the command when the network is up, or "
+        "build from the images in the store with `download` false"
     )

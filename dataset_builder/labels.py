@@ -1,20 +1,68 @@
-"""Which labels teach: the canonical form of one, or why it is left out."""
+"""The labels of train.csv: which form one has, what its canonical form is, and why it cannot be used."""
 
+import re
+from enum import StrEnum
 from functools import cache
 
-from product_vqa.task.quantity import LabelForm, format_quantity, label_form, parse_quantity, parse_range
-from product_vqa.task.schema import is_suitable
+from product_vqa.task.quantity import NUMBER_PATTERN, UNIT_PATTERN, Quantity, format_quantity, parse_quantity
+from product_vqa.task.schema import canonical_unit, is_suitable
 
-UNIT_UNSUITABLE = "unit_unsuitable"  # an allowed unit, but none of its entity's: a weight in litres
-RANGE_POLICIES = ("leave_out", "first", "last")  # what becomes of a range: its row goes, or one end is its answer
+
+class LabelForm(StrEnum):
+    """The forms of `entity_value` in the challenge's train.csv."""
+
+    PLAIN = "plain"  # 500.0 gram
+    RANGE_BRACKETS = "range_brackets"  # [100.0, 240.0] volt
+    RANGE_TO = "range_to"  # 10 kilogram to 15 kilogram
+    EXPONENT = "exponent"  # 2.2223333344444455e+20 gram
+    UNIT_UNKNOWN = "unit_unknown"  # 5 horsepower
+    BROKEN = "broken"  # 5.016481104150004 e+17 pound
+
+
+UNIT_UNSUITABLE = "unit_unsuitable"  # an allowed unit, but of another entity: a weight in litres
+# What to do with a range: drop its row, or read its first or last number.
+RANGE_POLICIES = ("leave_out", "first", "last")
 _RANGES = (LabelForm.RANGE_BRACKETS, LabelForm.RANGE_TO)
+_PLAIN = re.compile(rf"{NUMBER_PATTERN}\s+({UNIT_PATTERN})")
+_EXPONENT = re.compile(rf"{NUMBER_PATTERN}[eE][+-]?[0-9]+\s*{UNIT_PATTERN}")
+_RANGE_BRACKETS = re.compile(rf"\[\s*({NUMBER_PATTERN})\s*,\s*({NUMBER_PATTERN})\s*\]\s*({UNIT_PATTERN})")
+_RANGE_TO = re.compile(rf"({NUMBER_PATTERN})\s*({UNIT_PATTERN})\s+to\s+({NUMBER_PATTERN})\s*({UNIT_PATTERN})")
+
+
+def label_form(text: str) -> LabelForm:
+    """Which of the six forms a label has. A range is a range whatever its units are; see `parse_range`."""
+    text = text.strip()
+    if match := _PLAIN.fullmatch(text):
+        return LabelForm.PLAIN if canonical_unit(match[1]) else LabelForm.UNIT_UNKNOWN
+    if _RANGE_BRACKETS.fullmatch(text):
+        return LabelForm.RANGE_BRACKETS
+    if _RANGE_TO.fullmatch(text):
+        return LabelForm.RANGE_TO
+    if _EXPONENT.fullmatch(text):
+        return LabelForm.EXPONENT
+    return LabelForm.BROKEN
+
+
+def parse_range(text: str) -> tuple[Quantity, Quantity]:
+    """Both ends of a label of the form `range_brackets` or `range_to`, as written (not ordered).
+
+    Raises ValueError if the text is not a range, or if a unit is not allowed.
+    """
+    if match := _RANGE_BRACKETS.fullmatch(text.strip()):
+        first, last, unit = match.groups()
+        return parse_quantity(f"{first} {unit}"), parse_quantity(f"{last} {unit}")
+    if match := _RANGE_TO.fullmatch(text.strip()):
+        first, first_unit, last, last_unit = match.groups()
+        return parse_quantity(f"{first} {first_unit}"), parse_quantity(f"{last} {last_unit}")
+    raise ValueError(f"{text!r} is not a range like '[100.0, 240.0] volt' or '10 kilogram to 15 kilogram'")
 
 
 @cache  # the 263,859 rows of the challenge's train.csv hold 21,679 different pairs
 def judge_label(entity_name: str, entity_value: str, *, ranges: str = "leave_out") -> tuple[str, str]:
-    """(`500.0 gram`, "") for a label to keep, or ("", reason): `unit_unsuitable`, or the `LabelForm` if not plain.
+    """Normalize a label: (`500.0 gram`, "") if it can be used, or else ("", reason).
 
-    With `ranges` first or last, a range is read as the end that stands there.
+    The reason is `unit_unsuitable`, or the `LabelForm` of a label that is not plain. With `ranges` "first" or "last",
+    a range is read as that end of it.
     """
     assert ranges in RANGE_POLICIES
     form = label_form(entity_value)

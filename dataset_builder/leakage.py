@@ -1,8 +1,7 @@
-"""What two splits of a dataset share that they must not: the report, and the rows that it is made from."""
+"""Reports what two splits of a dataset share, and reads the rows of any dataset for it."""
 
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,40 +9,45 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_builder.placeholders import COLUMNS as IMAGE_COLUMNS
-from dataset_builder.split import LIKENESS, components
+from dataset_builder.split import JOINING_COLUMNS, components
 from product_vqa.dataset import dataset_error, download_splits, find_splits
 from product_vqa.hub import Location
-from product_vqa.task.features import SPLITS
 
-ROWS_CONFIG = "rows"  # the dataset without its pictures, but with their hashes
+ROWS_CONFIG = "rows"  # the configuration without images, but with their hashes
 COLUMNS = ("index", "image_link", "group_id", "entity_name", "entity_value")
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What joins two splits. A component is what `split.components` says: one product, as far as can be told."""
+    """What two splits share. `split.components` defines a component: one product, as far as can be determined."""
 
     splits: tuple[str, str]
     components: int
     crossing: int  # components with rows in both splits
-    rows_crossing: int  # rows of the smaller split in them
-    shared: dict[str, int]  # column -> its values that stand in both splits
-    crossing_if_random: int  # as many as are to be expected where rows of the same number are drawn one by one
+    rows_crossing: int  # their rows in the smaller split
+    shared: dict[str, int]  # column -> how many of its values are in both splits
+    crossing_if_random: int  # expected number if as many rows were drawn at random, one by one
 
     def __str__(self) -> str:
-        shared = ", ".join(f"{column} {count:,}" for column, count in self.shared.items())
+        values = ", ".join(f"{column} {count:,}" for column, count in self.shared.items())
         text = (
-            f"{self.splits[0]} and {self.splits[1]}: {self.crossing:,} of {self.components:,} components cross, with "
-            f"{self.rows_crossing:,} rows (equal values: {shared})"
+            f"{self.splits[0]} and {self.splits[1]} share {self.crossing:,} of {self.components:,} groups of related "
+            f"rows ({self.rows_crossing:,} rows; equal values: {values})"
         )
-        if "test" in self.splits:  # which nobody draws
+        if "test" in self.splits:  # which is given, not drawn
             return text
-        return f"{text}; of as many rows drawn one by one about {self.crossing_if_random:,} would"
+        return f"{text}; a random split of the rows would divide about {self.crossing_if_random:,} groups"
 
 
 def find_leaks(rows: pd.DataFrame) -> list[Leak]:
-    """One for every two splits; `rows` has the columns `split`, COLUMNS and those of LIKENESS that are known."""
+    """Compare every two splits. `rows` has the columns `split`, COLUMNS, and any of JOINING_COLUMNS."""
     return [_leak(rows, pair) for pair in combinations(rows["split"].unique(), 2)]
+
+
+def check_split(leaks: list[Leak]) -> None:
+    """Assert that no component is both in train and in validation, which `split.hold_out` guarantees."""
+    for leak in leaks:
+        assert leak.splits != ("train", "validation") or leak.crossing == 0, leak
 
 
 def _leak(rows: pd.DataFrame, pair: tuple[str, str]) -> Leak:
@@ -62,29 +66,15 @@ def _leak(rows: pd.DataFrame, pair: tuple[str, str]) -> Leak:
         rows_crossing=int(in_smaller[crosses].sum()),
         shared={
             column: len(set(rows[column][is_second].dropna()) & set(rows[column][~is_second].dropna()))
-            for column in LIKENESS
+            for column in JOINING_COLUMNS
             if column in rows
         },
         crossing_if_random=round(float((1 - share**size - (1 - share) ** size).sum())),
     )
 
 
-def rows_of_folder(folder: Path) -> pd.DataFrame:
-    """The rows that a build wrote, from its folder of Parquet files, one a split."""
-    columns = [*COLUMNS, *IMAGE_COLUMNS]
-    files = [file for split in SPLITS if (file := folder / f"{split}.parquet").is_file()]
-    return pd.concat(
-        [_frame(pq.read_table(file, columns=columns)).assign(split=file.stem) for file in files], ignore_index=True
-    )
-
-
-def _frame(table: pa.Table) -> pd.DataFrame:
-    # Else pandas makes floats of a column with a gap, and two 64-bit hashes that differ in their last ten bits equal.
-    return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}.get)
-
-
 def read_rows(location: Location) -> pd.DataFrame:
-    """All rows of a dataset folder or repo, without the images; with their sizes and hashes where it has them."""
+    """Read all rows of a dataset folder or repo, without the images, but with their sizes and hashes if known."""
     rows_files = find_splits(location, config=ROWS_CONFIG)
     wanted = [*COLUMNS, *(IMAGE_COLUMNS if rows_files else ())]
     files = download_splits(location, rows_files or find_splits(location))
@@ -99,3 +89,8 @@ def read_rows(location: Location) -> pd.DataFrame:
     except (OSError, ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
         raise dataset_error(location, error) from error
     return pd.concat(frames, ignore_index=True)
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    # By default, pandas turns integers with a gap into floats, and a 64-bit hash would lose its last bits.
+    return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}.get)

@@ -1,46 +1,84 @@
-"""The options that the commands share. Nothing heavy is imported here: `--help` answers at once."""
+"""The options that several commands share. Nothing heavy is imported here, so that `--help` answers at once."""
 
 from dataclasses import dataclass, field
 
+from dataset_builder.labels import RANGE_POLICIES
 from product_vqa.errors import InputError
+
+TRAIN_CSV_HELP = "Labelled rows: a CSV, plain or compressed (gzip, bzip2, xz, zip)."
+TEST_CSV_HELP = "Rows to predict: a CSV, plain or compressed (gzip, bzip2, xz, zip)."
 
 
 @dataclass
 class TableOptions:
-    train_csv: str | None = field(
-        default=None, metadata={"help": "labelled rows: .csv, or that as .gz, .bz2, .xz or .zip"}
-    )
-    test_csv: str | None = field(
-        default=None, metadata={"help": "rows to be answered: .csv, or that as .gz, .bz2, .xz or .zip"}
-    )
+    train_csv: str | None = field(default=None, metadata={"help": TRAIN_CSV_HELP})
+    test_csv: str | None = field(default=None, metadata={"help": TEST_CSV_HELP})
 
     def __post_init__(self) -> None:
         if self.train_csv is None and self.test_csv is None:
-            raise InputError("no rows: give --train_csv FILE, --test_csv FILE, or both")
+            raise InputError("no rows: give `train_csv`, `test_csv`, or both")
 
 
 @dataclass
-class PictureOptions:
+class ImageSourceOptions:
+    image_dir: str | None = field(
+        default=None, metadata={"help": "Folder of images, each named like the last part of its URL."}
+    )
+    image_store: str | None = field(
+        default=None, metadata={"help": "Folder of downloaded images. Missing images are downloaded first."}
+    )
+
+    def __post_init__(self) -> None:
+        if (self.image_dir is None) == (self.image_store is None):
+            raise InputError("no single source of images: give `image_dir` or `image_store`, one of the two")
+
+
+@dataclass
+class ImageOptions:
     image_size: int = field(
-        default=448, metadata={"help": "pictures are fitted into a square of so many pixels; 0 keeps their size"}
+        default=448,
+        metadata={"help": "Images are resized to fit a square of this many pixels a side. 0 keeps their size."},
     )
 
     def __post_init__(self) -> None:
         if self.image_size != 0 and not 32 <= self.image_size <= 8192:
-            raise InputError(f"--image_size must be 0 or between 32 and 8192, got {self.image_size}")
+            raise InputError(f"`image_size` must be 0 or between 32 and 8192, got {self.image_size}")
 
 
 @dataclass
 class FetchOptions:
-    connections: int = field(default=32, metadata={"help": "pictures fetched at the same time"})
+    connections: int = field(default=32, metadata={"help": "Number of images downloaded at the same time."})
     retry_failed: bool = field(
-        default=False, metadata={"help": "try again what failed in earlier runs and could succeed"}
+        default=False, metadata={"help": "Retry URLs that failed in earlier runs and could succeed now."}
     )
     allow_private_hosts: bool = field(
         default=False,
-        metadata={"help": "fetch from loopback and private addresses too; only for links that you wrote yourself"},
+        metadata={"help": "Download from loopback and private addresses too. Only for URLs that you wrote yourself."},
     )
 
     def __post_init__(self) -> None:
         if not 1 <= self.connections <= 256:
-            raise InputError(f"--connections must be between 1 and 256, got {self.connections}")
+            raise InputError(f"`connections` must be between 1 and 256, got {self.connections}")
+
+
+@dataclass
+class SelectionOptions:
+    """How labels are read, and which rows are held out."""
+
+    ranges: str = field(
+        default="leave_out",
+        metadata={
+            "help": "What to do with a label like `[100.0, 240.0] volt`: leave_out drops its row, first or last reads "
+            "that number."
+        },
+    )
+    validation_size: float = field(
+        default=0.05, metadata={"help": "Share of the labelled rows to hold out for validation. 0: none."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed that decides which rows are held out."})
+
+    def __post_init__(self) -> None:
+        if self.ranges not in RANGE_POLICIES:
+            raise InputError(f"`ranges` must be one of {', '.join(RANGE_POLICIES)}, got {self.ranges}")
+        if not 0 <= self.validation_size < 1:
+            raise InputError(f"`validation_size` must be at least 0 and less than 1, got {self.validation_size}")

@@ -1,21 +1,21 @@
-"""Images that show no product: named with their number, not left out."""
+"""Finds images that show no product. They are reported with their counts, and stay in the dataset."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
-MAX_TINY_SIDE = 15  # px: 1 x 1, as shops count visits, and whatever else cannot hold a word
-MIN_URLS = 10  # under which the same bytes are probably a shop's "no image"; in the challenge's data no two images are
-NUM_NAMED = 10  # of those, the ones under the most URLs
-# The perceptual hash of a black image, and of one in any other single colour: only the first of its bits is not 0.
+MAX_TINY_SIDE = 15  # px: tracking pixels, and other images that are too small to show a word
+MIN_URLS = 10  # the same bytes under this many URLs are probably a shop's "no image"; the challenge has none
+NUM_REPORTED = 10  # of those, the images with the most URLs
+# The perceptual hash of a black image is 0. For any other single colour, only the first bit is set.
 _BLACK, _ONE_COLOUR = 0, -(2**63)
-COLUMNS = ("width", "height", "sha256", "phash")  # of an image as it is stored; null where there is none
+COLUMNS = ("width", "height", "sha256", "phash")  # of the stored image; null if there is none
 
 
 @dataclass(frozen=True)
 class Placeholder:
-    """A kind of image that shows no product, or one such image, and how much of the dataset it is."""
+    """A kind of image that shows no product, or one such image, and how often it occurs."""
 
     kind: str  # "tiny", "black", "one_colour", or "repeated": one image
     urls: int
@@ -24,18 +24,19 @@ class Placeholder:
 
     def __str__(self) -> str:
         what = {
-            "tiny": f"images of no size (at most {MAX_TINY_SIDE} px a side)",
-            "black": "black images, like the 100 x 100 placeholder of the challenge's own downloader",
+            "tiny": f"tiny images (at most {MAX_TINY_SIDE} px per side)",
+            "black": "black images, like the 100 x 100 placeholder that the challenge's own downloader writes",
             "one_colour": "images of a single colour",
-            "repeated": "one and the same image",
+            "repeated": "the same image",
         }[self.kind]
-        return f"{what}: {self.rows:,} rows, {self.urls:,} URLs, like {self.example}"
+        return f"{what}: {self.rows:,} rows, {self.urls:,} URLs, for example {self.example}"
 
 
 def find_placeholders(rows: pd.DataFrame) -> list[Placeholder]:
-    """`rows` has the columns `image_link` and COLUMNS; where those are not known, nothing is found.
+    """Find the placeholders among rows with the columns `image_link` and COLUMNS. Without COLUMNS, there are none.
 
-    An image is of the first kind that it fits: a black one under a hundred URLs is not named again as repeated.
+    Each image counts for the first kind that it matches: a black image with a hundred URLs is not reported again as
+    repeated.
     """
     if not set(COLUMNS) <= set(rows.columns):
         return []
@@ -56,7 +57,7 @@ def _find(rows: pd.DataFrame) -> Iterator[Placeholder]:
         remaining &= ~is_kind
     rows = rows[remaining]
     num_urls = rows.groupby("sha256")["image_link"].nunique().sort_values(ascending=False, kind="stable")
-    for sha256 in num_urls[num_urls >= MIN_URLS].index[:NUM_NAMED]:
+    for sha256 in num_urls[num_urls >= MIN_URLS].index[:NUM_REPORTED]:
         yield _count("repeated", rows[rows["sha256"] == sha256])
 
 

@@ -1,8 +1,9 @@
-"""A dataset folder becomes a repo on the Hub."""
+"""Publishes a dataset folder as a repo on the Hub."""
 
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, HfApi, errors, utils
+from huggingface_hub import CommitInfo, HfApi, errors
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its __all__
 
 from dataset_builder.dataset_card import NEEDED_METADATA
 from product_vqa.errors import InputError, argument
@@ -10,24 +11,25 @@ from product_vqa.hub import BRIEF_WAITS_S, commit_files, hub_errors, retry
 
 
 def check_target(repo_id: str, *, private: bool) -> str:
-    """The full id (`user/name`) to push to. Before the long work, so that nothing is built in vain.
+    """Check that a push to `repo_id` can succeed, before the long work begins, and return its full id (`user/name`).
 
-    Raises InputError for an id that is none, a token that is missing, bad or may not write there, no Hub, and a repo
-    that is there already and public where a private one was meant, or the other way round.
+    Raises InputError for an invalid id, a token that is missing, invalid or may not write there, an unreachable Hub,
+    and an existing repo with the other visibility.
     """
     with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"):
-        utils.validate_repo_id(repo_id)
+        validate_repo_id(repo_id)
         api = HfApi()
         account = retry(api.whoami, waits_s=BRIEF_WAITS_S)
         user = account["name"]
         repo_id = repo_id if "/" in repo_id else f"{user}/{repo_id}"
         if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
-            raise InputError(f"{repo_id}: the token may only read; make one that may write")
+            raise InputError(f"{repo_id}: the token can only read; create one that can write")
         namespaces = {user, *(organisation["name"] for organisation in account.get("orgs", []))}
-        if (namespace := repo_id.partition("/")[0]) not in namespaces:
+        namespace = repo_id.partition("/")[0]
+        if namespace not in namespaces:
             raise InputError(
-                f"{repo_id}: the token is {user}'s, who cannot write to {namespace}; "
-                f"expected one of {', '.join(sorted(namespaces))} before the slash"
+                f"{repo_id}: the token belongs to {user}, who cannot write to {namespace}; "
+                f"use one of {', '.join(sorted(namespaces))} before the slash"
             )
         try:
             is_private = retry(lambda: api.dataset_info(repo_id), waits_s=BRIEF_WAITS_S).private
@@ -35,16 +37,16 @@ def check_target(repo_id: str, *, private: bool) -> str:
             return repo_id
     if private != is_private:
         raise InputError(
-            f"`hub_dataset_id` {repo_id} is there already, and {'private' if is_private else 'public'}: change "
-            f"that in its settings, or pass `hub_private_repo` {str(is_private).lower()}"
+            f"`hub_dataset_id` {repo_id} exists already and is {'private' if is_private else 'public'}: change its "
+            f"visibility on the Hub, or set `hub_private_repo` to {str(is_private).lower()}"
         )
     return repo_id
 
 
 def push(folder: Path, repo_id: str, *, private: bool) -> CommitInfo:
-    """Make the repo hold what `folder` holds, in one commit; in none where it does so already.
+    """Upload `folder` to the repo in one commit, or in none if nothing has changed.
 
-    Whoever reads the repo meanwhile sees the earlier build. Data that this build does not write are removed.
+    Until then, readers see the earlier build. Data files of the earlier build are removed.
     """
     with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"):
         api = HfApi()

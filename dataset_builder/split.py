@@ -1,20 +1,25 @@
-"""Which rows are held out for validation: whole components, so that no product stands on both sides."""
+"""Holds out rows for validation, by complete components, so that no product is on both sides of the split."""
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-LINKS = "image_link"
-LIKENESS = (LINKS, "sha256", "phash")  # columns in which equal values join two rows
+from dataset_builder.row_filter import DatasetRow, FilteredRows, as_frame
+
+logger = logging.getLogger(__name__)
+
+JOINING_COLUMNS = ("image_link", "sha256", "phash")  # rows with an equal value belong together
 _NEIGHBOURHOOD = ["group_id", "entity_name", "entity_value"]
 MAX_COMPONENT_SHARE = 0.005  # of the rows: a larger one would be a tenth of the usual validation split
 _HOST = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
-MIN_OVERSIZE_ROWS = 10  # in a small dataset a picture with some questions is no monster
+MIN_OVERSIZE_ROWS = 10  # in a small dataset, one image with a few questions is not too large
 
 
 @dataclass(frozen=True)
@@ -22,27 +27,58 @@ class Oversize:
     """A component that is too large to be held out."""
 
     rows: int
-    example: str  # one of its links
+    example: str  # one of its URLs
+
+
+@dataclass(frozen=True)
+class Splits:
+    rows: dict[str, tuple[DatasetRow, ...]]  # by split: train, validation, test, without those that have no rows
+    oversize: tuple[Oversize, ...]  # components that stay in train because of their size
+
+    def as_frame(self) -> pd.DataFrame:
+        """All rows as a table, with the column `split`."""
+        return pd.concat([as_frame(rows).assign(split=split) for split, rows in self.rows.items()], ignore_index=True)
+
+
+def split_rows(filtered: FilteredRows, *, validation_size: float, seed: int) -> Splits:
+    """Divide the labelled rows into train and validation. The rows of test.csv are test."""
+    is_held_out, oversize = hold_out(as_frame(filtered.labelled), validation_size=validation_size, seed=seed)
+    if oversize:
+        logger.warning(
+            "%s groups of related rows are too large to be held out, and stay in train with %s rows; the largest has "
+            "%s rows, for example %s",
+            len(oversize),
+            sum(component.rows for component in oversize),
+            oversize[0].rows,
+            oversize[0].example,
+        )
+    rows = {
+        "train": tuple(compress(filtered.labelled, ~is_held_out)),
+        "validation": tuple(compress(filtered.labelled, is_held_out)),
+        "test": filtered.test,
+    }
+    return Splits({split: rows for split, rows in rows.items() if rows}, tuple(oversize))
 
 
 def components(rows: pd.DataFrame) -> np.ndarray:
-    """The component of each row, as a number: rows are joined by an equal value in a column of LIKENESS, and where
-    they follow one another by `index` and ask one thing of one group with one answer.
+    """The number of each row's component: one product, as far as can be determined.
 
-    Columns that are not there, and values that are null, join nothing; an empty answer (test) has no neighbours.
+    Two rows are joined if they have an equal value in one of JOINING_COLUMNS, or if they follow each other by `index`
+    with the same group, entity and label. Missing columns, null values and empty labels (test) join nothing.
     """
-    edges = [_equal(rows[column]) for column in LIKENESS if column in rows]
+    edges = [_equal_values(rows[column]) for column in JOINING_COLUMNS if column in rows]
     edges.append(_neighbours(rows))
     first, second = np.concatenate(edges, axis=1)
     graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(len(rows), len(rows)))
-    return connected_components(graph, directed=False)[1]
+    numbers: np.ndarray = connected_components(graph, directed=False)[1]
+    return numbers
 
 
-def _equal(values: pd.Series) -> np.ndarray:
-    """Pairs of positions, shape (2, n): each row with the next one of the same value."""
+def _equal_values(values: pd.Series) -> np.ndarray:
+    """Pairs of positions, shape (2, n): each row with the next row of the same value."""
     codes = pd.factorize(values)[0]
     order = np.argsort(codes, kind="stable")
-    order = order[codes[order] >= 0]  # null is equal to nothing
+    order = order[codes[order] >= 0]  # null equals nothing
     return _pairs(order, codes[order][1:] == codes[order][:-1])
 
 
@@ -58,56 +94,55 @@ def _pairs(order: np.ndarray, is_joined: np.ndarray) -> np.ndarray:
 
 
 def hold_out(rows: pd.DataFrame, *, validation_size: float, seed: int) -> tuple[np.ndarray, list[Oversize]]:
-    """Which rows (a boolean each) make up the share `validation_size` of all, and the components left in train for
-    their size.
+    """Hold out the share `validation_size` of the rows, about the same share of each entity.
 
-    Every entity gives about that share. Components are ranked by a hash of their first image's name and the seed, and
-    taken while they fit: which ones depends on the rows, the names and the seed, not on the order of the rows and not
-    on the host, port or folder that serves the images.
+    Returns a boolean for each row, and the components that are too large to be held out. Components are ranked by a
+    hash of the seed and the name of their first image, and taken while they fit. So the result depends on the rows,
+    the names and the seed, but not on the order of the rows, nor on the host, port or folder that serves the images.
     """
     is_held_out = np.zeros(len(rows), dtype=bool)
     if not len(rows) or validation_size == 0:
         return is_held_out, []
     component = components(rows)
     size = np.bincount(component)
-    first_link = rows[LINKS].groupby(component).min()
+    first_url = rows["image_link"].groupby(component).min()
     is_oversize = size > max(MAX_COMPONENT_SHARE * len(rows), MIN_OVERSIZE_ROWS)
-    oversize = [Oversize(int(size[number]), first_link[number]) for number in np.flatnonzero(is_oversize)]
+    oversize = [Oversize(int(size[number]), first_url[number]) for number in np.flatnonzero(is_oversize)]
 
     entities, names = pd.factorize(rows["entity_name"])
-    room = np.ceil(validation_size * np.bincount(entities, minlength=len(names))).astype(int)
+    remaining = np.ceil(validation_size * np.bincount(entities, minlength=len(names))).astype(int)
     wanted = round(validation_size * len(rows))
-    rows_of = np.split(np.argsort(component, kind="stable"), np.cumsum(size)[:-1])
-    rank = _rank(rows[LINKS], component, seed=seed)
-    for number in sorted(np.flatnonzero(~is_oversize), key=rank.__getitem__):
+    rows_by_component = np.split(np.argsort(component, kind="stable"), np.cumsum(size)[:-1])
+    rank = _rank(rows["image_link"], component, seed=seed)
+    for number in sorted(np.flatnonzero(~is_oversize).tolist(), key=rank.__getitem__):
         if wanted == 0:
             break
-        asked = np.bincount(entities[rows_of[number]], minlength=len(names))
-        if size[number] <= wanted and (asked <= room).all():
-            is_held_out[rows_of[number]] = True
-            room -= asked
+        entity_counts = np.bincount(entities[rows_by_component[number]], minlength=len(names))
+        if size[number] <= wanted and (entity_counts <= remaining).all():
+            is_held_out[rows_by_component[number]] = True
+            remaining -= entity_counts
             wanted -= size[number]
-    return is_held_out, sorted(oversize, key=lambda part: -part.rows)
+    return is_held_out, sorted(oversize, key=lambda component: -component.rows)
 
 
 def _rank(urls: pd.Series, component: np.ndarray, *, seed: int) -> dict[int, tuple[tuple[bytes, ...], str]]:
-    """By what to sort the components: the parts of a URL's path, each hashed, from the last to the first. The part
-    before it tells images of one name apart (`.../1/main.jpg`, `.../2/main.jpg`)."""
+    """The sort key of each component: the parts of its URL's path, each hashed, from the last to the first.
+
+    The other parts tell images of the same name apart (`.../1/main.jpg`, `.../2/main.jpg`).
+    """
     first: dict[int, tuple[tuple[str, ...], str]] = {}
     for number, url in zip(component, urls, strict=True):
-        key = (_parts(url), url)
+        key = (_path_parts(url), url)
         first[number] = min(first.get(number, key), key)
-    return {
-        number: (tuple(_hashed(f"{seed} {part}") for part in parts), url) for number, (parts, url) in first.items()
-    }
+    return {number: (tuple(_hash(f"{seed} {part}") for part in parts), url) for number, (parts, url) in first.items()}
 
 
-def _parts(url: str) -> tuple[str, ...]:
+def _path_parts(url: str) -> tuple[str, ...]:
     """`https://host:80/a/b.jpg?size=1#top` -> (`b.jpg?size=1`, `a`)."""
     path, mark, query = _HOST.sub("", url, count=1).partition("#")[0].partition("?")
     *folders, name = path.split("/")
     return (name + mark + query, *filter(None, reversed(folders)))
 
 
-def _hashed(text: str) -> bytes:
+def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()

@@ -1,87 +1,43 @@
-"""The dataset as a folder: Parquet, the rows left out, the record of how it was made, and its card."""
+"""Writes the rows of a dataset: Parquet with and without the images, and the list of dropped rows."""
 
-import json
-import re
+import csv
 import shutil
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-import product_vqa
-from dataset_builder.builder import ROWS_FOLDER, ProductVqa
-from dataset_builder.leakage import find_leaks, rows_of_folder
-from dataset_builder.placeholders import find_placeholders
-from dataset_builder.row_filter import LEFT_OUT_FILE, count_left_out
-from product_vqa.errors import InputError, argument
-from product_vqa.paths import writable_folder
+from dataset_builder.csv_reader import Row
+from dataset_builder.image_store import ImageStore, StoredImage
+from dataset_builder.row_filter import DatasetRow, Dropped
+from dataset_builder.split import Splits
+from product_vqa.errors import InputError
+from product_vqa.task.features import FEATURES
 
-RECORD_FILE = "build.json"
+ROWS_FOLDER = "rows"  # the rows without their images, one Parquet file per split
+DROPPED_FILE = "left_out.csv"
 MAX_SHARD_BYTES = 500 * 1024**2
-# All images of the challenge are here. A dataset with a single one elsewhere is somebody's own, of which its card's
-# words about the licence need not be true.
-_CHALLENGE_URL = re.compile(r"\s*https?://m\.media-amazon\.com/", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Record:
-    """How a dataset folder was made and what is in it. Names and counts only, no path of the machine."""
-
-    fingerprint: str
-    sources: dict[str, dict[str, str]]  # train_csv, test_csv -> file, sha256
-    picture_source: str  # "image_dir" or "image_store"
-    image_size: int
-    ranges: str
-    validation_size: float
-    seed: int
-    versions: dict[str, str]
-    rows: dict[str, dict[str, int]]  # split -> entity -> rows
-    rows_left_out: dict[str, int]  # reason -> rows of train.csv
-    images_missing: dict[str, int]  # reason -> rows of test.csv
-    oversize: list[dict[str, Any]]  # rows that belong together and are in train for their number
-    leaks: list[dict[str, Any]]  # what every two splits share
-    placeholders: list[dict[str, Any]]  # images that show no product
-    dataset_info: dict[str, Any] = field(default_factory=dict)  # as the card's metadata give it
-    is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
-
-
-def check_output(folder: Path) -> Record | None:
-    """The record of the earlier build in `folder`, None if nothing is there. Raises InputError for anything else."""
-    with argument("output_dir"):
-        writable_folder(folder.parent)
-    if not folder.exists():
-        return None
-    if not folder.is_dir():
-        raise InputError(f"--output_dir {folder}: is a file; choose another name")
-    with argument("output_dir"):
-        writable_folder(folder)
-    if not any(folder.iterdir()):
-        return None
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        record = None
-    if not isinstance(record, dict) or "fingerprint" not in record:
-        raise InputError(
-            f"--output_dir {folder}: holds files that are not an earlier build of this command; "
-            "choose another folder, or empty it yourself"
-        )
-    try:
-        return Record(**record)
-    except TypeError:  # of another version: to be built anew
-        return None
+ROW_GROUP_ROWS = 100  # also the number of rows, with the bytes of their images, that are held in memory
+_IMAGE_COLUMNS = {
+    "num_bytes": pa.int64(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "sha256": pa.string(),
+    "phash": pa.int64(),
+}
+assert tuple(_IMAGE_COLUMNS) == StoredImage._fields
 
 
 @contextmanager
-def temporary_beside(folder: Path) -> Iterator[Path]:
-    """A folder on the same disk, in which a build can grow unseen; gone at the end, or when the next build starts.
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder next to `folder`, so on the same disk, for a build in progress.
 
-    With --image_dir it takes twice the bytes of the pictures for a while: as files, fitted, and as Parquet.
+    It is removed at the end, or, after a kill, when the next build starts. With `image_dir` it briefly takes twice the
+    bytes of the images: as resized files and as Parquet.
     """
     temporary = folder.with_name(f".{folder.name}.building")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -92,64 +48,113 @@ def temporary_beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_dataset(builder: ProductVqa, folder: Path) -> Record:
-    """Run the builder and write all but the card to `folder`, which must not exist yet."""
+@contextmanager
+def write_errors_explained() -> Iterator[None]:
+    """Raise InputError where the dataset cannot be written."""
     try:
-        builder.download_and_prepare(str(folder), file_format="parquet", max_shard_size=MAX_SHARD_BYTES)
-        (folder / datasets.config.DATASET_INFO_FILENAME).unlink()  # the card says the same
-        (folder / "data").mkdir()
-        for file in folder.glob(f"{builder.dataset_name}-*.parquet"):
-            name = file.stem.removeprefix(f"{builder.dataset_name}-")
-            name = name if "-of-" in name else f"{name}-00000-of-00001"  # datasets does not count a single one
-            file.rename(folder / "data" / f"{name}.parquet")
-        record = _record(builder, folder)
-        for leak in record.leaks:
-            assert leak["splits"] != ("train", "validation") or not leak["crossing"], leak
-        (folder / RECORD_FILE).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+        yield
     except (OSError, datasets.exceptions.DatasetGenerationError) as error:
-        raise InputError(f"--output_dir: the dataset cannot be written ({error.__cause__ or error})") from error
-    return record
+        raise InputError(f"`output_dir`: the dataset could not be written ({error.__cause__ or error})") from error
 
 
-def _record(builder: ProductVqa, folder: Path) -> Record:
-    config = builder.config
+def write_dataset(splits: Splits, store: ImageStore, dropped: Collection[Dropped], folder: Path) -> dict[str, Any]:
+    """Write `data/`, `rows/` and `left_out.csv` to `folder`, which must not exist yet.
+
+    Returns the `dataset_info` for the card's metadata: the columns, and the rows and bytes of each split.
+    """
+    builder = _ShardBuilder(splits, store, cache_dir=folder.with_name(f"{folder.name}-cache"))
+    builder.download_and_prepare(str(folder), file_format="parquet", max_shard_size=MAX_SHARD_BYTES)
+    (folder / datasets.config.DATASET_INFO_FILENAME).unlink()  # the card contains the same
+    data = folder / "data"
+    data.mkdir()
+    for file in folder.glob(f"{builder.dataset_name}-*.parquet"):
+        name = file.stem.removeprefix(f"{builder.dataset_name}-")
+        name = name if "-of-" in name else f"{name}-00000-of-00001"  # datasets does not number a single shard
+        file.rename(data / f"{name}.parquet")
+    write_rows(splits, folder / ROWS_FOLDER)
+    write_dropped(dropped, folder / DROPPED_FILE)
     info = datasets.DatasetInfo(
         features=builder.info.features,
         splits=builder.info.splits,
-        download_size=sum(file.stat().st_size for file in (folder / "data").iterdir()),
+        download_size=sum(file.stat().st_size for file in data.iterdir()),
         dataset_size=builder.info.dataset_size,
     )
-    rows = rows_of_folder(folder / ROWS_FOLDER)
     card_data: dict[str, Any] = {}
     datasets.info.DatasetInfosDict(default=info).to_dataset_card_data(card_data)
-    return Record(
-        fingerprint=config.fingerprint,
-        sources={
-            flag: {"file": table.name, "sha256": table.sha256}
-            for flag, table in zip(("train_csv", "test_csv"), config.tables, strict=True)
-            if table
-        },
-        picture_source="image_dir" if config.image_dir else "image_store",
-        image_size=config.image_size,
-        ranges=config.ranges,
-        validation_size=config.validation_size,
-        seed=config.seed,
-        versions={"product-vqa": product_vqa.__version__, "datasets": datasets.__version__},
-        rows={
-            str(split): dict(Counter(_entities(folder / ROWS_FOLDER / f"{split}.parquet")).most_common())
-            for split in builder.info.splits
-        },
-        rows_left_out=count_left_out(folder / LEFT_OUT_FILE, "row"),
-        images_missing=count_left_out(folder / LEFT_OUT_FILE, "image"),
-        oversize=[asdict(part) for part in builder.selection.oversize],
-        leaks=[asdict(leak) for leak in find_leaks(rows)],
-        placeholders=[asdict(placeholder) for placeholder in find_placeholders(rows)],
-        dataset_info=card_data["dataset_info"],
-        is_challenge=all(
-            _CHALLENGE_URL.match(row.image_link) for table in config.tables if table for row in table.rows
-        ),
-    )
+    dataset_info: dict[str, Any] = card_data["dataset_info"]
+    return dataset_info
 
 
-def _entities(file: Path) -> list[str]:
-    return pq.read_table(file, columns=["entity_name"])["entity_name"].to_pylist()
+class _ShardBuilder(datasets.GeneratorBasedBuilder):
+    """Writes splits with their images as `datasets` does, in shards of a bounded size."""
+
+    DEFAULT_WRITER_BATCH_SIZE = ROW_GROUP_ROWS
+
+    def __init__(self, splits: Splits, store: ImageStore, *, cache_dir: Path) -> None:
+        super().__init__(cache_dir=str(cache_dir), dataset_name="product_vqa")
+        self._splits = splits
+        self._store = store
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=FEATURES)
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        return split_generators(self._splits, self._store)
+
+    def _generate_examples(
+        self, rows: tuple[DatasetRow, ...], store: ImageStore
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        return generate_examples(rows, store)
+
+
+def split_generators(splits: Splits, store: ImageStore) -> list[datasets.SplitGenerator]:
+    """What `_split_generators` of a builder returns for these splits."""
+    # Rows in a tuple: datasets would divide a list among processes, and an open store belongs to one process.
+    return [
+        datasets.SplitGenerator(split, gen_kwargs={"rows": rows, "store": store})
+        for split, rows in splits.rows.items()
+    ]
+
+
+def generate_examples(rows: tuple[DatasetRow, ...], store: ImageStore) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What `_generate_examples` of a builder yields for the rows of a split."""
+    for number, selected in enumerate(rows):
+        # Bytes without a path: given a path, `Image` would read a file of that name in the working directory.
+        image = None if selected.image is None else store.read(selected.row.image_link)
+        yield number, _columns(selected) | {"image": image}
+
+
+def write_rows(splits: Splits, folder: Path) -> None:
+    """Write the rows without their images, but with the sizes and hashes of these: one Parquet file per split."""
+    folder.mkdir(exist_ok=True)
+    columns = {name: feature.pa_type for name, feature in FEATURES.items() if name != "image"}
+    schema = pa.schema(columns | _IMAGE_COLUMNS)
+    no_image = dict.fromkeys(_IMAGE_COLUMNS)
+    for split, rows in splits.rows.items():
+        with pq.ParquetWriter(folder / f"{split}.parquet", schema) as writer:
+            for start in range(0, len(rows), 10_000):
+                values = [
+                    _columns(selected) | (selected.image._asdict() if selected.image else no_image)
+                    for selected in rows[start : start + 10_000]
+                ]
+                writer.write_table(pa.Table.from_pylist(values, schema=schema))
+
+
+def write_dropped(dropped: Collection[Dropped], file: Path) -> None:
+    """Write one line per dropped row or missing image, with the columns of its CSV. `row` counts rows from 0."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["left_out", "reason", "file", "row", *Row._fields[1:]])
+        writer.writerows([what, reason, name, *row] for what, name, row, reason in dropped)
+
+
+def _columns(selected: DatasetRow) -> dict[str, Any]:
+    row = selected.row
+    return {
+        "index": row.index,
+        "image_link": row.image_link,
+        "group_id": row.group_id,
+        "entity_name": row.entity_name,
+        "entity_value": selected.label,
+        "entity_value_raw": row.entity_value,
+    }

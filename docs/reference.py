@@ -73,7 +73,7 @@ def own_training_options() -> set[str]:
 
 
 def describe_command(module: str, text: str, *, own: set[str] | None, others: str) -> str:
-    """One section: what the command does, and a table of its options: all, or those in `own` and a line on the others."""
+    """One section: what the command does, and a table of its options, or of those in `own` and a line on `others`."""
     description = re.split(r"\n\n|\s+(?=(?:accelerate launch|python -m))", text.partition("\n\n")[2])[0].strip()
     rows = []
     # "  --name VALUE   meaning (default: 1)", or the meaning on the next line where the name is long.

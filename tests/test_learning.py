@@ -15,15 +15,16 @@ from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
 
+from dataset_builder.labels import LabelForm, label_form
 from inference import AttributeReader
-from inference.calibrate import report, right
-from inference.metrics import sweep
+from inference.calibrate import measure
+from inference.metrics import mark_right, sweep
 from product_vqa.hub import Location
 from product_vqa.modeling.calibration import fit_calibration
 from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
-from product_vqa.task.quantity import LabelForm, format_quantity, label_form, parse_quantity
+from product_vqa.task.quantity import format_quantity, parse_quantity
 from quickstart.rendering.levels import PLAIN
 from quickstart.rendering.writer import write_labels
 from tests.commands import ROOT
@@ -94,6 +95,7 @@ def fine_tuned(labels: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPat
     return fine_tune(labels[0], tmp_path_factory.mktemp("fine_tuned"), steps=24)
 
 
+@pytest.mark.slow
 def test_f1_rises_with_correct_labels_and_not_with_shuffled_ones(
     labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer, tmp_path: Path
 ) -> None:
@@ -127,12 +129,13 @@ def answers(labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer) -> pd
     return table.assign(reference=test["entity_value"][:])
 
 
+@pytest.mark.slow
 def test_calibration_improves_the_confidences(answers: pd.DataFrame) -> None:
     """Fit on one half and measured on the other, then the reverse."""
-    rows = right(answers, list(answers["reference"]))
+    rows = mark_right(answers, list(answers["reference"]))
     halves = (rows[::2], rows[1::2])
     reports = [
-        report(measured, measured["confidence"].map(fit_calibration(fitted).answer).to_numpy())
+        measure(measured, measured["confidence"].map(fit_calibration(fitted).answer).to_numpy())
         for fitted, measured in (halves, halves[::-1])
     ]
     mean = {

@@ -55,6 +55,7 @@ ALLOWED = {
     "left_out.csv": "a file of every dataset folder",
     '"left_out"': "a column of that file",
     "rows_left_out": "a key of build.json",
+    "picture_source": "a key of build.json",
     "leave_out": "a value of --ranges",
     '"pictures"': "a key of the benchmarks' JSON, a column of the pretraining's log",
     "kb_a_picture": "a key of the benchmarks' JSON",

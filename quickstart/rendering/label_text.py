@@ -58,10 +58,6 @@ class Label:
     lines: tuple[Line, ...]
 
     @property
-    def brand(self) -> str:
-        return next((line.text for line in self.lines if line.is_brand), "")
-
-    @property
     def facts(self) -> dict[str, Fact]:
         """The only fact of each entity that the label shows, by entity name."""
         return {fact.entity_name: fact for line in self.lines for fact in line.facts}

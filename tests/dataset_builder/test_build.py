@@ -1,79 +1,41 @@
+import csv
 import json
+import time
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
+from dataset_builder import build
+from dataset_builder.downloader import download
+from dataset_builder.image_store import ImageStore
+from dataset_builder.options import FetchOptions
 from product_vqa.errors import InputError
-from tests.dataset_builder.conftest import (
+from tests.commands import call, run_module
+from tests.dataset_builder.files import (
+    READ_ELSEWHERE,
     TRAIN_COLUMNS,
-    PictureServer,
     Shop,
     jpeg,
-    run_command,
     run_elsewhere,
-    run_here,
     write_csv,
+    write_train_csv,
 )
+from tests.dataset_builder.image_server import ImageServer, closed_port
 
-READ_ELSEWHERE = """
-from datasets import load_dataset
-dataset = load_dataset(sys.argv[1])
-streamed = load_dataset(sys.argv[1], streaming=True)
-for split in dataset:
-    for rows in (dataset[split], streamed[split]):
-        print(split, *[f"{row['index']}:{row['image'].size}:{row['entity_value']}" for row in rows], sep="|")
-print(dataset["test"].features["index"].dtype, type(dataset["test"].features["image"]).__name__)
-"""
-# The other ways to read a dataset of 1,000 rows of train, all without this project.
-READ_IN_EVERY_WAY = """
-from datasets import load_dataset, get_dataset_config_names
-from datasets.distributed import split_dataset_by_node
-name = sys.argv[1]
-print(get_dataset_config_names(name))
-print(len(load_dataset(name, split="train[:1%]")))
-stream = load_dataset(name, split="train", streaming=True)
-print(sorted(row["index"] for row in stream.shuffle(seed=1, buffer_size=100)) == list(range(1000)))
-print([row["index"] for row in stream.shuffle(seed=1, buffer_size=100).take(3)] != [0, 1, 2])
-nodes = [{row["index"] for row in split_dataset_by_node(stream, rank=rank, world_size=2)} for rank in (0, 1)]
-print(min(map(len, nodes)) > 0, sum(map(len, nodes)), len(set.union(*nodes)))
-columns = load_dataset(name, split="train", columns=["index", "entity_value"])
-print(columns.column_names, columns[999])
-rows = load_dataset(name, "rows", split="train")
-print(rows.column_names, rows[0]["width"], rows[0]["height"])
-"""
+OPTIONS = FetchOptions(connections=4, allow_private_hosts=True)
 
 
-def test_a_dataset_is_read_in_every_way_without_this_project(shop: Shop, monkeypatch):
-    rows = [[shop.train_links[number % 10], "g", "width", f"{number + 1} inch"] for number in range(1000)]
-    write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
-    monkeypatch.setattr("dataset_builder.writer.MAX_SHARD_BYTES", 300_000)
-    folder = shop.folder / "out"
-    arguments = ["--train_csv", shop.train_csv, "--image_dir", shop.image_dir, "--validation_size", 0]
-    run_here(monkeypatch, "build", *arguments, "--output_dir", folder)
-    assert len(list((folder / "data").iterdir())) >= 4
-    assert run_elsewhere(READ_IN_EVERY_WAY, folder, cwd=shop.folder) == [
-        "['default', 'rows']",
-        "10",
-        "True",
-        "True",
-        "True 1000 1000",
-        "['index', 'entity_value'] {'index': 999, 'entity_value': '1000.0 inch'}",
-        "['index', 'image_link', 'group_id', 'entity_name', 'entity_value', 'entity_value_raw', "
-        "'num_bytes', 'width', 'height', 'sha256', 'phash'] 48 32",
-    ]
+def store_arguments(folder: Path) -> list[str | Path]:
+    return ["--train_csv", folder / "train.csv", "--image_store", folder / "store", "--allow_private_hosts"]
 
 
-def card_data(folder: Path) -> dict:
-    return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
-
-
-def test_a_built_folder_is_a_dataset_to_everyone(shop: Shop):
+def test_a_built_folder_is_a_dataset_to_everyone(shop: Shop) -> None:
     folder = shop.folder / "out"
     (shop.folder / "build.yaml").write_text(f"output_dir: {folder}\nvalidation_size: 0.25\nseed: 3\n")
-    done = run_command("build", "--config", "build.yaml", *shop.arguments(), cwd=shop.folder)
-    assert done.returncode == 0, done.stderr
+    config = shop.folder / "build.yaml"
+    done = run_module("dataset_builder.build", "--config", config, *shop.arguments())
     assert "test: 4 rows" in done.stdout
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
         "README.md",
@@ -99,162 +61,58 @@ def test_a_built_folder_is_a_dataset_to_everyone(shop: Shop):
 
     # The same again: nothing is generated, and the card follows the repo's name.
     before = (folder / "data" / "train-00000-of-00001.parquet").stat().st_mtime_ns
-    again = run_command(
-        "build", "--config", "build.yaml", *shop.arguments(), "--hub_dataset_id", "a/b", cwd=shop.folder
-    )
+    again = run_module("dataset_builder.build", "--config", config, *shop.arguments(), "--hub_dataset_id", "a/b")
     assert again.stdout == f"unchanged: {folder}\n"
     assert (folder / "data" / "train-00000-of-00001.parquet").stat().st_mtime_ns == before
     assert 'load_dataset("a/b")' in (folder / "README.md").read_text()
 
 
-def test_the_card_says_what_is_in_it_and_how_it_came(shop: Shop, monkeypatch):
-    shop.file(shop.test_links[0]).unlink()
-    folder = shop.folder / "out"
-    run_here(monkeypatch, "build", *shop.arguments(), "--validation_size", 0, "--output_dir", folder)
-    data = card_data(folder)
-    assert data["configs"] == [
-        {
-            "config_name": "default",
-            "data_files": [{"split": split, "path": f"data/{split}-*"} for split in ("train", "test")],
-        },
-        {
-            "config_name": "rows",
-            "data_files": [{"split": split, "path": f"rows/{split}.parquet"} for split in ("train", "test")],
-        },
-    ]
-    assert [(split["name"], split["num_examples"]) for split in data["dataset_info"]["splits"]] == [
-        ("train", 11),
-        ("test", 4),
-    ]
-    assert data["license"] == "other"
-    assert data["license_details"]
-    assert data["task_categories"] == ["visual-question-answering"]
-    text = (folder / "README.md").read_text()
-    for line in (
-        "| entity_name | train | test |",
-        "| item_weight | 10 | 0 |",
-        "| all | 11 | 4 |",
-        "| range_brackets (like `[100.0, 240.0] volt`) | 1 |",
-        "| image_missing | 2 |",
-        "  --train_csv train.csv \\",
-    ):
-        assert line in text.splitlines(), text
-    assert "\n\n\n" not in text
-    record = (folder / "build.json").read_text()
-    assert json.loads(record)["images_missing"] == {"image_missing": 2}
-    for published in (text, record, (folder / "left_out.csv").read_text()):
-        assert str(shop.folder) not in published
-    metadata = pq.read_metadata(folder / "data" / "test-00000-of-00001.parquet")
-    assert b"Image" in metadata.metadata[b"huggingface"]
-
-
-@pytest.mark.parametrize(
-    ("host", "options", "license", "name", "says"),
-    [
-        ("shop.example", [], "other", "not-stated", "has not stated the licence of the images"),
-        ("shop.example", ["--license", "cc-by-4.0"], "cc-by-4.0", None, "published under `cc-by-4.0`"),
-        ("shop.example", ["--license", "other", "--license_name", "Our own"], "other", "Our own", "under `Our own`"),
-        ("m.media-amazon.com", [], "other", "photographs-without-a-licence", "links that carry no licence"),
-        ("m.media-amazon.com", ["--license", "mit"], "mit", None, "published under `mit`"),
-    ],
-)
-def test_the_card_names_the_licence_that_is_stated_and_the_challenges_for_its_own_images_only(
-    shop: Shop, monkeypatch, host: str, options: list[str], license: str, name: str | None, says: str
-):
-    for file in (shop.train_csv, shop.test_csv):
-        file.write_text(file.read_text().replace("shop.example", host))
-    folder = shop.folder / "out"
-    run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", folder, *options)
-    data, text = card_data(folder), (folder / "README.md").read_text()
-    assert (data["license"], data.get("license_name")) == (license, name)
-    assert says in text
-    assert ("carry no licence" in text) is (host != "shop.example" and not options)
-    assert ("are from the Amazon ML Challenge 2024" in text) is (host != "shop.example")
-    assert all(option in text for option in options[:2])  # in the command that builds it again
-
-    run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", folder, "--license", "cc0-1.0")
-    assert card_data(folder)["license"] == "cc0-1.0", "the same rows, another licence"
-
-
-def test_one_image_from_elsewhere_makes_it_no_challenge(shop: Shop, monkeypatch):
-    for file in (shop.train_csv, shop.test_csv):
-        file.write_text(file.read_text().replace("shop.example", "m.media-amazon.com"))
-    rows = shop.test_csv.read_text()
-    shop.test_csv.write_text(rows.replace("m.media-amazon.com/p/test2", "m.media-amazon.com.evil/p/test2"))
-    run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", shop.folder / "out")
-    assert card_data(shop.folder / "out")["license_name"] == "not-stated"
-
-
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--license", "MIT"], "--license MIT is not an id of the Hub's list"),
-        (["--license", "my licence"], "--license my licence is not an id"),
-        (["--license", "other"], "--license other and --license_name NAME go together"),
-        (["--license", "mit", "--license_name", "x"], "--license other and --license_name NAME go together"),
-        (["--license_name", "x"], "--license other and --license_name NAME go together"),
+        (["--license", "MIT"], "--license MIT is not an identifier of the Hub's list"),
+        (["--license", "my license"], "--license my license is not an identifier"),
+        (["--license", "other"], "--license other and --license_name NAME require each other"),
+        (["--license", "mit", "--license_name", "x"], "--license other and --license_name NAME require each other"),
+        (["--license_name", "x"], "--license other and --license_name NAME require each other"),
     ],
 )
-def test_a_licence_that_the_hub_would_not_know_is_refused(shop: Shop, monkeypatch, options: list[str], complaint: str):
+def test_a_license_that_the_hub_would_not_know_is_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, options: list[str], complaint: str
+) -> None:
     with pytest.raises(InputError, match=complaint):
-        run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", shop.folder / "out", *options)
+        call(build.main, monkeypatch, *shop.arguments(), "--output_dir", shop.folder / "out", *options)
     assert not (shop.folder / "out").exists()
 
 
-def test_shards_and_row_groups_are_bounded(shop: Shop, monkeypatch):
-    rows = [[shop.train_links[number % 10], "g", "width", f"{number + 1} inch"] for number in range(230)]
-    write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
-    monkeypatch.setattr("dataset_builder.writer.MAX_SHARD_BYTES", 200_000)
-    folder = shop.folder / "out"
-    run_here(
-        monkeypatch,
-        "build",
-        *shop.arguments()[:2],
-        *shop.arguments()[4:],
-        "--validation_size",
-        0,
-        "--output_dir",
-        folder,
-    )
-    files = sorted((folder / "data").iterdir())
-    assert [file.name for file in files] == [f"train-{n:05d}-of-{len(files):05d}.parquet" for n in range(len(files))]
-    assert len(files) >= 2
-    metadata = [pq.read_metadata(file) for file in files]
-    assert sum(part.num_rows for part in metadata) == 230
-    assert all(part.row_group(n).num_rows <= 100 for part in metadata for n in range(part.num_row_groups))
-
-
-def test_a_store_is_filled_as_needed(server: PictureServer, shop: Shop, monkeypatch):
-    for link, picture in shop.pictures.items():
-        server.answers["/" + link.rsplit("/", 1)[-1]] = picture
-    rows = [[server.url + "/" + row[0].rsplit("/", 1)[-1], *row[1:]] for row in shop.train_rows]
+def test_a_store_is_filled_as_needed(server: ImageServer, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    for url, image in shop.images.items():
+        server.answers["/" + url.rsplit("/", 1)[-1]] = image
+    rows: list[list[object]] = [
+        [f"{server.url}/{str(url).rpartition('/')[2]}", *others] for url, *others in shop.train_rows
+    ]
     rows.append([server.url + "/gone.jpg", "g", "width", "1 inch"])
     write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
-    run_here(
-        monkeypatch, "build", "--train_csv", shop.train_csv, "--image_store", shop.folder / "store",
-        "--allow_private_hosts", "--output_dir", shop.folder / "out",
-    )  # fmt: skip
+    stored: list[str | Path] = ["--image_store", shop.folder / "store", "--allow_private_hosts"]
+    call(build.main, monkeypatch, "--train_csv", shop.train_csv, *stored, "--output_dir", shop.folder / "out")
     assert json.loads((shop.folder / "out" / "build.json").read_text())["rows_left_out"] == {
         "range_brackets": 1,
         "http_404": 1,
     }
-    assert server.requests.total() == 11  # ten pictures and the one that is gone, each once
+    assert server.requests.total() == 11  # ten images and the one that is gone, each once
 
 
 def test_the_splits_are_the_same_whatever_port_serves_the_images_and_wherever_they_are_stored(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     built = []
     for number in range(3):
-        server, folder = PictureServer(), shop.folder / f"elsewhere{number}"
+        server, folder = ImageServer(), shop.folder / f"elsewhere{number}"
         folder.mkdir()
-        train = [[f"{server.url}/{number}.jpg", "g", "width", f"{number + 1} inch"] for number in range(40)]
         server.answers |= {f"/{number}.jpg": jpeg(number) for number in range(40)}
-        run_here(
-            monkeypatch, "build", "--train_csv", write_csv(folder / "train.csv", TRAIN_COLUMNS, train),
-            "--image_store", folder / "store", "--allow_private_hosts", "--validation_size", 0.3,
-            "--output_dir", folder / "out",
-        )  # fmt: skip
+        write_train_csv(folder / "train.csv", [f"{server.url}/{number}.jpg" for number in range(40)])
+        options: list[str | Path] = ["--validation_size", "0.3", "--output_dir", folder / "out"]
+        call(build.main, monkeypatch, *store_arguments(folder), *options)
         server.close()
         built.append(
             {
@@ -274,7 +132,7 @@ REFUSED = [
     (["--push_to_hub"], "--hub_dataset_id user/name"),
     (["--validation_size", "2"], "--validation_size must be"),
     (["--output_dir", "train.csv"], "train.csv: is a file"),
-    (["--output_dir", "images"], "holds files that are not an earlier build"),
+    (["--output_dir", "images"], "contains files that are not an earlier build"),
     (["--output_dir", "train.csv/out"], "cannot be created"),
     (["--image_dri", "images"], "unknown option --image_dri (did you mean --image_dir?)"),
     (["--config", "wrong.yaml"], "unknown key validaton_size (did you mean --validation_size?)"),
@@ -283,37 +141,113 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "complaint"), REFUSED, ids=[case[-1] for case in REFUSED])
-def test_wrong_input_is_refused_and_leaves_nothing(shop: Shop, monkeypatch, arguments: list[str], complaint: str):
+def test_wrong_input_is_refused_and_leaves_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
+) -> None:
     monkeypatch.chdir(shop.folder)
     Path("wrong.yaml").write_text("validaton_size: 0.1\n")
     before = sorted(shop.folder.rglob("*"))
     with pytest.raises(InputError) as refusal:
-        run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", "out", *arguments)
+        call(build.main, monkeypatch, *shop.arguments(), "--output_dir", "out", *arguments)
     assert complaint in str(refusal.value)
     assert sorted(shop.folder.rglob("*")) == before
 
 
-def test_a_build_that_fails_leaves_the_earlier_one(shop: Shop, monkeypatch):
+def test_a_build_that_fails_leaves_the_earlier_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shop.folder / "out"
-    run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", folder)
+    call(build.main, monkeypatch, *shop.arguments(), "--output_dir", folder)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     (shop.folder / "empty").mkdir()
-    with pytest.raises(InputError, match="not one of the 13 pictures"):
-        run_here(monkeypatch, "build", *shop.arguments(), "--output_dir", folder, "--image_dir", shop.folder / "empty")
+    with pytest.raises(InputError, match="none of the 13 images could be loaded"):
+        call(build.main, monkeypatch, *shop.arguments(), "--output_dir", folder, "--image_dir", shop.folder / "empty")
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
     assert not list(shop.folder.glob(".*"))
 
-    run_here(
-        monkeypatch, "build", *shop.arguments()[2:], "--output_dir", folder
-    )  # and one that succeeds takes its place
+    # A build that succeeds takes its place.
+    call(build.main, monkeypatch, *shop.arguments()[2:], "--output_dir", folder)
     assert sorted(file.name for file in (folder / "data").iterdir()) == ["test-00000-of-00001.parquet"]
 
 
-def test_a_wrong_row_ends_the_command_with_one_line_and_code_2(shop: Shop):
+def test_a_wrong_row_ends_the_command_with_one_line_and_code_2(shop: Shop) -> None:
     with shop.train_csv.open("a") as stream:
         stream.write("https://shop.example/p/x.jpg,1,colour,red\n")
-    done = run_command("build", *shop.arguments(), "--output_dir", "out", cwd=shop.folder)
+    done = run_module("dataset_builder.build", *shop.arguments(), "--output_dir", shop.folder / "out", check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: --train_csv {shop.train_csv}, line 14: unknown entity_name 'colour'")
     assert done.stderr.count("\n") == 1
     assert not (shop.folder / "out").exists()
+
+
+# A URL as typed or exported (URL stands for the server's), and the path that is requested.
+SPELLINGS = [
+    ("URL/a.jpg ", "/a.jpg"),
+    ("  URL/a.jpg", "/a.jpg"),
+    ("URL/a.jpg\r", "/a.jpg"),
+    ("\tURL/a.jpg\n", "/a.jpg"),
+    ("\u00a0URL/a.jpg\u3000", "/a.jpg"),
+    ("HTTP://HOST/a.jpg", "/a.jpg"),
+    ("URL/größe.jpg", "/gr%C3%B6%C3%9Fe.jpg"),
+    ("URL/two words.jpg", "/two%20words.jpg"),
+    ("URL/two%20words.jpg", "/two%20words.jpg"),
+    ("URL/a.jpg?size=large&x=ü#top", "/a.jpg?size=large&x=%C3%BC"),
+    ("URL/日本.jpg", "/%E6%97%A5%E6%9C%AC.jpg"),
+]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_spaces_and_line_ends_around_a_url_are_not_part_of_it(
+    server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line_end: str
+) -> None:
+    urls = [url.replace("URL", server.url).replace("HOST", server.url.partition("//")[2]) for url, _ in SPELLINGS]
+    server.answers |= {path: jpeg(number) for number, (_, path) in enumerate(SPELLINGS)}
+    frame = pd.DataFrame({"image_link": urls, "group_id": 1, "entity_name": "width", "entity_value": "1 inch"})
+    frame.to_csv(
+        tmp_path / "train.csv", index=False, lineterminator=line_end, encoding="utf-8-sig", quoting=csv.QUOTE_ALL
+    )
+    call(
+        build.main, monkeypatch, *store_arguments(tmp_path), "--validation_size", "0", "--output_dir", tmp_path / "out"
+    )
+    assert set(server.requests) == {path for _, path in SPELLINGS}
+    assert not (tmp_path / "store" / "failed.csv").read_text().splitlines()[1:]
+    published = pq.read_table(tmp_path / "out" / "rows" / "train.parquet")["image_link"].to_pylist()
+    assert published == [url.strip() for url in urls]
+
+
+def test_without_a_network_a_build_stops_within_seconds_and_the_next_one_fetches_everything(
+    server: ImageServer, tmp_path: Path
+) -> None:
+    """5,000 URLs to a closed port, then the same command while a server listens there."""
+    port = int(server.url.rpartition(":")[2])
+    server.close()
+    urls = [f"{server.url}/{number}.jpg" for number in range(5000)]
+    write_train_csv(tmp_path / "train.csv", urls)
+    arguments = [*store_arguments(tmp_path), "--output_dir", tmp_path / "out"]
+    start = time.monotonic()
+    done = run_module("dataset_builder.build", *arguments, check=False)
+    assert done.returncode == 2, done.stderr
+    assert time.monotonic() - start < 20
+    assert "error: no network: none of 1 hosts can be reached" in done.stderr and "Traceback" not in done.stderr
+    assert set(ImageStore(tmp_path / "store").failures(urls[::100]).values()) == {"not_fetched"}
+    assert not (tmp_path / "out").exists()
+
+    listening = ImageServer(port=port)
+    listening.answers = dict.fromkeys((f"/{number}.jpg" for number in range(5000)), jpeg(1))
+    try:
+        store = ImageStore(tmp_path / "store")
+        assert not download(store, urls[:200], OPTIONS)  # those of the first run, without retry_failed
+        assert listening.requests.total() == 200
+    finally:
+        listening.close()
+
+
+def test_a_build_without_downloading_uses_the_images_in_the_store(
+    server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers["/0.jpg"] = jpeg(0)
+    urls = [f"{server.url}/0.jpg", f"{closed_port()}/1.jpg"]
+    write_train_csv(tmp_path / "train.csv", urls)
+    download(ImageStore(tmp_path / "store"), urls[:1], OPTIONS)
+    options: list[str | Path] = ["--download", "false", "--validation_size", "0", "--output_dir", tmp_path / "out"]
+    call(build.main, monkeypatch, *store_arguments(tmp_path), *options)
+    assert pq.read_table(tmp_path / "out" / "rows" / "train.parquet")["image_link"].to_pylist() == urls[:1]
+    assert "row,not_fetched," in (tmp_path / "out" / "left_out.csv").read_text()

@@ -1,4 +1,4 @@
-"""The challenge's own files, where they lie (see the marker `data` in pyproject.toml)."""
+"""The challenge's own files, if they are available (see the marker `data` in pyproject.toml)."""
 
 import json
 import os
@@ -12,11 +12,11 @@ import pytest
 
 from dataset_builder import ProductVqa
 from dataset_builder.csv_reader import read_train_csv
-from dataset_builder.image_preparation import prepare_picture
-from dataset_builder.leakage import find_leaks, rows_of_folder
-from dataset_builder.row_filter import count_left_out, judge_rows
+from dataset_builder.image_preparation import prepare_image
+from dataset_builder.leakage import find_leaks
+from dataset_builder.row_filter import filter_labels
 from dataset_builder.split import hold_out
-from tests.dataset_builder.conftest import run_command
+from tests.commands import run_module
 
 DATA = Path(os.environ.get("PRODUCT_VQA_DATA") or Path(__file__).resolve().parents[2].parent / "shared" / "data")
 pytestmark = [
@@ -25,10 +25,9 @@ pytestmark = [
 ]
 
 
-def test_the_challenge_is_counted(tmp_path: Path):
-    files = ["--train_csv", DATA / "train.csv.gz", "--test_csv", DATA / "test.csv.gz"]
-    done = run_command("inspect", *files, "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_the_challenge_is_counted() -> None:
+    files: list[str | Path] = ["--train_csv", DATA / "train.csv.gz", "--test_csv", DATA / "test.csv.gz"]
+    done = run_module("dataset_builder.inspect", *files, "--json")
     counts = json.loads(done.stdout)
     assert (counts["train"]["rows"], counts["train"]["images"], counts["train"]["groups"]) == (263859, 255906, 750)
     assert (counts["test"]["rows"], counts["test"]["images"]) == (131187, 90666)
@@ -43,8 +42,8 @@ def test_the_challenge_is_counted(tmp_path: Path):
     assert counts["test"]["rows_by_entity"]["height"] == 32282
 
 
-def test_no_link_and_no_neighbour_of_the_real_rows_stands_in_two_splits():
-    labelled, _ = judge_rows(read_train_csv(DATA / "train.csv.gz"), ranges="leave_out")
+def test_no_link_and_no_neighbour_of_the_real_rows_stands_in_two_splits() -> None:
+    labelled, _ = filter_labels(read_train_csv(DATA / "train.csv.gz"), ranges="leave_out")
     rows = pd.DataFrame([row for row, _ in labelled]).assign(entity_value=[label for _, label in labelled])
     is_held_out, _ = hold_out(rows, validation_size=0.05, seed=0)
     assert is_held_out.mean() == pytest.approx(0.05, abs=0.0001)
@@ -55,7 +54,7 @@ def test_no_link_and_no_neighbour_of_the_real_rows_stands_in_two_splits():
     assert leak.crossing_if_random > 1000
 
 
-def test_real_rows_and_photographs_become_a_dataset(tmp_path: Path):
+def test_real_rows_and_images_become_a_dataset(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for folder in ("train", "test"):
@@ -68,16 +67,17 @@ def test_real_rows_and_photographs_become_a_dataset(tmp_path: Path):
     )
     builder.download_and_prepare()
     dataset = builder.as_dataset()
-    left_out = Path(builder.cache_dir) / "left_out.csv"
+    dropped = pd.read_csv(Path(builder.cache_dir) / "left_out.csv")
     assert dataset["train"].num_rows + dataset["validation"].num_rows == 147
-    assert count_left_out(left_out, "row") == {"range_to": 1, "unit_unsuitable": 1, "range_brackets": 1}
-    assert count_left_out(left_out, "image") == {}
+    assert set(dropped["left_out"]) == {"row"}
+    assert sorted(dropped["reason"]) == ["range_brackets", "range_to", "unit_unsuitable"]
     assert dataset["test"].num_rows == 809
     assert dataset["test"]["image"][808].size
     row = dataset["train"].cast_column("image", datasets.Image(decode=False))[0]
     original = (images / row["image_link"].rsplit("/", 1)[-1]).read_bytes()
-    assert row["image"]["bytes"] == prepare_picture(original, image_size=448).data
-    rows = rows_of_folder(Path(builder.cache_dir) / "rows")
+    assert row["image"]["bytes"] == prepare_image(original, image_size=448).data
+    files = {split: Path(builder.cache_dir) / "rows" / f"{split}.parquet" for split in dataset}
+    rows = pd.concat([pd.read_parquet(file).assign(split=split) for split, file in files.items()], ignore_index=True)
     assert rows["sha256"].notna().all() and rows["phash"].notna().all()
     for leak in find_leaks(rows):
         if leak.splits == ("train", "validation"):

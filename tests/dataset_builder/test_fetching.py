@@ -1,67 +1,50 @@
 import contextlib
 import dataclasses
-import gzip
 import ipaddress
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builder import fetching
-from dataset_builder.fetching import Fetcher, FetchError, FetchLimits
-from tests.dataset_builder.conftest import PictureServer, cut, first_then, send, slowly
+from dataset_builder.fetching import Fetcher, FetchError, FetchLimits, is_public_address, parse_retry_after
+from tests.dataset_builder.image_server import (
+    Answer,
+    ImageServer,
+    cut,
+    drip,
+    endless,
+    first_then,
+    packed,
+    send,
+    slowly,
+    status,
+)
 
 QUICK = FetchLimits(
-    connect_timeout_s=1, read_timeout_s=0.3, whole_timeout_s=0.6, num_attempts=3, backoff_s=0.01, max_bytes=1000
+    connect_timeout_s=1, read_timeout_s=0.3, total_timeout_s=0.6, num_attempts=3, backoff_s=0.01, max_bytes=1000
 )
 
 
-def fetch(link: str, *, allow_private_hosts: bool = True, limits: FetchLimits = QUICK) -> bytes:
+def fetch(url: str, *, allow_private_hosts: bool = True, limits: FetchLimits = QUICK) -> bytes:
     with Fetcher(connections=2, allow_private_hosts=allow_private_hosts, limits=limits) as fetcher:
-        return fetcher.fetch(link).data
-
-
-def status(code: int, **headers: str):
-    return lambda handler: send(handler, b"no", status=code, **headers)
-
-
-def drip(handler) -> None:
-    """Never silent for long, and never done."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", "900")
-    handler.end_headers()
-    for _ in range(30):
-        handler.wfile.write(b"x")
-        handler.wfile.flush()
-        time.sleep(0.1)
-
-
-def endless(handler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    handler.close_connection = True
-    with contextlib.suppress(OSError):
-        while True:
-            handler.wfile.write(b"x" * 4096)
-
-
-def packed(body: bytes):
-    content = gzip.compress(body)
-    return lambda handler: send(handler, content, Content_Encoding="gzip")
+        return fetcher.fetch(url).data
 
 
 PASSING = [status(500), status(503, Retry_After="0"), status(429), status(408), cut, slowly(b"late", pause_s=0.5)]
 
 
 @pytest.mark.parametrize("trouble", PASSING, ids=["500", "503", "429", "408", "cut", "silence"])
-def test_a_passing_trouble_is_tried_again(server: PictureServer, trouble):
-    server.answers["/a.jpg"] = first_then(trouble, b"picture")
-    assert fetch(f"{server.url}/a.jpg") == b"picture"
+def test_a_passing_trouble_is_tried_again(server: ImageServer, trouble: Answer) -> None:
+    server.answers["/a.jpg"] = first_then(trouble, b"image")
+    assert fetch(f"{server.url}/a.jpg") == b"image"
     assert server.requests["/a.jpg"] == 2
 
 
@@ -81,12 +64,14 @@ LASTING = [
     (status(302, Location="/a.jpg"), QUICK.max_redirects + 1, "bad_answer: more than 5 redirects"),
     (status(302, Location="file:///etc/hostname"), 1, "bad_link"),
     (status(302, Location="http://["), 1, "bad_link"),
-    (status(302, Location="http://user:word@127.0.0.1/"), 1, "bad_link: it holds a user name or a password"),
+    (status(302, Location="http://user:word@127.0.0.1/"), 1, "bad_link: contains a user name or a password"),
 ]
 
 
 @pytest.mark.parametrize(("answer", "num_requests", "reason"), LASTING, ids=[case[-1] for case in LASTING])
-def test_a_lasting_trouble_ends_with_its_reason(server: PictureServer, answer, num_requests: int, reason: str):
+def test_a_lasting_trouble_ends_with_its_reason(
+    server: ImageServer, answer: bytes | Answer, num_requests: int, reason: str
+) -> None:
     server.answers["/a.jpg"] = answer
     with pytest.raises(FetchError) as failure:
         fetch(f"{server.url}/a.jpg")
@@ -94,19 +79,19 @@ def test_a_lasting_trouble_ends_with_its_reason(server: PictureServer, answer, n
     assert server.requests["/a.jpg"] == num_requests
 
 
-def test_what_was_packed_unasked_is_unpacked(server: PictureServer):
-    server.answers["/a.jpg"] = packed(b"picture")
-    assert fetch(f"{server.url}/a.jpg") == b"picture"
+def test_what_was_packed_unasked_is_unpacked(server: ImageServer) -> None:
+    server.answers["/a.jpg"] = packed(b"image")
+    assert fetch(f"{server.url}/a.jpg") == b"image"
 
 
-def test_a_redirect_is_followed(server: PictureServer):
+def test_a_redirect_is_followed(server: ImageServer) -> None:
     server.answers["/old.jpg"] = status(301, Location="/new.jpg")
-    server.answers["/new.jpg"] = b"picture"
-    assert fetch(f"{server.url}/old.jpg") == b"picture"
+    server.answers["/new.jpg"] = b"image"
+    assert fetch(f"{server.url}/old.jpg") == b"image"
 
 
 @pytest.mark.parametrize(
-    "link",
+    "url",
     [
         "",
         "x",
@@ -119,58 +104,60 @@ def test_a_redirect_is_followed(server: PictureServer):
         "http://user:word@shop.example/a.jpg",
     ],
 )
-def test_a_link_that_is_none_is_not_followed(link: str):
+def test_an_invalid_url_is_not_fetched(url: str) -> None:
     with pytest.raises(FetchError, match=r"^bad_link"):
-        fetch(link)
+        fetch(url)
 
 
-def test_a_port_where_nobody_listens_is_tried_again_and_given_up():
+def test_a_port_where_nobody_listens_is_tried_again_and_given_up() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(FetchError, match=r"^connection: NewConnectionError"):
             fetch(f"http://127.0.0.1:{unused.getsockname()[1]}/a.jpg")
 
 
-def test_private_hosts_are_refused_before_any_request(server: PictureServer):
-    server.answers["/a.jpg"] = b"picture"
+def test_private_hosts_are_refused_before_any_request(server: ImageServer) -> None:
+    server.answers["/a.jpg"] = b"image"
     for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
         with pytest.raises(FetchError, match=r"^private_address"):
             fetch(server.url.replace("127.0.0.1", host) + "/a.jpg", allow_private_hosts=False)
     assert not server.requests
 
 
-def test_a_public_name_that_leads_to_a_private_address_is_refused(server: PictureServer, monkeypatch):
-    monkeypatch.setattr(fetching.socket, "getaddrinfo", lambda host, port, **_: [(2, 1, 6, "", ("10.1.2.3", port))])
+def test_a_public_name_that_leads_to_a_private_address_is_refused(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **_: [(2, 1, 6, "", ("10.1.2.3", port))])
     with pytest.raises(FetchError, match=r"^private_address: shop\.example is 10\.1\.2\.3"):
         fetch("http://shop.example/a.jpg", allow_private_hosts=False)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_name_that_is_public_when_looked_up_and_private_when_connected_to_is_refused(
-    server: PictureServer, monkeypatch, scheme: str
-):
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
     """DNS rebinding: the name server gives another address the second time."""
     server.answers["/a.jpg"] = b"secret"
     port = int(server.url.rpartition(":")[2])
     addresses = iter(["93.184.216.34", "127.0.0.1"])
     looked_up = []
 
-    def look_up(host: str, *_: object, **__: object) -> list:
+    def look_up(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
         looked_up.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(addresses, "127.0.0.1"), port))]
 
-    monkeypatch.setattr(fetching.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with pytest.raises(FetchError, match=r"^private_address: shop\.example is 127\.0\.0\.1"):
         fetch(f"{scheme}://shop.example:{port}/a.jpg", allow_private_hosts=False)
     assert looked_up == ["shop.example", "shop.example"]
     assert not server.requests
 
 
-def test_a_redirect_to_a_private_host_is_refused(server: PictureServer, monkeypatch):
+def test_a_redirect_to_a_private_host_is_refused(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first host passes for public (its address alone is let through), the second does not."""
     server.answers["/a.jpg"] = status(302, Location=server.url.replace("127.0.0.1", "127.0.0.2") + "/secret.jpg")
     server.answers["/secret.jpg"] = b"secret"
-    monkeypatch.setattr(fetching, "_is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(fetching, "is_public_address", lambda address: address == "127.0.0.1")
     with pytest.raises(FetchError, match=r"^private_address: 127\.0\.0\.2"):
         fetch(f"{server.url}/a.jpg", allow_private_hosts=False)
     assert server.requests == {"/a.jpg": 1}
@@ -187,20 +174,20 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize(("address", "is_public"), ADDRESSES)
-def test_only_addresses_of_the_internet_are_public(address: str, is_public: bool):
+def test_only_addresses_of_the_internet_are_public(address: str, is_public: bool) -> None:
     assert ipaddress.ip_address(address.partition("%")[0])
-    assert fetching._is_public(address) == is_public
+    assert is_public_address(address) == is_public
 
 
-def test_retry_after_is_obeyed_by_every_link_of_the_host(server: PictureServer):
+def test_retry_after_is_obeyed_by_every_url_of_the_host(server: ImageServer) -> None:
     asked_at = []
 
-    def answer(handler) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
         asked_at.append(time.monotonic())
         if len(asked_at) == 1:
             send(handler, b"busy", status=429, Retry_After="1")
         else:
-            send(handler, b"picture")
+            send(handler, b"image")
 
     server.answers |= {"/a.jpg": answer, "/b.jpg": answer}
     with (
@@ -209,32 +196,32 @@ def test_retry_after_is_obeyed_by_every_link_of_the_host(server: PictureServer):
     ):
         first = pool.submit(fetcher.fetch, f"{server.url}/a.jpg")
         deadline = time.monotonic() + 10
-        while not fetcher._resumes_at and time.monotonic() < deadline:
+        while not fetcher._paused_until and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert fetcher._resumes_at
-        assert fetcher.fetch(f"{server.url}/b.jpg") == (b"picture", 200, 1)
-        assert first.result(timeout=20) == (b"picture", 200, 2)
+        assert fetcher._paused_until
+        assert fetcher.fetch(f"{server.url}/b.jpg") == (b"image", 200, 1)
+        assert first.result(timeout=20) == (b"image", 200, 2)
     assert len(asked_at) == 3 and min(asked_at[1:]) - asked_at[0] >= 0.95
 
 
-def test_a_host_that_asks_for_too_long_a_pause_is_left_alone(server: PictureServer):
+def test_a_host_that_asks_for_too_long_a_pause_is_left_alone(server: ImageServer) -> None:
     server.answers["/a.jpg"] = status(503, Retry_After="1000")
     with Fetcher(connections=2, allow_private_hosts=True) as fetcher:
         for name, reason in (("a", "http_503"), ("a", "host_pauses: for 1000 s"), ("b", "host_pauses: for 1000 s")):
             with pytest.raises(FetchError) as failure:
                 fetcher.fetch(f"{server.url}/{name}.jpg")
-            assert (str(failure.value), failure.value.could_succeed) == (reason, True)
+            assert (str(failure.value), failure.value.is_retryable) == (reason, True)
     assert server.requests == {"/a.jpg": 1}
 
 
-def test_nothing_is_sent_but_the_request(server: PictureServer, monkeypatch, tmp_path):
+def test_nothing_is_sent_but_the_request(server: ImageServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password word\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     seen = []
 
-    def answer(handler) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
         seen.append({name.lower() for name in handler.headers})
-        send(handler, b"picture", Set_Cookie="session=1; Path=/")
+        send(handler, b"image", Set_Cookie="session=1; Path=/")
 
     server.answers["/a.jpg"] = answer
     with Fetcher(connections=1, allow_private_hosts=True) as fetcher:
@@ -251,33 +238,33 @@ ODD_PAUSES = [
 
 
 @pytest.mark.parametrize("pause", ODD_PAUSES)
-def test_a_retry_after_that_says_nothing_sensible_does_not_end_the_run(server: PictureServer, pause: str):
-    server.answers["/a.jpg"] = first_then(status(503, Retry_After=pause), b"picture")
+def test_a_retry_after_that_says_nothing_sensible_does_not_end_the_run(server: ImageServer, pause: str) -> None:
+    server.answers["/a.jpg"] = first_then(status(503, Retry_After=pause), b"image")
     limits = dataclasses.replace(QUICK, max_wait_s=4)
     with contextlib.suppress(FetchError):  # for a pause that is too long to be waited for
-        assert fetch(f"{server.url}/a.jpg", limits=limits) == b"picture"
+        assert fetch(f"{server.url}/a.jpg", limits=limits) == b"image"
     assert 1 <= server.requests["/a.jpg"] <= 2
 
 
 @given(
     value=st.text(max_size=60) | st.from_regex(r"\w{3}, \d+ Oct \d+ \d+:\d+:\d+ ([-+]\d{1,20}|GMT)", fullmatch=True)
 )
-def test_any_retry_after_is_a_number_of_seconds_or_none(value: str):
-    seconds = fetching._retry_after_s(value)
+def test_any_retry_after_is_a_number_of_seconds_or_none(value: str) -> None:
+    seconds = parse_retry_after(value)
     assert seconds is None or seconds >= 0
 
 
-def test_a_pause_of_very_many_digits_is_one_that_is_too_long(server: PictureServer):
+def test_a_pause_of_very_many_digits_is_one_that_is_too_long(server: ImageServer) -> None:
     server.answers["/a.jpg"] = status(503, Retry_After="9" * 400)
     with pytest.raises(FetchError, match="http_503"):
         fetch(f"{server.url}/a.jpg")
     assert server.requests == {"/a.jpg": 1}
 
 
-def test_retry_after_is_read_as_seconds_or_as_a_date():
-    assert fetching._retry_after_s("120") == 120
-    assert fetching._retry_after_s(None) is None
-    assert fetching._retry_after_s("soon") is None
-    assert fetching._retry_after_s(format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)) == 0
-    in_a_minute = fetching._retry_after_s(format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True))
-    assert 57 < in_a_minute <= 60
+def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
+    assert parse_retry_after("120") == 120
+    assert parse_retry_after(None) is None
+    assert parse_retry_after("soon") is None
+    assert parse_retry_after(format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)) == 0
+    in_a_minute = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True))
+    assert in_a_minute is not None and 57 < in_a_minute <= 60

@@ -1,38 +1,31 @@
 import contextlib
 import io
-import os
 import struct
-import threading
-import zlib
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from PIL.JpegImagePlugin import get_sampling
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from PIL.PngImagePlugin import PngInfo
 
 from dataset_builder import image_preparation
-from dataset_builder.downloader import fill_from_folder
-from dataset_builder.fetching import FetchError
-from dataset_builder.image_preparation import ImageFolder, Picture, PictureError, prepare_picture
-from dataset_builder.image_store import ImageStore
-from product_vqa.errors import InputError
-from product_vqa.images import load_image
-from tests.dataset_builder.conftest import jpeg
+from dataset_builder.image_preparation import PreparedImage, prepare_image
+from product_vqa.images import ImageError, load_image
+from tests.dataset_builder.files import huge_png, jpeg
 
 
-def encode(image: Image.Image, format: str, **options) -> bytes:
+def encode(image: Image.Image, format: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, format, **options)
     return stream.getvalue()
 
 
-def decode(picture: Picture) -> Image.Image:
-    image = Image.open(io.BytesIO(picture.data))
-    assert image.size == (picture.width, picture.height)
+def decode(prepared: PreparedImage) -> Image.Image:
+    image = Image.open(io.BytesIO(prepared.data))
+    assert image.size == (prepared.width, prepared.height)
     return image
 
 
@@ -53,16 +46,16 @@ def difference(first: Image.Image, second: Image.Image) -> float:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_the_usual_formats_become_an_rgb_jpeg_and_without_a_size_a_jpeg_or_a_png(format: str, mode: str):
+def test_the_usual_formats_become_an_rgb_jpeg_and_without_a_size_a_jpeg_or_a_png(format: str, mode: str) -> None:
     data = encode(Image.new(mode, (20, 10), "white"), format)
-    fitted = prepare_picture(data, image_size=448)
-    image = decode(fitted)
+    resized = prepare_image(data, image_size=448)
+    image = decode(resized)
     assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (20, 10))
     assert difference(image, Image.new("RGB", (20, 10), "white")) < 2
-    assert (fitted.data == data) == (format == "JPEG" and mode == "RGB")  # it was stored form already
-    unfitted = prepare_picture(data, image_size=0)
-    assert decode(unfitted).format == ("JPEG" if format == "JPEG" else "PNG")
-    assert (unfitted.data == data) == (format in ("JPEG", "PNG"))  # there was nothing to remove
+    assert (resized.data == data) == (format == "JPEG" and mode == "RGB")  # there was nothing to do
+    original = prepare_image(data, image_size=0)
+    assert decode(original).format == ("JPEG" if format == "JPEG" else "PNG")
+    assert (original.data == data) == (format in ("JPEG", "PNG"))  # there was nothing to remove
 
 
 SIZES = [
@@ -74,21 +67,23 @@ SIZES = [
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 @pytest.mark.parametrize(("size", "image_size", "expected"), SIZES)
-def test_a_picture_is_fitted_into_a_square_and_never_enlarged(format: str, size, image_size: int, expected):
-    assert decode(prepare_picture(encode(scene(size), format), image_size=image_size)).size == expected
+def test_an_image_is_resized_to_fit_a_square_and_never_enlarged(
+    format: str, size: tuple[int, int], image_size: int, expected: tuple[int, int]
+) -> None:
+    assert decode(prepare_image(encode(scene(size), format), image_size=image_size)).size == expected
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(600, 400), (60, 40)])
-def test_a_picture_is_turned_upright(format: str, orientation: int, size: tuple[int, int]):
+def test_an_image_is_turned_upright(format: str, orientation: int, size: tuple[int, int]) -> None:
     back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the Transpose that undoes what the orientation asks for
     upright = scene(size)
-    lying = upright.transpose(Image.Transpose(back[orientation])) if orientation in back else upright
+    turned = upright.transpose(Image.Transpose(back[orientation])) if orientation in back else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 95} if format in ("JPEG", "WEBP") else {}
-    image = decode(prepare_picture(encode(lying, format, exif=exif, **options), image_size=448))
+    image = decode(prepare_image(encode(turned, format, exif=exif, **options), image_size=448))
     expected = upright.copy()
     expected.thumbnail((448, 448))
     assert difference(image, expected) < 4
@@ -118,18 +113,18 @@ MODES = [
 
 
 @pytest.mark.parametrize(("data", "colour"), [case[1:] for case in MODES], ids=[case[0] for case in MODES])
-def test_any_mode_becomes_rgb_on_white(data: bytes, colour: tuple[int, ...]):
-    image = decode(prepare_picture(data, image_size=32))
+def test_any_mode_becomes_rgb_on_white(data: bytes, colour: tuple[int, ...]) -> None:
+    image = decode(prepare_image(data, image_size=32))
     assert (image.mode, image.size) == ("RGB", (32, 32))
     assert difference(image, Image.new("RGB", (32, 32), colour)) < 2.5
 
 
 @pytest.mark.parametrize("data", [case[1] for case in MODES], ids=[case[0] for case in MODES])
-def test_without_a_size_no_pixel_changes(data: bytes):
-    assert load_image(prepare_picture(data, image_size=0).data).tobytes() == load_image(data).tobytes()
+def test_without_a_size_no_pixel_changes(data: bytes) -> None:
+    assert load_image(prepare_image(data, image_size=0).data).tobytes() == load_image(data).tobytes()
 
 
-def test_a_jpeg_keeps_what_says_how_its_colours_are_coded():
+def test_a_jpeg_keeps_what_says_how_its_colours_are_coded() -> None:
     """Not as luminance and chroma: only the Adobe segment says so where the channels are not named R, G and B."""
     data = bytearray(encode(scene(), "JPEG", quality=90, keep_rgb=True))
     header, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
@@ -137,14 +132,22 @@ def test_a_jpeg_keeps_what_says_how_its_colours_are_coded():
         data[header + positions[0]] = data[scan + positions[1]] = name
     assert difference(load_image(bytes(data)), scene()) < 4
     for image_size in (0, 1000):
-        stored = prepare_picture(bytes(data), image_size=image_size).data
+        stored = prepare_image(bytes(data), image_size=image_size).data
         assert load_image(stored).tobytes() == load_image(bytes(data)).tobytes()
 
 
 SECRET = b"52.5200 N, 13.4050 E"
+
+
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">%s</x:xmpmeta>' % SECRET
+
+
 PNG_TEXT = PngInfo()
+
+
 PNG_TEXT.add_text("where", SECRET.decode())
+
+
 PNG_TEXT.add_text("where else", SECRET.decode(), zip=True)
 
 
@@ -161,18 +164,18 @@ def segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
 
 
-def telling_jpeg(image: Image.Image, *, orientation: int = 1, **options) -> bytes:
+def telling_jpeg(image: Image.Image, *, orientation: int = 1, **options: Any) -> bytes:
     """A JPEG with its place in every segment that can hold one, between its scans, and behind its end."""
     data = encode(
         image, "JPEG", quality=90, exif=telling_exif(orientation), comment=SECRET, icc_profile=SECRET * 10, xmp=XMP,
         **options,
     )  # fmt: skip
-    told = [
+    hidden = [
         segment(0xE0, b"JFXX\0\x10" + SECRET),
         *(segment(0xE0 + n, SECRET) for n in range(3, 16)),
         segment(0xFE, SECRET),
     ]
-    data = data[:2] + b"".join(told) + data[2:]
+    data = data[:2] + b"".join(hidden) + data[2:]
     if options.get("progressive"):
         second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
         data = data[:second] + segment(0xFE, SECRET) + segment(0xED, SECRET) + data[second:]
@@ -183,10 +186,12 @@ def telling_jpeg(image: Image.Image, *, orientation: int = 1, **options) -> byte
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_of_a_jpeg_nothing_is_kept_but_the_image(image_size: int, orientation: int, progressive: bool, mode: str):
+def test_of_a_jpeg_nothing_is_kept_but_the_image(
+    image_size: int, orientation: int, progressive: bool, mode: str
+) -> None:
     data = telling_jpeg(scene().convert(mode), orientation=orientation, progressive=progressive)
     assert data.count(SECRET) > 30
-    stored = prepare_picture(data, image_size=image_size).data
+    stored = prepare_image(data, image_size=image_size).data
     assert SECRET not in stored
     with Image.open(io.BytesIO(stored)) as image:
         assert set(image.info) <= {
@@ -206,11 +211,13 @@ def test_of_a_jpeg_nothing_is_kept_but_the_image(image_size: int, orientation: i
         ("WEBP", {"xmp": XMP, "icc_profile": SECRET * 10, "lossless": True}), ("AVIF", {"xmp": XMP}), ("TIFF", {}),
     ],
 )  # fmt: skip
-def test_of_any_other_format_nothing_is_kept_but_the_image(format: str, options: dict, image_size: int):
+def test_of_any_other_format_nothing_is_kept_but_the_image(
+    format: str, options: dict[str, Any], image_size: int
+) -> None:
     if format not in ("GIF", "BMP"):
         options = options | {"exif": telling_exif()}
     data = encode(scene(), format, **options) + SECRET
-    stored = prepare_picture(data, image_size=image_size).data
+    stored = prepare_image(data, image_size=image_size).data
     assert SECRET in data and SECRET not in stored
     with Image.open(io.BytesIO(stored)) as image:
         assert dict(image.getexif()) == {}
@@ -219,59 +226,47 @@ def test_of_any_other_format_nothing_is_kept_but_the_image(format: str, options:
         assert load_image(stored).tobytes() == load_image(data).tobytes()
 
 
-def test_the_preview_of_a_jpeg_does_not_come_along():
+def test_the_preview_of_a_jpeg_does_not_come_along() -> None:
     preview = bytes(range(48))
     data = encode(scene(), "JPEG", quality=90)
     assert data[2:11] == b"\xff\xe0\0\x10JFIF\0"
     data = data[:4] + struct.pack(">H", 64) + data[6:18] + b"\x04\x04" + preview + data[20:]
-    stored = prepare_picture(data, image_size=0).data
+    stored = prepare_image(data, image_size=0).data
     assert preview not in stored
     assert stored[18:20] == b"\0\0"  # its width and height
     assert load_image(stored).tobytes() == load_image(data).tobytes()
 
 
-def test_coloured_print_keeps_its_edges():
+def test_coloured_print_keeps_its_edges() -> None:
     """Red lines of one pixel on blue: chroma at half the resolution would make one violet of them."""
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:, ::2, 0] = pixels[:, 1::2, 2] = 255
     print_ = Image.fromarray(pixels)
-    picture = prepare_picture(encode(print_, "PNG"), image_size=448)
-    with decode(picture) as image:
+    prepared = prepare_image(encode(print_, "PNG"), image_size=448)
+    with decode(prepared) as image, Image.open(io.BytesIO(encode(print_, "JPEG", quality=95))) as other:
+        assert isinstance(image, JpegImageFile) and isinstance(other, JpegImageFile)
         assert get_sampling(image) == 0  # 4:4:4
-        assert image.quantization == Image.open(io.BytesIO(encode(print_, "JPEG", quality=95))).quantization
-    assert difference(decode(picture), print_) < 15
+        assert image.quantization == other.quantization
+    assert difference(decode(prepared), print_) < 15
     assert difference(Image.open(io.BytesIO(encode(print_, "JPEG", quality=95, subsampling="4:2:0"))), print_) > 60
 
 
-def test_broken_exif_is_no_broken_picture():
+def test_broken_exif_does_not_make_a_broken_image() -> None:
     data = encode(scene((900, 300)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 40)
-    assert decode(prepare_picture(data, image_size=448)).size == (448, 149)
-    assert not decode(prepare_picture(data, image_size=0)).info.get("exif")
+    assert decode(prepare_image(data, image_size=448)).size == (448, 149)
+    assert not decode(prepare_image(data, image_size=0)).info.get("exif")
 
 
-def test_pictures_that_look_the_same_have_one_hash_and_others_have_another():
+def test_images_that_look_the_same_have_one_hash_and_others_have_another() -> None:
     first = scene((900, 700))
     hashes = {
-        prepare_picture(data, image_size=size).phash
+        prepare_image(data, image_size=size).phash
         for data in (encode(first, "JPEG", quality=95), encode(first, "PNG"), encode(first.resize((450, 350)), "PNG"))
         for size in (448, 0)
     }
     assert len(hashes) == 1
     assert -(2**63) <= min(hashes) < 2**63
-    assert prepare_picture(encode(first.rotate(90, expand=True), "PNG"), image_size=448).phash not in hashes
-
-
-def huge_png(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-        + chunk(b"IEND", b"")
-    )
+    assert prepare_image(encode(first.rotate(90, expand=True), "PNG"), image_size=448).phash not in hashes
 
 
 BAD = [
@@ -289,94 +284,40 @@ BAD = [
 
 @pytest.mark.parametrize("image_size", [448, 0])
 @pytest.mark.parametrize(("data", "reason"), BAD, ids=[case[-1] for case in BAD])
-def test_what_cannot_be_decoded_in_full_is_no_picture(data: bytes, reason: str, image_size: int):
-    with pytest.raises(PictureError) as failure:
-        prepare_picture(data, image_size=image_size)
+def test_data_that_cannot_be_decoded_completely_is_not_an_image(data: bytes, reason: str, image_size: int) -> None:
+    with pytest.raises(ImageError) as failure:
+        prepare_image(data, image_size=image_size)
     assert str(failure.value).startswith(reason)
 
 
-def test_a_picture_of_too_many_bytes_is_refused(monkeypatch):
+def test_an_image_of_too_many_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_preparation, "MAX_BYTES", 100)
-    with pytest.raises(PictureError, match="too_many_bytes: "):
-        prepare_picture(jpeg(), image_size=448)
+    with pytest.raises(ImageError, match="too_many_bytes: "):
+        prepare_image(jpeg(), image_size=448)
 
 
 @given(data=st.binary(max_size=300), position=st.integers(0, 900), image_size=st.sampled_from([0, 32]))
-def test_any_bytes_are_a_picture_or_a_picture_error(data: bytes, position: int, image_size: int):
-    with contextlib.suppress(PictureError):
-        prepare_picture(data, image_size=image_size)
+def test_any_bytes_are_an_image_or_an_image_error(data: bytes, position: int, image_size: int) -> None:
+    with contextlib.suppress(ImageError):
+        prepare_image(data, image_size=image_size)
     broken = jpeg()[:position] + data + jpeg()[position + len(data) :]
-    with contextlib.suppress(PictureError):
-        prepare_picture(broken, image_size=image_size)
+    with contextlib.suppress(ImageError):
+        prepare_image(broken, image_size=image_size)
 
 
 @settings(max_examples=50)
 @given(length=st.integers(100, len(jpeg(size=(300, 200))) - 1))
-def test_a_reduced_decode_refuses_what_a_full_decode_refuses(length: int):
+def test_a_reduced_decode_refuses_what_a_full_decode_refuses(length: int) -> None:
     """The end-of-image marker alone may be missing: Pillow accepts that either way."""
     data = jpeg(size=(300, 200))[:length]
     try:
         Image.open(io.BytesIO(data)).load()
-        is_whole = True
+        is_complete = True
     except OSError:
-        is_whole = False
+        is_complete = False
     for image_size in (0, 32):
-        if is_whole:
-            prepare_picture(data, image_size=image_size)
+        if is_complete:
+            prepare_image(data, image_size=image_size)
         else:
-            with pytest.raises(PictureError):
-                prepare_picture(data, image_size=image_size)
-
-
-def test_a_folder_gives_a_reason_for_each_picture_it_lacks(tmp_path: Path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    (folder / "a.jpg").write_bytes(jpeg())
-    (folder / "b+c.jpg").write_bytes(jpeg()[:-200])
-    (folder / "d.jpg").mkdir()
-    os.mkfifo(folder / "f.jpg")  # to be read for ever, or until somebody who waits for a reader leaves
-    threading.Thread(target=lambda: os.close(os.open(folder / "f.jpg", os.O_WRONLY)), daemon=True).start()
-    with (folder / "g.jpg").open("wb") as sparse:
-        sparse.truncate(10 * 2**30)
-    (folder / "z.jpg").symlink_to("/nowhere")
-    assert ImageFolder(folder).fingerprint()
-    links = ["https://h/x/a.jpg?size=1", "https://h/b+c.jpg", "https://h/d.jpg", "https://h/..", "", "https://h/e.jpg"]
-    links += ["https://h/f.jpg", "https://h/g.jpg"]
-    store = ImageStore(tmp_path / "store")
-    fill_from_folder(store, links, ImageFolder(folder))
-    assert {link: reason.partition(":")[0] for link, reason in store.failures(links).items()} == {
-        "https://h/b+c.jpg": "image_unreadable",
-        "https://h/d.jpg": "image_unreadable",
-        "https://h/..": "image_missing",
-        "": "image_missing",
-        "https://h/e.jpg": "image_missing",
-        "https://h/f.jpg": "image_unreadable",
-        "https://h/g.jpg": "too_many_bytes",
-    }
-    assert store.read(links[0]) == jpeg()
-
-
-@given(link=st.one_of(st.text(max_size=40), st.text(max_size=40).map("https://h/".__add__)))
-def test_no_link_leads_out_of_the_folder(tmp_path_factory: pytest.TempPathFactory, link: str):
-    folder = tmp_path_factory.getbasetemp() / "empty"
-    folder.mkdir(exist_ok=True)
-    with pytest.raises(FetchError):
-        ImageFolder(folder).read(link)
-    with pytest.raises(FetchError):
-        ImageFolder(folder).read(f"https://h/../..{folder}/../{link}")
-
-
-def test_two_links_that_end_in_one_name_are_refused(tmp_path: Path):
-    with pytest.raises(
-        InputError, match=r"a\.jpg could be the picture of https://h/x/a\.jpg and of https://h/y/a\.jpg"
-    ):
-        ImageFolder(tmp_path).check_names(["https://h/x/a.jpg", "https://h/y/a.jpg"])
-
-
-def test_a_changed_file_changes_the_fingerprint(tmp_path: Path):
-    file = tmp_path / "a.jpg"
-    file.write_bytes(jpeg())
-    before = ImageFolder(tmp_path).fingerprint()
-    assert ImageFolder(tmp_path).fingerprint() == before
-    file.write_bytes(jpeg(1))
-    assert ImageFolder(tmp_path).fingerprint() != before
+            with pytest.raises(ImageError):
+                prepare_image(data, image_size=image_size)

@@ -1,4 +1,4 @@
-"""A build that is killed at some moment and started again, beside one that was left alone."""
+"""A build that is killed at some moment and rerun gives the same files as an undisturbed one."""
 
 import os
 import random
@@ -11,41 +11,42 @@ from pathlib import Path
 import pytest
 
 from dataset_builder.image_store import ImageStore
-from tests.dataset_builder.conftest import TEST_COLUMNS, TRAIN_COLUMNS, PictureServer, jpeg, slowly, write_csv
+from tests.dataset_builder.files import TEST_COLUMNS, TRAIN_COLUMNS, jpeg, write_csv
+from tests.dataset_builder.image_server import ImageServer, slowly
 
-NUM_PICTURES = 80
+NUM_IMAGES = 80
 NUM_LABELLED = 60
 
 
 class Builds:
     """Builds from one server, each with a store and an output folder of its own."""
 
-    def __init__(self, server: PictureServer, folder: Path) -> None:
+    def __init__(self, server: ImageServer, folder: Path) -> None:
         self.server = server
         self.folder = folder
-        names = [f"/{number}.jpg" for number in range(NUM_PICTURES)]
+        names = [f"/{number}.jpg" for number in range(NUM_IMAGES)]
         server.answers |= {
             name: slowly(jpeg(number, size=(600, 400)), pause_s=0.05) for number, name in enumerate(names)
         }
         del server.answers["/7.jpg"], server.answers["/70.jpg"]  # 404
-        self.links = [server.url + name for name in names]
-        labelled, unlabelled = self.links[:NUM_LABELLED], self.links[NUM_LABELLED:]
+        self.urls = [server.url + name for name in names]
+        labelled, unlabelled = self.urls[:NUM_LABELLED], self.urls[NUM_LABELLED:]
         write_csv(
             folder / "train.csv",
             TRAIN_COLUMNS,
-            [[link, "g", "width", f"{number + 1} inch"] for number, link in enumerate(labelled)],
+            [[url, "g", "width", f"{number + 1} inch"] for number, url in enumerate(labelled)],
         )
         write_csv(
             folder / "test.csv",
             TEST_COLUMNS,
-            [[number, link, "g", "width"] for number, link in enumerate(unlabelled)],
+            [[number, url, "g", "width"] for number, url in enumerate(unlabelled)],
         )
 
-    def start(self, name: str) -> subprocess.Popen:
+    def start(self, name: str) -> subprocess.Popen[bytes]:
         arguments = [
-            "--train_csv", self.folder / "train.csv", "--test_csv", self.folder / "test.csv", "--connections", 4,
+            "--train_csv", self.folder / "train.csv", "--test_csv", self.folder / "test.csv", "--connections", "4",
             "--image_store", self.folder / name / "store", "--output_dir", self.folder / name / "out",
-            "--allow_private_hosts", "--validation_size", 0.2,
+            "--allow_private_hosts", "--validation_size", "0.2",
         ]  # fmt: skip
         (self.folder / name).mkdir(exist_ok=True)
         command = [sys.executable, "-m", "dataset_builder.build", *map(str, arguments)]
@@ -59,30 +60,30 @@ class Builds:
         out = self.folder / name / "out"
         return {file.relative_to(out).as_posix(): file.read_bytes() for file in out.rglob("*") if file.is_file()}
 
-    def kill(self, name: str, process: subprocess.Popen) -> None:
+    def kill(self, name: str, process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=30)
 
     def stored(self, name: str) -> set[str]:
-        """The paths whose outcome is in the store, a picture or a reason."""
+        """The paths whose outcome is in the store, an image or a reason."""
         if not (self.folder / name / "store" / "state.sqlite").is_file():
             return set()
         store = ImageStore(self.folder / name / "store")
-        return {link.removeprefix(self.server.url) for link in self.links if store.state(link).reason != "not_fetched"}
+        return {url.removeprefix(self.server.url) for url in self.urls if store.state(url).reason != "not_fetched"}
 
 
 def check_restart(builds: Builds, name: str, undisturbed: dict[str, bytes]) -> None:
-    """No link whose outcome was stored is asked for again, and the build is the undisturbed one, byte for byte."""
+    """No url whose outcome was stored is asked for again, and the build is the undisturbed one, byte for byte."""
     known = builds.stored(name)
     before = builds.server.requests.copy()
     assert builds.finish(name) == undisturbed
     asked = builds.server.requests - before
     assert set(asked).isdisjoint(known)
-    assert set(asked) | known == {link.removeprefix(builds.server.url) for link in builds.links}
+    assert set(asked) | known == {url.removeprefix(builds.server.url) for url in builds.urls}
     assert set(asked.values()) <= {1}
 
 
-def test_a_killed_build_goes_on_where_it_was_and_ends_as_if_nothing_had_been(server: PictureServer, tmp_path: Path):
+def test_a_killed_build_resumes_and_gives_the_same_files(server: ImageServer, tmp_path: Path) -> None:
     builds = Builds(server, tmp_path)
     undisturbed = builds.finish("undisturbed")
     assert len(undisturbed) == 9
@@ -92,12 +93,12 @@ def test_a_killed_build_goes_on_where_it_was_and_ends_as_if_nothing_had_been(ser
     while server.requests.total() < already + 30 and time.monotonic() < deadline:
         time.sleep(0.01)
     builds.kill("killed", process)
-    assert 15 < len(builds.stored("killed")) < NUM_PICTURES
+    assert 15 < len(builds.stored("killed")) < NUM_IMAGES
     check_restart(builds, "killed", undisturbed)
 
 
 @pytest.mark.faults
-def test_a_build_survives_twenty_kills_at_random_moments(server: PictureServer, tmp_path: Path):
+def test_a_build_survives_twenty_kills_at_random_moments(server: ImageServer, tmp_path: Path) -> None:
     builds = Builds(server, tmp_path)
     start = time.monotonic()
     undisturbed = builds.finish("undisturbed")

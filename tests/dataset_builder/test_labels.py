@@ -5,8 +5,60 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.labels import RANGE_POLICIES, judge_label
-from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
+from dataset_builder.labels import RANGE_POLICIES, LabelForm, judge_label, label_form, parse_range
+from product_vqa.task.quantity import Quantity, format_quantity, parse_quantity
+from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("500.0 gram", LabelForm.PLAIN),
+        ("1400 milligram", LabelForm.PLAIN),
+        ("2 fluid ounce", LabelForm.PLAIN),
+        ("[100.0, 240.0] volt", LabelForm.RANGE_BRACKETS),
+        ("10 kilogram to 15 kilogram", LabelForm.RANGE_TO),
+        ("0 kilogram to 2kilogram", LabelForm.RANGE_TO),
+        ("2.2223333344444455e+20 gram", LabelForm.EXPONENT),
+        ("5 horsepower", LabelForm.UNIT_UNKNOWN),
+        ("3 kilowatt hour", LabelForm.UNIT_UNKNOWN),
+        ("5.016481104150004 e+17 pound", LabelForm.BROKEN),
+        ("", LabelForm.BROKEN),
+        ("gram", LabelForm.BROKEN),
+        ("-5 gram", LabelForm.BROKEN),
+        ("1,000 gram", LabelForm.BROKEN),
+        ("٣ gram", LabelForm.BROKEN),
+    ],
+)
+def test_each_label_form_is_recognized(text: str, form: LabelForm) -> None:
+    assert label_form(text) == form
+
+
+def test_a_range_has_two_ends_as_written() -> None:
+    assert parse_range("[100.0, 240.0] volt") == (Quantity(Decimal(100), "volt"), Quantity(Decimal(240), "volt"))
+    assert parse_range("4 kilogram to 1kilogram") == (
+        Quantity(Decimal(4), "kilogram"),
+        Quantity(Decimal(1), "kilogram"),
+    )
+    with pytest.raises(ValueError, match="not a range"):
+        parse_range("5 gram")
+    with pytest.raises(ValueError, match="allowed unit"):
+        parse_range("[1.0, 2.0] horsepower")
+
+
+@given(number=st.decimals(0, 10**9, allow_nan=False, places=6), unit=st.sampled_from(sorted(UNITS)))
+def test_every_quantity_in_canonical_form_is_plain(number: Decimal, unit: str) -> None:
+    assert label_form(format_quantity(Quantity(number, unit))) == LabelForm.PLAIN
+
+
+@given(st.text())
+def test_any_text_has_a_form_and_only_plain_ones_parse(text: str) -> None:
+    if label_form(text) == LabelForm.PLAIN:
+        assert parse_quantity(text).unit in UNITS
+    else:
+        with pytest.raises(ValueError, match="is not `number unit`"):
+            parse_quantity(text)
+
 
 JUDGED = [
     ("item_weight", "500 gram", "500.0 gram", ""),
@@ -27,7 +79,9 @@ JUDGED = [
 
 
 @pytest.mark.parametrize(("entity_name", "entity_value", "label", "reason"), JUDGED)
-def test_a_label_is_made_canonical_or_given_a_reason(entity_name: str, entity_value: str, label: str, reason: str):
+def test_a_label_is_made_canonical_or_given_a_reason(
+    entity_name: str, entity_value: str, label: str, reason: str
+) -> None:
     assert judge_label(entity_name, entity_value) == (label, reason)
 
 
@@ -44,7 +98,9 @@ RANGES = [
 
 
 @pytest.mark.parametrize(("entity_name", "entity_value", "first", "last", "reason"), RANGES)
-def test_a_range_is_read_as_the_end_that_was_asked_for(entity_name, entity_value, first, last, reason):
+def test_a_range_is_read_as_the_end_that_was_asked_for(
+    entity_name: str, entity_value: str, first: str, last: str, reason: str
+) -> None:
     assert judge_label(entity_name, entity_value, ranges="first") == (first, reason)
     assert judge_label(entity_name, entity_value, ranges="last") == (last, reason)
 
@@ -54,7 +110,7 @@ def test_a_range_is_read_as_the_end_that_was_asked_for(entity_name, entity_value
     number=st.decimals(0, 10**9, allow_nan=False, places=4),
     data=st.data(),
 )
-def test_every_plain_label_keeps_its_number_and_unit(entity_name: str, number: Decimal, data: st.DataObject):
+def test_every_plain_label_keeps_its_number_and_unit(entity_name: str, number: Decimal, data: st.DataObject) -> None:
     unit = data.draw(st.sampled_from(UNITS_BY_ENTITY[entity_name]))
     label, reason = judge_label(entity_name, f"{number:f} {unit}")
     assert reason == ""
@@ -77,6 +133,6 @@ NEARLY_LABELS = st.lists(
     entity_value=st.one_of(st.text(max_size=30), NEARLY_LABELS),
     ranges=st.sampled_from(RANGE_POLICIES),
 )
-def test_any_text_has_either_a_label_or_a_reason(entity_name: str, entity_value: str, ranges: str):
+def test_any_text_has_either_a_label_or_a_reason(entity_name: str, entity_value: str, ranges: str) -> None:
     label, reason = judge_label(entity_name, entity_value, ranges=ranges)
     assert bool(label) != bool(reason)

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard, HfApi, constants
+from huggingface_hub.hf_api import RepoFile
 
+from dataset_builder import build
 from dataset_builder.push import check_target, push
 from local_hub import LocalHub
 from product_vqa.errors import InputError
 from product_vqa.hub import read_file
-from tests.dataset_builder.conftest import TRAIN_COLUMNS, Shop, run_command, run_elsewhere, run_here, write_csv
-from tests.dataset_builder.test_build import READ_ELSEWHERE, card_data
+from tests.commands import call, run_module
+from tests.dataset_builder.files import READ_ELSEWHERE, TRAIN_COLUMNS, Shop, card_data, run_elsewhere, write_csv
 
 READER_TOKEN = "hf_of_the_reader"
 
@@ -32,15 +34,16 @@ def push_arguments(shop: Shop, repo_id: str) -> list[str]:
     return [*shop.arguments(), "--output_dir", output_dir, "--push_to_hub", "--hub_dataset_id", repo_id]
 
 
-def published(hub: LocalHub, repo_id: str) -> tuple[bool, str, list[str]]:
+def published(hub: LocalHub, repo_id: str) -> tuple[bool | None, str | None, list[str]]:
     info = HfApi(endpoint=hub.endpoint, token=hub.token).dataset_info(repo_id)
-    return info.private, info.sha, sorted(file.rfilename for file in info.siblings)
+    return info.private, info.sha, sorted(file.rfilename for file in info.siblings or [])
 
 
-def test_a_pushed_dataset_is_private_and_read_by_everyone_who_may(shop: Shop, hub: LocalHub, monkeypatch):
-    arguments = [*push_arguments(shop, "local/products"), "--validation_size", 0.25]
-    first = run_command("build", *arguments, cwd=shop.folder, env=hub.environment)
-    assert first.returncode == 0, first.stderr
+def test_a_pushed_dataset_is_private_and_read_by_everyone_who_may(
+    shop: Shop, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*push_arguments(shop, "local/products"), "--validation_size", "0.25"]
+    first = run_module("dataset_builder.build", *arguments, environment=hub.environment)
     private, commit, files = published(hub, "local/products")
     assert private
     assert first.stdout.splitlines()[-1] == f"pushed: {hub.endpoint}/datasets/local/products (commit {commit})"
@@ -62,18 +65,18 @@ def test_a_pushed_dataset_is_private_and_read_by_everyone_who_may(shop: Shop, hu
     assert splits[-1].startswith("test|7:(48, 32):|3:")
 
     point_at(hub, monkeypatch)
-    run_here(monkeypatch, "build", *push_arguments(shop, "products"), "--validation_size", 0.25)  # local/ is added
+    call(build.main, monkeypatch, *push_arguments(shop, "products"), "--validation_size", "0.25")  # local/ is added
     assert published(hub, "local/products")[1] == commit
 
-    run_here(monkeypatch, "build", *push_arguments(shop, "local/products"), "--validation_size", 0)
+    call(build.main, monkeypatch, *push_arguments(shop, "local/products"), "--validation_size", "0")
     _, new_commit, files = published(hub, "local/products")
     assert new_commit != commit
     assert "data/validation-00000-of-00001.parquet" not in files
 
 
-def test_a_public_repo_is_made_only_when_asked(shop: Shop, hub: LocalHub, monkeypatch):
+def test_a_public_repo_is_made_only_when_asked(shop: Shop, hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at(hub, monkeypatch)
-    run_here(monkeypatch, "build", *push_arguments(shop, "local/everyone"), "--hub_private_repo", "false")
+    call(build.main, monkeypatch, *push_arguments(shop, "local/everyone"), "--hub_private_repo", "false")
     assert published(hub, "local/everyone")[0] is False
 
 
@@ -82,35 +85,42 @@ REFUSED = [
     ("somebody/products", {}, "cannot write to somebody"),
     ("local/products", {"HF_TOKEN": "hf_wrong"}, "the Hub refused the token"),
     ("local/products", {"HF_TOKEN": ""}, "no token with write access"),
-    ("reader/products", {"HF_TOKEN": READER_TOKEN}, "the token may only read; make one that may write"),
+    ("reader/products", {"HF_TOKEN": READER_TOKEN}, "the token can only read; create one that can write"),
     ("local/products", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "no Hub answers at http://127.0.0.1:9"),
 ]
 
 
 @pytest.mark.parametrize(("repo_id", "environment", "complaint"), REFUSED, ids=[case[-1] for case in REFUSED])
 def test_a_push_that_cannot_succeed_ends_before_anything_is_built(
-    shop: Shop, hub: LocalHub, monkeypatch, repo_id: str, environment: dict[str, str], complaint: str
-):
+    shop: Shop,
+    hub: LocalHub,
+    monkeypatch: pytest.MonkeyPatch,
+    repo_id: str,
+    environment: dict[str, str],
+    complaint: str,
+) -> None:
     point_at(hub, monkeypatch, **environment)
     write_csv(shop.train_csv, TRAIN_COLUMNS, [])  # not even looked at
     with pytest.raises(InputError) as refusal:
-        run_here(monkeypatch, "build", *push_arguments(shop, repo_id))
+        call(build.main, monkeypatch, *push_arguments(shop, repo_id))
     assert str(refusal.value).startswith(f"--hub_dataset_id {repo_id}")
     assert complaint in str(refusal.value)
     assert not (shop.folder / "out").exists()
 
 
 @pytest.mark.parametrize("is_private", [True, False])
-def test_a_repo_of_the_other_kind_is_refused(hub: LocalHub, monkeypatch, is_private: bool):
+def test_a_repo_of_the_other_kind_is_refused(hub: LocalHub, monkeypatch: pytest.MonkeyPatch, is_private: bool) -> None:
     point_at(hub, monkeypatch)
     repo_id = f"local/kind{is_private}"
     HfApi(endpoint=hub.endpoint, token=hub.token).create_repo(repo_id, repo_type="dataset", private=is_private)
     assert check_target(repo_id, private=is_private) == repo_id
-    with pytest.raises(InputError, match=f"is there already, and {'private' if is_private else 'public'}"):
+    with pytest.raises(InputError, match=f"exists already and is {'private' if is_private else 'public'}"):
         check_target(repo_id, private=not is_private)
 
 
-def test_a_second_push_keeps_what_was_edited_by_hand_in_the_card(shop: Shop, hub: LocalHub, monkeypatch):
+def test_a_second_push_keeps_what_was_edited_by_hand_in_the_card(
+    shop: Shop, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     point_at(hub, monkeypatch)
     api = HfApi(endpoint=hub.endpoint, token=hub.token)
     arguments = push_arguments(shop, "local/edited")
@@ -118,7 +128,7 @@ def test_a_second_push_keeps_what_was_edited_by_hand_in_the_card(shop: Shop, hub
     def card() -> str:
         return read_file("local/edited", "README.md", repo_type="dataset", revision="main").decode()
 
-    run_here(monkeypatch, "build", *arguments, "--validation_size", 0)
+    call(build.main, monkeypatch, *arguments, "--validation_size", "0")
     edits = {
         "- paligemma\n": "- paligemma\n- my-own-tag\n",
         "license: other\n": "license: cc-by-4.0\n",
@@ -133,11 +143,11 @@ def test_a_second_push_keeps_what_was_edited_by_hand_in_the_card(shop: Shop, hub
     commit = api.upload_file(
         repo_id="local/edited", repo_type="dataset", path_in_repo="README.md", path_or_fileobj=edited.encode()
     ).oid
-    run_here(monkeypatch, "build", *arguments, "--validation_size", 0)
+    call(build.main, monkeypatch, *arguments, "--validation_size", "0")
     assert published(hub, "local/edited")[1] == commit, "an unchanged build makes no commit"
 
-    # Rows, splits and the licence that is asked for change: what was edited stays, what was not is brought up to date.
-    run_here(monkeypatch, "build", *arguments, "--validation_size", 0.25, "--license", "mit")
+    # Rows, splits and the license that is asked for change: edited parts stay, the others are updated.
+    call(build.main, monkeypatch, *arguments, "--validation_size", "0.25", "--license", "mit")
     assert card() != edited
     for own in (*edits.values(), "\n## My own section\n\nText.\n"):
         assert card().count(own) == 1, own
@@ -146,24 +156,24 @@ def test_a_second_push_keeps_what_was_edited_by_hand_in_the_card(shop: Shop, hub
         "train", "validation", "test",
     ]  # fmt: skip
     assert "path: data/validation-*" in card() and "name: validation" in card()
-    assert DatasetCard(card()).data.license == "cc-by-4.0"
+    assert DatasetCard(card()).data.to_dict()["license"] == "cc-by-4.0"
 
 
-def test_the_folders_own_card_may_be_edited_too(shop: Shop, hub: LocalHub, monkeypatch):
+def test_the_folders_own_card_may_be_edited_too(shop: Shop, hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at(hub, monkeypatch)
     arguments, file = push_arguments(shop, "local/edited-here"), shop.folder / "out" / "README.md"
-    run_here(monkeypatch, "build", *arguments, "--validation_size", 0)
+    call(build.main, monkeypatch, *arguments, "--validation_size", "0")
     edited = file.read_text().replace("license: other\n", "license: cc-by-4.0\n") + "\nMine.\n"
     file.write_text(edited)
-    for validation_size in (0, 0.25):  # the same again, and another
-        run_here(monkeypatch, "build", *arguments, "--validation_size", validation_size)
+    for validation_size in ("0", "0.25"):  # the same again, and another
+        call(build.main, monkeypatch, *arguments, "--validation_size", validation_size)
         pushed = read_file("local/edited-here", "README.md", repo_type="dataset", revision="main").decode()
         for text in (file.read_text(), pushed):
-            assert text.endswith("\nMine.\n") and DatasetCard(text).data.license == "cc-by-4.0"
-        assert (file.read_text() == edited) is (validation_size == 0)
+            assert text.endswith("\nMine.\n") and DatasetCard(text).data.to_dict()["license"] == "cc-by-4.0"
+        assert (file.read_text() == edited) is (validation_size == "0")
 
 
-def point_at(hub: LocalHub, monkeypatch, **environment: str) -> None:
+def point_at(hub: LocalHub, monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
     """As if the environment had been so when huggingface_hub was imported."""
     environment = hub.environment | environment
     monkeypatch.setenv("HF_TOKEN", environment["HF_TOKEN"])
@@ -188,7 +198,9 @@ def large_files(hub_folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_ino for file in hub_folder.rglob("*") if re.fullmatch("[0-9a-f]{64}", file.name)}
 
 
-def test_a_push_that_was_killed_sends_only_what_is_missing_and_ends_in_one_commit(tmp_path: Path, monkeypatch):
+def test_a_push_that_was_killed_sends_only_what_is_missing_and_ends_in_one_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = made_folder(tmp_path / "out", num_shards=30)
     program = (
         "import sys; from pathlib import Path; from dataset_builder.push import push\n"
@@ -216,7 +228,8 @@ def test_a_push_that_was_killed_sends_only_what_is_missing_and_ends_in_one_commi
         assert len(sent) == 30
         assert len(api.list_repo_commits("local/cut", repo_type="dataset")) == len(commits) + 1
         files = api.list_repo_tree("local/cut", path_in_repo="data", repo_type="dataset", revision=commit)
-        assert {file.path: file.lfs.sha256 for file in files} == {
+        pushed = [file for file in files if isinstance(file, RepoFile)]
+        assert {file.path: file.lfs and file.lfs.sha256 for file in pushed} == {
             f"data/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest() for file in (folder / "data").iterdir()
         }
         assert push(folder, "local/cut", private=True).oid == commit

@@ -11,12 +11,12 @@ from dataset_builder.split import MIN_OVERSIZE_ROWS, components, hold_out
 COLUMNS = ["index", "image_link", "sha256", "phash", "group_id", "entity_name", "entity_value"]
 
 
-def frame(*rows: tuple) -> pd.DataFrame:
+def frame(*rows: tuple[object, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def many_rows(number: int, *, per_link: int = 2, seed: int = 0) -> pd.DataFrame:
-    """Rows about number / per_link pictures, three entities of unequal size among them."""
+    """Rows about number / per_link images, three entities of unequal size among them."""
     rng = random.Random(seed)
     entities = rng.choices(["item_weight", "height", "voltage"], [80, 15, 5], k=number)
     return frame(
@@ -24,10 +24,10 @@ def many_rows(number: int, *, per_link: int = 2, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def test_rows_with_one_link_or_bytes_or_hash_or_answer_next_to_each_other_belong_together():
+def test_rows_with_one_url_or_bytes_or_hash_or_answer_next_to_each_other_belong_together() -> None:
     rows = frame(
         (0, "a", "s0", 10, "g", "width", "1.0 inch"),
-        (1, "a", "s1", 11, "g", "height", "1.0 inch"),  # the link of the one before
+        (1, "a", "s1", 11, "g", "height", "1.0 inch"),  # the url of the one before
         (2, "b", "s2", 12, "g", "width", "2.0 inch"),
         (3, "c", "s2", 13, "g", "width", "3.0 inch"),  # its bytes
         (4, "d", "s4", 14, "g", "width", "4.0 inch"),
@@ -39,25 +39,25 @@ def test_rows_with_one_link_or_bytes_or_hash_or_answer_next_to_each_other_belong
     )
     for order in (range(10), random.Random(0).sample(range(10), 10)):
         component = components(rows.iloc[list(order)].reset_index(drop=True))
-        together = {}
+        together: dict[int, set[int]] = {}
         for position, number in zip(order, component, strict=True):
             together.setdefault(number, set()).add(position)
         assert sorted(map(sorted, together.values())) == [[0, 1], [2, 3], [4, 5], [6, 7], [8], [9]]
 
 
-def test_chains_are_followed_to_their_end():
+def test_chains_are_followed_to_their_end() -> None:
     rows = frame(*((n, f"l{n // 2}", f"s{(n + 1) // 2}", n, "g", "width", f"{n}.0 inch") for n in range(1000)))
     assert len(set(components(rows))) == 1
 
 
-def test_what_is_not_known_joins_nothing():
+def test_what_is_not_known_joins_nothing() -> None:
     rows = frame(*((n, f"l{n}", None, None, "g", "width", "") for n in range(5)))
     assert len(set(components(rows))) == 5
     assert len(set(components(rows.drop(columns=["sha256", "phash"])))) == 5
 
 
 @pytest.mark.parametrize("validation_size", [0.0, 0.001, 0.05, 0.5, 0.99])
-def test_the_share_of_rows_is_what_was_asked(validation_size: float):
+def test_the_share_of_rows_is_what_was_asked(validation_size: float) -> None:
     is_held_out, _ = hold_out(many_rows(1000), validation_size=validation_size, seed=0)
     assert abs(is_held_out.sum() - round(validation_size * 1000)) <= 2  # all components have two rows
 
@@ -68,10 +68,12 @@ def test_the_share_of_rows_is_what_was_asked(validation_size: float):
     validation_size=st.floats(0.05, 0.9),
     seed=st.integers(0, 9),
 )
-def test_any_components_give_the_size_asked_within_a_tenth_and_none_crosses(sizes, validation_size, seed):
-    links = [f"l{number}" for number, size in enumerate(sizes) for _ in range(size)]
-    entities = random.Random(seed).choices(["width", "height", "voltage"], [80, 15, 5], k=len(links))
-    rows = frame(*((n, link, None, None, "g", entities[n], f"{n}.0 inch") for n, link in enumerate(links)))
+def test_any_components_give_the_size_asked_within_a_tenth_and_none_crosses(
+    sizes: list[int], validation_size: float, seed: int
+) -> None:
+    urls = [f"l{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    entities = random.Random(seed).choices(["width", "height", "voltage"], [80, 15, 5], k=len(urls))
+    rows = frame(*((n, url, None, None, "g", entities[n], f"{n}.0 inch") for n, url in enumerate(urls)))
     is_held_out, oversize = hold_out(rows, validation_size=validation_size, seed=seed)
     assert set(rows["image_link"][is_held_out]).isdisjoint(rows["image_link"][~is_held_out])
     too_large = [size for size in sizes if size > MIN_OVERSIZE_ROWS]
@@ -81,16 +83,16 @@ def test_any_components_give_the_size_asked_within_a_tenth_and_none_crosses(size
     assert is_held_out.sum() <= 1.1 * wanted + 1
 
 
-def test_every_entity_gives_its_share():
+def test_every_entity_gives_its_share() -> None:
     rows = many_rows(4000)
     is_held_out, _ = hold_out(rows, validation_size=0.1, seed=0)
     for entity, part in rows.groupby("entity_name"):
         assert is_held_out[part.index].mean() == pytest.approx(0.1, abs=0.015), entity
 
 
-def test_a_component_that_is_too_large_stays_in_train_and_is_named():
+def test_a_component_that_is_too_large_stays_in_train_and_is_named() -> None:
     rows = many_rows(1000)
-    rows.loc[100:119, "phash"] = 7  # 20 rows, and 20 others that have their links
+    rows.loc[100:119, "phash"] = 7  # 20 rows, and 20 others that have their urls
     is_held_out, oversize = hold_out(rows, validation_size=0.9, seed=0)
     assert [(part.rows, part.example) for part in oversize] == [(40, "l100")]
     joined = rows["image_link"].isin([f"l{number}" for number in range(100, 120)])
@@ -99,7 +101,7 @@ def test_a_component_that_is_too_large_stays_in_train_and_is_named():
     assert abs(is_held_out.sum() - 900) <= 2
 
 
-def test_the_order_of_the_rows_does_not_matter_and_the_seed_does():
+def test_the_order_of_the_rows_does_not_matter_and_the_seed_does() -> None:
     rows = many_rows(1000)
     shuffled = rows.sample(frac=1, random_state=1)
     first, second = (
@@ -120,7 +122,7 @@ HOSTS = [
 
 
 @pytest.mark.parametrize("name", ["{n}.jpg", "image?id={n}", "{n}/main.jpg", "{n}/main.jpg?size=large#top"])
-def test_the_split_does_not_depend_on_the_host_port_or_folder_that_serves_the_images(name: str):
+def test_the_split_does_not_depend_on_the_host_port_or_folder_that_serves_the_images(name: str) -> None:
     rows = many_rows(1000)
     names = [name.format(n=url) for url in rows["image_link"]]
     held_out = []
@@ -132,13 +134,13 @@ def test_the_split_does_not_depend_on_the_host_port_or_folder_that_serves_the_im
     assert abs(held_out[0].sum() - 100) <= 2
 
 
-def test_images_of_one_name_are_drawn_evenly():
+def test_images_of_one_name_are_drawn_evenly() -> None:
     rows = many_rows(1000)
     rows["image_link"] = [f"https://shop.example/{url}/main.jpg" for url in rows["image_link"]]
     is_held_out = hold_out(rows, validation_size=0.5, seed=0)[0]
     assert 150 < is_held_out[:500].sum() < 350  # and not the first half of them
 
 
-def test_nothing_is_taken_from_nothing():
+def test_nothing_is_taken_from_nothing() -> None:
     is_held_out, oversize = hold_out(frame(), validation_size=0.5, seed=0)
     assert is_held_out.dtype == np.bool_ and len(is_held_out) == 0 and oversize == []

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, constants
 
+from dataset_builder import build, inspect
 from inference import calibrate, evaluate, predict, report
 from product_vqa.errors import InputError
 from tests.commands import call
-from tests.dataset_builder.conftest import Shop, run_here
+from tests.dataset_builder.files import Shop
 
 
 def test_what_build_wrote_into_a_folder_of_such_a_name_every_command_reads(
@@ -18,8 +19,8 @@ def test_what_build_wrote_into_a_folder_of_such_a_name_every_command_reads(
     (tmp_path / "runs [x] {1}").mkdir()
     shop = Shop(tmp_path / "runs [x] {1}")
     folder, output = shop.folder / "out *", shop.folder / "s#1.csv"
-    run_here(monkeypatch, "build", *shop.arguments(), "--validation_size", 0.25, "--output_dir", folder)
-    run_here(monkeypatch, "inspect", "--dataset", folder)
+    call(build.main, monkeypatch, *shop.arguments(), "--validation_size", "0.25", "--output_dir", folder)
+    call(inspect.main, monkeypatch, "--dataset", folder)
     assert "train and validation" in capsys.readouterr().out
     call(predict.main, monkeypatch, "--adapter", adapter[0], "--dataset", folder, "--split", "validation",
          "--output", output)  # fmt: skip
@@ -50,7 +51,7 @@ def test_all_that_read_a_dataset_and_an_adapter_read_offline_what_was_online(
         call(report.main, monkeypatch, "--predictions", output, "--dataset", names["dataset"], "--output",
              tmp_path / f"{run}.html")  # fmt: skip
         if not revision:
-            run_here(monkeypatch, "inspect", "--dataset", names["dataset"])
+            call(inspect.main, monkeypatch, "--dataset", names["dataset"])
             call(calibrate.main, monkeypatch, "--adapter", names["model"], "--dataset", names["dataset"], "--split",
                  "train", "--output_dir", tmp_path)  # fmt: skip
         outputs.append((output.read_text(), capsys.readouterr().out.replace(run, "")))

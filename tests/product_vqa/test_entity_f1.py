@@ -99,6 +99,7 @@ def test_the_evaluate_library_loads_it_as_a_module(monkeypatch: pytest.MonkeyPat
     assert metric.compute(predictions=predictions, references=references) == score(predictions, references)
 
 
+@pytest.mark.slow
 def test_its_folder_is_a_space_that_scores(tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="the page needs the extra `demo`")
     folder = shutil.copytree(ROOT / "product_vqa" / "entity_f1", tmp_path / "entity_f1")

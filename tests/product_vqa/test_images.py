@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from dataset_builder import build
 from product_vqa import images
 from product_vqa.errors import argument
 from product_vqa.images import FORMATS, ImageError, as_image, load_image, to_rgb
-from tests.dataset_builder.conftest import run_here
+from tests.commands import call
 from tests.tiny import make_rows, write_rows
 
 BLOCK = 16  # px: of one colour each, so that a lossy format loses little
@@ -511,7 +512,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for size in ("0", "448"):
-            run_here(patch, "build", *arguments, "--image_size", size, "--output_dir", folder / size)
+            call(build.main, patch, *arguments, "--image_size", size, "--output_dir", folder / size)
     rows = make_rows(len(every_file()))
     for number, row in enumerate(rows):
         row["image"] = {"bytes": (folder / "images" / f"{number}.jpg").read_bytes(), "path": None}
@@ -545,6 +546,7 @@ def read_tensors(processor: Any, values: list[Any]) -> "torch.Tensor":  # noqa: 
     return levels(torch.stack(Tensors(None, processor).read_batch(values, ["width"] * len(values))))
 
 
+@pytest.mark.slow
 def test_the_reader_and_the_page_make_the_same_tensor_of_a_file(built: Path, processor: Any, read: Any) -> None:
     import torch
 
@@ -552,7 +554,7 @@ def test_the_reader_and_the_page_make_the_same_tensor_of_a_file(built: Path, pro
 
     files = [built / "images" / f"{number}.jpg" for number in range(len(every_file()))]
     assert torch.equal(read_tensors(processor, [file.read_bytes() for file in files]), read)
-    assert torch.equal(read_tensors(processor, [demo.open_picture(file) for file in files]), read)
+    assert torch.equal(read_tensors(processor, [demo.open_image(file) for file in files]), read)
     expected = read_tensors(processor, [blocks("RGB", MODES[mode][1]) for mode, _, _ in every_file()])
     for case, difference in zip(every_file(), (read - expected).abs().amax(dim=(1, 2, 3)), strict=True):
         assert difference <= 2 * (lossy(case[1]) or (case[0] == "LAB")), case
@@ -560,6 +562,7 @@ def test_the_reader_and_the_page_make_the_same_tensor_of_a_file(built: Path, pro
 
 
 # The datasets are of build's --image_size, and of the files as they are.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["448", "0", "files"])
 def test_training_prediction_and_report_make_the_readers_tensor_of_a_file(
     built: Path, processor: Any, read: Any, name: str

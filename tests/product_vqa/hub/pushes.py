@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataset_builder.push import check_target, push
-from inference.demo import DemoOptions
 from inference.space import push_space
 from product_vqa.cards import mark_card
 from product_vqa.hub import commit_files
@@ -36,7 +35,7 @@ def push_calibration(name: str, folder: Path) -> None:
 
 
 def push_page(name: str, folder: Path) -> None:
-    push_space(DemoOptions(adapter="local/read-by-the-page", push_to_hub=True, space_id=name))
+    push_space(name, adapter="local/read-by-the-page")
 
 
 PUSHES: dict[str, tuple[Callable[[str, Path], None], str, int]] = {

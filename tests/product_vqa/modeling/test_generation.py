@@ -42,6 +42,7 @@ def rows_of(entity_names: list[str]) -> list[dict[str, Any]]:
     return [{"image": make_image(seed), "entity_name": name} for seed, name in enumerate(entity_names)]
 
 
+@pytest.mark.slow
 def test_ten_thousand_answers_of_random_weights_are_all_valid(
     base: Path, processor, automaton: AnswerAutomaton, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_probabilities_are_those_worked_out_step_by_step(
         assert confidences == sorted(confidences, reverse=True)
 
 
+@pytest.mark.slow
 def test_enough_beams_find_the_likeliest_of_all_answers(
     processor: PaliGemmaProcessor, model: PaliGemmaForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +212,7 @@ def letters_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_letters_base(tmp_path_factory.mktemp("bases") / "letters")
 
 
+@pytest.mark.slow
 def test_a_thousand_answers_spelled_by_letters_are_complete_and_valid(letters_base: Path, tmp_path: Path) -> None:
     """A tokenizer that knows no unit as a word: `666666.3333 imperial gallon` has 28 tokens with its end."""
     processor = load_processor(Location(str(letters_base)))

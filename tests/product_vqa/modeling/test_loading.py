@@ -62,6 +62,7 @@ def count_trainable(config: PaliGemmaConfig, target: str | list[str]) -> int:
     return adapted.get_nb_trainable_parameters()[0]
 
 
+@pytest.mark.slow
 def test_lora_on_the_real_3b_shape_has_the_known_number_of_parameters() -> None:
     config = paligemma_3b_config()
     # By hand, r x (in + out) a layer: q, o 2048+2048; k, v 2048+256; gate, up, down 2048+16384.

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from product_vqa.task.quantity import LabelForm, format_quantity, label_form, parse_quantity
+from dataset_builder.labels import LabelForm, label_form
+from product_vqa.task.quantity import format_quantity, parse_quantity
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from quickstart.rendering.drawing import SIZE
 from quickstart.rendering.levels import HARD, PLAIN

@@ -1,0 +1,40 @@
+"""The fingerprint of a build: equal for two builds that would give the same rows and images."""
+
+import hashlib
+from importlib import metadata
+
+from dataset_builder.csv_reader import Tables
+from dataset_builder.image_dir import ImageDir
+from dataset_builder.image_store import ImageStore
+from dataset_builder.options import SelectionOptions
+
+# Part of every fingerprint, so that an earlier build does not count as unchanged. Increase it with every change of
+# this code after which the same input gives other rows or images: other splits, labels, columns, or image files.
+FORMAT_VERSION = 2
+IMAGE_LIBRARIES = ("pillow", "cykooz-resizer", "imagehash")  # other versions may decode, resize or hash differently
+
+
+def compute_fingerprint(
+    tables: Tables, images: ImageDir | ImageStore, *, image_size: int, selection: SelectionOptions
+) -> str:
+    """Hash the content of the CSVs, the images, the options, and FORMAT_VERSION.
+
+    For a folder, the versions of the libraries that prepare its images count too. The images of a store are prepared
+    already.
+    """
+    sources = tuple(table and (table.name, table.sha256) for table in tables)
+    libraries = IMAGE_LIBRARIES if isinstance(images, ImageDir) else ()
+    parts = [
+        repr(sources),
+        repr((image_size, selection.ranges, float(selection.validation_size), selection.seed, FORMAT_VERSION)),
+        images.fingerprint(),
+        repr([(name, library_version(name)) for name in libraries]),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def library_version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:  # the resizer, where there is no wheel
+        return None

@@ -1,0 +1,139 @@
+"""An HTTP server for images, and the faulty responses that it can give."""
+
+import contextlib
+import gzip
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class ImageServer:
+    """Answers each path with bytes, or with a function, and counts the requests for each path."""
+
+    def __init__(self, *, port: int = 0) -> None:
+        self.answers: dict[str, bytes | Answer] = {}
+        self.requests: Counter[str] = Counter()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                server.requests[self.path] += 1
+                answer = server.answers.get(self.path)
+                if callable(answer):
+                    answer(self)
+                elif answer is None:
+                    send(self, b"nothing here", status=404)
+                else:
+                    send(self, answer)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                pass  # the client hung up, as a killed one does
+
+        self._server = Server(("127.0.0.1", port), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def send(handler: BaseHTTPRequestHandler, body: bytes, *, status: int = 200, **headers: str) -> None:
+    handler.send_response(status)
+    for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def first_then(first: Answer, then: bytes) -> Answer:
+    """Calls `first` for the first request, and answers every later one with the bytes."""
+    seen = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        seen.append(1)
+        if len(seen) == 1:
+            first(handler)
+        else:
+            send(handler, then)
+
+    return answer
+
+
+def slowly(body: bytes, *, pause_s: float) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(pause_s)
+        send(handler, body)
+
+    return answer
+
+
+def cut(handler: BaseHTTPRequestHandler) -> None:
+    """Announces a thousand bytes, sends ten, and hangs up."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b"\xff\xd8" + b"x" * 8)
+    handler.close_connection = True
+
+
+def status(code: int, **headers: str) -> Answer:
+    return lambda handler: send(handler, b"no", status=code, **headers)
+
+
+def drip(handler: BaseHTTPRequestHandler) -> None:
+    """Sends a byte now and then, and never ends."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "900")
+    handler.end_headers()
+    for _ in range(30):
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        time.sleep(0.1)
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    handler.close_connection = True
+    with contextlib.suppress(OSError):
+        while True:
+            handler.wfile.write(b"x" * 4096)
+
+
+def packed(body: bytes) -> Answer:
+    content = gzip.compress(body)
+    return lambda handler: send(handler, content, Content_Encoding="gzip")
+
+
+def length(body: bytes, promised: int) -> Answer:
+    """Announces another number of bytes than it sends, and hangs up."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(promised))
+        handler.end_headers()
+        handler.wfile.write(body)
+        handler.close_connection = True
+
+    return answer
+
+
+def closed_port() -> str:
+    """A URL of this machine where no server listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"

@@ -1,0 +1,68 @@
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset_builder.downloader import import_images
+from dataset_builder.fetching import FetchError
+from dataset_builder.image_dir import ImageDir
+from dataset_builder.image_store import ImageStore
+from product_vqa.errors import InputError
+from tests.dataset_builder.files import (
+    jpeg,
+)
+
+
+def test_a_folder_gives_a_reason_for_each_image_it_lacks(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(jpeg())
+    (folder / "b+c.jpg").write_bytes(jpeg()[:-200])
+    (folder / "d.jpg").mkdir()
+    os.mkfifo(folder / "f.jpg")  # which a reader would wait for, until the writer leaves
+    threading.Thread(target=lambda: os.close(os.open(folder / "f.jpg", os.O_WRONLY)), daemon=True).start()
+    with (folder / "g.jpg").open("wb") as sparse:
+        sparse.truncate(10 * 2**30)
+    (folder / "z.jpg").symlink_to("/nowhere")
+    assert ImageDir(folder).fingerprint()
+    urls = ["https://h/x/a.jpg?size=1", "https://h/b+c.jpg", "https://h/d.jpg", "https://h/..", "", "https://h/e.jpg"]
+    urls += ["https://h/f.jpg", "https://h/g.jpg"]
+    store = ImageStore(tmp_path / "store")
+    import_images(store, urls, ImageDir(folder))
+    assert {url: reason.partition(":")[0] for url, reason in store.failures(urls).items()} == {
+        "https://h/b+c.jpg": "image_unreadable",
+        "https://h/d.jpg": "image_unreadable",
+        "https://h/..": "image_missing",
+        "": "image_missing",
+        "https://h/e.jpg": "image_missing",
+        "https://h/f.jpg": "image_unreadable",
+        "https://h/g.jpg": "too_many_bytes",
+    }
+    assert store.read(urls[0]) == jpeg()
+
+
+@given(url=st.one_of(st.text(max_size=40), st.text(max_size=40).map("https://h/".__add__)))
+def test_no_url_leads_out_of_the_folder(tmp_path_factory: pytest.TempPathFactory, url: str) -> None:
+    folder = tmp_path_factory.getbasetemp() / "empty"
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(FetchError):
+        ImageDir(folder).read(url)
+    with pytest.raises(FetchError):
+        ImageDir(folder).read(f"https://h/../..{folder}/../{url}")
+
+
+def test_two_urls_that_end_in_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.jpg could be the image of https://h/x/a\.jpg or of https://h/y/a\.jpg"):
+        ImageDir(tmp_path).check_names(["https://h/x/a.jpg", "https://h/y/a.jpg"])
+
+
+def test_a_changed_file_changes_the_fingerprint(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(jpeg())
+    before = ImageDir(tmp_path).fingerprint()
+    assert ImageDir(tmp_path).fingerprint() == before
+    file.write_bytes(jpeg(1))
+    assert ImageDir(tmp_path).fingerprint() != before

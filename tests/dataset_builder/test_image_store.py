@@ -1,0 +1,191 @@
+import gc
+import hashlib
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dataset_builder.downloader import download
+from dataset_builder.image_preparation import prepare_image
+from dataset_builder.image_store import ImageStore, Status, StoredImage, UrlState, count_reasons
+from dataset_builder.options import FetchOptions
+from product_vqa.errors import InputError
+from tests.commands import in_namespace
+from tests.dataset_builder.files import jpeg, write_train_csv
+from tests.dataset_builder.image_server import ImageServer
+
+BUILD_AND_LOAD = """
+import sys
+from dataset_builder import ProductVqa
+from dataset_builder.build import main
+from product_vqa.cli import with_flags
+from product_vqa.errors import InputError
+store, train_csv, lacking_csv, folder = sys.argv[1:]
+def build(train_csv, *options):
+    sys.argv = ["build", "--train_csv", train_csv, "--image_store", store, "--validation_size", "0", *options]
+    try:
+        main()
+    except InputError as error:
+        print(with_flags(str(error)))
+build(train_csv, "--output_dir", f"{folder}/out")
+builder = ProductVqa(train_csv=train_csv, image_store=store, validation_size=0, cache_dir=f"{folder}/cache")
+builder.download_and_prepare()
+print(builder.as_dataset()["train"].num_rows, "rows loaded")
+build(lacking_csv, "--output_dir", f"{folder}/lacking")
+build(lacking_csv, "--output_dir", f"{folder}/lacking", "--download", "false")
+"""
+
+
+OPTIONS = FetchOptions(connections=4, allow_private_hosts=True)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_an_image_whose_file_is_gone_or_cut_is_fetched_again(server: ImageServer, tmp_path: Path) -> None:
+    urls = [f"{server.url}/{name}.jpg" for name in "ab"]
+    server.answers |= {"/a.jpg": jpeg(1), "/b.jpg": jpeg(2)}
+    store = ImageStore(tmp_path)
+    download(store, urls, OPTIONS)
+    gone, cut_short = (tmp_path.joinpath("files", name[:2], name) for name in map(sha256, (jpeg(1), jpeg(2))))
+    gone.unlink()
+    cut_short.write_bytes(b"")
+    assert store.failures(urls) == dict.fromkeys(urls, "not_fetched")
+    assert not download(store, urls, OPTIONS)
+    assert [store.read(url) for url in urls] == [jpeg(1), jpeg(2)]
+
+
+@pytest.mark.parametrize("state", ["closed", "killed"])
+def test_a_complete_store_on_a_read_only_disk_is_built_from(server: ImageServer, tmp_path: Path, state: str) -> None:
+    server.answers = {f"/{number}.jpg": jpeg(number) for number in range(5)}
+    urls = [f"{server.url}/{number}.jpg" for number in range(6)]  # the last one is a 404, which is known
+    store = ImageStore(tmp_path / "store")
+    assert download(store, urls, OPTIONS) == {"http_404": 1}
+    if state == "killed":  # all of it is in a log that was not yet taken into the table
+        killed = ImageStore(tmp_path / "killed")
+        for url in urls:
+            killed.record(store.state(url))
+        shutil.copytree(tmp_path / "killed", tmp_path / "store", dirs_exist_ok=True)
+        assert (tmp_path / "store" / "state.sqlite-wal").stat().st_size
+    else:
+        del store
+        gc.collect()  # closes the database
+        assert not list((tmp_path / "store").glob("*-wal"))
+    lacking = [*urls, f"{server.url}/lacking.jpg"]
+    files = [write_train_csv(tmp_path / f"{name}.csv", rows) for name, rows in (("train", urls), ("lacking", lacking))]
+    before = sorted(tmp_path.joinpath("store").rglob("*"))
+    done = in_namespace(
+        f"mount --bind {tmp_path}/store {tmp_path}/store; mount -o remount,ro,bind {tmp_path}/store",
+        [sys.executable, "-c", BUILD_AND_LOAD, tmp_path / "store", *files, tmp_path],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "train: 5 rows",
+        f"written: {tmp_path}/out",
+        "5 rows loaded",
+        f"--image_store {tmp_path}/store: cannot be written, and lacks 1 of 7 images, like {lacking[-1]}; "
+        "copy it to a folder that can be written, or build from the images in it with --download false",
+        "train: 5 rows",
+        f"written: {tmp_path}/lacking",
+    ]
+    assert sorted(tmp_path.joinpath("store").rglob("*")) == before
+
+
+def test_a_store_is_complete_for_whoever_copies_its_files_and_its_table(server: ImageServer, tmp_path: Path) -> None:
+    server.answers = {f"/{number}.jpg": jpeg(number) for number in range(5)}
+    urls = [f"{server.url}/{number}.jpg" for number in range(5)]
+    store = ImageStore(tmp_path / "store")
+    download(store, urls, OPTIONS)
+    shutil.copytree(store.folder, tmp_path / "copied", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    assert not ImageStore(tmp_path / "copied").failures(urls)
+
+
+def test_a_store_of_somebody_else_is_read_without_writing_to_it(
+    server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers["/0.jpg"] = jpeg(0)
+    url = f"{server.url}/0.jpg"
+    download(ImageStore(tmp_path), [url], OPTIONS)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may write anywhere
+    store = ImageStore(tmp_path)
+    assert store.read(url) == jpeg(0)
+    assert not download(store, [url], OPTIONS)
+    with pytest.raises(InputError, match="cannot be written, and lacks 1 of 2 images"):
+        download(store, [url, f"{server.url}/1.jpg"], OPTIONS)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+    (tmp_path / "state.sqlite").unlink()
+    with pytest.raises(InputError, match="not writable"):
+        ImageStore(tmp_path)
+
+
+def test_two_processes_do_not_download_into_one_store(tmp_path: Path) -> None:
+    first, second = ImageStore(tmp_path), ImageStore(tmp_path)
+    with first.locked(), pytest.raises(InputError, match="another process is downloading into it"):
+        download(second, ["http://127.0.0.1/a.jpg"], OPTIONS)
+
+
+def test_a_broken_state_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite").write_bytes(b"not a database, but long enough to be taken for one" * 9)
+    with pytest.raises(InputError, match=r"state\.sqlite cannot be used"):
+        ImageStore(tmp_path)
+
+
+@contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_file_that_was_not_written_to_its_end_never_has_its_name(tmp_path: Path) -> None:
+    store, image = ImageStore(tmp_path), prepare_image(jpeg(1, size=(300, 300)), image_size=448)
+    assert len(image.data) > 20_000
+    with files_of_at_most(20_000), pytest.raises(OSError, match="File too large"):
+        store.save(image)
+    assert {file.suffix for file in tmp_path.glob("files/*/*")} <= {".part"}
+    store.save(image)
+    assert next(tmp_path.glob(f"files/*/{image.sha256}")).read_bytes() == image.data
+
+
+def test_images_are_found_and_the_reasons_for_those_that_are_missing(tmp_path: Path) -> None:
+    store, image = ImageStore(tmp_path), prepare_image(jpeg(1), image_size=448)
+    store.save(image)
+    stored = StoredImage(len(image.data), image.width, image.height, image.sha256, image.phash)
+    store.record(UrlState("a", Status.STORED, "", 200, 1, 0.1, "now", *stored))
+    store.record(UrlState("b", Status.REFUSED, "http_404", 404, 1))
+    assert store.find(["a", "b", "c"]) == ({"a": stored}, {"b": "http_404", "c": "not_fetched"})
+
+
+@pytest.mark.parametrize("retry", [True, False])
+def test_pending_are_urls_without_an_outcome_and_failed_ones_that_are_to_be_retried(
+    tmp_path: Path, retry: bool
+) -> None:
+    store = ImageStore(tmp_path)
+    store.record(UrlState("refused", Status.REFUSED, "http_404"))
+    store.record(UrlState("failed", Status.FAILED, "http_503"))
+    pending = store.pending(["refused", "failed", "new"], retry=lambda state: retry)
+    assert pending == (["failed", "new"] if retry else ["new"])
+
+
+def test_a_temporary_store_is_removed_with_its_object(tmp_path: Path) -> None:
+    store = ImageStore.temporary(tmp_path / "cache", image_size=64)
+    assert store.image_size == 64 and store.folder.parent == tmp_path / "cache" and store.folder.is_dir()
+    folder = store.folder
+    del store
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_reasons_are_counted_without_their_details() -> None:
+    reasons = ["image_unreadable: OSError: a", "image_unreadable: b", "http_404"]
+    assert count_reasons(reasons) == {"image_unreadable": 2, "http_404": 1}

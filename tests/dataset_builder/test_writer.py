@@ -1,0 +1,137 @@
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from dataset_builder import build
+from dataset_builder.csv_reader import Row
+from dataset_builder.image_preparation import prepare_image
+from dataset_builder.image_store import ImageStore, Status, StoredImage, UrlState
+from dataset_builder.row_filter import DatasetRow, Dropped
+from dataset_builder.split import Splits
+from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
+from product_vqa.errors import InputError
+from tests.commands import call
+from tests.dataset_builder.files import (
+    TRAIN_COLUMNS,
+    Shop,
+    jpeg,
+    run_elsewhere,
+    write_csv,
+)
+
+# All other ways to read a dataset of 1,000 rows of train, without this project.
+READ_IN_EVERY_WAY = """
+from datasets import load_dataset, get_dataset_config_names
+from datasets.distributed import split_dataset_by_node
+name = sys.argv[1]
+print(get_dataset_config_names(name))
+print(len(load_dataset(name, split="train[:1%]")))
+stream = load_dataset(name, split="train", streaming=True)
+print(sorted(row["index"] for row in stream.shuffle(seed=1, buffer_size=100)) == list(range(1000)))
+print([row["index"] for row in stream.shuffle(seed=1, buffer_size=100).take(3)] != [0, 1, 2])
+nodes = [{row["index"] for row in split_dataset_by_node(stream, rank=rank, world_size=2)} for rank in (0, 1)]
+print(min(map(len, nodes)) > 0, sum(map(len, nodes)), len(set.union(*nodes)))
+columns = load_dataset(name, split="train", columns=["index", "entity_value"])
+print(columns.column_names, columns[999])
+rows = load_dataset(name, "rows", split="train")
+print(rows.column_names, rows[0]["width"], rows[0]["height"])
+"""
+
+
+def test_a_dataset_is_read_in_every_way_without_this_project(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[list[object]] = [
+        [shop.train_urls[number % 10], "g", "width", f"{number + 1} inch"] for number in range(1000)
+    ]
+    write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
+    monkeypatch.setattr("dataset_builder.writer.MAX_SHARD_BYTES", 300_000)
+    folder = shop.folder / "out"
+    arguments: list[str | Path] = ["--train_csv", shop.train_csv, "--image_dir", shop.image_dir]
+    call(build.main, monkeypatch, *arguments, "--validation_size", "0", "--output_dir", folder)
+    assert len(list((folder / "data").iterdir())) >= 4
+    assert run_elsewhere(READ_IN_EVERY_WAY, folder, cwd=shop.folder) == [
+        "['default', 'rows']",
+        "10",
+        "True",
+        "True",
+        "True 1000 1000",
+        "['index', 'entity_value'] {'index': 999, 'entity_value': '1000.0 inch'}",
+        "['index', 'image_link', 'group_id', 'entity_name', 'entity_value', 'entity_value_raw', "
+        "'num_bytes', 'width', 'height', 'sha256', 'phash'] 48 32",
+    ]
+
+
+def test_shards_and_row_groups_are_bounded(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[list[object]] = [
+        [shop.train_urls[number % 10], "g", "width", f"{number + 1} inch"] for number in range(230)
+    ]
+    write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
+    monkeypatch.setattr("dataset_builder.writer.MAX_SHARD_BYTES", 200_000)
+    folder = shop.folder / "out"
+    arguments: list[str | Path] = ["--train_csv", shop.train_csv, "--image_dir", shop.image_dir]
+    call(build.main, monkeypatch, *arguments, "--validation_size", "0", "--output_dir", folder)
+    files = sorted((folder / "data").iterdir())
+    assert [file.name for file in files] == [f"train-{n:05d}-of-{len(files):05d}.parquet" for n in range(len(files))]
+    assert len(files) >= 2
+    metadata = [pq.read_metadata(file) for file in files]
+    assert sum(part.num_rows for part in metadata) == 230
+    assert all(part.row_group(n).num_rows <= 100 for part in metadata for n in range(part.num_row_groups))
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Splits, ImageStore]:
+    """A row of train with an image, and one of test without."""
+    store, image = ImageStore(tmp_path / "store"), prepare_image(jpeg(1), image_size=448)
+    store.save(image)
+    stored = StoredImage(len(image.data), image.width, image.height, image.sha256, image.phash)
+    store.record(UrlState("u", Status.STORED, "", 200, 1, 0.1, "now", *stored))
+    train = DatasetRow(Row(3, 30, "u", "g", "width", "1 inch"), "1.0 inch", stored)
+    test = DatasetRow(Row(0, 7, "v", "g", "depth", ""), "", None)
+    return Splits({"train": (train,), "test": (test,)}, ()), store
+
+
+def test_rows_are_written_with_and_without_their_images(made: tuple[Splits, ImageStore], tmp_path: Path) -> None:
+    splits, store = made
+    dropped = [Dropped("image", "test.csv", splits.rows["test"][0].row, "http_404")]
+    info = write_dataset(splits, store, dropped, tmp_path / "out")
+    assert [(split["name"], split["num_examples"]) for split in info["splits"]] == [("train", 1), ("test", 1)]
+    columns = {
+        "index": 30, "image_link": "u", "group_id": "g", "entity_name": "width", "entity_value": "1.0 inch",
+        "entity_value_raw": "1 inch",
+    }  # fmt: skip
+    image = splits.rows["train"][0].image
+    assert image is not None
+    assert read_one(tmp_path / "out" / "rows" / "train.parquet") == columns | image._asdict()
+    assert read_one(tmp_path / "out" / "data" / "train-00000-of-00001.parquet") == columns | {
+        "image": {"bytes": jpeg(1), "path": None}
+    }
+    assert read_one(tmp_path / "out" / "data" / "test-00000-of-00001.parquet")["image"] is None
+    assert read_one(tmp_path / "out" / "rows" / "test.parquet")["phash"] is None
+    assert [line.split(",") for line in (tmp_path / "out" / "left_out.csv").read_text().splitlines()] == [
+        ["left_out", "reason", "file", "row", "index", "image_link", "group_id", "entity_name", "entity_value"],
+        ["image", "http_404", "test.csv", "0", "7", "v", "g", "depth", ""],
+    ]
+
+
+def read_one(file: Path) -> dict[str, Any]:
+    (row,) = pq.read_table(file).to_pylist()
+    return dict(row)
+
+
+def test_a_dataset_that_could_not_be_written_is_one_line() -> None:
+    message = "`output_dir`: the dataset could not be written"
+    with pytest.raises(InputError, match=message) as refusal, write_errors_explained():
+        raise OSError(28, "No space left on device")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_temporary_folder_is_on_the_same_disk_and_leaves_nothing(tmp_path: Path, is_killed: bool) -> None:
+    if is_killed:
+        (tmp_path / ".out.building").mkdir()
+        (tmp_path / ".out.building" / "leftover").touch()
+    with temporary_folder(tmp_path / "out") as temporary:
+        assert temporary.parent == tmp_path and not list(temporary.iterdir())
+        (temporary / "file").touch()
+    assert not list(tmp_path.iterdir())
