@@ -29,6 +29,7 @@ CASES = [("dataset", fault) for fault in FAULTS]
 CASES += [(kind, fault) for kind in ("adapter", "calibration", "space") for fault in ("429", "done, but 500")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "fault"), CASES)
 def test_a_fault_at_any_one_request_costs_a_push_nothing(
     bad_hub: FaultyHub, kind: str, fault: str, slept: list[float], tmp_path: Path
