@@ -137,7 +137,8 @@ def test_only_commands_import_within_functions() -> None:
 @pytest.mark.slow
 def test_libraries_know_no_command_line() -> None:
     """What a function refuses it says in terms of its own arguments; a command writes them as flags."""
-    flags = set(re.findall(r"--[a-z_]+", "".join(helps().values())))
+    texts = [text for command, text in helps().items() if command != "product_vqa.launch"]  # it has accelerate's flags
+    flags = set(re.findall(r"--[a-z_]+", "".join(texts)))
     found, raised = set(), 0
     for file in libraries():
         for node in ast.walk(syntax(file)):
