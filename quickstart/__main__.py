@@ -198,8 +198,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 F1 on {summary["rows"]} questions about unseen labels, comparing numbers and units:
   before  {summary["f1_before"]:.4f}
   after   {summary["f1_after"]:.4f}   (exact strings: {summary["f1_exact_after"]:.4f})
-Test data already seen in training or pretraining: {overlap["pictures_in_both"]} images; {overlap["share_seen"]:.0%} of the reference \
-answers (single digits only).
+Test data already seen in training or pretraining: {overlap["pictures_in_both"]} images; \
+{overlap["share_seen"]:.0%} of the reference answers (single digits only).
 F1 on the unseen answers: {overlap["f1_quantity_unseen"]:.4f}
 
 submission     {folder / "submission.csv"}      (accepted by both checks)
