@@ -175,7 +175,7 @@ def test_without_its_record_the_metadata_is_its_owners(record: str | None) -> No
     assert metadata(merged)["license"] == "mit" and "2 rows." in merged
 
 
-def test_line_ends_of_another_editor_stay_and_are_no_edit() -> None:
+def test_line_ends_of_another_editor_stay_and_are_not_an_edit() -> None:
     windows = card(1).replace("\n", "\r\n")
     assert merge_cards(card(1), windows) == windows
     assert merge_cards(card(2), windows) == card(2).replace("\n", "\r\n")

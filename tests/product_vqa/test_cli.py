@@ -61,7 +61,7 @@ def test_a_misspelt_yaml_key_is_refused_with_the_file_and_the_nearest_key(tmp_pa
 
 
 @pytest.mark.parametrize(("text", "message"), [("a: [", "is not YAML"), ("- a\n", "must hold `key: value` lines")])
-def test_a_config_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_config_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
         parse("--config", str(tmp_path / "c.yaml"))

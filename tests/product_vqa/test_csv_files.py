@@ -104,7 +104,7 @@ NAMED = [
 
 
 @pytest.mark.parametrize(("name", "content", "complaint"), NAMED, ids=[case[-1] for case in NAMED])
-def test_what_is_no_csv_is_named_alike_by_every_command(
+def test_what_is_not_a_csv_is_named_alike_by_every_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, complaint: str
 ):
     file = tmp_path / name

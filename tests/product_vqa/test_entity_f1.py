@@ -112,7 +112,7 @@ def test_its_folder_is_a_space_that_scores(tmp_path: Path) -> None:
     assert {"evaluate", "metric"} <= set(front["tags"])
 
 
-def test_the_metric_can_be_published_as_it_stands() -> None:
+def test_the_metric_can_be_published_as_it_is() -> None:
     """It imports nothing of this project but its own scoring, which imports nothing but the standard library."""
     folder = ROOT / "product_vqa" / "entity_f1"
     assert "product_vqa" not in (folder / "scoring.py").read_text()
