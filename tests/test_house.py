@@ -166,10 +166,8 @@ def test_libraries_know_no_command_line() -> None:
 
 # Modules without a test file of their own, and why.
 TESTED_ELSEWHERE = {
-    "product_vqa.errors": "one exception class",
     "product_vqa.entity_f1.app": "a Space's page, in test_entity_f1.py",
     "product_vqa.entity_f1.scoring": "by the metric, in test_entity_f1.py",
-    "product_vqa.task.features": "the dataset's columns, in dataset_builder/test_builder.py",
     "product_vqa.hub.urls": "one function, in test_hub.py",
 }
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 OURS, ACCELERATES = "product_vqa.launch", "accelerate.commands.launch"
 
 FAILS = """
-from product_vqa.cli import InputError, run
+from product_vqa.cli import run
+from product_vqa.errors import InputError
 
 def main():
     raise InputError("--flag: nothing there; give another")
