@@ -103,7 +103,7 @@ def unknown(request: Request) -> Response:
 
 
 class RawPathMiddleware:
-    """Routes by the path as the client sent it, in which %2F is no separator."""
+    """Routes by the path as the client sent it, in which %2F is not a separator."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
