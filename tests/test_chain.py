@@ -1,4 +1,4 @@
-"""The complete pipeline on the challenge's own rows and images, each stage reading what the one before pushed."""
+"""The chain on the challenge's own rows and images, each stage handing the next a repo on the Hub."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.data
-def test_the_challenges_rows_become_an_accepted_submission(
+def test_real_rows_and_images_become_an_accepted_submission(
     data_dir: Path, tiny_repos: tuple[str, str], tmp_path: Path
 ) -> None:
     base, _ = tiny_repos

@@ -28,7 +28,7 @@ WORDS = {
     r"filling": "downloading",
     r"drafts?": "commit builder",
     r"(is|are|written) whole|whole or (absent|not at all)": "complete, atomic",
-    r"blanks|blank(?! (line|image|page|canvas|string))": "space",
+    r"blanks|(a|one|the|outer) blank(?! (line|image|page|canvas|string))": "space",
     r"(?P<fine>significant )?figures": "metrics, numbers",
     r"mend(s|ed|ing)?": "fix",
     r"beside": "next to, alongside, compared with",
