@@ -1,4 +1,4 @@
-# make install | quickstart | test | faults | bench | style | quality | reference | lock
+# make install | quickstart | test | test-fast | faults | bench | style | quality | reference | lock
 # Everything runs in .venv of this checkout; it need not be activated.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install quickstart test faults bench style quality reference lock
+.PHONY: install quickstart test test-fast faults bench style quality reference lock
 
 install: .venv/.installed
 
@@ -26,6 +26,10 @@ quickstart: install
 
 test: install
 	$(BIN)/pytest -n 2
+
+# Before a commit: all tests that take less than a second each.
+test-fast: install
+	$(BIN)/pytest -n 2 -m 'not slow and not faults'
 
 # Kills and restarts at many moments: minutes.
 faults: install

@@ -14,7 +14,7 @@ import pandas as pd
 
 from inference import AttributeReader
 from inference.dataloader import RowBatches, load_batches
-from inference.predictions import answer_rows
+from inference.predictions import to_table
 from product_vqa.cli import run
 from product_vqa.dataset import load_split
 from product_vqa.errors import argument
@@ -38,7 +38,8 @@ def main() -> None:
     for dtype, batch_size in COMBINATIONS:
         reader = AttributeReader.from_pretrained(options.adapter, base_model=options.base_model, dtype=dtype)
         batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
-        tables = [answer_rows(reader, batch) for batch in load_batches(batches, range(len(batches)), num_workers=0)]
+        loaded = load_batches(batches, range(len(batches)), num_workers=0)
+        tables = [to_table(batch, reader.answer(batch.inputs, batch.entity_names)) for batch in loaded]
         predictions = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
         if reference is None:
             reference = predictions

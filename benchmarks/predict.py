@@ -34,7 +34,7 @@ from benchmarks.timing import alternate
 from dataset_builder.image_preparation import prepare_image
 from inference import AttributeReader
 from inference.dataloader import RowBatches, load_batches
-from inference.predictions import answer_rows
+from inference.predictions import to_table
 from product_vqa.modeling.collator import Batch, make_generation_batch, normalize_images
 from product_vqa.task.features import FEATURES
 from product_vqa.task.prompt import format_prompt
@@ -140,7 +140,7 @@ def make_tensors(dataset: Dataset, reader: AttributeReader, *, batch_size: int) 
 def predict(reader: AttributeReader, dataset: Dataset, *, batch_size: int) -> None:
     batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
     for batch in load_batches(batches, range(len(batches)), num_workers=0):
-        answer_rows(reader, batch)
+        to_table(batch, reader.answer(batch.inputs, batch.entity_names))
 
 
 @torch.inference_mode()

@@ -277,7 +277,7 @@ class LogitsEverywhere(PaliGemmaTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        del inputs["answer_positions"]
+        del inputs["answer_positions"], inputs["row_index"]
         outputs = model(**inputs, use_cache=False, num_items_in_batch=num_items_in_batch)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 

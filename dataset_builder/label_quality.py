@@ -1,4 +1,4 @@
-"""Finds labels that are probably wrong. They are reported, and stay in the dataset."""
+"""Finds labels that are probably wrong. They are reported, and stay in the dataset, but for unsuitable units."""
 
 import csv
 import math

@@ -1,5 +1,6 @@
-"""Adapter -> predictions -> submission, check, score."""
+"""Adapter -> predictions -> submission, check, metrics, calibration, report and web page."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -7,9 +8,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # The reader brings torch and transformers; `inference.check` needs neither.
+    # Loaded on first use: the reader needs torch and transformers, which `inference.check` does not.
     if name == "AttributeReader":
-        from product_vqa.modeling.attribute_reader import AttributeReader
-
-        return AttributeReader
+        return importlib.import_module("product_vqa.modeling.attribute_reader").AttributeReader
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

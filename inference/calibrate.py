@@ -1,12 +1,13 @@
-"""Make an adapter's confidences honest: labelled split -> calibration.json, beside the adapter.
+"""Fit confidences that mean what they say: a labelled split -> calibration.json, next to the adapter.
 
     python -m inference.calibrate --adapter user/adapter --dataset user/dataset --split validation --push_to_hub
 
-`AttributeReader`, and so predict and the page, apply it from then on. Take a split that was not trained on.
+From then on `AttributeReader` applies it, and so do predict and the page. Use a split that was not trained on.
 """
 
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from product_vqa.cli import parse_options, run
@@ -16,26 +17,29 @@ from product_vqa.paths import writable_folder
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from datasets import Dataset
+
+    from product_vqa.hub import Location
+    from product_vqa.modeling.attribute_reader import AttributeReader
 
 
 @dataclass
 class CalibrateOptions:
-    """The adapter, and labelled rows that it never saw."""
+    """The adapter, and labelled rows that it was not trained on."""
 
     adapter: str = field(metadata={"help": "Adapter: a repo (user/name[@revision]) or a folder."})
     dataset: str = field(metadata={"help": "Dataset: a repo (user/name[@revision]) or a folder."})
-    split: str = field(default="validation", metadata={"help": "The labelled split to answer."})
+    split: str = field(default="validation", metadata={"help": "The labelled split to predict."})
     base_model: str | None = field(
-        default=None, metadata={"help": "The base, where it is not the one that the adapter names."}
+        default=None, metadata={"help": "Base model, if not the one that the adapter names: a repo or a folder."}
     )
     output_dir: str | None = field(
-        default=None,
-        metadata={"help": "Where calibration.json goes; without, the adapter's folder."},
+        default=None, metadata={"help": "Folder for calibration.json; default: the adapter's folder."}
     )
     push_to_hub: bool = field(default=False, metadata={"help": "Upload calibration.json to the adapter's repo."})
-    max_samples: int = field(default=2000, metadata={"help": "Rows at most, drawn at random; 0: all."})
-    seed: int = field(default=0, metadata={"help": "Of that draw."})
-    batch_size: int = field(default=32, metadata={"help": "Rows answered together."})
+    max_samples: int = field(default=2000, metadata={"help": "Maximum number of rows, drawn at random; 0: all."})
+    seed: int = field(default=0, metadata={"help": "Seed of the random draw."})
+    batch_size: int = field(default=32, metadata={"help": "Rows per batch."})
     dataloader_num_workers: int | None = field(default=None, metadata={"help": "As in inference.predict."})
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
         default="auto", metadata={"help": "As in inference.predict."}
@@ -53,30 +57,15 @@ class CalibrateOptions:
             raise InputError(f"--max_samples must not be negative, got {self.max_samples}")
 
 
-def right(answers: "pd.DataFrame", labels: list[str]) -> "pd.DataFrame":
-    """Answers whose label is a quantity, with `is_right` (number and unit) and `is_number_right`."""
-    from inference.error_analysis import quantity_or_none
-
-    answers = answers.assign(
-        said=answers["prediction"].map(quantity_or_none), meant=list(map(quantity_or_none, labels))
-    )
-    answers = answers[answers["said"].notna() & answers["meant"].notna()]
-    pairs = list(zip(answers["said"], answers["meant"], strict=True))
-    return answers.assign(
-        is_right=[said == meant for said, meant in pairs],
-        is_number_right=[said.number == meant.number for said, meant in pairs],
-    )
-
-
 def cross_fit(answers: "pd.DataFrame", *, folds: int = 5, seed: int = 0) -> "np.ndarray":
-    """The answers' confidences, each calibrated by a fit that saw neither the row nor another one of its image."""
+    """Calibrate each confidence with a fit that saw neither its row nor another row of the same image."""
     import numpy as np
 
     from product_vqa.modeling.calibration import fit_calibration
 
     images = answers["image_link"].astype("category").cat.codes.to_numpy()
     fold = np.random.default_rng(seed).permutation(images.max() + 1)[images] % folds
-    confidences = answers["confidence"].to_numpy().copy()
+    confidences = np.array(answers["confidence"])
     for number in range(folds):
         is_held_out = fold == number
         calibration = fit_calibration(answers[~is_held_out])
@@ -84,8 +73,8 @@ def cross_fit(answers: "pd.DataFrame", *, folds: int = 5, seed: int = 0) -> "np.
     return confidences
 
 
-def report(answers: "pd.DataFrame", calibrated: "np.ndarray") -> dict[str, Any]:
-    """Log loss and calibration error of the answers' confidences as they are, and of their `calibrated` ones."""
+def measure(answers: "pd.DataFrame", calibrated: "np.ndarray") -> dict[str, Any]:
+    """Log loss and calibration error of the answers' own confidences and of the `calibrated` ones."""
     from inference.metrics import calibration_error
     from product_vqa.modeling.calibration import log_loss
 
@@ -102,31 +91,19 @@ def report(answers: "pd.DataFrame", calibrated: "np.ndarray") -> dict[str, Any]:
 
 
 def main() -> None:
-    (options,) = parse_options(CalibrateOptions, description="Make an adapter's confidences honest.")
+    (options,) = parse_options(CalibrateOptions, description="Fit an adapter's confidences on a labelled split.")
 
-    from tqdm import tqdm
-
-    from inference.dataloader import RowBatches, default_workers, load_batches
-    from inference.predictions import answer_rows
-    from product_vqa.atomic_io import atomic_write
+    from inference.metrics import mark_right
     from product_vqa.dataset import load_split
-    from product_vqa.hub import commit_files, hub_errors, locate
+    from product_vqa.hub import locate
     from product_vqa.modeling.attribute_reader import AttributeReader
-    from product_vqa.modeling.calibration import CALIBRATION_FILE, fit_calibration
-    from product_vqa.workers import worker_errors
+    from product_vqa.modeling.calibration import fit_calibration
 
     with argument("adapter"):
         adapter = locate(options.adapter)
-    if options.push_to_hub and adapter.folder is not None:
-        raise InputError(f"--push_to_hub: --adapter {options.adapter} is a folder, not a repo of the Hub")
-    if not (options.output_dir or options.push_to_hub or adapter.folder):
-        raise InputError("--adapter is a repo: --push_to_hub puts calibration.json there, --output_dir into a folder")
-    place = options.output_dir or adapter.folder
-    with argument("output_dir" if options.output_dir else "adapter"):
-        folder = writable_folder(place) if place else None
+    folder = find_folder(options, adapter)
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
-    with argument("dataset"):
         dataset = load_split(location, options.split)
     if options.max_samples:
         dataset = dataset.shuffle(seed=options.seed).select(range(min(options.max_samples, len(dataset))))
@@ -138,27 +115,76 @@ def main() -> None:
         calibrated=False,
     )
 
-    import pandas as pd
-
-    batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size)
-    with worker_errors():
-        num_workers = options.dataloader_num_workers
-        if num_workers is None:
-            num_workers = default_workers(reader.model.device)
-        loaded = load_batches(batches, range(len(batches)), num_workers=num_workers)
-        tables = [answer_rows(reader, batch) for batch in tqdm(loaded, total=len(batches), desc="batches")]
-    said = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
-    answers = right(said, dataset["entity_value"][:])
+    answers = mark_right(predict(dataset, reader, options), dataset["entity_value"][:])
     if len(answers) < 20:
         raise InputError(
             f"--dataset {options.dataset}, split {options.split}: {len(answers)} labelled rows, at least 20 are needed"
         )
     calibration = fit_calibration(answers)
-    figures = report(answers, cross_fit(answers, seed=options.seed))  # not on the rows that each was fitted on
-    made_with = {"dataset": str(location), "split": options.split, **reader.provenance}
-    # By it the reader knows whose calibration this is: a later adapter may lie in the same repo or folder.
-    bound_to = {"adapter_sha256": reader.provenance["adapter_sha256"]}
-    text = json.dumps(asdict(calibration) | figures | bound_to | {"made_with": made_with}, indent=2) + "\n"
+    metrics = measure(answers, cross_fit(answers, seed=options.seed))  # on rows that each fit did not see
+
+    content = {
+        **asdict(calibration),
+        **metrics,
+        # The reader ignores the calibration of another adapter, which may replace this one in the repo or folder.
+        "adapter_sha256": reader.provenance["adapter_sha256"],
+        "made_with": {"dataset": str(location), "split": options.split, **reader.provenance},
+    }
+    save(json.dumps(content, indent=2) + "\n", options=options, folder=folder, adapter=adapter)
+    print(
+        f"temperature {calibration.answer.temperature:.3f}, bias {calibration.answer.bias:+.3f}, fitted on "
+        f"{metrics['rows']} rows, {metrics['share_right']:.1%} of them right; cross-validated: "
+        f"log loss {metrics['log_loss']['before']:.4f} -> {metrics['log_loss']['after']:.4f}, calibration error "
+        f"{metrics['calibration_error']['before']:.4f} -> {metrics['calibration_error']['after']:.4f}"
+    )
+
+
+def find_folder(options: CalibrateOptions, adapter: "Location") -> Path | None:
+    """The folder for calibration.json; None if it is only pushed."""
+    if options.push_to_hub and adapter.folder is not None:
+        raise InputError(f"--push_to_hub: --adapter {options.adapter} is a folder, not a repo of the Hub")
+    if options.output_dir:
+        with argument("output_dir"):
+            return writable_folder(options.output_dir)
+    if adapter.folder is not None:
+        with argument("adapter"):
+            return writable_folder(adapter.folder)
+    if not options.push_to_hub:
+        raise InputError(
+            f"--adapter {options.adapter} is a repo: pass --push_to_hub to push calibration.json there, or "
+            "--output_dir to write it to a folder"
+        )
+    return None
+
+
+def predict(dataset: "Dataset", reader: "AttributeReader", options: CalibrateOptions) -> "pd.DataFrame":
+    """The predictions of all rows, with the confidences of the model itself."""
+    import pyarrow as pa
+    from tqdm import tqdm
+
+    from inference.dataloader import RowBatches, default_workers, load_batches
+    from inference.predictions import to_table
+    from product_vqa.workers import worker_errors
+
+    batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size)
+    num_workers = options.dataloader_num_workers
+    if num_workers is None:
+        num_workers = default_workers(reader.model.device)
+    with worker_errors():
+        loaded = load_batches(batches, range(len(batches)), num_workers=num_workers)
+        tables = [
+            to_table(batch, reader.answer(batch.inputs, batch.entity_names))
+            for batch in tqdm(loaded, total=len(batches), desc="batches")
+        ]
+    return pa.concat_tables(tables).to_pandas()
+
+
+def save(text: str, *, options: CalibrateOptions, folder: Path | None, adapter: "Location") -> None:
+    """Write calibration.json to `folder`, if there is one, and push it to the adapter's repo, if asked."""
+    from product_vqa.atomic_io import atomic_write
+    from product_vqa.hub import commit_files, hub_errors
+    from product_vqa.modeling.calibration import CALIBRATION_FILE
+
     if folder is not None:
         with atomic_write(folder / CALIBRATION_FILE) as temporary:
             temporary.write_text(text)
@@ -166,16 +192,9 @@ def main() -> None:
     if options.push_to_hub:
         with argument("adapter"), hub_errors(adapter.name):
             commit = commit_files(
-                adapter.name, {CALIBRATION_FILE: text.encode()}, message=f"Calibrated on {options.split}"
+                adapter.name, {CALIBRATION_FILE: text.encode()}, message=f"Calibrate on {options.split}"
             )
         print(f"pushed: {commit.commit_url}")
-    print(
-        f"temperature {calibration.answer.temperature:.3f}, bias {calibration.answer.bias:+.3f} over "
-        f"{figures['rows']} rows, {figures['share_right']:.1%} right; "
-        f"on rows that the fit did not see: log loss {figures['log_loss']['before']:.4f} -> "
-        f"{figures['log_loss']['after']:.4f}, calibration error {figures['calibration_error']['before']:.4f} -> "
-        f"{figures['calibration_error']['after']:.4f}"
-    )
 
 
 if __name__ == "__main__":

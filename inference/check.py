@@ -1,9 +1,10 @@
-"""Would this submission be accepted? Exit 0 accepted, 1 refused, 2 could not be checked.
+"""Check the format of a submission. Exit code 0: accepted, 1: refused, 2: could not be checked.
 
     python -m inference.check --submission submission.csv --test_csv test.csv
 
-With --official it refuses exactly what the challenge's own checker refuses. That one lets through what would not be
-evaluated: missing, extra and repeated indexes, a unit that does not suit its entity. Without it those are refused too.
+With --official, exactly what the challenge's own checker refuses is refused. That checker accepts more than can be
+evaluated: missing, extra and duplicate indexes, and units that do not suit their attribute. Without --official, those
+are refused too.
 """
 
 import json
@@ -17,23 +18,26 @@ from product_vqa.csv_files import parse_index
 from product_vqa.errors import InputError, argument
 from product_vqa.task.schema import UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
 
-# Copied in behaviour from the official checker: \d and \s take any script's digits and blanks.
+# As in the official checker: \d and \s match the digits and spaces of any script.
+_MISSING = ("", "nan")  # which the official checker reads as no prediction
 _OFFICIAL_FORMAT = re.compile(r"-?\d+(\.\d+)?\s+[a-zA-Z\s]+")
 
 
 @dataclass
 class CheckOptions:
-    """What to check."""
+    """The submission, and the test.csv that it belongs to."""
 
-    submission: str = field(metadata={"help": "CSV with the columns index, prediction."})
-    test_csv: str = field(metadata={"help": "The challenge's test.csv (or .gz, .bz2, .xz, .zip of it)."})
-    official: bool = field(default=False, metadata={"help": "Refuse exactly what the official checker refuses."})
+    submission: str = field(metadata={"help": "Submission to check: a CSV with the columns index, prediction."})
+    test_csv: str = field(metadata={"help": "The challenge's test.csv, plain or compressed (.gz, .bz2, .xz, .zip)."})
+    official: bool = field(
+        default=False, metadata={"help": "Refuse exactly what the challenge's own checker refuses."}
+    )
     json: bool = field(default=False, metadata={"help": "Print the result as JSON."})
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One reason to refuse; `index` is None where it belongs to no row of test.csv."""
+    """One reason to refuse the submission; `index` is None if it has no row in test.csv."""
 
     index: int | None
     kind: str  # format, unit, unit_unsuitable, missing_index, extra_index, repeated_index, column
@@ -43,7 +47,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found in a submission."""
+    """The result of a check."""
 
     ok: bool
     rows: int
@@ -53,72 +57,80 @@ class Verdict:
 
 
 def check_prediction(text: str) -> tuple[str, str] | None:
-    """None where the official checker takes `text` (or reads it as no answer); else (kind, message)."""
+    """None if the official checker accepts `text` or reads it as missing; else (kind, message)."""
     stripped = text.strip()
-    if stripped in ("", "nan"):
+    if stripped in _MISSING:
         return None
     if not _OFFICIAL_FORMAT.fullmatch(stripped):
-        return "format", f"{text!r} is not `number unit`, like '34.0 gram'"
+        return "format", f"{text!r} is not a number and a unit, such as '34.0 gram'"
     unit = stripped.split(maxsplit=1)[1]
     if canonical_unit(unit) is None:
-        return "unit", f"unit {unit!r} in {text!r} is none of the {len(UNITS)} allowed"
+        return "unit", f"unit {unit!r} in {text!r} is not one of the {len(UNITS)} allowed units"
     return None
 
 
 def check_submission(submission: str | Path, test_csv: str | Path, *, official: bool = False) -> Verdict:
-    """Every problem of `submission`, not only the first. Raises InputError if it cannot be checked at all."""
+    """Find all problems of a submission. Raises InputError if it cannot be checked at all."""
     from inference.tables import read_indexes, read_table
 
     with argument("test_csv"):
         test = read_table(test_csv, columns=("index",) if official else ("index", "entity_name"))
-    with argument("test_csv"):
         test_indexes = [] if official else read_indexes(test, path=test_csv)
     if not str(submission).lower().endswith(".csv"):
-        raise InputError(f"--submission {submission}: only files that end in .csv are taken")
+        raise InputError(f"`submission` {submission} must end in .csv: the challenge accepts no other file")
     with argument("submission"):
         table = read_table(submission)
     if missing := [column for column in ("index", "prediction") if column not in table.columns]:
-        problem = Problem(None, "column", ", ".join(missing), f"there is no column {' or '.join(missing)}")
+        problem = Problem(None, "column", ", ".join(missing), f"no column {' or '.join(missing)}")
         return Verdict(False, len(table), 0, len(table), [problem])
 
-    problems = list(_index_problems(table["index"], test_indexes)) if not official else []
-    entities = None if official else dict(zip(test_indexes, test["entity_name"], strict=True))
+    problems: list[Problem] = []
+    entities: dict[int, str] = {}
+    if not official:
+        problems += _index_problems(table["index"], test_indexes)
+        entities = dict(zip(test_indexes, test["entity_name"], strict=True))
     problems += _prediction_problems(table["index"], table["prediction"], entities)
     empty = int((table["prediction"].str.strip() == "").sum())
     return Verdict(not problems, len(table), len(table) - empty, empty, problems)
 
 
 def _index_problems(texts: Iterable[str], test_indexes: list[int]) -> Iterator[Problem]:
-    owed, seen = set(test_indexes), set()
+    expected = set(test_indexes)
+    seen: set[int] = set()
     for text in texts:
         index = parse_index(text)
-        if index is None or index not in owed:
-            yield Problem(index, "extra_index", text, f"index {text or '(empty)'} does not stand in test.csv")
+        if index is None or index not in expected:
+            yield Problem(index, "extra_index", text, f"index {text or '(empty)'} is not in test.csv")
         elif index in seen:
-            yield Problem(index, "repeated_index", text, f"index {index} is answered more than once")
+            yield Problem(index, "repeated_index", text, f"index {index} occurs more than once")
         if index is not None:
             seen.add(index)
     for index in test_indexes:
         if index not in seen:
-            yield Problem(index, "missing_index", "", f"index {index} of test.csv is not answered")
+            yield Problem(index, "missing_index", "", f"index {index} of test.csv has no row")
 
 
 def _prediction_problems(
-    indexes: Iterable[str], predictions: Iterable[str], entities: dict[int, str] | None
+    indexes: Iterable[str], predictions: Iterable[str], entities: dict[int, str]
 ) -> Iterator[Problem]:
-    verdicts: dict[str, tuple[str, str] | None] = {}  # answers repeat: 131,187 rows hold some thousand different ones
+    """`entities` has the attribute of each index; units are not compared with those of an index that it lacks."""
+    verdicts: dict[str, tuple[str, str] | None] = {}  # predictions repeat: a few thousand different in 131,187 rows
     for index_text, prediction in zip(indexes, predictions, strict=True):
         if prediction not in verdicts:
             verdicts[prediction] = check_prediction(prediction)
         index = parse_index(index_text)
         if problem := verdicts[prediction]:
-            yield Problem(index, problem[0], prediction, f"index {index_text}: {problem[1]}")
-        elif entities is not None and prediction.strip() and index in entities:
-            entity, unit = entities[index], canonical_unit(prediction.split(maxsplit=1)[1].strip())
-            if entity in UNITS_BY_ENTITY and unit is not None and not is_suitable(unit, entity):
-                yield Problem(
-                    index, "unit_unsuitable", prediction, f"index {index}: {entity} is not answered in {unit}"
-                )
+            kind, message = problem
+            yield Problem(index, kind, prediction, f"index {index_text}: {message}")
+        elif prediction.strip() not in _MISSING and index in entities and not _suits(prediction, entities[index]):
+            message = f"index {index}: {prediction!r} is not in a unit of {entities[index]}"
+            yield Problem(index, "unit_unsuitable", prediction, message)
+
+
+def _suits(prediction: str, entity_name: str) -> bool:
+    """Whether the unit of a well-formed prediction is one of the attribute's; any unit suits an unknown attribute."""
+    unit = canonical_unit(prediction.split(maxsplit=1)[1].strip())
+    return entity_name not in UNITS_BY_ENTITY or unit is None or is_suitable(unit, entity_name)
 
 
 def main() -> int:
@@ -131,7 +143,7 @@ def main() -> int:
         for problem in verdict.problems[:20]:
             print(f"  {problem.kind}: {problem.message}")
         if len(verdict.problems) > 20:
-            print(f"  ... and {len(verdict.problems) - 20} more; --json lists them all")
+            print(f"  ... and {len(verdict.problems) - 20} more; --json lists all of them")
         print("accepted" if verdict.ok else f"refused: {len(verdict.problems)} problems")
     return 0 if verdict.ok else 1
 

@@ -1,4 +1,4 @@
-"""A split in batches to be answered: pictures decoded once each, ahead of the model, by worker processes if asked."""
+"""The batches of a split, ready for the model. Worker processes decode the images ahead of the model, if asked."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,23 +21,24 @@ NO_IMAGE = "no_image"  # the dataset has none for this row
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows of a split, and what the model takes in of those that have an image."""
+    """Rows of a split, and the model's inputs for those that have an image."""
 
     number: int
     rows: list[dict[str, Any]]  # without their images
-    failures: list[str | None]  # why a row has no image that can be read; None where it has one
-    inputs: Batch | None  # None where no row has one
+    failures: list[str | None]  # why a row has no readable image; None where it has one
+    inputs: Batch  # empty where no row has one
 
     @property
     def entity_names(self) -> list[str]:
-        """Of the rows that `inputs` holds."""
+        """The attributes asked for in `inputs`, row by row."""
         return [row["entity_name"] for row, failure in zip(self.rows, self.failures, strict=True) if failure is None]
 
 
 class RowBatches(torch.utils.data.Dataset[RowBatch]):
     """The batches of a split, fixed by its order and `batch_size`.
 
-    Rows of one picture stand together in the challenge's test.csv: a batch decodes it, and the model encodes it, once.
+    In the challenge's test.csv, rows of the same image are consecutive. A batch decodes it once, and the model encodes
+    it once.
     """
 
     def __init__(self, dataset: datasets.Dataset, *, processor: PaliGemmaProcessor, batch_size: int) -> None:
@@ -49,33 +50,36 @@ class RowBatches(torch.utils.data.Dataset[RowBatch]):
         return -(-len(self.dataset) // self.batch_size)
 
     def indexes(self) -> list[list[int]]:
-        """Of each batch's rows."""
+        """The `index` of each row, batch by batch."""
         column = self.dataset.select_columns("index")["index"][:]
         return [column[start : start + self.batch_size] for start in range(0, len(column), self.batch_size)]
 
     @property
     def batch_bytes(self) -> int:
-        """Of a whole batch's images, if no two rows share one."""
+        """The size of a full batch's images, if no two rows share one."""
         size = self.processor.image_processor.size
-        return min(self.batch_size, len(self.dataset)) * 3 * size["height"] * size["width"]
+        return min(self.batch_size, len(self.dataset)) * 3 * int(size["height"]) * int(size["width"])
 
     def __getitem__(self, number: int) -> RowBatch:
         start = number * self.batch_size
         rows = self.dataset.select(range(start, min(start + self.batch_size, len(self.dataset)))).to_list()
         stored = [row.pop("image") for row in rows]
-        images: dict[bytes, Image.Image | ImageError] = {}
-        asked, failures = [], []
+        decoded: dict[bytes, Image.Image | ImageError] = {}
+        readable: list[dict[str, Any]] = []
+        failures: list[str | None] = []
         for row, image in zip(rows, stored, strict=True):
             if image is None:
                 failures.append(NO_IMAGE)
                 continue
-            if image["bytes"] not in images:
-                images[image["bytes"]] = _decode(image)
-            decoded = images[image["bytes"]]
-            failures.append(str(decoded) if isinstance(decoded, ImageError) else None)
-            if not isinstance(decoded, ImageError):
-                asked.append(row | {"image": decoded})
-        inputs = make_generation_batch(asked, processor=self.processor) if asked else None
+            if image["bytes"] not in decoded:
+                decoded[image["bytes"]] = _decode(image)
+            result = decoded[image["bytes"]]
+            if isinstance(result, ImageError):
+                failures.append(str(result))
+                continue
+            failures.append(None)
+            readable.append(row | {"image": result})
+        inputs = make_generation_batch(readable, processor=self.processor) if readable else {}
         return RowBatch(number, rows, failures, inputs)
 
 
@@ -87,16 +91,15 @@ def _decode(image: dict[str, Any]) -> Image.Image | ImageError:
 
 
 def load_batches(batches: RowBatches, numbers: Sequence[int], *, num_workers: int) -> Iterator[RowBatch]:
-    """The batches of these numbers, in this order; with workers, made ahead of being asked for.
+    """Yield the batches of these numbers, in this order. Workers make them before they are asked for.
 
-    Call it and use it within `product_vqa.workers.worker_errors`.
+    Call and iterate within `product_vqa.workers.worker_errors`.
     """
     num_workers, prefetch_factor = limit_queue(num_workers, batch_bytes=batches.batch_bytes)
     loader = DataLoader(
-        _HandedOver(batches),
+        _WorkerBatches(batches),
         sampler=numbers,
         batch_size=None,
-        collate_fn=_as_it_is,
         num_workers=num_workers,
         prefetch_factor=prefetch_factor,
         timeout=TIMEOUT_S if num_workers else 0,
@@ -104,11 +107,14 @@ def load_batches(batches: RowBatches, numbers: Sequence[int], *, num_workers: in
     for batch in loader:
         if isinstance(batch, InputError):
             raise batch
-        yield batch if batch.inputs is None else replace(batch, inputs=to_tensors(batch.inputs))
+        yield replace(batch, inputs=to_tensors(batch.inputs))
 
 
-class _HandedOver(torch.utils.data.Dataset[RowBatch | InputError]):
-    """Batches as they can come from a worker process; so does an InputError, of which torch would make a traceback."""
+class _WorkerBatches(torch.utils.data.Dataset[RowBatch | InputError]):
+    """Batches in the form in which a worker process hands them over.
+
+    An InputError is handed over like a batch: raised in a worker, torch would turn it into a traceback.
+    """
 
     def __init__(self, batches: RowBatches) -> None:
         self.batches = batches
@@ -121,13 +127,11 @@ class _HandedOver(torch.utils.data.Dataset[RowBatch | InputError]):
             batch = self.batches[number]
         except InputError as error:
             return error
-        return replace(batch, inputs=to_arrays(batch.inputs)) if batch.inputs is not None and is_worker() else batch
+        if not is_worker():
+            return batch
+        return replace(batch, inputs=to_arrays(batch.inputs))  # type: ignore[arg-type]
 
 
 def default_workers(device: torch.device, *, num_processes: int = 1) -> int:
-    """None beside a model on the CPU, which they would take from it."""
+    """Up to 8 for a GPU; 0 on a CPU, where workers would compete with the model for cores."""
     return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // num_processes))
-
-
-def _as_it_is(batch: RowBatch) -> RowBatch:
-    return batch

@@ -1,9 +1,9 @@
-"""A web page that reads attributes off an uploaded photograph; the same file runs as a Space.
+"""A web page that extracts attributes from an uploaded image. The same file runs as a Space.
 
     python -m inference.demo --adapter user/adapter
     python -m inference.demo --adapter user/adapter --push_to_hub --space_id user/reader
 
-Its API is Gradio's: `/read` and `/read_all`, for gradio_client and for anyone who can post.
+Its API is Gradio's: `/read` and `/read_all`, for gradio_client and for HTTP requests.
 """
 
 import sys
@@ -23,28 +23,29 @@ if TYPE_CHECKING:
     from product_vqa.modeling.attribute_reader import AttributeReader
     from product_vqa.modeling.generation import Answer
 
-MAX_WAITING = 32  # questions; who comes then is told to come later
-# In a Space there is no command line: the options lie beside app.py.
-SPACE_OPTIONS = "demo.yaml"
+MAX_WAITING = 32  # requests; beyond this they are rejected
+EXAMPLE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass
 class DemoOptions:
-    """Which adapter answers, and where the page is."""
+    """The model that answers, and where the page is served."""
 
     adapter: str = field(metadata={"help": "Adapter: a repo (user/name[@revision]) or a folder."})
     base_model: str | None = field(
-        default=None, metadata={"help": "The base, where it is not the one that the adapter names."}
+        default=None, metadata={"help": "Base model, if not the one that the adapter names: a repo or a folder."}
     )
     load_in_4bit: bool | None = field(
         default=None, metadata={"help": "As in inference.predict.", "nargs": "?", "const": True}
     )
-    num_beams: int = field(default=3, metadata={"help": "Hypotheses; all but the best are shown as alternatives."})
-    examples: str | None = field(default=None, metadata={"help": "Folder of pictures to choose from."})
-    host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0: all of this machine's."})
-    port: int = field(default=7860, metadata={"help": "Port; 0: any that is free."})
-    push_to_hub: bool = field(default=False, metadata={"help": "Make a Space of it instead of serving it here."})
-    space_id: str | None = field(default=None, metadata={"help": "The Space: user/name."})
+    num_beams: int = field(default=3, metadata={"help": "Number of beams; the other beams are shown as alternatives."})
+    examples: str | None = field(default=None, metadata={"help": "Folder of example images to choose from."})
+    host: str = field(
+        default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0: every address of this machine."}
+    )
+    port: int = field(default=7860, metadata={"help": "Port to listen on; 0: any free port."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Push the page as a Space instead of serving it here."})
+    space_id: str | None = field(default=None, metadata={"help": "The Space to push to: user/name."})
     hub_private_repo: bool = field(default=True, metadata={"help": "Whether a new Space is private."})
 
     def __post_init__(self) -> None:
@@ -58,17 +59,25 @@ class DemoOptions:
 
 def main() -> None:
     (options,) = parse_options(
-        DemoOptions,
-        description="A web page that reads attributes off an uploaded photograph.",
-        argv=["--config", SPACE_OPTIONS] if len(sys.argv) == 1 and Path(SPACE_OPTIONS).is_file() else None,
+        DemoOptions, description="A web page that extracts attributes from an uploaded image.", argv=space_arguments()
     )
+    examples = find_examples(options.examples)
     if options.push_to_hub:
         from inference.space import push_space
 
-        print(f"pushed: {push_space(options)}")
+        url = push_space(
+            options.space_id,
+            adapter=options.adapter,
+            base_model=options.base_model,
+            load_in_4bit=options.load_in_4bit,
+            num_beams=options.num_beams,
+            examples=examples,
+            private=options.hub_private_repo,
+        )
+        print(f"pushed: {url}")
         return
     try:
-        import gradio  # noqa: F401
+        import gradio  # noqa: F401  # optional: the extra `demo`
     except ImportError as error:
         raise InputError("the page needs Gradio: pip install 'product-vqa[demo]'") from error
 
@@ -80,7 +89,7 @@ def main() -> None:
         load_in_4bit=options.load_in_4bit,
         num_beams=options.num_beams,
     )
-    page = make_page(reader, title=options.adapter, examples=find_examples(options.examples))
+    page = make_page(reader, title=options.adapter, examples=examples)
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1).launch(
         server_name=options.host,
         server_port=options.port or None,
@@ -89,37 +98,49 @@ def main() -> None:
         show_error=True,
         footer_links=["api", "gradio"],
         ssr_mode=False,
-        **look(),
+        **theme(),
     )
 
 
+def space_arguments() -> list[str] | None:
+    """The arguments in a Space, where there is no command line; None elsewhere."""
+    if len(sys.argv) > 1:
+        return None
+    from inference.space import SETTINGS_FILE
+
+    return ["--config", SETTINGS_FILE] if Path(SETTINGS_FILE).is_file() else None
+
+
 def find_examples(folder: str | None) -> list[str]:
-    """Pictures of a folder, in the order of their names; none without a folder."""
-    suffixes = {".jpg", ".jpeg", ".png", ".webp"}
-    return [str(file) for file in sorted(Path(folder).iterdir()) if file.suffix.lower() in suffixes] if folder else []
+    """The images of a folder, in the order of their names; none without a folder."""
+    if not folder:
+        return []
+    return [str(file) for file in sorted(Path(folder).iterdir()) if file.suffix.lower() in EXAMPLE_SUFFIXES]
 
 
-def open_picture(file: str | Path) -> "Image.Image":
-    """The image of a file. Raises ValueError, in words for the page, for a file that is none or is too large."""
+def open_image(file: str | Path) -> "Image.Image":
+    """Load an uploaded image. Raises ValueError, with a message for the page, if it is not one or is too large."""
     try:
         with open(file, "rb") as stream:
             return load_image(stream.read(MAX_BYTES + 1))
     except OSError as error:
-        raise ValueError("This file is gone: upload it again.") from error
+        raise ValueError("The uploaded file no longer exists. Upload it again.") from error
     except ImageError as error:
         reason = str(error).partition(":")[0]
         if reason in ("too_many_bytes", "too_many_pixels", "side_too_long"):
             raise ValueError(
-                f"This image is too large: at most {MAX_BYTES // 2**20} MiB, {MAX_PIXELS // 10**6} million pixels and "
-                f"{MAX_SIDE:,} pixels a side are read."
+                f"This image is too large. The limits are {MAX_BYTES // 2**20} MiB, {MAX_PIXELS // 10**6} million "
+                f"pixels and {MAX_SIDE:,} pixels per side."
             ) from error
         if reason == "not_a_picture":
-            raise ValueError(f"This file is no picture that can be opened: {', '.join(FORMATS)} can.") from error
-        raise ValueError("This file is no picture that can be opened: it is damaged.") from error
+            raise ValueError(
+                f"This file cannot be opened as an image. Supported formats: {', '.join(FORMATS)}."
+            ) from error
+        raise ValueError("This file cannot be opened as an image: it is damaged.") from error
 
 
-def look() -> dict[str, Any]:
-    """Fonts of the reader's own machine: nothing is fetched from anywhere."""
+def theme() -> dict[str, Any]:
+    """Arguments of `launch` for system fonts: the browser downloads none."""
     import gradio as gr
 
     sans, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
@@ -127,14 +148,14 @@ def look() -> dict[str, Any]:
 
 
 def make_page(reader: "AttributeReader", *, title: str, examples: list[str] | None = None) -> "gr.Blocks":
-    """The page, not yet served."""
+    """Build the page; the caller serves it."""
     import gradio as gr
 
     def open_upload(payload: Any) -> "Image.Image":
         if payload is None or payload.path is None:
-            raise gr.Error("Give a picture first.", duration=6, print_exception=False)
+            raise gr.Error("Upload an image first.", duration=6, print_exception=False)
         try:
-            return open_picture(payload.path)
+            return open_image(payload.path)
         except ValueError as error:
             raise gr.Error(str(error), duration=8, print_exception=False) from error
 
@@ -150,26 +171,31 @@ def make_page(reader: "AttributeReader", *, title: str, examples: list[str] | No
         ]
 
     choices = [(name.replace("_", " "), name) for name in ENTITIES]
-    with gr.Blocks(title=f"{title} reads", analytics_enabled=False) as page:
+    page: gr.Blocks
+    with gr.Blocks(title=f"{title}: product attributes", analytics_enabled=False) as page:
         gr.Markdown(
-            f"# What does the pack say?\n{escape(title)} reads product attributes off photographs. Asked about what a "
-            "photograph does not show it answers all the same: mind the confidence."
+            f"# Product attributes from images\n{escape(title)} extracts weights, dimensions and ratings from a "
+            "product image. It gives an answer even if the image does not show the attribute, so check the confidence."
         )
         with gr.Row():
             with gr.Column():
-                image = gr.Image(label="photograph", sources=["upload", "clipboard"], height=360)
-                # Its own way would not say what is wrong. (For a subclass Gradio writes a file beside this one.)
-                image.preprocess = open_upload
+                image = gr.Image(label="image", sources=["upload", "clipboard"], height=360)
+                # Gradio's own preprocessing would not say what is wrong with a file. Not a subclass: for that, Gradio
+                # writes a file next to this one.
+                image.preprocess = open_upload  # type: ignore[method-assign]
                 entity = gr.Dropdown(choices, value="item_weight", label="attribute")
                 with gr.Row():
-                    one = gr.Button("Read", variant="primary")
-                    every = gr.Button("Read all eight")
+                    one = gr.Button("Extract", variant="primary")
+                    every = gr.Button("Extract all eight")
                 if examples:
                     gr.Examples([[example] for example in examples], inputs=[image], cache_examples=False)
             with gr.Column():
-                ranking = gr.Label(label="answer, and what else it may be", elem_id="answer")
+                ranking = gr.Label(label="answer and alternatives", elem_id="answer")
                 table = gr.Dataframe(
-                    headers=["attribute", "answer", "confidence"], interactive=False, label="all eight", wrap=True
+                    headers=["attribute", "answer", "confidence"],
+                    interactive=False,
+                    label="all eight attributes",
+                    wrap=True,
                 )
         one.click(read, [image, entity], [ranking], api_name="read")
         every.click(read_all, [image], [table], api_name="read_all")
@@ -177,12 +203,12 @@ def make_page(reader: "AttributeReader", *, title: str, examples: list[str] | No
 
 
 def as_text(answer: "Answer") -> str:
-    """`500.0 gram`, or words for an answer that is not valid."""
+    """`500.0 gram`, or "no answer" for an answer that is not valid."""
     return answer.prediction or "no answer"
 
 
 def escape(text: str) -> str:
-    """Markdown shows it as it is."""
+    """The text as Markdown that shows it unchanged."""
     return "".join(f"\\{char}" if char in r"\`*_{}[]<>()#+-.!|" else char for char in text)
 
 

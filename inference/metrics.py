@@ -1,4 +1,4 @@
-"""Scores of a table of predictions and references, as `inference.evaluate.join` makes it."""
+"""Metrics of a table of predictions and references, as `inference.references.join` makes it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from inference.error_analysis import KINDS, is_same_amount, is_within_tolerance, kind_of_mistake
+from inference.error_analysis import KINDS, is_same_amount, is_within_tolerance, kind_of_mistake, quantity_or_none
 from product_vqa.bootstrap import count_by_image, f1, interval, resample
 from product_vqa.entity_f1.scoring import count, equal_as_quantities, equal_as_strings, score
+from product_vqa.errors import InputError
 
 _EQUALS = {
     "f1": equal_as_strings,
@@ -16,16 +17,16 @@ _EQUALS = {
     "f1_converted": is_same_amount,
     "f1_within_2_percent": is_within_tolerance,
 }
-GROUPS_LISTED = 20  # of `by_group`: the largest
+GROUPS_LISTED = 20  # in `by_group`: the largest
+THRESHOLDS = tuple(step / 20 for step in range(20))  # of a sweep
 
 
-def score_parts(table: pd.DataFrame, *, resamples: int = 0) -> dict[str, Any]:
-    """Scores of all rows, `by_entity`, `by_group` (the largest ones) and `mistakes` (rows of each kind).
+def score_table(table: pd.DataFrame, *, resamples: int = 0) -> dict[str, Any]:
+    """The scores of all rows, `by_entity` and `by_group` (the largest groups), and `mistakes`: rows by kind.
 
     With `resamples`, the intervals of `f1_intervals` too.
     """
-    kinds = mistakes(table)
-    counted = kinds.value_counts()
+    counted = mistakes(table).value_counts()
     largest = table["group_id"][table["group_id"] != ""].value_counts().index[:GROUPS_LISTED]
     return {
         **_score(table),
@@ -38,20 +39,14 @@ def score_parts(table: pd.DataFrame, *, resamples: int = 0) -> dict[str, Any]:
 
 def _score(table: pd.DataFrame) -> dict[str, Any]:
     predictions, references = list(table["prediction"]), list(table["reference"])
-    return {
-        "rows": len(table),
-        "answered": int((table["prediction"] != "").sum()),
-        **score(predictions, references),
-        **{
-            name: count(predictions, references, equal=equal).f1
-            for name, equal in _EQUALS.items()
-            if name not in ("f1", "f1_quantity")
-        },
-    }
+    scores = {"rows": len(table), "answered": int((table["prediction"] != "").sum()), **score(predictions, references)}
+    for name in ("f1_converted", "f1_within_2_percent"):
+        scores[name] = count(predictions, references, equal=_EQUALS[name]).f1
+    return scores
 
 
 def mistakes(table: pd.DataFrame) -> pd.Series:
-    """The kind of each row's mistake, None where it has none. A picture's other labels are taken from the table."""
+    """The kind of each row's mistake, None if there is none. An image's other labels are found in the table."""
     labels: dict[str, dict[str, str]] = {}
     columns = ("image_link", "entity_name", "reference", "prediction")
     rows = list(zip(*(table[column] for column in columns), strict=True))
@@ -68,26 +63,29 @@ def mistakes(table: pd.DataFrame) -> pd.Series:
     return pd.Series(kinds, index=table.index, dtype=object)
 
 
-def f1_intervals(table: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, list[float]]:
-    """`f1_interval`, `f1_quantity_interval`: from the 2.5th to the 97.5th percentile over resampled pictures.
+def f1_intervals(table: pd.DataFrame, *, resamples: int) -> dict[str, list[float]]:
+    """`f1_interval` and `f1_quantity_interval`: the 2.5th to the 97.5th percentile over resampled images.
 
-    Pictures and not rows are drawn: the questions about one picture are right or wrong together.
+    Images are resampled instead of rows, because the questions about one image are right or wrong together.
     """
-    names = ("f1", "f1_quantity")
-    outcomes = np.hstack([_outcomes(table, name) for name in names])
-    sums = resample(outcomes, resamples=resamples, seed=seed)
-    return {f"{name}_interval": list(interval(f1(sums[:, 3 * n : 3 * n + 3]))) for n, name in enumerate(names)}
+    outcomes = np.hstack([_outcomes(table, "f1"), _outcomes(table, "f1_quantity")])
+    exact, quantity = np.hsplit(resample(outcomes, resamples=resamples), 2)
+    return {"f1_interval": list(interval(f1(exact))), "f1_quantity_interval": list(interval(f1(quantity)))}
 
 
 def score_weighted(table: pd.DataFrame, entities: pd.Series, *, resamples: int = 0) -> dict[str, Any]:
-    """The F1 scores that `table` would have with the mix of attributes in `entities` (one name for each row).
+    """The F1 scores that `table` would have with the distribution of attributes in `entities` (one name per row).
 
     A row counts as its attribute's share in `entities` over that in `table`. Attributes without a row in `table`
-    are not part of the scores: `unknown` names them and `share_unknown` says how much of `entities` they are.
+    are not part of the scores: `unknown` lists them, and `share_unknown` is their share of `entities`. Raises
+    InputError if that is all of them.
     """
     shares = entities.value_counts(normalize=True)
-    here = table["entity_name"].value_counts(normalize=True)
-    weights = (shares / here).reindex(table["entity_name"]).fillna(0.0).to_numpy()
+    shares_here = table["entity_name"].value_counts(normalize=True)
+    is_known = shares.index.isin(shares_here.index)
+    if not is_known.any():
+        raise InputError("the references and `weights` have no attribute in common")
+    weights = (shares / shares_here).reindex(table["entity_name"]).fillna(0.0).to_numpy()
     sums = {name: _outcomes(table, name, weights=weights) for name in _EQUALS}
     scores: dict[str, Any] = {
         name: float(f1(outcomes.sum(axis=0, keepdims=True))[0]) for name, outcomes in sums.items()
@@ -95,37 +93,47 @@ def score_weighted(table: pd.DataFrame, entities: pd.Series, *, resamples: int =
     if resamples:
         for name in ("f1", "f1_quantity"):
             scores[f"{name}_interval"] = list(interval(f1(resample(sums[name], resamples=resamples))))
-    known = shares.index.isin(here.index)
-    return scores | {"share_unknown": float(shares[~known].sum()), "unknown": sorted(shares.index[~known])}
+    return scores | {"share_unknown": float(shares[~is_known].sum()), "unknown": sorted(shares.index[~is_known])}
 
 
-def compare(table: pd.DataFrame, other: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, Any]:
-    """How much better the exact F1 of `table` is than that of `other`, over the same rows, and how sure that is.
+def compare(table: pd.DataFrame, other: pd.DataFrame, *, resamples: int) -> dict[str, Any]:
+    """How much higher the exact F1 of `table` is than that of `other`, over the same rows.
 
-    Returns `difference`, its 95 % `difference_interval` over the same resampled pictures, and how many rows only one
-    of the two has right.
+    Returns `difference`, its 95 % `difference_interval` over the same resampled images, and how many rows only one of
+    the two predicts correctly.
     """
-    outcomes = np.hstack([_outcomes(rows, "f1") for rows in (table, other)])
-    sums = np.vstack([outcomes.sum(axis=0), resample(outcomes, resamples=resamples, seed=seed)])
-    differences = f1(sums[:, :3]) - f1(sums[:, 3:])
-    mine, theirs = (rows["prediction"].eq(rows["reference"]) & rows["prediction"].ne("") for rows in (table, other))
+    outcomes = np.hstack([_outcomes(table, "f1"), _outcomes(other, "f1")])
+    ours, theirs = np.hsplit(outcomes.sum(axis=0, keepdims=True), 2)
+    difference = f1(ours) - f1(theirs)
+    ours, theirs = np.hsplit(resample(outcomes, resamples=resamples), 2)
+    resampled_difference = f1(ours) - f1(theirs)
+    is_right, is_other_right = _is_right(table), _is_right(other)
     return {
-        "difference": float(differences[0]),
-        "difference_interval": list(interval(differences[1:])),
-        "only_these_right": int((mine & ~theirs).sum()),
-        "only_other_right": int((theirs & ~mine).sum()),
+        "difference": float(difference[0]),
+        "difference_interval": list(interval(resampled_difference)),
+        "only_these_right": int((is_right & ~is_other_right).sum()),
+        "only_other_right": int((is_other_right & ~is_right).sum()),
     }
 
 
+def _is_right(table: pd.DataFrame) -> pd.Series:
+    return table["prediction"].eq(table["reference"]) & table["prediction"].ne("")
+
+
 def _outcomes(table: pd.DataFrame, name: str, *, weights: np.ndarray | None = None) -> np.ndarray:
-    columns = (list(table[column]) for column in ("image_link", "prediction", "reference"))
-    return count_by_image(*columns, equal=_EQUALS[name], weights=weights)
+    return count_by_image(
+        list(table["image_link"]),
+        list(table["prediction"]),
+        list(table["reference"]),
+        equal=_EQUALS[name],
+        weights=None if weights is None else weights.tolist(),
+    )
 
 
-def sweep(table: pd.DataFrame, thresholds: Iterable[float] = tuple(step / 20 for step in range(20))) -> dict[str, Any]:
-    """Scores if only answers of at least a confidence go out: `points`, and the `best` by official F1.
+def sweep(table: pd.DataFrame, thresholds: Iterable[float] = THRESHOLDS) -> dict[str, Any]:
+    """Scores as a function of the minimum confidence: `points`, and the `best` of them by exact F1.
 
-    Of equally good thresholds the lowest is the best. A row without a confidence is never withheld.
+    Of equally good thresholds the lowest is the best. A row without a confidence always keeps its prediction.
     """
     points = []
     for threshold in thresholds:
@@ -143,20 +151,38 @@ def sweep(table: pd.DataFrame, thresholds: Iterable[float] = tuple(step / 20 for
     return {"points": points, "best": max(points, key=lambda point: round(point["f1"], 9))}
 
 
+def mark_right(answers: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """The answers whose prediction and label are quantities, with the columns `is_right` and `is_number_right`.
+
+    `is_right` compares number and unit. `labels` has one label per answer.
+    """
+    predicted = [quantity_or_none(text) for text in answers["prediction"]]
+    pairs = list(zip(predicted, map(quantity_or_none, labels), strict=True))
+    answers = answers[[one is not None and other is not None for one, other in pairs]]
+    known = [(one, other) for one, other in pairs if one is not None and other is not None]
+    return answers.assign(
+        is_right=[one == other for one, other in known],
+        is_number_right=[one.number == other.number for one, other in known],
+    )
+
+
 def reliability(confidences: np.ndarray, outcomes: np.ndarray, *, bins: int = 10) -> list[dict[str, float]]:
-    """Answers in groups of equal size by rising confidence: `confidence` (mean), `share_right`, `rows` of each."""
+    """Bins of equally many answers by rising confidence: mean `confidence`, `share_right` and `rows` of each."""
     order = np.argsort(confidences, kind="stable")
     return [
         {
-            "confidence": float(confidences[part].mean()),
-            "share_right": float(outcomes[part].mean()),
-            "rows": len(part),
+            "confidence": float(confidences[rows].mean()),
+            "share_right": float(outcomes[rows].mean()),
+            "rows": len(rows),
         }
-        for part in np.array_split(order, min(bins, len(order)))
+        for rows in np.array_split(order, min(bins, len(order)))
     ]
 
 
 def calibration_error(confidences: np.ndarray, outcomes: np.ndarray, *, bins: int = 10) -> float:
-    """How far confidence and share right lie apart, on average over the groups of `reliability`."""
-    groups = reliability(confidences, outcomes, bins=bins)
-    return sum(g["rows"] * abs(g["confidence"] - g["share_right"]) for g in groups) / max(1, len(confidences))
+    """The expected calibration error: |confidence - share right|, averaged over the bins of `reliability` by rows."""
+    error = sum(
+        one["rows"] * abs(one["confidence"] - one["share_right"])
+        for one in reliability(confidences, outcomes, bins=bins)
+    )
+    return error / max(1, len(confidences))

@@ -1,70 +1,85 @@
-"""Answer every row of a split: adapter + dataset -> submission.csv, and submission.parquet with what was said.
+"""Predict a value for every row of a split: adapter + dataset -> submission.csv, and submission.parquet with details.
 
     accelerate launch -m inference.predict --adapter user/adapter --dataset user/dataset --split test \\
         --output submission.csv
 
-Any number of processes share the work; started again after a kill, only the rest is computed.
+The path of a row: `dataloader` makes batches of the split, `AttributeReader` answers them, `predictions` turns the
+answers into rows, `shards` keeps each batch until all are done, and `submission` writes the files. Any number of
+processes share the batches. After an interruption, only the missing batches are computed.
 """
 
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
-from product_vqa.paths import writable_folder
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from inference.shards import Shards
+    from product_vqa.hub import Location
+    from product_vqa.modeling.attribute_reader import AttributeReader
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class PredictOptions:
-    """What to answer with, what to answer, and where to write it."""
+    """The model, the rows to predict, and the output."""
 
     dataset: str = field(metadata={"help": "Dataset: a repo (user/name[@revision]) or a folder."})
-    output: str = field(metadata={"help": "The submission to write, X.csv; X.parquet is written beside it."})
+    output: str = field(metadata={"help": "The submission to write, X.csv; X.parquet is written next to it."})
     adapter: str | None = field(
         default=None,
-        metadata={"help": "Adapter: a repo (user/name[@revision]) or a folder; without, --base_model answers."},
+        metadata={
+            "help": "Adapter: a repo (user/name[@revision]) or a folder. Without one, --base_model alone answers."
+        },
     )
     base_model: str | None = field(
         default=None,
-        metadata={"help": "The base, where it is not the one that the adapter names: a repo or a folder."},
+        metadata={"help": "Base model, if not the one that the adapter names: a repo or a folder."},
     )
-    split: str = field(default="test", metadata={"help": "The split to answer."})
+    split: str = field(default="test", metadata={"help": "The split to predict."})
     batch_size: int | None = field(
         default=None,
-        metadata={"help": "Rows answered together, in the split's order; default: what fits a GPU, and 32 on a CPU."},
+        metadata={"help": "Rows per batch, in the order of the split; default: what fits on the GPU, or 32 on a CPU."},
     )
     dataloader_num_workers: int | None = field(
         default=None,
-        metadata={"help": "Processes that decode pictures ahead; default: up to 8 for a GPU, none on a CPU."},
+        metadata={
+            "help": "Worker processes that decode images; default: up to 8 for a GPU, and 0 on a CPU, where they "
+            "would compete with the model for cores."
+        },
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
         default="auto",
         metadata={
-            "help": "auto: that of the adapter's training where the device has it natively, else bfloat16 where it is "
-            "fast, float16 on a GPU and float32 on a CPU."
+            "help": "auto: the dtype of the adapter's training if the device supports it natively; else bfloat16 "
+            "where it is fast, float16 on other GPUs and float32 on other CPUs."
         },
     )
     load_in_4bit: bool | None = field(
         default=None,
         metadata={
-            "help": "Whether the base model's language model is kept in 4-bit NF4, in less memory and more time; "
-            "default: no; an adapter that was trained on NF4 is merged into the dequantized weights.",
+            "help": "Keep the base model's language model in 4-bit NF4: less memory, but slower. Default: no; an "
+            "adapter trained on NF4 is merged into the dequantized weights.",
             "nargs": "?",
             "const": True,
         },
     )
     constrain: Literal["on", "off"] = field(
         default="on",
-        metadata={"help": "on: only `number unit` in a unit of the asked attribute can be said; off: anything."},
+        metadata={"help": "on: only a number and a unit of the requested attribute can be generated; off: any text."},
     )
-    allow_empty: bool = field(default=False, metadata={"help": "With constrain on: nothing can be said too."})
-    num_beams: int = field(default=1, metadata={"help": "Hypotheses a row; all but the best are its runners-up."})
+    allow_empty: bool = field(default=False, metadata={"help": "With --constrain on: allow an empty answer too."})
+    num_beams: int = field(default=1, metadata={"help": "Number of beams; the other beams are saved as alternatives."})
     min_confidence: float = field(
-        default=0.0, metadata={"help": "Answers below this confidence (0 to 1) go out empty; X.parquet keeps them."}
+        default=0.0,
+        metadata={
+            "help": "Leave predictions below this confidence (0 to 1) empty; X.parquet keeps the answer itself."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -77,31 +92,32 @@ class PredictOptions:
         if self.dataloader_num_workers is not None and self.dataloader_num_workers < 0:
             raise InputError(f"--dataloader_num_workers must not be negative, got {self.dataloader_num_workers}")
         if not self.output.endswith(".csv"):
-            raise InputError(f"--output {self.output} must end in .csv: the challenge takes no other file")
+            raise InputError(f"--output {self.output} must end in .csv: the challenge accepts no other file")
 
 
 def main() -> None:
-    (options,) = parse_options(PredictOptions, description="Answer every row of a split.")
+    (options,) = parse_options(PredictOptions, description="Predict the attribute that each row of a split asks for.")
 
     from tqdm import tqdm
 
     from inference.dataloader import RowBatches, default_workers, load_batches
-    from inference.predictions import answer_rows, count_not_finite, summarize, write_answers
-    from inference.shards import Parts
+    from inference.predictions import count_not_finite, summarize, to_table
+    from inference.shards import Shards
+    from inference.submission import check_output, write_submission
     from product_vqa.dataset import load_split
     from product_vqa.distributed import init_distributed
     from product_vqa.hub import locate
     from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
-    from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
     from product_vqa.workers import worker_errors
 
-    output = Path(options.output)
     with argument("output"):
-        writable_folder(output.parent)
+        output = check_output(options.output)
+        shards = Shards(output.with_suffix(".parts"))
+
     state = init_distributed()
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
-    with state.main_process_first():
+    with state.main_process_first():  # it downloads; the others find the files in the cache
         with argument("dataset"):
             dataset = load_split(location, options.split)
         reader = AttributeReader.from_pretrained(
@@ -114,51 +130,79 @@ def main() -> None:
             allow_empty=options.allow_empty,
             num_beams=options.num_beams,
         )
-        assert reader.base_model is not None
-        parts = Parts(output.with_suffix(".parts"))
-        batch_size = options.batch_size or parts.earlier_run().get("batch_size") or reader.find_batch_size()
-        provenance = {
-            "dataset": str(location),
-            "dataset_sha256": content_sha256(location, DATASET_FILES),
-            "split": options.split,
-            "rows": len(dataset),
-            "batch_size": batch_size,
-            "constrain": options.constrain,
-            "allow_empty": options.allow_empty,
-            "num_beams": options.num_beams,
-            "min_confidence": options.min_confidence,
-            "base_sha256": content_sha256(reader.base_model, BASE_MODEL_FILES),
-            **reader.provenance,
-        }
-        parts.open(provenance)
 
+    batch_size = agree_on_batch_size(options.batch_size, shards=shards, reader=reader, state=state)
     batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
     indexes = batches.indexes()
     if len({index for batch in indexes for index in batch}) != len(dataset):
-        raise InputError(f"--dataset {location}: split {options.split} holds an index twice; a submission may not")
-    mine = range(state.process_index, len(batches), state.num_processes)
-    missing = [number for number in mine if not parts.has(number, indexes[number])]
+        raise InputError(f"--dataset {location}: split {options.split} has a duplicate index; a submission may not")
+    this_run = describe_run(options, location=location, rows=len(dataset), batch_size=batch_size, reader=reader)
+    with state.main_process_first():  # it records the run, with which the others compare theirs
+        shards.open(this_run)
+
+    numbers = range(state.process_index, len(batches), state.num_processes)  # of this process
+    missing = [number for number in numbers if not shards.has(number, indexes[number])]
     num_workers = options.dataloader_num_workers
     if num_workers is None:
         num_workers = default_workers(state.device, num_processes=state.num_processes)
     with worker_errors():
         loaded = load_batches(batches, missing, num_workers=num_workers)
         for batch in tqdm(loaded, total=len(missing), desc="batches", disable=not state.is_main_process):
-            parts.save(batch.number, answer_rows(reader, batch, min_confidence=options.min_confidence))
+            answers = reader.answer(batch.inputs, batch.entity_names)
+            shards.save(batch.number, to_table(batch, answers, min_confidence=options.min_confidence))
 
     state.wait_for_everyone()
     if state.is_main_process:
-        table = parts.load(indexes)
-        write_answers(table, output, run=provenance)
-        parts.remove()
+        table = shards.load(indexes)
+        write_submission(table, output, run=this_run)
+        shards.remove()
         print(f"{output}: {summarize(table)}")
         if num_not_finite := count_not_finite(table):
             logger.warning(
-                "%d of these rows are empty since the model's logits were not finite. %s",
-                num_not_finite, not_finite_remedy(reader.model.dtype),
-            )  # fmt: skip
+                "%d of these rows are empty because the model's logits were not finite. %s",
+                num_not_finite,
+                not_finite_remedy(reader.model.dtype),
+            )
     state.wait_for_everyone()
     state.destroy_process_group()
+
+
+def agree_on_batch_size(
+    asked: int | None, *, shards: "Shards", reader: "AttributeReader", state: "PartialState"
+) -> int:
+    """The batch size of all processes: `asked`, else that of the run to resume, else the largest that fits in memory.
+
+    The first process decides for all of them, because they must cut the split into the same batches.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    batch_size = asked
+    if batch_size is None and state.is_main_process:
+        batch_size = shards.recorded_batch_size() or reader.find_batch_size()
+    (agreed,) = broadcast_object_list([batch_size])
+    return int(agreed)
+
+
+def describe_run(
+    options: PredictOptions, *, location: "Location", rows: int, batch_size: int, reader: "AttributeReader"
+) -> dict[str, Any]:
+    """Everything that a prediction depends on. A run with another description cannot resume from its shards."""
+    from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
+
+    assert reader.base_model is not None
+    return {
+        "dataset": str(location),
+        "dataset_sha256": content_sha256(location, DATASET_FILES),
+        "split": options.split,
+        "rows": rows,
+        "batch_size": batch_size,
+        "constrain": options.constrain,
+        "allow_empty": options.allow_empty,
+        "num_beams": options.num_beams,
+        "min_confidence": options.min_confidence,
+        "base_sha256": content_sha256(reader.base_model, BASE_MODEL_FILES),
+        **reader.provenance,
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One HTML file that shows how good a prediction is and where it is wrong: it opens from disk and asks nobody.
+"""One HTML file with the scores and the mistakes of a prediction. It opens from disk and loads nothing else.
 
     python -m inference.report --predictions submission.parquet --dataset user/dataset --split validation \\
         --output report.html
@@ -6,20 +6,21 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from product_vqa.atomic_io import atomic_write
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
-from product_vqa.paths import writable_folder
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
     from PIL import Image
+
+    from product_vqa.hub import Location
 
 TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL_SIZE = (320, 320)  # px, at most
@@ -28,19 +29,23 @@ CONFUSIONS_LISTED = 20
 
 @dataclass
 class ReportOptions:
-    """What was predicted, the labels and pictures, and where the page goes."""
+    """The predictions, the labels and images, and the output."""
 
     predictions: str = field(metadata={"help": "X.parquet of inference.predict, or a CSV with index, prediction."})
-    dataset: str = field(metadata={"help": "Dataset with the pictures: a repo (user/name[@revision]) or a folder."})
-    split: str = field(default="validation", metadata={"help": "The split that was answered."})
+    dataset: str = field(metadata={"help": "Dataset with the images: a repo (user/name[@revision]) or a folder."})
+    split: str = field(default="validation", metadata={"help": "The split that was predicted."})
     references: str | None = field(
-        default=None, metadata={"help": "Where the labels stand if not in that split: a CSV with index, entity_value."}
+        default=None,
+        metadata={"help": "Labels, if not those of the split: a CSV with index, entity_name, entity_value."},
     )
     output: str = field(default="report.html", metadata={"help": "The file to write."})
-    title: str | None = field(default=None, metadata={"help": "Its heading; the adapter's name if not given."})
-    max_errors: int = field(default=120, metadata={"help": "Mistakes shown with their picture (about 15 kB each)."})
+    title: str | None = field(default=None, metadata={"help": "Heading of the report; default: the adapter's name."})
+    max_errors: int = field(
+        default=120, metadata={"help": "Maximum number of mistakes shown with their image (about 15 kB each)."}
+    )
     bootstrap: int = field(
-        default=1000, metadata={"help": "Pictures are drawn anew so often for the 95 percent interval; 0: none."}
+        default=1000,
+        metadata={"help": "Bootstrap resamples (over images) for the 95 percent confidence interval; 0: none."},
     )
 
     def __post_init__(self) -> None:
@@ -50,36 +55,50 @@ class ReportOptions:
 
 
 def main() -> None:
-    (options,) = parse_options(ReportOptions, description="Show a prediction's scores and mistakes as one HTML file.")
+    (options,) = parse_options(ReportOptions, description="Show the scores and mistakes of a prediction as HTML.")
 
-    from inference.evaluate import join
-    from inference.predictions import read_provenance
+    from inference.references import join
+    from inference.submission import read_run
+    from product_vqa.atomic_io import atomic_write
     from product_vqa.dataset import load_split
     from product_vqa.hub import locate
+    from product_vqa.paths import writable_folder
 
     output = Path(options.output)
     with argument("output"):
         writable_folder(output.parent)
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
-    with argument("dataset"):
         dataset = load_split(location, options.split)
     table = join(options.predictions, options.references or f"{location}:{options.split}")
     if (table["reference"] == "").all():
         raise InputError(
-            f"--dataset {location}: split {options.split} has no labels; --references names a CSV of them"
+            f"--dataset {location}: split {options.split} has no labels; pass a CSV of them as --references"
         )
-    provenance = read_provenance(options.predictions)
-    title = options.title or f"Answers of {provenance.get('adapter') or Path(options.predictions).name}"
-    about = [
-        *((name.replace("_", " "), provenance[name], hub_url(provenance[name])) for name in
-          ("adapter", "base_model") if name in provenance),
-        ("dataset", f"{location}, split {options.split}", hub_url(str(location), repo_type="dataset")),
-    ]  # fmt: skip
-    page = render(table, dataset, title=title, about=about, max_errors=options.max_errors, bootstrap=options.bootstrap)
+    made_by = read_run(options.predictions)
+    page = render(
+        table,
+        dataset,
+        title=options.title or f"Predictions of {made_by.get('adapter') or Path(options.predictions).name}",
+        about=describe_sources(made_by, location=location, split=options.split),
+        max_errors=options.max_errors,
+        bootstrap=options.bootstrap,
+    )
     with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"{output}: {len(page) / 1e6:.1f} MB")
+
+
+def describe_sources(
+    made_by: dict[str, Any], *, location: "Location", split: str
+) -> list[tuple[str, str, str | None]]:
+    """(name, text, URL or None) of what was predicted with which model."""
+    sources = [
+        (name.replace("_", " "), made_by[name], hub_url(made_by[name]))
+        for name in ("adapter", "base_model")
+        if made_by.get(name)
+    ]
+    return [*sources, ("dataset", f"{location}, split {split}", hub_url(str(location), repo_type="dataset"))]
 
 
 def hub_url(location: str, *, repo_type: str = "model") -> str | None:
@@ -99,63 +118,66 @@ def render(
     max_errors: int,
     bootstrap: int = 0,
 ) -> str:
-    """The page. `table` is what `inference.evaluate.join` makes, `dataset` has the pictures by `index`."""
+    """The HTML. `table` is of `inference.references.join`; `dataset` has the images by `index`."""
     from importlib.metadata import version
 
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from inference.error_analysis import KINDS
-    from inference.metrics import calibration_error, mistakes, reliability, score_parts, sweep
+    from inference.metrics import calibration_error, mistakes, reliability, score_table, sweep
 
-    rows = {index: row for row, index in enumerate(dataset["index"][:])}
-    if unknown := sorted(set(table["index"]) - rows.keys()):
-        raise InputError(f"--references: index {unknown[0]} does not stand in the dataset's split; is it another's?")
-    # The CSV of the labels may lack the links, by which a picture's other labels are found.
+    row_of_index = {index: row for row, index in enumerate(dataset["index"][:])}
+    if unknown := sorted(set(table["index"]) - row_of_index.keys()):
+        raise InputError(f"`references`: index {unknown[0]} is not in the split; are these labels of another split?")
+    # A CSV of labels may lack the URLs, by which the other labels of an image are found.
     links = dataset["image_link"][:]
-    table = table.assign(image_link=[links[rows[index]] for index in table["index"]])
+    table = table.assign(image_link=[links[row_of_index[index]] for index in table["index"]])
     table = table.assign(kind=mistakes(table))
+    wrong = table[table["kind"].notna()].sort_values("confidence", ascending=False, kind="stable")
     context: dict[str, Any] = {
-        "scores": score_parts(table, resamples=bootstrap),
-        "kinds": KINDS,
         "title": title,
         "about": about,
-    }
-    sure = table[table["confidence"].notna() & (table["reference"] != "")]
-    context["reliability"] = []
-    if len(sure):
-        is_right = (sure["kind"].isna()).to_numpy()
-        confidences = sure["confidence"].to_numpy()
-        context["reliability"] = reliability(confidences, is_right)
-        context["calibration_error"] = calibration_error(confidences, is_right)
-        context["sweep"] = sweep(table)
-    wrong = table[table["kind"].notna()].sort_values("confidence", ascending=False, kind="stable")
-    context |= {
+        "scores": score_table(table, resamples=bootstrap),
+        "kinds": KINDS,
         "confusion": confused_units(table),
+        "reliability": [],
         "wrong": len(wrong),
         "errors": [
-            _error(row, dataset[rows[row["index"]]]["image"]) for row in wrong.head(max_errors).to_dict("records")
+            _error(row, dataset[row_of_index[row["index"]]]["image"])
+            for row in wrong.head(max_errors).to_dict("records")
         ],
         "version": version("product-vqa"),
     }
+    measured = table[table["confidence"].notna() & (table["reference"] != "")]
+    if len(measured):
+        confidences, is_right = measured["confidence"].to_numpy(), measured["kind"].isna().to_numpy()
+        context["reliability"] = reliability(confidences, is_right)
+        context["calibration_error"] = calibration_error(confidences, is_right)
+        context["sweep"] = sweep(table)
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html").render(context)
 
 
 def confused_units(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Pairs of the label's unit and another that was answered, the most frequent first."""
+    """Pairs of the label's unit and another one that was predicted, the most frequent first."""
     import pandas as pd
 
+    pairs = pd.DataFrame(
+        {"label": table["reference"].map(_unit), "prediction": table["prediction"].map(_unit)}
+    ).dropna()
+    totals = pairs["label"].value_counts()
+    counted = pairs[pairs["label"] != pairs["prediction"]].value_counts().head(CONFUSIONS_LISTED)
+    return [
+        {"label": label, "prediction": prediction, "rows": int(number), "share": number / totals[label]}
+        for (label, prediction), number in counted.items()
+    ]
+
+
+def _unit(text: str) -> str | None:
     from inference.error_analysis import quantity_or_none
 
-    meant = table["reference"].map(lambda text: getattr(quantity_or_none(text), "unit", None))
-    said = table["prediction"].map(lambda text: getattr(quantity_or_none(text), "unit", None))
-    pairs = pd.DataFrame({"meant": meant, "said": said}).dropna()
-    totals = pairs["meant"].value_counts()
-    counted = pairs[pairs["meant"] != pairs["said"]].value_counts().head(CONFUSIONS_LISTED)
-    return [
-        {"meant": meant, "said": said, "rows": int(number), "share": number / totals[meant]}
-        for (meant, said), number in counted.items()
-    ]
+    quantity = quantity_or_none(text)
+    return quantity.unit if quantity else None
 
 
 def _error(row: Mapping[str, Any], image: object) -> dict[str, Any]:
@@ -164,23 +186,22 @@ def _error(row: Mapping[str, Any], image: object) -> dict[str, Any]:
 
     try:
         thumbnail = None if image is None else _thumbnail(as_image(image))
-    except ImageError:  # predict has answered nothing to it
+    except ImageError:  # predict left the row empty, with the reason
         thumbnail = None
-
     return {
         "index": row["index"],
         "entity_name": row["entity_name"],
         "question": format_prompt(row["entity_name"]),
         "prediction": row["prediction"],
         "reference": row["reference"],
-        "confidence": None if row["confidence"] != row["confidence"] else row["confidence"],
+        "confidence": None if math.isnan(row["confidence"]) else row["confidence"],
         "kind": row["kind"],
         "thumbnail": thumbnail,
     }
 
 
 def _thumbnail(image: "Image.Image") -> str:
-    """Base64 of a JPEG."""
+    """A JPEG of at most THUMBNAIL_SIZE, in base64."""
     small = image.copy()
     small.thumbnail(THUMBNAIL_SIZE)
     file = io.BytesIO()

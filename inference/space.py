@@ -1,17 +1,19 @@
-"""The page as a Space: demo.py as its app.py, what that imports, its options, and the versions it runs with."""
+"""The demo page as a Space: demo.py as its app.py, the packages that it imports, its settings and its requirements."""
 
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import yaml
+from huggingface_hub import HfApi
+
+from product_vqa.cards import mark_card
 from product_vqa.errors import InputError, argument
+from product_vqa.hub import commit_files, hub_errors, locate, page_url, retry
 
-if TYPE_CHECKING:
-    from inference.demo import DemoOptions
-
-_PACKAGES = Path(__file__).parents[1]
-# What the reader and the page import, directly; each at the version that runs here.
+SETTINGS_FILE = "demo.yaml"  # a Space has no command line: the options of demo.py are in this file next to app.py
+_ROOM = Path(__file__).parent
+# What the reader and the page import directly, each at the version that runs here.
 _REQUIREMENTS = (
     "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "outlines-core", "huggingface_hub", "httpx2",
     "pillow", "pandas", "scipy", "pyyaml", "tqdm",
@@ -26,62 +28,63 @@ models:
 license: apache-2.0
 ---
 
-Reads product attributes off photographs with [{adapter}](https://huggingface.co/{adapter}).
+Extracts product attributes from images with [{adapter}]({url}).
 """
 
 
-def push_space(options: "DemoOptions") -> str:
-    """Upload everything in one commit; returns the Space's address.
+def push_space(
+    space_id: str,
+    *,
+    adapter: str,
+    base_model: str | None = None,
+    load_in_4bit: bool | None = None,
+    num_beams: int = 3,
+    examples: list[str] | None = None,
+    private: bool = True,
+) -> str:
+    """Push the page as a Space in one commit; returns its URL. `examples` are image files to choose from.
 
-    Raises InputError for an adapter or base that is a folder of this machine, and if the Hub refuses.
+    Raises InputError if the adapter or the base model is a local folder, and if the Hub refuses.
     """
-    import yaml
-    from huggingface_hub import HfApi
-
-    from product_vqa.cards import mark_card
-    from product_vqa.hub import commit_files, hub_errors, locate, page_url, retry
-
-    assert options.space_id is not None
-    for option, name in (("adapter", options.adapter), ("base_model", options.base_model)):
-        with argument(option):
-            if name and locate(name).folder is not None:
-                raise InputError(f"{name} is a folder: a Space reads from the Hub; push it first")
-    own = {"adapter", "base_model", "load_in_4bit", "num_beams"}
-    settings = {name: value for name, value in asdict(options).items() if name in own and value is not None}
-    settings |= {"host": "0.0.0.0"} | ({"examples": "examples"} if options.examples else {})
-    adapter = options.adapter.partition("@")[0]
-    card = _CARD.format(title=options.space_id.rpartition("/")[2], gradio=version("gradio"), adapter=adapter)
-    pins = [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
-    texts = {
-        "README.md": mark_card(card),
-        "requirements.txt": "\n".join(pins) + "\n",
-        "demo.yaml": yaml.safe_dump(settings),
-    }
-    files: dict[str, str | bytes] = {name: text.encode() for name, text in texts.items()}
-    files["app.py"] = str(Path(__file__).with_name("demo.py"))
-    for package in ("product_vqa", "inference"):
-        for file in sorted((_PACKAGES / package).rglob("*.py")):
-            files[file.relative_to(_PACKAGES).as_posix()] = str(file)
-    if options.examples:
-        from inference.demo import find_examples
-
-        files |= {f"examples/{Path(example).name}": example for example in find_examples(options.examples)}
-    with argument("space_id"), hub_errors(options.space_id, repo_type="space"):
-        api = HfApi()
-        repo_id = retry(
-            lambda: api.create_repo(
-                options.space_id,
-                repo_type="space",
-                space_sdk="gradio",
-                private=options.hub_private_repo,
-                exist_ok=True,
+    for name, value in (("adapter", adapter), ("base_model", base_model)):
+        with argument(name):
+            if value and locate(value).folder is not None:
+                raise InputError(f"{value} is a folder, which a Space cannot read: push it to the Hub first")
+    settings = {"adapter": adapter, "base_model": base_model, "load_in_4bit": load_in_4bit, "num_beams": num_beams}
+    files = _make_files(space_id, settings=settings, examples=examples or [])
+    with argument("space_id"), hub_errors(space_id, repo_type="space"):
+        created = retry(
+            lambda: HfApi().create_repo(
+                space_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True
             )
-        ).repo_id
+        )
         commit_files(
-            repo_id,
-            {path: content if isinstance(content, bytes) else Path(content) for path, content in files.items()},
-            message=f"A page that reads with {options.adapter}",
+            created.repo_id,
+            files,
+            message=f"Page for {adapter}",
             repo_type="space",
             needed_metadata=("sdk", "app_file"),
         )
-    return page_url(repo_id, repo_type="space")
+    return page_url(created.repo_id, repo_type="space")
+
+
+def _make_files(space_id: str, *, settings: dict[str, Any], examples: list[str]) -> dict[str, Path | bytes]:
+    """Path in the Space -> content."""
+    adapter = settings["adapter"].partition("@")[0]
+    card = _CARD.format(
+        title=space_id.rpartition("/")[2], gradio=version("gradio"), adapter=adapter, url=page_url(adapter)
+    )
+    pins = [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
+    settings = {name: value for name, value in settings.items() if value is not None} | {"host": "0.0.0.0"}
+    if examples:
+        settings["examples"] = "examples"
+    files: dict[str, Path | bytes] = {
+        "README.md": mark_card(card).encode(),
+        "requirements.txt": ("\n".join(pins) + "\n").encode(),
+        SETTINGS_FILE: yaml.safe_dump(settings).encode(),
+        "app.py": _ROOM / "demo.py",
+    }
+    for package in ("product_vqa", "inference"):
+        for file in sorted((_ROOM.parent / package).rglob("*.py")):
+            files[file.relative_to(_ROOM.parent).as_posix()] = file
+    return files | {f"examples/{Path(example).name}": Path(example) for example in examples}

@@ -1,4 +1,4 @@
-"""The CSV and Parquet tables of this room, read with the checks that they need."""
+"""CSV and Parquet files of submissions, labels and test.csv, read as tables of text."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from product_vqa.paths import readable_file
 
 
 def read_table(path: str | Path, *, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A CSV, compressed or not, or a Parquet file as text columns; "" stands for what pandas reads as missing.
+    """Read a CSV, compressed or not, or a Parquet file as text columns. What pandas reads as missing is "".
 
-    Raises InputError, naming the file, if it is no table or lacks one of `columns`.
+    Raises InputError, with the file's name, if it is not a table or lacks one of `columns`.
     """
     file = readable_file(path)
     stream = None if file.suffix == ".parquet" else open_csv(file)
@@ -22,12 +22,7 @@ def read_table(path: str | Path, *, columns: tuple[str, ...] = ()) -> pd.DataFra
             table = table.where(table.notna(), "").astype(str)
         else:
             table = pd.read_csv(stream, dtype=str, encoding="utf-8-sig").fillna("")
-    except (
-        ValueError,
-        *BROKEN_ARCHIVE,
-        pd.errors.ParserError,
-        UnicodeError,
-    ) as error:  # EmptyDataError is a ValueError
+    except (ValueError, pd.errors.ParserError, *BROKEN_ARCHIVE) as error:  # UnicodeError is a ValueError
         raise InputError(f"{file} cannot be read as a table: {first_line(error)}") from error
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(
@@ -37,26 +32,13 @@ def read_table(path: str | Path, *, columns: tuple[str, ...] = ()) -> pd.DataFra
 
 
 def read_indexes(table: pd.DataFrame, *, path: str | Path) -> list[int]:
-    """The column `index` as integers. Raises InputError, with the line, for one that is none or stands twice."""
+    """The column `index` as integers. Raises InputError, with the line, for a value that is not one or a duplicate."""
     seen: dict[int, int] = {}
     for line, text in enumerate(table["index"], start=2):
         index = parse_index(text)
         if index is None:
             raise InputError(f"{path}, line {line}: index {text!r} is not an integer")
         if index in seen:
-            raise InputError(f"{path}, line {line}: index {index} stands in line {seen[index]} already")
+            raise InputError(f"{path}, line {line}: duplicate index {index} (first seen on line {seen[index]})")
         seen[index] = line
     return list(seen)
-
-
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """index, prediction ("" for none), confidence (NaN where the file has none) of a CSV or Parquet file."""
-    table = read_table(path, columns=("index", "prediction"))
-    confidence = table["confidence"] if "confidence" in table.columns else pd.Series("", index=table.index)
-    return pd.DataFrame(
-        {
-            "index": read_indexes(table, path=path),
-            "prediction": table["prediction"].str.strip(),
-            "confidence": pd.to_numeric(confidence, errors="coerce"),
-        }
-    )

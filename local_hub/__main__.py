@@ -49,7 +49,7 @@ def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING)
 
-    import uvicorn  # here, and the next three too, so that --help does not wait for them
+    import uvicorn  # like the imports below, not at the top: --help must not wait for them
 
     from local_hub.app import create_app
     from local_hub.auth import Accounts

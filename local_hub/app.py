@@ -1,4 +1,4 @@
-"""The application: its routes, its middleware, and the answers to errors."""
+"""The application: its routes, middleware and exception handlers."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -40,7 +40,7 @@ PATH = "{path:path}"
 
 
 def with_json(endpoint: Callable[[Request, dict[str, Any]], Response]) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that also takes the JSON object in the request's body."""
+    """Make an endpoint that parses the JSON object in the request's body and passes it to `endpoint`."""
 
     async def parse_and_call(request: Request) -> Response:
         try:
@@ -114,22 +114,22 @@ class RawPathMiddleware:
         await self._app(scope, receive, send)
 
 
-async def answer_hub_error(request: Request, error: Exception) -> Response:
+async def handle_hub_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HubError)
     return error.response()
 
 
-async def answer_http_exception(request: Request, error: Exception) -> Response:
+async def handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
 
 
-async def answer_disconnect(request: Request, error: Exception) -> Response:
+async def handle_disconnect(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # the client is gone and never reads it
 
 
-async def answer_internal_error(request: Request, error: Exception) -> Response:
-    """After this answer Starlette raises the error again, which prints its traceback to standard error."""
+async def handle_internal_error(request: Request, error: Exception) -> Response:
+    """Starlette raises the error again after this response, so its traceback is printed to standard error."""
     return HubError(500, "Internal error: see the output of the local hub").response()
 
 
@@ -150,10 +150,10 @@ def create_app(store: Store, *, accounts: Accounts) -> Starlette:
             Middleware(RawPathMiddleware),
         ],
         exception_handlers={
-            HubError: answer_hub_error,
-            HTTPException: answer_http_exception,
-            ClientDisconnect: answer_disconnect,
-            Exception: answer_internal_error,
+            HubError: handle_hub_error,
+            HTTPException: handle_http_exception,
+            ClientDisconnect: handle_disconnect,
+            Exception: handle_internal_error,
         },
     )
     app.router.redirect_slashes = False

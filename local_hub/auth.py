@@ -76,7 +76,7 @@ class Accounts:
 
 
 class AuthenticationMiddleware:
-    """Sets `request.state.account` (None: anonymous) and answers a request with an invalid token, on any path."""
+    """Sets `request.state.account` (None if anonymous). Rejects an invalid token with 401, whatever the path."""
 
     def __init__(self, app: ASGIApp, *, accounts: Accounts) -> None:
         self._app = app

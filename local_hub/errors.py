@@ -1,4 +1,4 @@
-"""Errors that are answered over HTTP, with the two headers from which the clients choose their exception."""
+"""Errors as HTTP responses, with the two headers from which the clients choose their exception."""
 
 import re
 
@@ -38,7 +38,7 @@ def authentication_required() -> HubError:
 
 
 def repo_not_found(*, is_anonymous: bool) -> HubError:
-    """The answer for a repo that does not exist and for one that the account may not see.
+    """The same error for a repo that does not exist and for one that the account may not see.
 
     An anonymous client gets 401, as on the Hub, because a login may help.
     """

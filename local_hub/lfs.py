@@ -1,4 +1,4 @@
-"""LFS files: which files they are, the pointers that git holds, and the store of their contents.
+"""LFS files: the patterns that select them, the pointers that git holds, and the store of their contents.
 
 A store holds each content once, under its sha256. Every repo has a store of its own, so that the sha256 of a file in
 a private repo is not enough to get the file.

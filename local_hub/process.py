@@ -81,7 +81,7 @@ class LocalHub:
         return self
 
     def stop(self) -> None:
-        """Stop the hub. Requests that it has answered are not lost."""
+        """Stop the hub. Every change that it has confirmed is kept."""
         if self.process is None:
             return
         assert self.process.stdin is not None and self.process.stdout is not None and self._stderr_relay is not None

@@ -6,7 +6,7 @@ root/models/local/name/git/              a bare git repository
 root/models/local/name/large_files/      the LFS files, by sha256
 root/models/local/name/settings.json
 
-Datasets and spaces are stored alike, under root/datasets and root/spaces.
+Datasets and spaces are stored the same way, under root/datasets and root/spaces.
 """
 
 import re

@@ -20,9 +20,7 @@ logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
 _NOTICE = "<!-- Each push updates the metadata and the sections between marks, except those that you have edited. -->"
-_EARLIER_NOTICE = (
-    "<!-- Parts between marks, and the metadata, are written anew by each push, but for those that you change. -->"
-)
+_ANY_NOTICE = re.compile(r"^<!-- (Each push updates|Parts between marks)[^\n]*-->$", re.MULTILINE)  # of any version
 _STATE = re.compile(r"^<!-- product-vqa: generated (\{.*\}) -->\n?", re.MULTILINE)
 _EMPTY_STATE_LINE = "<!-- product-vqa: generated {} -->\n"
 _BEGIN = "<!-- product-vqa: generated begin: {name} {digest} -->\n"
@@ -208,9 +206,7 @@ def _merge_sections(before: _Card, after: _Card, *, kept: list[str]) -> list[_Se
 
 
 def _is_own_text(section: _Section) -> bool:
-    text = section.text
-    for generated in (_EMPTY_STATE_LINE, _NOTICE, _EARLIER_NOTICE):
-        text = text.replace(generated, "")
+    text = _ANY_NOTICE.sub("", section.text.replace(_EMPTY_STATE_LINE, ""))
     return section.name is None and bool(text.strip())
 
 

@@ -198,9 +198,9 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 F1 on {summary["rows"]} questions about unseen labels, comparing numbers and units:
   before  {summary["f1_before"]:.4f}
   after   {summary["f1_after"]:.4f}   (exact strings: {summary["f1_exact_after"]:.4f})
-Seen in training: {overlap["pictures_in_both"]} of the test images, {overlap["share_seen"]:.0%} of the reference \
-answers (single digits only).
-F1 on the others: {overlap["f1_quantity_unseen"]:.4f}
+Test data already seen in training or pretraining: {overlap["pictures_in_both"]} images; \
+{overlap["share_seen"]:.0%} of the reference answers (single digits only).
+F1 on the unseen answers: {overlap["f1_quantity_unseen"]:.4f}
 
 submission     {folder / "submission.csv"}      (accepted by both checks)
 predictions    {folder / "submission.parquet"}      (with confidences and alternatives)

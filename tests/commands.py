@@ -1,4 +1,4 @@
-"""Commands as a user types them, in a process of their own; and their `main` in this one, where only words matter."""
+"""Run commands as users do, each in its own process, or call their `main` in this process, which is faster."""
 
 import os
 import shutil
@@ -49,11 +49,13 @@ def _run(command: list[str], environment: dict[str, str] | None, check: bool) ->
 
 
 def in_namespace(mounts: str, command: list[str | Path]) -> subprocess.CompletedProcess[str]:
-    """A command where some shell commands have mounted something first, seen by it alone. Skips where that is not
-    allowed."""
+    """Run a command in a mount namespace of its own, after the shell commands `mounts`.
+
+    Skips the test where namespaces are not allowed.
+    """
     unshare = ["unshare", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*unshare, "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespaces here")
+        pytest.skip("mount namespaces are not allowed")
     return subprocess.run(
         [*unshare, "sh", "-c", f'set -e\n{mounts}\nexec "$@"', "sh", *map(str, command)],
         env=os.environ, cwd=ROOT, capture_output=True, text=True, timeout=300,

@@ -1,4 +1,4 @@
-"""What the tests of several rooms share: a Hub of their own, a tiny base, a tiny dataset, the challenge's files."""
+"""Fixtures of several rooms: a Hub, tiny base models, a tiny dataset, the challenge's files."""
 
 import os
 import secrets
@@ -6,8 +6,13 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from local_hub import LocalHub
 
 
 def _free_port() -> int:
@@ -33,9 +38,13 @@ os.environ.update(
 
 ROOT = Path(__file__).parents[1]
 
+# An example may take its time on a busy machine; pytest's timeout ends one that hangs.
+settings.register_profile("no deadline", settings.default, deadline=None)
+settings.load_profile("no deadline")
+
 
 @pytest.fixture(scope="session")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator["LocalHub"]:  # noqa: F821
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator["LocalHub"]:
     """The Hub that HF_ENDPOINT names, with a second account that may only read."""
     from local_hub import LocalHub
 
@@ -51,7 +60,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator["LocalHub"]:  # no
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The challenge's CSVs and some photographs; they carry no licence, so they do not travel with the project."""
+    """The folder of the challenge's CSVs and some of its images, which have no licence and so are not in the repo."""
     folder = Path(os.environ.get("PRODUCT_VQA_DATA", ROOT.parent / "shared" / "data"))
     if not (folder / "train.csv.gz").is_file():
         pytest.skip("the challenge's files are not here (PRODUCT_VQA_DATA names their folder)")
@@ -80,8 +89,8 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_repos(hub: "LocalHub", tiny_base: Path, tiny_dataset: Path) -> tuple[str, str]:  # noqa: F821
-    """The tiny base and the tiny dataset as repos of the Hub: (base id, dataset id)."""
+def tiny_repos(hub: "LocalHub", tiny_base: Path, tiny_dataset: Path) -> tuple[str, str]:
+    """The tiny base model and dataset as repos on the Hub: (repo id of the model, of the dataset)."""
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -91,6 +100,6 @@ def tiny_repos(hub: "LocalHub", tiny_base: Path, tiny_dataset: Path) -> tuple[st
     ):
         api.create_repo(repo_id, repo_type=repo_type, private=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type=repo_type)
-    card = b"---\nlicense: gemma\n---\n# A tiny base\n"
+    card = b"---\nlicense: gemma\n---\n# A tiny base model\n"
     api.upload_file(repo_id="local/tiny-base", path_in_repo="README.md", path_or_fileobj=card)
     return "local/tiny-base", "local/tiny-dataset"

@@ -1,4 +1,4 @@
-"""The chain on the challenge's own rows and photographs, each stage handing the next a repo on the Hub."""
+"""The chain on the challenge's own rows and images, each stage handing the next a repo on the Hub."""
 
 import json
 from pathlib import Path
@@ -9,16 +9,18 @@ from huggingface_hub import HfApi
 
 from tests.commands import ROOT, launch, run_module
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.data
-def test_real_rows_and_photographs_become_an_accepted_submission(
+def test_real_rows_and_images_become_an_accepted_submission(
     data_dir: Path, tiny_repos: tuple[str, str], tmp_path: Path
 ) -> None:
     base, _ = tiny_repos
     (tmp_path / "images").mkdir()
     for folder in ("train", "test"):
-        for picture in (data_dir / "images" / folder).iterdir():
-            (tmp_path / "images" / picture.name).symlink_to(picture)
+        for image in (data_dir / "images" / folder).iterdir():
+            (tmp_path / "images" / image.name).symlink_to(image)
     test_csv = data_dir / "test_with_images.csv"
     run_module(
         "dataset_builder.build", "--train_csv", data_dir / "train_with_images.csv", "--test_csv", test_csv,

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.commands import ROOT
@@ -103,6 +105,87 @@ def test_a_room_imports_rooms_on_lower_floors_only() -> None:
             assert FLOORS[other] < FLOORS[room], f"{name} imports {other}"
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports within functions and for type checkers count too."""
+    imports = {name: imported_names(file) & modules().keys() - {name} for name, file in modules().items()}
+    assert sum(map(len, imports.values())) > 200
+    TopologicalSorter(imports).prepare()  # raises CycleError, with the circle
+
+
+def libraries() -> list[Path]:
+    """The modules that are not commands, without the one that runs commands."""
+    files = [file for name, file in modules().items() if not is_command(file) and name != "product_vqa.cli"]
+    assert len(files) > 60
+    return files
+
+
+def test_only_commands_import_within_functions() -> None:
+    """Libraries import at the top; but for optional packages, and for `__getattr__`, which makes an import lazy."""
+    found = set()
+    for file in libraries():
+        for function in ast.walk(syntax(file)):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and function.name != "__getattr__":
+                for node in ast.walk(function):
+                    names = [node.module] if isinstance(node, ast.ImportFrom) else []
+                    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else names
+                    found |= {
+                        f"{file.relative_to(ROOT)}:{node.lineno} {name}" for name in names if name not in OPTIONAL
+                    }
+    assert not found
+
+
+@pytest.mark.slow
+def test_libraries_know_no_command_line() -> None:
+    """What a function refuses it says in terms of its own arguments; a command writes them as flags."""
+    texts = [text for command, text in helps().items() if command != "product_vqa.launch"]  # it has accelerate's flags
+    flags = set(re.findall(r"--[a-z_]+", "".join(texts)))
+    found, raised = set(), 0
+    for file in libraries():
+        for node in ast.walk(syntax(file)):
+            if isinstance(node, ast.keyword | ast.arg) and node.arg == "flag":
+                found.add(f"{file.relative_to(ROOT)}:{node.lineno}")
+            if isinstance(node, ast.Raise):
+                raised += 1
+                if flags & set(re.findall(r"--[a-z_]+", ast.unparse(node))):
+                    found.add(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert raised > 100
+    assert not found
+
+
+# Modules without a test file of their own, and why.
+TESTED_ELSEWHERE = {
+    "product_vqa.errors": "one exception class",
+    "product_vqa.entity_f1.app": "a Space's page, in test_entity_f1.py",
+    "product_vqa.entity_f1.scoring": "by the metric, in test_entity_f1.py",
+    "product_vqa.task.features": "the dataset's columns, in dataset_builder/test_builder.py",
+    "product_vqa.hub.urls": "one function, in test_hub.py",
+}
+
+
+def test_each_module_has_a_test_file_of_its_name() -> None:
+    missing = {
+        name
+        for name, file in modules().items()
+        if file.name != "__init__.py"
+        and not name.startswith("benchmarks.")  # measurements; `make bench` runs them
+        and not list((ROOT / "tests" / name.split(".")[0]).rglob(f"test_{file.stem.strip('_')}.py"))
+    }
+    assert missing == TESTED_ELSEWHERE.keys()
+
+
+def test_no_test_module_imports_another_one() -> None:
+    """What several share is in conftest.py or in a plain module next to them."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    assert len(files) > 60
+    found = {
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files
+        for name in imported_names(file)
+        if re.fullmatch(r"tests\.([a-z_]+\.)*test_[a-z_]+", name)
+    }
+    assert not found
+
+
 # One process for all commands: they share what takes seconds to import.
 _ASK_FOR_HELP = """
 import contextlib, io, json, runpy, sys
@@ -129,6 +212,7 @@ def helps() -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_every_command_answers_help() -> None:
     for module in COMMANDS:
         assert helps()[module].startswith("usage: "), module
@@ -153,6 +237,7 @@ def printed_commands() -> list[tuple[str, str, str]]:
     return commands
 
 
+@pytest.mark.slow
 def test_every_printed_command_exists_with_every_flag_that_it_is_given() -> None:
     assert len(printed_commands()) >= 15
     for document, module, rest in printed_commands():
@@ -217,6 +302,7 @@ def test_the_lock_pins_each_package_with_hashes_and_everything_else_takes_its_ve
     assert revisions == {"ruff-pre-commit": f"v{pinned()['ruff']}", "codespell": f"v{pinned()['codespell']}"}
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run(

@@ -9,6 +9,8 @@ import pytest
 
 from tests.commands import ROOT, call
 
+pytestmark = pytest.mark.slow
+
 # Those that compare or measure at length, or need an adapter; their --json prints a line for each result.
 NOT_HERE = {f"benchmarks.{name}" for name in ("ablation", "build", "dtype_sensitivity", "predict", "predict_scale")}
 

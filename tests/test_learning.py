@@ -17,8 +17,8 @@ from PIL import Image
 
 from dataset_builder.labels import LabelForm, label_form
 from inference import AttributeReader
-from inference.calibrate import report, right
-from inference.metrics import sweep
+from inference.calibrate import measure
+from inference.metrics import mark_right, sweep
 from product_vqa.hub import Location
 from product_vqa.modeling.calibration import fit_calibration
 from product_vqa.modeling.collator import TrainingCollator
@@ -95,6 +95,7 @@ def fine_tuned(labels: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPat
     return fine_tune(labels[0], tmp_path_factory.mktemp("fine_tuned"), steps=24)
 
 
+@pytest.mark.slow
 def test_f1_rises_with_correct_labels_and_not_with_shuffled_ones(
     labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer, tmp_path: Path
 ) -> None:
@@ -128,12 +129,13 @@ def answers(labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer) -> pd
     return table.assign(reference=test["entity_value"][:])
 
 
+@pytest.mark.slow
 def test_calibration_improves_the_confidences(answers: pd.DataFrame) -> None:
     """Fit on one half and measured on the other, then the reverse."""
-    rows = right(answers, list(answers["reference"]))
+    rows = mark_right(answers, list(answers["reference"]))
     halves = (rows[::2], rows[1::2])
     reports = [
-        report(measured, measured["confidence"].map(fit_calibration(fitted).answer).to_numpy())
+        measure(measured, measured["confidence"].map(fit_calibration(fitted).answer).to_numpy())
         for fitted, measured in (halves, halves[::-1])
     ]
     mean = {

@@ -1,4 +1,4 @@
-"""Tiny things of the real classes: a base of 28 px, rows with pictures, a dataset folder."""
+"""Small objects of the real classes: base models of 28 px, rows with images, a dataset folder."""
 
 import string
 from pathlib import Path
@@ -39,7 +39,7 @@ def make_rows(number: int, *, labelled: bool = True, start: int = 0) -> list[dic
 
 
 def save_dataset(folder: Path, *, train: int = 32, validation: int = 8, test: int = 11) -> Path:
-    """A dataset folder as build makes it; the test row of index 2 above the others' has no picture."""
+    """A dataset folder as build makes it; the test row of index 2 above the others' has no image."""
     from datasets import Dataset
 
     from product_vqa.task.features import FEATURES

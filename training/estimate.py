@@ -1,19 +1,39 @@
-"""How much memory and how long a training run will take, before anything is loaded: counted on the base's shape.
+"""Estimate the memory and the time of a training run from the base model's config, without loading any weights.
 
 python -m training.estimate --config training/configs/paligemma_3b_224_nf4.yaml --dtype bfloat16
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from product_vqa.cli import parse_options, run
+from product_vqa import cli  # first: it hides lines that libraries log when they are imported
+
+# isort: split
+import torch
+from peft import LoraConfig
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PaliGemmaConfig
+
 from product_vqa.errors import InputError, argument
+from product_vqa.hub import locate
+from product_vqa.modeling.loading import load_config
+from training.loading import make_lora
+from training.memory import ANSWER_TOKENS, build_empty_model, count_tokens, estimate_run, use_fake_tensors
+from training.options import DatasetOptions, ModelOptions, TrainingOptions
+
+# Dense 16-bit matrix products with 32-bit accumulation, TFLOP/s, from the makers' data sheets.
+PEAK_TFLOPS = {"T4": 65, "L4": 121, "RTX 4090": 165, "A100": 312, "H100": 989}
+UTILIZATION = 0.4  # of the peak: what a GPU that never waits for data reaches in practice
 
 
 @dataclass
 class EstimateOptions:
-    """What the run's own options do not say."""
+    """What the options of a run do not tell."""
 
-    train_rows: int = field(default=263_859, metadata={"help": "Rows to learn from; default: the challenge's own."})
+    train_rows: int = field(
+        default=263_859, metadata={"help": "Number of rows to train on; by default that of the challenge's train.csv."}
+    )
 
     def __post_init__(self) -> None:
         if self.train_rows < 1:
@@ -21,37 +41,60 @@ class EstimateOptions:
 
 
 def main() -> None:
-    from training.options import DatasetOptions, ModelOptions, TrainingOptions
-
-    estimate_options, _, model_options, options = parse_options(
+    estimate_options, _, model_options, options = cli.parse_options(
         EstimateOptions,
         DatasetOptions,
         ModelOptions,
         TrainingOptions,
-        description="How much memory and how long a training run will take.",
+        description="Estimate the memory and the time of a training run.",
     )
-
-    from product_vqa.hub import locate
-    from product_vqa.modeling.loading import load_config
-    from training.compute import PEAK_TFLOPS, REACHED, flop_per_row, hours
-    from training.loading import make_lora
-    from training.memory import estimate_run
-
     with argument("model_name_or_path"):
-        base = locate(model_options.model_name_or_path, revision=model_options.model_revision)
-    with argument("model_name_or_path"):
-        config = load_config(base)
+        config = load_config(locate(model_options.model_name_or_path, revision=model_options.model_revision))
     print(estimate_run(config, model_options, options))
-    flop = flop_per_row(config, make_lora(model_options), gradient_checkpointing=bool(options.gradient_checkpointing))
-    rows = round(estimate_options.train_rows * options.num_train_epochs)
-    if options.max_steps > 0:
-        rows = options.max_steps * options.per_device_train_batch_size * options.gradient_accumulation_steps
-    times = ", ".join(f"{name} {hours(rows * flop, tflops=peak):.1f}" for name, peak in PEAK_TFLOPS.items())
+    flop = count_flop(config, make_lora(model_options), gradient_checkpointing=bool(options.gradient_checkpointing))
+    samples = count_samples(estimate_options.train_rows, options)
+    hours = ", ".join(f"{gpu} {estimate_hours(samples * flop, tflops=peak):.1f}" for gpu, peak in PEAK_TFLOPS.items())
     print(
-        f"compute, {flop / 1e12:.1f} TFLOP a row: hours for {rows:,} rows on one GPU at {REACHED:.0%} of its peak: "
-        f"{times}"
+        f"compute, {flop / 1e12:.1f} TFLOP per sample; hours for {samples:,} samples on one GPU at {UTILIZATION:.0%} "
+        f"of its peak: {hours}"
     )
+
+
+def count_samples(train_rows: int, options: TrainingOptions) -> int:
+    """Return the number of samples that a run on one device processes."""
+    if options.max_steps > 0:
+        return options.max_steps * options.per_device_train_batch_size * options.gradient_accumulation_steps
+    return round(train_rows * options.num_train_epochs)
+
+
+def count_flop(config: PaliGemmaConfig, lora: LoraConfig, *, gradient_checkpointing: bool = False) -> int:
+    """Count the floating-point operations (a multiply-add is two) of one sample's forward and backward pass.
+
+    SigLIP runs forward only, the language model forward and backward, lm_head on the answer's tokens only.
+    """
+    vision: Any = config.vision_config
+    size, width = vision.image_size, config.get_text_config().hidden_size
+    model, adapted = build_empty_model(config, lora, dtype=torch.bfloat16)
+    adapted.to(torch.bfloat16).train()  # the adapter too: nothing here casts between two dtypes
+    with FakeTensorMode():
+        use_fake_tensors(model)
+        pixels = torch.empty(1, 3, size, size, dtype=torch.bfloat16)
+        embedded = torch.empty(1, count_tokens(config), width, dtype=torch.bfloat16)
+        with FlopCounterMode(display=False) as vision, torch.no_grad():
+            model.get_image_features(pixels)
+        with FlopCounterMode(display=False) as forward:
+            hidden = model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+            logits = model.lm_head(hidden[:, :ANSWER_TOKENS])
+        with FlopCounterMode(display=False) as backward:
+            logits.sum().backward()
+    flop = vision.get_total_flops() + forward.get_total_flops() + backward.get_total_flops()
+    return flop + (forward.get_total_flops() if gradient_checkpointing else 0)
+
+
+def estimate_hours(flop: float, *, tflops: float) -> float:
+    """Return the hours that a GPU with this peak needs, at UTILIZATION."""
+    return flop / (UTILIZATION * tflops * 1e12) / 3600
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

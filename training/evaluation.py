@@ -1,19 +1,11 @@
-"""The task's own score: rows answered by the code that predicts, compared as the challenge compares."""
+"""Evaluation by the task's own scores: rows answered by the code that predicts, compared as the challenge does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import (
-    PaliGemmaForConditionalGeneration,
-    PaliGemmaProcessor,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor, TrainerState
 
 from product_vqa import bootstrap
 from product_vqa.distributed import init_distributed
@@ -26,55 +18,29 @@ from product_vqa.task.schema import ENTITIES
 RESAMPLES = 1000  # of the bootstrap
 
 
-def scores_at(step: int | None, state: TrainerState) -> dict[str, float] | None:
-    """What was measured at a step, if it was."""
-    for entry in reversed(state.log_history):
-        if "eval_f1" in entry and entry["step"] == step:
-            return entry
-    return None
-
-
-class StopEarly(TrainerCallback):
-    """Stops after `patience` evaluations without a better one, counted over restarts (transformers' begins anew)."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-
-    def is_due(self, args: TrainingArguments, state: TrainerState) -> bool:
-        name = "eval_" + args.metric_for_best_model.removeprefix("eval_")
-        values = [entry[name] for entry in state.log_history if name in entry]
-        if not values:
-            return False
-        best = max(values) if args.greater_is_better else min(values)
-        return len(values) - 1 - values.index(best) >= self.patience
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.is_due(args, state):
-            control.should_training_stop = True
-
-
 def sample_rows(dataset: Dataset, number: int, *, seed: int) -> Dataset:
-    """`number` rows at most, always the same, each entity with its share of the whole."""
+    """Draw at most `number` rows, the same ones for the same seed, each entity in proportion to its rows."""
     return split_rows(dataset, number, seed=seed)[0]
 
 
 def split_rows(dataset: Dataset, number: int, *, seed: int) -> tuple[Dataset, Dataset]:
-    """`sample_rows`, and all other rows; questions about one image may be on both sides."""
+    """Return `sample_rows` and all other rows. Questions about one image may be on both sides."""
     shuffled = dataset.shuffle(seed=seed)
     entities = shuffled.select_columns("entity_name")["entity_name"][:]
-    by_entity = sorted(range(len(shuffled)), key=lambda row: entities[row])  # stable: shuffled within an entity
+    # Every n-th row, of the rows sorted by entity, takes from each entity its share. Sorting is stable: within an
+    # entity the rows stay shuffled.
+    by_entity = sorted(range(len(shuffled)), key=lambda row: entities[row])
     number = min(number, len(shuffled))
-    chosen = {by_entity[row * len(shuffled) // number] for row in range(number)}
-    return shuffled.select(sorted(chosen)), shuffled.select([row for row in range(len(shuffled)) if row not in chosen])
+    chosen = {by_entity[position * len(shuffled) // number] for position in range(number)}
+    others = [row for row in range(len(shuffled)) if row not in chosen]
+    return shuffled.select(sorted(chosen)), shuffled.select(others)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One row of the sample, answered."""
+    """A row of the sample and the model's answer to it."""
 
-    row: int  # its place in the sample
+    row: int  # its position in the sample
     image_link: str
     entity_name: str
     prediction: str
@@ -89,16 +55,17 @@ def answer_sample(
     batch_size: int,
     before_batch: Callable[[], None] = lambda: None,
 ) -> list[Answered]:
-    """What the model answers to `dataset`, in its order. All processes answer a share and get the whole.
+    """Answer the rows of `dataset`, in their order. Each process answers a share, and all get all answers.
 
-    `before_batch` may raise, on all processes together, to stop it.
+    `before_batch` may raise, on all processes at once, to stop the evaluation.
     """
     was_training = model.training
     model.eval()
     state = init_distributed()
     automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer)
     starts = list(range(0, len(dataset), batch_size))
-    # Where parameters are sharded, processes generate together or not at all: all get the same number of batches.
+    # Where parameters are sharded, all processes must generate together: each gets the same number of batches, some
+    # of them the last one again.
     rounds = -(-len(starts) // state.num_processes)
     answered = []
     for batch in range(state.process_index, rounds * state.num_processes, state.num_processes):
@@ -116,18 +83,25 @@ def answer_sample(
         if batch < len(starts):
             answered += [
                 Answered(
-                    start + place, row["image_link"], row["entity_name"], answer.prediction, row["entity_value_raw"]
+                    row=number,
+                    image_link=row["image_link"],
+                    entity_name=row["entity_name"],
+                    prediction=answer.prediction,
+                    reference=row["entity_value_raw"],
                 )
-                for place, (row, answer) in enumerate(zip(rows, answers, strict=True))
+                for number, (row, answer) in enumerate(zip(rows, answers, strict=True), start=start)
             ]
     model.train(was_training)
-    return sorted(gather_object(answered), key=lambda one: one.row)
+    return sorted(gather_object(answered), key=lambda answer: answer.row)
 
 
 def score(answered: Sequence[Answered]) -> dict[str, float]:
-    """`f1` (exact string against entity_value_raw, the challenge's) and `f1_quantity` (number and unit), each with the
-    ends of its 95 % bootstrap interval over images (`f1_low`, `f1_high`); `exact_ENTITY`, the share of rows whose
-    number and unit are right, for each entity that occurs; and `samples`, the number of rows."""
+    """Compute the task's scores.
+
+    Returns `f1` (exact string against entity_value_raw, the challenge's score) and `f1_quantity` (number and unit),
+    each with its 95 % bootstrap interval over images (`f1_low`, `f1_high`); `exact_ENTITY`, the share of rows with the
+    right number and unit, for each entity that occurs; and `samples`, the number of rows.
+    """
     images = [one.image_link for one in answered]
     predictions, references = [one.prediction for one in answered], [one.reference for one in answered]
     scores: dict[str, float] = {}
@@ -141,3 +115,16 @@ def score(answered: Sequence[Answered]) -> dict[str, float]:
         if right:
             scores[f"exact_{entity}"] = sum(right) / len(right)
     return scores | {"samples": len(answered)}
+
+
+def format_scores(scores: Mapping[str, float]) -> str:
+    """Format the scores of an evaluation: `F1 0.8310 (number and unit), 0.8200 (exact string)`."""
+    return f"F1 {scores['eval_f1_quantity']:.4f} (number and unit), {scores['eval_f1']:.4f} (exact string)"
+
+
+def scores_at(step: int | None, state: TrainerState) -> dict[str, float] | None:
+    """Return the scores of the evaluation at a step; None if there was none."""
+    for entry in reversed(state.log_history):
+        if "eval_f1" in entry and entry["step"] == step:
+            return entry
+    return None

@@ -1,45 +1,39 @@
-"""What the model answers, for those who watch it learn: pictures with question, truth and answer, in the tracker."""
+"""Examples of an evaluation in the tracker: images with their question, label and prediction."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import numpy as np
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from datasets import Dataset
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import TensorBoardCallback, TrackioCallback
 
 from product_vqa.contact_sheet import SheetRow, draw_contact_sheet
+from training.evaluation import Answered
 
-if TYPE_CHECKING:
-    from training.trainer import PaliGemmaTrainer
-
-EXAMPLES = 12
+NUM_EXAMPLES = 12
 
 
-class ShowExamples(TrainerCallback):
-    """After each evaluation a sheet of the sample's first rows, always the same, for TensorBoard and trackio."""
+def show_examples(
+    answered: Sequence[Answered], rows: Dataset, *, step: int, callbacks: Sequence[TrainerCallback]
+) -> None:
+    """Send a sheet of the first rows, the same ones at every step, to TensorBoard and trackio if they are used.
 
-    def __init__(self, trainer: "PaliGemmaTrainer") -> None:
-        self._trainer = trainer
+    `callbacks` are the trainer's: one of them holds TensorBoard's writer.
+    """
+    writers = [one.tb_writer for one in callbacks if isinstance(one, TensorBoardCallback) and one.tb_writer]
+    uses_trackio = any(isinstance(one, TrackioCallback) for one in callbacks)
+    if not (writers or uses_trackio):
+        return
+    sheet = draw_contact_sheet(
+        [
+            SheetRow(rows[one.row]["image"], one.entity_name, one.reference, one.prediction)
+            for one in answered[:NUM_EXAMPLES]
+        ]
+    )
+    for writer in writers:
+        writer.add_image("eval/examples", np.asarray(sheet), step, dataformats="HWC")
+        writer.flush()
+    if uses_trackio:
+        import trackio  # optional: installed by those who use it
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        trackers = {"tensorboard", "trackio"} & set(args.report_to)
-        if not (trackers and state.is_world_process_zero):
-            return
-        dataset = self._trainer.eval_dataset
-        sheet = draw_contact_sheet(
-            [
-                SheetRow(dataset[one.row]["image"], one.entity_name, one.reference, one.prediction)
-                for one in self._trainer.answered[:EXAMPLES]
-            ]
-        )
-        if "tensorboard" in trackers:
-            for callback in self._trainer.callback_handler.callbacks:
-                if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
-                    writer = callback.tb_writer
-                    writer.add_image("eval/examples", np.asarray(sheet), state.global_step, dataformats="HWC")
-                    writer.flush()
-        if "trackio" in trackers:
-            import trackio
-
-            trackio.log({"eval/examples": trackio.Image(sheet), "train/global_step": state.global_step})
+        trackio.log({"eval/examples": trackio.Image(sheet), "train/global_step": step})

@@ -1,4 +1,4 @@
-"""What a run starts from: the base, the dataset, and the names under which adapter and card will mention them."""
+"""Find and load what a run starts from: the base model and the dataset, with the names that its adapter gives them."""
 
 import logging
 from dataclasses import dataclass
@@ -25,65 +25,80 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sources:
-    """Where base and dataset lie, and what to call them: a folder of this machine is never named outside of it."""
+    """Where the base model and the dataset are, and what the adapter and its card call them.
 
-    base: Location
+    The names never contain the path of a folder on this machine.
+    """
+
+    base_model: Location
     dataset: Location
-    named_base: Location
+    named_base_model: Location
     named_dataset: Location
-    base_license: str | list[str] | None  # as its own card states it: an adapter inherits it
+    base_license: str | list[str] | None  # as the base model's card states it; the adapter inherits it
 
 
 def locate_sources(
     dataset_options: DatasetOptions, model_options: ModelOptions, *, is_published: bool = False
 ) -> Sources:
-    """Find base and dataset, pinned to commits. Raises InputError with the flag and the remedy.
+    """Find the base model and the dataset, pinned to commits.
 
-    An adapter that `is_published` must name a base that others can load.
+    Raises InputError where one cannot be found, or if the adapter `is_published` and would name a base model that
+    others cannot load.
     """
     with argument("model_name_or_path"):
-        base = locate(model_options.model_name_or_path, revision=model_options.model_revision)
+        base_model = locate(model_options.model_name_or_path, revision=model_options.model_revision)
     with argument("dataset_name"):
         dataset = locate(
             dataset_options.dataset_name,
             repo_type="dataset",
             revision=dataset_options.dataset_revision,
         )
-    named_base = base
-    if base.folder is not None:
-        name = base.folder.resolve().name
-        if model_options.base_model_id:
-            name = model_options.base_model_id
-        elif is_published:
-            raise InputError(
-                f"--push_to_hub: the base model is a folder ({model_options.model_name_or_path}), and the adapter "
-                "would name one that nobody can load. --base_model_id user/name says where others find it"
-            )
-        else:
-            logger.warning(
-                "The base is a folder: the adapter will name it %r, which nobody can load. --base_model_id user/name "
-                "says where it can be had.",
-                name,
-            )
-        named_base = Location(name)
-    elif model_options.base_model_id not in (None, base.name):
-        raise InputError(f"--base_model_id {model_options.base_model_id}: the base is already named {base.name}")
     named_dataset = dataset if dataset.folder is None else Location(dataset.folder.resolve().name)
-    return Sources(base, dataset, named_base, named_dataset, _license(base))
+    return Sources(
+        base_model=base_model,
+        dataset=dataset,
+        named_base_model=_name_base_model(base_model, model_options, is_published=is_published),
+        named_dataset=named_dataset,
+        base_license=_read_license(base_model),
+    )
 
 
-def _license(base: Location) -> str | list[str] | None:
-    """What the base's card says. It is a file like the others, so that it is found offline as well."""
+def _name_base_model(base_model: Location, options: ModelOptions, *, is_published: bool) -> Location:
+    """Return the repo that the adapter names as its base model: where that is a folder, `base_model_id`."""
+    if base_model.folder is None:
+        if options.base_model_id not in (None, base_model.name):
+            raise InputError(
+                f"`base_model_id` {options.base_model_id}: the base model is already named {base_model.name}"
+            )
+        return base_model
+    if options.base_model_id:
+        return Location(options.base_model_id)
+    if is_published:
+        raise InputError(
+            f"`push_to_hub`: the base model is a folder ({options.model_name_or_path}), so others could not load the "
+            "adapter's base model. Pass `base_model_id` user/name, the repo where they find it"
+        )
+    name = base_model.folder.resolve().name
+    logger.warning(
+        "The base model is a folder: the adapter will name it %r, which others cannot load. Pass `base_model_id` "
+        "user/name, the repo where they find it.",
+        name,
+    )
+    return Location(name)
+
+
+def _read_license(base_model: Location) -> str | list[str] | None:
+    """Read the licence from the base model's card, which is downloaded like any file, so that offline it is cached."""
     try:
-        # The second is in every repo: a pattern that matches nothing would be warned of.
+        # The second file is in every repo: a pattern without a match would cause a warning.
         with argument("model_name_or_path"):
-            folder = download(base, patterns=[CARD_FILE, ".gitattributes"])
+            folder = download(base_model, patterns=[CARD_FILE, ".gitattributes"])
         file = folder / CARD_FILE
-        return ModelCard(file.read_text(encoding="utf-8")).data.license if file.is_file() else None
-    except (ValueError, yaml.YAMLError) as error:  # InputError is one, and so is metadata that cannot be read
+        return ModelCard(file.read_text(encoding="utf-8")).data.get("license") if file.is_file() else None
+    except (ValueError, yaml.YAMLError) as error:  # InputError, or metadata that cannot be parsed
         if not constants.HF_HUB_OFFLINE and isinstance(error, InputError):
             raise
-        logger.warning("The licence of %s is not known here: the adapter's card names none (%s)", base, error)
+        logger.warning("The licence of %s is unknown: the adapter's card will state none (%s)", base_model, error)
         return None
 
 
@@ -92,33 +107,35 @@ class Data:
     """The rows of a run. `eval` and `card` are None where there are none or none are wanted."""
 
     train: Dataset
-    eval: Dataset | None  # scored while it trains
-    card: Dataset | None  # scored at the end, where the rows of `eval` have chosen the checkpoint
+    eval: Dataset | None  # scored during training
+    card: Dataset | None  # scored at the end for the model card, where the rows of `eval` select the checkpoint
 
 
 def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_kept: bool) -> Data:
-    """`is_best_kept`: whether the rows of `eval` choose a checkpoint; then they are half of the split at most."""
+    """Load the rows to train and to evaluate on.
+
+    With `is_best_kept` the rows of `eval` select a checkpoint; then they are at most half of their split, and others
+    are for the card. Raises InputError for a split that is missing or has rows without a label.
+    """
     train_name, test_name = options.dataset_train_split, options.dataset_test_split
-    with (
-        init_distributed().main_process_first(),
-        argument("dataset_name"),
-    ):  # one process fetches, the others find it in the cache
+    # One process downloads; the others find the files in the cache.
+    with init_distributed().main_process_first(), argument("dataset_name"):
         splits = load_splits(sources.dataset, [train_name, test_name])
     if train_name not in splits:
-        raise InputError(f"--dataset_name {sources.dataset} has no split {train_name!r} (--dataset_train_split)")
+        raise InputError(f"`dataset_name` {sources.dataset} has no split {train_name!r} (`dataset_train_split`)")
     train, test = splits[train_name], splits.get(test_name)
     if options.max_train_samples is not None and options.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(options.max_train_samples))
     _check_labels(train, name=f"`dataset_train_split` {train_name}", remedy="choose a split with labels")
     if test is None or not options.max_eval_samples:
-        return Data(train, None, None)
-    remedy = "choose a split with labels, or --max_eval_samples 0 to score nothing"
+        return Data(train, eval=None, card=None)
+    remedy = "choose a split with labels, or set `max_eval_samples` 0 to evaluate nothing"
     _check_labels(test, name=f"`dataset_test_split` {test_name}", remedy=remedy)
     if not is_best_kept or len(test) < 2:
-        return Data(train, sample_rows(test, options.max_eval_samples, seed=seed), None)
+        return Data(train, eval=sample_rows(test, options.max_eval_samples, seed=seed), card=None)
     chosen, others = split_rows(test, min(options.max_eval_samples, len(test) // 2), seed=seed)
     card = sample_rows(others, options.max_card_samples, seed=seed) if options.max_card_samples else None
-    return Data(train, chosen, card)
+    return Data(train, eval=chosen, card=card)
 
 
 def _check_labels(rows: Dataset, *, name: str, remedy: str) -> None:
@@ -135,50 +152,50 @@ def _check_labels(rows: Dataset, *, name: str, remedy: str) -> None:
 def check_steps(rows: Dataset, options: TrainingOptions) -> None:
     """Raises InputError if the run would make no step."""
     if len(rows) == 0:
-        raise InputError("--dataset_train_split: the split has no rows")
+        raise InputError("`dataset_train_split`: the split has no rows")
     if steps_per_epoch(options, len(rows)) == 0:
         raise InputError(
-            f"dataloader_drop_last: {len(rows)} rows are fewer than the {samples_per_step(options)} samples of one "
-            "step, so that not a single step would be made; leave it out, or lower per_device_train_batch_size"
+            f"`dataloader_drop_last`: {len(rows)} rows are fewer than the {samples_per_step(options)} samples of one "
+            "step, so the run would make no step; remove this setting, or lower `per_device_train_batch_size`"
         )
 
 
 def load_model(
     sources: Sources, options: ModelOptions
 ) -> tuple[PaliGemmaForConditionalGeneration, PaliGemmaProcessor, LoraConfig]:
-    """The frozen base, its processor, and what is to be trained on it."""
-    processor = load_processor(sources.base)
+    """Load the frozen base model and its processor, and configure the adapter."""
+    processor = load_processor(sources.base_model)
     state = init_distributed()
-    device = state.device
-    # FSDP and DeepSpeed spread the weights over the devices themselves.
-    is_whole = state.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    # FSDP and DeepSpeed shard the weights onto the devices themselves.
+    is_sharded = state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     with argument("model_name_or_path"):
         model = load_base_model(
-            sources.base,
-            dtype=resolve_dtype(options.dtype, device=device),
+            sources.base_model,
+            dtype=resolve_dtype(options.dtype, device=state.device),
             load_in_4bit=options.load_in_4bit,
             attn_implementation=options.attn_implementation,
-            device=device if options.load_in_4bit or is_whole else None,
+            device=state.device if options.load_in_4bit or not is_sharded else None,
         )
-    check_image_size(model.config, processor, base_model=sources.base)
+    check_image_size(model.config, processor, base_model=sources.base_model)
     return model, processor, make_lora(options)
 
 
-def warn_of_small_pictures(rows: Dataset, processor: PaliGemmaProcessor) -> None:
-    """Small print is lost before the base sees it, where the dataset was built for a smaller one."""
-    wanted = processor.image_processor.size["height"]
+def warn_about_small_images(rows: Dataset, processor: PaliGemmaProcessor) -> None:
+    """Warn where the dataset was built for a smaller base model: small print is lost before this one sees it."""
+    image_size = processor.image_processor.size["height"]
     first = rows.select(range(min(20, len(rows))))
     sizes = [max(load_row_image(row).size) for row in first if row["image"] is not None]
-    num_smaller = sum(size < wanted for size in sizes)
+    num_smaller = sum(size < image_size for size in sizes)
     if 2 * num_smaller > len(sizes):
         logger.warning(
-            "%s of the first %s pictures are smaller than the %s px that the base takes in: dataset_builder.build "
-            "--image_size %s or more keeps what they show, if the originals are larger",
-            num_smaller, len(sizes), wanted, wanted,
+            "%s of the first %s images are smaller than the base model's %s px. If the originals are larger, rebuild "
+            "the dataset with dataset_builder.build --image_size %s or more.",
+            num_smaller, len(sizes), image_size, image_size,
         )  # fmt: skip
 
 
 def make_lora(options: ModelOptions) -> LoraConfig:
+    """Configure the adapter."""
     return LoraConfig(
         r=options.lora_r,
         lora_alpha=options.lora_alpha,

@@ -1,10 +1,11 @@
-"""The adapter's card: the root's `model_card.md`, filled with what this run was."""
+"""The adapter's model card: the root's `model_card.md`, filled in with what a run was."""
 
 import importlib.resources
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -17,9 +18,12 @@ from product_vqa.modeling.loading import UNQUANTIZED_MODULES, nf4_config
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import ENTITIES
 from training.loading import Sources
-from training.trainer import PaliGemmaTrainer
+from training.options import samples_per_step
 
-# What an answer looks like; the first attribute that was trained is the card's example.
+if TYPE_CHECKING:
+    from training.trainer import PaliGemmaTrainer
+
+# Typical answers; the card shows that of the first trained attribute.
 _EXAMPLE_ANSWERS = {
     "item_weight": "500.0 gram",
     "item_volume": "250.0 millilitre",
@@ -30,54 +34,61 @@ _EXAMPLE_ANSWERS = {
     "wattage": "60.0 watt",
     "maximum_weight_recommendation": "5.0 kilogram",
 }
+_SCORES = {"f1_quantity": "F1, number and unit", "f1": "F1, exact string"}
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """What the card says of a run that its configuration does not."""
+class TrainingFacts:
+    """What the card says about a training beyond its configuration; `model_card.md` uses these names."""
 
     adapter_id: str
-    base: Location  # as the adapter names it
+    base_model: Location  # as the adapter names it
     base_license: str | list[str] | None
     dataset: Location
     image_size: int  # px
     base_precision: str
     trainable_parameters: int
     train_rows: int
-    entities: list[str]  # that the training rows ask for, in the order of all eight
-    rows_per_step: int
+    entities: list[str]  # those in the training rows, in the order of the schema
+    samples_per_step: int
     steps: int
     epochs: float
     processes: int
     hardware: str
     minutes: float
     final_loss: float | None
-    scores: dict[str, float] | None  # what `trainer.evaluate()` returned
-    is_chosen_by: bool  # whether the rows of these scores choose the checkpoint that is kept
+    scores: dict[str, float] | None  # as `trainer.evaluate()` returns them
+    is_selected_by_scores: bool  # whether the rows of these scores selected the checkpoint that is kept
     max_new_tokens: int  # of the longest answer
 
 
-def run_facts(
-    trainer: PaliGemmaTrainer, sources: Sources, *, scores: dict[str, float] | None, is_chosen_by: bool
-) -> RunFacts:
-    """Gather from a trainer, after its training or on the way, what its card says."""
+def describe_training(
+    trainer: "PaliGemmaTrainer",
+    sources: Sources,
+    *,
+    adapter_id: str,
+    scores: dict[str, float] | None,
+    is_selected_by_scores: bool,
+) -> TrainingFacts:
+    """Collect what the card says from a trainer, after its training or during it."""
     args, model = trainer.args, trainer.model
-    quantized = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
-    asked = set(trainer.train_dataset.unique("entity_name"))
+    base_precision = str(model.get_base_model().dtype).removeprefix("torch.")
+    if getattr(model.get_base_model(), "is_loaded_in_4bit", False):
+        base_precision = "4-bit NF4 (SigLIP, projector and lm_head not quantized)"
+    trained_entities = set(trainer.train_dataset.unique("entity_name"))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return RunFacts(
-        adapter_id=trainer.hub_model_id or Path(args.output_dir).resolve().name,
-        base=sources.named_base,
+    return TrainingFacts(
+        adapter_id=adapter_id,
+        base_model=sources.named_base_model,
         base_license=sources.base_license,
         dataset=sources.named_dataset,
         image_size=model.config.vision_config.image_size,
-        base_precision="4-bit NF4 (SigLIP, projector and lm_head not quantized)"
-        if quantized
-        else str(model.get_base_model().dtype).removeprefix("torch."),
+        base_precision=base_precision,
         trainable_parameters=model.get_nb_trainable_parameters()[0],
         train_rows=len(trainer.train_dataset),
-        entities=[name for name in ENTITIES if name in asked],
-        rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        entities=[name for name in ENTITIES if name in trained_entities],
+        samples_per_step=samples_per_step(args),
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
         processes=args.world_size,
@@ -85,127 +96,104 @@ def run_facts(
         minutes=trainer.minutes(),
         final_loss=losses[-1] if losses else None,
         scores=scores,
-        is_chosen_by=is_chosen_by,
+        is_selected_by_scores=is_selected_by_scores,
         max_new_tokens=max_answer_tokens(trainer.processing_class.tokenizer),
     )
 
 
-def make_card(facts: RunFacts, config: dict[str, Any], *, train_split: str, eval_split: str) -> ModelCard:
-    """The card as published: metadata for the Hub's widgets, then text, whose every command runs as it stands."""
-    adapter_name = facts.adapter_id.split("/")[-1]
-    example = next(name for name in _EXAMPLE_ANSWERS if name in facts.entities)
+def make_card(training: TrainingFacts, config: dict[str, Any]) -> ModelCard:
+    """Render the card: metadata for the Hub, then text. All commands and code in it run as they are.
+
+    `config` is the resolved configuration of the run (`training.run_config`).
+    """
+    adapter_name = training.adapter_id.split("/")[-1]
+    eval_split = config["dataset_test_split"]
+    example = next(name for name in _EXAMPLE_ANSWERS if name in training.entities)
+    compute_dtype = nf4_config(getattr(torch, config["dtype"])).bnb_4bit_compute_dtype
     return ModelCard.from_template(
-        _metadata(facts, name=adapter_name, eval_split=eval_split),
+        _make_metadata(training, adapter_name=adapter_name, eval_split=eval_split),
         template_path=str(_template()),
-        title=adapter_name,
-        adapter_id=facts.adapter_id,
+        training=training,
+        config=config,
+        config_yaml=yaml.safe_dump(config, sort_keys=True).strip(),
         adapter_name=adapter_name,
-        base_id=facts.base.name,
-        base_link=_link(facts.base),
-        base_revision_argument=f', revision="{facts.base.revision}"' if facts.base.revision else "",
-        base_revision_text=_at(facts.base),
-        dataset_id=facts.dataset.name,
-        dataset_link=_link(facts.dataset, repo_type="dataset"),
-        dataset_revision_text=_at(facts.dataset),
-        train_split=train_split,
+        adapter_kind=_adapter_kind(config),
+        base_model_link=_link(training.base_model),
+        base_model_commit=_at_commit(training.base_model),
+        dataset_link=_link(training.dataset, repo_type="dataset"),
+        dataset_commit=_at_commit(training.dataset),
         eval_split=eval_split,
-        train_rows=facts.train_rows,
-        image_size=facts.image_size,
-        base_precision=facts.base_precision,
-        dtype=config["dtype"],
-        load_in_4bit=config["load_in_4bit"],
-        compute_dtype=str(nf4_config(getattr(torch, config["dtype"])).bnb_4bit_compute_dtype).removeprefix("torch."),
+        compute_dtype=str(compute_dtype).removeprefix("torch."),
         unquantized_modules=json.dumps(UNQUANTIZED_MODULES),
-        max_new_tokens=facts.max_new_tokens,
-        adapter_kind="DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA",
-        lora_r=config["lora_r"],
-        lora_alpha=config["lora_alpha"],
-        trainable_parameters=facts.trainable_parameters,
-        steps=facts.steps,
-        batch_size=facts.rows_per_step,
-        epochs=f"{facts.epochs:.2f}",
-        processes=facts.processes,
-        hardware=facts.hardware,
-        minutes=f"{facts.minutes:.1f}",
-        final_loss="unknown" if facts.final_loss is None else f"{facts.final_loss:.4f}",
-        scores=_score_table(facts.scores) if facts.scores else None,
-        scored_rows=int(facts.scores["eval_samples"]) if facts.scores else 0,
-        is_chosen_by=facts.is_chosen_by,
-        software=_software(),
-        config=yaml.safe_dump(config, sort_keys=True).strip(),
-        entities=[entity.replace("_", " ") for entity in facts.entities],
+        score_table=_make_score_table(training.scores) if training.scores else None,
+        software=[f"product-vqa {product_vqa.__version__}", *(f"{name} {version(name)}" for name in _LIBRARIES)],
+        entities=[name.replace("_", " ") for name in training.entities],
         example_question=format_prompt(example),
         example_answer=_EXAMPLE_ANSWERS[example],
     )
 
 
 def _template() -> Path:
-    """`model_card.md`: inside the package where it was installed as a wheel, else at the root of the checkout."""
+    """Find `model_card.md`: in the package where it was installed as a wheel, else at the root of the checkout."""
     packaged = importlib.resources.files(product_vqa) / "model_card.md"
     root = Path(product_vqa.__file__).parent.parent / "model_card.md"
     return Path(str(packaged)) if packaged.is_file() else root
 
 
-def _score_table(scores: dict[str, float]) -> dict[str, str]:
-    named = {
-        title: f"{scores[f'eval_{name}']:.4f} ({scores[f'eval_{name}_low']:.4f} to {scores[f'eval_{name}_high']:.4f})"
-        for name, title in (
-            ("f1_quantity", "F1, number and unit"),
-            ("f1", "F1, exact string (the challenge's own)"),
-        )
-    }
-    exact = {
-        f"right number and unit: {entity.replace('_', ' ')}": f"{scores[f'eval_exact_{entity}']:.4f}"
-        for entity in ENTITIES
-        if f"eval_exact_{entity}" in scores
-    }
-    return named | exact
+def _adapter_kind(config: dict[str, Any]) -> str:
+    if config.get("use_dora"):
+        return "DoRA"
+    return "rsLoRA" if config.get("use_rslora") else "LoRA"
+
+
+def _make_score_table(scores: dict[str, float]) -> dict[str, str]:
+    table = {}
+    for name, title in _SCORES.items():
+        value, low, high = (scores[f"eval_{name}{suffix}"] for suffix in ("", "_low", "_high"))
+        note = " (the challenge's score)" if name == "f1" else ""
+        table[f"{title}{note}"] = f"{value:.4f} ({low:.4f} to {high:.4f})"
+    for entity in ENTITIES:
+        if f"eval_exact_{entity}" in scores:
+            name = entity.replace("_", " ")
+            table[f"right number and unit: {name}"] = f"{scores[f'eval_exact_{entity}']:.4f}"
+    return table
 
 
 def _link(location: Location, *, repo_type: str = "model") -> str:
-    """A link to the repo's page; only its name where it is a folder, or lies on a Hub of somebody's own."""
+    """Link a repo's page; only its name where it is a folder or on another Hub."""
     if location.revision is None or constants.ENDPOINT != "https://huggingface.co":
         return f"`{location.name}`"
     return f"[{location.name}]({page_url(location.name, repo_type=repo_type)})"
 
 
-def _at(location: Location) -> str:
-    return f" at `{location.revision[:12]}`" if location.revision else ""
+def _at_commit(location: Location) -> str:
+    return f" at commit `{location.revision[:12]}`" if location.revision else ""
 
 
-def _software() -> list[str]:
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
-    return [f"product-vqa {product_vqa.__version__}", *(f"{name} {version(name)}" for name in names)]
-
-
-def _metadata(facts: RunFacts, *, name: str, eval_split: str) -> ModelCardData:
-    scores = facts.scores
-    results = []
-    for metric, label in (
-        (("eval_f1_quantity", "F1, number and unit"), ("eval_f1", "F1, exact string")) if scores else ()
-    ):
-        results.append(
-            EvalResult(
-                task_type="visual-question-answering",
-                dataset_type=facts.dataset.name,
-                dataset_name=facts.dataset.name,
-                dataset_split=eval_split,
-                dataset_revision=facts.dataset.revision,
-                metric_type="f1",
-                metric_name=label,
-                metric_value=round(float(scores[metric]), 4),
-            )
+def _make_metadata(training: TrainingFacts, *, adapter_name: str, eval_split: str) -> ModelCardData:
+    scores = training.scores
+    results = [
+        EvalResult(
+            task_type="visual-question-answering",
+            dataset_type=training.dataset.name,
+            dataset_name=training.dataset.name,
+            dataset_split=eval_split,
+            dataset_revision=training.dataset.revision,
+            metric_type="f1",
+            metric_name=title,
+            metric_value=round(float(scores[f"eval_{name}"]), 4),
         )
+        for name, title in _SCORES.items()
+        if scores
+    ]
     return ModelCardData(
-        base_model=facts.base.name,
-        datasets=[facts.dataset.name] if "/" in facts.dataset.name else None,
+        base_model=training.base_model.name,
+        datasets=[training.dataset.name] if "/" in training.dataset.name else None,
         language="en",
         library_name="peft",
-        license=facts.base_license,
+        license=training.base_license,  # type: ignore[arg-type]  # a list too, as in any card
         pipeline_tag="image-text-to-text",
         tags=["paligemma", "lora", "visual-question-answering", "product-attributes"],
-        model_name=name if results else None,
+        model_name=adapter_name if results else None,
         eval_results=results or None,
     )

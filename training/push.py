@@ -1,42 +1,160 @@
-"""To the Hub: the adapter at the end, and with every checkpoint if asked for. A Hub that is down costs no run."""
+"""The adapter as a folder and as a Hub repo: save its files, create its repo, push them in one commit."""
 
+import csv
 import json
 import logging
+import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate.utils import broadcast_object_list
+import torch
 from huggingface_hub import CommitInfo, HfApi, errors
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from peft import PeftModel
+from torch.distributed.tensor import DTensor
 
+from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.errors import InputError, argument
-from product_vqa.hub import commit_files, hub_errors, read_file, retry
+from product_vqa.hub import Location, commit_files, hub_errors, read_file, retry
 from product_vqa.modeling.calibration import CALIBRATION_FILE
 from product_vqa.provenance import adapter_sha256
+from product_vqa.task.prompt import save_task
+from training.loading import Sources
+from training.model_card import describe_training, make_card
+from training.run_config import save_config
+
+if TYPE_CHECKING:
+    from training.trainer import PaliGemmaTrainer
 
 logger = logging.getLogger(__name__)
 
-# Seconds before each further attempt of the last push: eight minutes in all. That of a checkpoint is soon superseded.
+LOG_FILE = "log.csv"
+LAST_FILE = "adapter_config.json"  # put in place last: a folder that has it is complete
+
+# Seconds before each further attempt: eight minutes in all for the last push; a checkpoint's push is soon superseded.
 WAITS_S = (1, 5, 15, 60, 120, 300)
 CHECKPOINT_WAITS_S = (1, 2, 5)
 
 
+# ---- The folder ----------------------------------------------------------------------------------------------------
+
+
+def save_adapter(
+    folder: Path,
+    trainer: "PaliGemmaTrainer",
+    *,
+    adapter_id: str,
+    sources: Sources,
+    config: dict[str, Any],
+    scores: dict[str, float] | None,
+    is_selected_by_scores: bool,
+) -> list[str]:
+    """Write the adapter, its processor, prompt template, configuration, log and card to `folder`.
+
+    All files are safetensors or text; the adapter names its base model by repo and commit, never by a local path.
+    `adapter_id` is its own name, `config` the resolved configuration (`training.run_config`). `scores` are those of an
+    evaluation, and `is_selected_by_scores` says whether the same rows selected the checkpoint. Every process must call
+    this; the first one writes and returns the names of the files.
+    """
+    weights = gather_adapter(trainer.model)
+    if not trainer.is_world_process_zero():
+        return []
+    temporary = folder / ".publication"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    _save_weights(trainer.model, weights, temporary, base_model=sources.named_base_model)
+    trainer.processing_class.save_pretrained(temporary)
+    save_task(temporary, dtype=config["dtype"], load_in_4bit=config["load_in_4bit"])
+    save_config(temporary, config)
+    _save_log(temporary / LOG_FILE, trainer.state.log_history)
+    training = describe_training(
+        trainer, sources, adapter_id=adapter_id, scores=scores, is_selected_by_scores=is_selected_by_scores
+    )
+    card, earlier_card = mark_card(str(make_card(training, config))), folder / CARD_FILE
+    if earlier_card.is_file():
+        card = merge_cards(card, earlier_card.read_bytes().decode("utf-8", "replace"))
+    (temporary / CARD_FILE).write_bytes(card.encode())
+    names = sorted(file.name for file in temporary.iterdir())
+    for name in [*(name for name in names if name != LAST_FILE), LAST_FILE]:
+        os.replace(temporary / name, folder / name)
+    temporary.rmdir()
+    return names
+
+
+def gather_adapter(model: PeftModel) -> dict[str, torch.Tensor]:
+    """Return the adapter's complete weights on the CPU, however they are sharded. Every process must call this."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if any(hasattr(parameter, "ds_id") for parameter in trained.values()):  # ZeRO-3
+        import deepspeed  # optional: installed by those who launch with it
+
+        with deepspeed.zero.GatheredParameters(list(trained.values())):
+            return {name: parameter.detach().cpu().clone() for name, parameter in trained.items()}
+    return {
+        name: (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).detach().cpu()
+        for name, parameter in trained.items()
+    }
+
+
+def _save_weights(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path, *, base_model: Location) -> None:
+    """Save the weights under the base model's public name: peft would name the folder that it was loaded from."""
+    config = model.peft_config["default"]
+    before = config.base_model_name_or_path, config.revision
+    config.base_model_name_or_path, config.revision = base_model.name, base_model.revision
+    try:
+        # No embeddings are adapted. To find that out, peft would ask the Hub for the base model's config.
+        model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
+    finally:  # checkpoints are for this machine
+        config.base_model_name_or_path, config.revision = before
+
+
+def _save_log(file: Path, log_history: list[dict[str, Any]]) -> None:
+    columns = ["step", "epoch"]
+    for entry in log_history:
+        columns += [key for key in entry if key not in columns]
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(log_history)
+
+
+# ---- The repo ------------------------------------------------------------------------------------------------------
+
+
 def open_repo(repo_id: str, *, private: bool | None) -> str:
-    """Make the adapter's repo if it is not there; returns its id with the namespace.
+    """Create the adapter's repo if it does not exist, and return its id with the namespace.
 
-    Before the training, so that nothing is trained in vain.
-
-    Raises InputError for a token that is missing, bad or may not write there, and where no Hub answers.
+    This is done before the training, so that nothing is trained that cannot be pushed. Raises InputError for a token
+    that is missing, invalid or has no write access, and where no Hub answers.
     """
     with argument("hub_model_id"), hub_errors(repo_id):
         api = HfApi()
-        repo_id = retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id  # its full name
-        retry(lambda: api.auth_check(repo_id, write=True))
-    return repo_id
+        full_id = retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
+        retry(lambda: api.auth_check(full_id, write=True))
+    return full_id
+
+
+def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str | None) -> str:
+    """Push the finished adapter, retrying for some minutes, tag the commit and return its URL.
+
+    Raises InputError if the push does not succeed, at once if the Hub refuses it. The adapter is complete in
+    `output_dir` then, and rerunning the command pushes it.
+    """
+    try:
+        commit = push_adapter(
+            output_dir,
+            files=files,
+            repo_id=repo_id,
+            revision=revision,
+            message="Adapter, processor, card and log of a run",
+            waits_s=WAITS_S,
+        )
+    except InputError as error:
+        raise InputError(
+            f"{error}. The adapter is complete in {output_dir}: rerun the same command to push it"
+        ) from error
+    _tag(repo_id, commit)
+    return commit.commit_url
 
 
 def push_adapter(
@@ -48,9 +166,9 @@ def push_adapter(
     message: str,
     waits_s: tuple[float, ...] = CHECKPOINT_WAITS_S,
 ) -> CommitInfo:
-    """Upload `files` of `folder` in one commit, which removes a calibration of another adapter.
+    """Upload `files` of `folder` in one commit, which also removes the calibration of another adapter.
 
-    Raises InputError if the Hub refuses it, or there is none.
+    Raises InputError if the Hub refuses it or does not answer.
     """
     with argument("hub_model_id"), hub_errors(repo_id):
         is_calibrated = _is_calibrated(repo_id, folder, revision=revision, waits_s=waits_s)
@@ -71,27 +189,8 @@ def _is_calibrated(repo_id: str, folder: Path, *, revision: str | None, waits_s:
         return content["adapter_sha256"] == adapter_sha256(folder)
     except (errors.EntryNotFoundError, errors.RevisionNotFoundError):
         return False
-    except (ValueError, KeyError, TypeError):  # it cannot be read, or does not say what it was fitted on
+    except (ValueError, KeyError, TypeError):  # it cannot be parsed, or does not name its adapter
         return False
-
-
-def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str | None) -> str:
-    """The last push of a run, tried for some minutes, and a tag for it; returns the commit's URL.
-
-    Raises InputError if there is no success, at once if the Hub will not have it: the adapter lies in `output_dir`,
-    and the same command pushes it.
-    """
-    try:
-        commit = push_adapter(
-            output_dir, files=files, repo_id=repo_id, revision=revision,
-            message="Adapter, processor, card and log of a run", waits_s=WAITS_S,
-        )  # fmt: skip
-    except InputError as error:
-        raise InputError(
-            f"{error}. The adapter is whole in {output_dir}: the same command, given again, pushes it"
-        ) from error
-    _tag(repo_id, commit)
-    return commit.commit_url
 
 
 def _tag(repo_id: str, commit: CommitInfo) -> None:
@@ -100,56 +199,4 @@ def _tag(repo_id: str, commit: CommitInfo) -> None:
             tag = f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}"
             retry(lambda: HfApi().create_tag(repo_id, tag=tag, revision=commit.oid, exist_ok=True))
     except InputError as error:
-        logger.warning("pushed, but not tagged: %s", error)
-
-
-class PushCheckpoints(TrainerCallback):
-    """With a checkpoint a push, in the background, of what `save` writes: never of the checkpoint itself.
-
-    A checkpoint holds optimizer state and pickles. What could not be pushed, or while another push was on its way, is
-    superseded by the next.
-    """
-
-    def __init__(self, save: Callable[[Path], list[str]], *, repo_id: str) -> None:
-        """`save` writes the adapter, as it is now, into a folder and names its files; every process calls it."""
-        self._save = save
-        self._repo_id = repo_id
-        self._executor = ThreadPoolExecutor(max_workers=1)
-        self._push: Future[None] | None = None
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:
-            return  # the whole run is pushed next
-        if control.should_training_stop and self._push is not None:
-            wait([self._push])  # told to stop: there will be no later push
-        if self._is_busy(args):
-            return
-        folder = Path(args.output_dir) / ".on_the_way"
-        try:
-            files = self._save(folder)
-        except OSError as error:
-            logger.warning("step %s is not pushed: %s", state.global_step, error)
-            return
-        if state.is_world_process_zero:
-            self._push = self._executor.submit(self._try, folder, files, args.hub_revision, state.global_step)
-
-    def _is_busy(self, args: TrainingArguments) -> bool:
-        """Whether the push before is still on its way; all processes are told, for they save together."""
-        busy = [self._push is not None and not self._push.done()]
-        if args.world_size > 1:
-            broadcast_object_list(busy)
-        return busy[0]
-
-    def _try(self, folder: Path, files: list[str], revision: str | None, step: int) -> None:
-        try:
-            push_adapter(
-                folder, files=files, repo_id=self._repo_id, revision=revision, message=f"Adapter after step {step}"
-            )
-        except Exception as error:
-            logger.warning("step %s was not pushed, a later one will be: %s", step, error)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
-        """Wait for the push that is on its way."""
-        self._executor.shutdown(wait=True)
+        logger.warning("The adapter was pushed, but its commit was not tagged: %s", error)

@@ -1,34 +1,75 @@
-"""Fine-tune PaliGemma to read product attributes: dataset + base -> LoRA adapter with its card, on the Hub.
+"""Fine-tune PaliGemma to extract product attributes: a dataset and a base model become a LoRA adapter on the Hub.
 
     accelerate launch --config_file training/accelerate_configs/gpu.yaml -m training.sft \\
         --config training/configs/paligemma_3b_224_nf4.yaml --dataset_name user/dataset --output_dir runs/first
 
-Rerun with the same options, it resumes from the last complete checkpoint. SIGTERM makes one before it ends.
+Rerun the same command to resume from the last complete checkpoint. SIGTERM saves one and ends the run.
 """
 
+# All imports are here, though `--help` then takes seconds: SFTConfig, which the options extend, takes nearly as long.
 import logging
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from product_vqa.cli import parse_options, run
+from product_vqa import cli  # first: it hides lines that libraries log when they are imported
+
+# isort: split
+from transformers import PaliGemmaConfig, PrinterCallback, ProgressCallback
+from transformers.trainer_utils import HubStrategy
+
+from product_vqa.distributed import init_distributed
 from product_vqa.errors import argument
+from product_vqa.modeling.collator import TrainingCollator
+from product_vqa.modeling.loading import load_config
 from product_vqa.paths import writable_folder
-
-if TYPE_CHECKING:
-    from training.options import DatasetOptions, ModelOptions, TrainingOptions
+from product_vqa.workers import limit_queue, worker_errors
+from training.callbacks import ConsoleLines, PushCheckpoints, ResumeRun, SaveOnSigterm, StopEarly, is_out_of_patience
+from training.checkpoints import check_same_run, find_checkpoint, read_state
+from training.evaluation import format_scores, scores_at
+from training.loading import (
+    Data,
+    Sources,
+    check_steps,
+    load_data,
+    load_model,
+    locate_sources,
+    warn_about_small_images,
+)
+from training.memory import advise, device_memory, estimate_run
+from training.options import DatasetOptions, ModelOptions, TrainingOptions, with_changes
+from training.preemption import EXIT_CODE, end_with_launcher, exit_on_sigterm, only_run_in
+from training.push import open_repo, push_run, save_adapter
+from training.run_config import describe_run, resolve_config, save_config
+from training.trainer import PaliGemmaTrainer
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a run works with, found and checked before anything long begins."""
+
+    output_dir: Path
+    sources: Sources
+    config: dict[str, Any]  # as sft_config.yaml holds it
+    description: dict[str, Any]  # as every checkpoint's manifest holds it
+    model_config: PaliGemmaConfig
+    repo_id: str | None  # where the adapter is pushed to
+
+    @property
+    def adapter_id(self) -> str:
+        return self.repo_id or self.output_dir.resolve().name
+
+
 def main() -> int:
-    from training.options import DatasetOptions, ModelOptions, TrainingOptions
-
-    dataset_options, model_options, options = parse_options(
-        DatasetOptions, ModelOptions, TrainingOptions, description="Fine-tune PaliGemma to read product attributes."
+    dataset_options, model_options, options = cli.parse_options(
+        DatasetOptions,
+        ModelOptions,
+        TrainingOptions,
+        description="Fine-tune PaliGemma to extract product attributes.",
     )
-
-    from training.preemption import only_run_in
-
     with argument("output_dir"):
         output_dir = writable_folder(options.output_dir)
     with only_run_in(output_dir):
@@ -36,143 +77,191 @@ def main() -> int:
 
 
 def train(
-    dataset_options: "DatasetOptions", model_options: "ModelOptions", options: "TrainingOptions", output_dir: Path
+    dataset_options: DatasetOptions, model_options: ModelOptions, options: TrainingOptions, output_dir: Path
 ) -> int:
-    """Train, score and publish; returns the exit code."""
-    from transformers import PrinterCallback, ProgressCallback
-    from transformers.trainer_utils import HubStrategy
+    """Train, score, save and push an adapter; returns the exit code."""
+    run = resolve_run(dataset_options, model_options, options, output_dir)
+    data = load_rows(run, dataset_options, options)
+    args = resolve_arguments(run, data, options)
+    report_memory(run, model_options, args)
+    checkpoint = find_resume_point(run, args)
+    args = end_where_stopped_early(args, checkpoint)
+    trainer = make_trainer(run, data, model_options, args, checkpoint)
+    if trainer.is_world_process_zero():
+        save_config(output_dir, run.config)
+    with worker_errors():
+        is_finished = trainer.train_unless_stopped(checkpoint)
+    if is_finished:
+        finish(run, trainer, data)
+    elif trainer.is_world_process_zero():
+        print(f"stopped and saved at step {trainer.state.global_step}; rerun the same command to resume")
+    trainer.accelerator.end_training()
+    return 0 if is_finished else EXIT_CODE
 
-    from product_vqa.distributed import init_distributed
-    from product_vqa.modeling.collator import TrainingCollator
-    from product_vqa.modeling.loading import load_config
-    from product_vqa.workers import limit_queue, worker_errors
-    from training.checkpoints import check_same_run, find_checkpoint, read_state, save_config
-    from training.configuration import describe_run, resolve_config
-    from training.console import ConsoleLines, format_scores
-    from training.evaluation import StopEarly, scores_at
-    from training.examples import ShowExamples
-    from training.loading import (
-        check_steps,
-        load_data,
-        load_model,
-        locate_sources,
-        warn_of_small_pictures,
-    )  # fmt: skip
-    from training.memory import advice, device_memory, estimate_run
-    from training.preemption import EXIT_CODE, PreemptedError, SaveOnSigterm
-    from training.publication import Publication
-    from training.push import PushCheckpoints, open_repo, push_run
-    from training.trainer import PaliGemmaTrainer, ResumeEvaluation
 
-    # What can be wrong is found out before anything long begins.
+def resolve_run(
+    dataset_options: DatasetOptions, model_options: ModelOptions, options: TrainingOptions, output_dir: Path
+) -> Run:
+    """Find the base model, the dataset and the repo to push to; check that `output_dir` holds no other run."""
     sources = locate_sources(dataset_options, model_options, is_published=options.push_to_hub)
     config = resolve_config(dataset_options, model_options, options, sources)
     check_same_run(output_dir, config, processes=options.world_size)
+    with argument("model_name_or_path"):
+        model_config = load_config(sources.base_model)
     repo_id = None
     if options.push_to_hub:
         repo_id = open_repo(options.hub_model_id or output_dir.name, private=options.hub_private_repo)
+    return Run(
+        output_dir=output_dir,
+        sources=sources,
+        config=config,
+        description=describe_run(config, options),
+        model_config=model_config,
+        repo_id=repo_id,
+    )
+
+
+def load_rows(run: Run, dataset_options: DatasetOptions, options: TrainingOptions) -> Data:
+    """Load the rows to train and to evaluate on."""
     data = load_data(
-        sources,
+        run.sources,
         dataset_options,
         seed=options.seed if options.data_seed is None else options.data_seed,
         is_best_kept=bool(options.load_best_model_at_end),
     )
     check_steps(data.train, options)
-    if data.eval is None and options.eval_strategy != "no":
-        logger.warning("No rows to score on (--dataset_test_split, --max_eval_samples): nothing is evaluated.")
-        options.eval_strategy, options.load_best_model_at_end = "no", False
-        options.early_stopping_patience = None
-    with argument("model_name_or_path"):
-        base_config = load_config(sources.base)
-    size = base_config.vision_config.image_size
-    options.dataloader_num_workers, prefetch_factor = limit_queue(
-        options.dataloader_num_workers, batch_bytes=options.per_device_train_batch_size * 3 * size * size
-    )
-    options.dataloader_prefetch_factor = options.dataloader_prefetch_factor or prefetch_factor
-    memory, state = estimate_run(base_config, model_options, options), init_distributed()
-    if state.is_main_process:
-        print(memory, flush=True)
-        if remedy := advice(memory, device_memory(state.device)):
-            logger.warning(remedy)
-    this_run = describe_run(config, options)
-    checkpoint = find_checkpoint(
-        output_dir,
-        state,
-        run=this_run,
-        given=options.resume_from_checkpoint,
-        keeps_best=options.load_best_model_at_end,
-    )
-    model, processor, lora = load_model(sources, model_options)
-    if state.is_main_process:
-        warn_of_small_pictures(data.train, processor)
+    return data
 
-    preemption = SaveOnSigterm()
+
+def resolve_arguments(run: Run, data: Data, options: TrainingOptions) -> TrainingOptions:
+    """Return the trainer's arguments: the options, adapted to the rows and to the memory for batches.
+
+    sft_config.yaml records the options as they were given. Pushing is done by `training.push`, not by the trainer.
+    """
+    vision: Any = run.model_config.vision_config
+    num_workers, prefetch_factor = limit_queue(
+        options.dataloader_num_workers, batch_bytes=options.per_device_train_batch_size * 3 * vision.image_size**2
+    )
+    args = with_changes(
+        options,
+        push_to_hub=False,
+        dataloader_num_workers=num_workers,
+        dataloader_prefetch_factor=options.dataloader_prefetch_factor or prefetch_factor,
+    )
+    if data.eval is None and options.eval_strategy != "no":
+        logger.warning("No rows to evaluate on (`dataset_test_split`, `max_eval_samples`): evaluation is skipped.")
+        args = with_changes(args, eval_strategy="no", load_best_model_at_end=False, early_stopping_patience=None)
+    return args
+
+
+def report_memory(run: Run, model_options: ModelOptions, args: TrainingOptions) -> None:
+    """Print how much memory the run will take, and warn where that is unlikely to fit."""
+    estimate, state = estimate_run(run.model_config, model_options, args), init_distributed()
+    if state.is_main_process:
+        print(estimate, flush=True)
+        if advice := advise(estimate, device_memory(state.device)):
+            logger.warning(advice)
+
+
+def find_resume_point(run: Run, args: TrainingOptions) -> str | None:
+    """Return the checkpoint to resume from; None to start from the beginning."""
+    return find_checkpoint(
+        run.output_dir,
+        init_distributed(),
+        run=run.description,
+        given=args.resume_from_checkpoint,
+        keeps_best=bool(args.load_best_model_at_end),
+    )
+
+
+def end_where_stopped_early(args: TrainingOptions, checkpoint: str | None) -> TrainingOptions:
+    """A run that was stopped early trains no further when it is rerun: its checkpoint's step is the last one."""
+    if checkpoint is None or args.early_stopping_patience is None:
+        return args
+    state = read_state(checkpoint)
+    if not is_out_of_patience(args.early_stopping_patience, args, state):
+        return args
+    return with_changes(args, max_steps=state.global_step)
+
+
+def make_trainer(
+    run: Run, data: Data, model_options: ModelOptions, args: TrainingOptions, checkpoint: str | None
+) -> PaliGemmaTrainer:
+    """Load the model and make its trainer, with all callbacks."""
+    model, processor, lora = load_model(run.sources, model_options)
+    if init_distributed().is_main_process:
+        warn_about_small_images(data.train, processor)
     trainer = PaliGemmaTrainer(
         model=model,
-        args=options,
+        args=args,
         train_dataset=data.train,
         eval_dataset=data.eval,
         processing_class=processor,
         data_collator=TrainingCollator(processor),
         peft_config=lora,
-        preemption=preemption,
-        run=this_run,
+        sigterm=SaveOnSigterm(),
+        run=run.description,
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
+    for verbose in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(verbose)
     trainer.add_callback(ConsoleLines())
-    trainer.add_callback(ShowExamples(trainer))
+    if run.repo_id is not None and args.hub_strategy == HubStrategy.EVERY_SAVE:
+        trainer.add_callback(PushCheckpoints(partial(save_current, run, trainer), repo_id=run.repo_id))
+    if args.early_stopping_patience is not None:
+        trainer.add_callback(StopEarly(args.early_stopping_patience))
+    if checkpoint is not None:
+        trainer.add_callback(ResumeRun(trainer, checkpoint))
+    return trainer
 
-    publication = Publication(
+
+def save_current(run: Run, trainer: PaliGemmaTrainer, folder: Path) -> list[str]:
+    """Save the adapter as it is at a step, with the scores of that step if there are any."""
+    return save_adapter(
+        folder,
         trainer,
-        sources,
-        config,
-        train_split=dataset_options.dataset_train_split,
-        eval_split=dataset_options.dataset_test_split,
+        adapter_id=run.adapter_id,
+        sources=run.sources,
+        config=run.config,
+        scores=scores_at(trainer.state.global_step, trainer.state),
+        is_selected_by_scores=bool(trainer.args.load_best_model_at_end),
     )
-    if repo_id is not None and options.hub_strategy == HubStrategy.EVERY_SAVE:
-        trainer.add_callback(PushCheckpoints(publication.save, repo_id=repo_id))
-    if options.early_stopping_patience is not None:
-        stop_early = StopEarly(options.early_stopping_patience)
-        trainer.add_callback(stop_early)
-        if checkpoint and stop_early.is_due(options, before := read_state(checkpoint)):
-            options.max_steps = before.global_step  # it was stopped here
-    trainer.add_callback(ResumeEvaluation(trainer))
-    if trainer.is_world_process_zero():
-        save_config(output_dir, config)
-    try:
-        with worker_errors():
-            trainer.train(resume_from_checkpoint=checkpoint)
-    except PreemptedError:  # in an evaluation before the first step
-        preemption.is_stopped = True
-    if preemption.is_stopped:
-        if trainer.is_world_process_zero():
-            print(f"stopped at step {trainer.state.global_step}, which is saved: start it again, and it goes on")
-        trainer.accelerator.end_training()
-        return EXIT_CODE
 
-    scores = None
-    if data.card is not None:
-        scores = trainer.score_rows(data.card)
-        if trainer.is_world_process_zero():
-            print(f"card: {format_scores(scores)} on {len(data.card)} rows that chose no checkpoint")
-    elif data.eval is not None:
-        kept = trainer.state.best_global_step if options.load_best_model_at_end else trainer.state.global_step
-        scores = scores_at(kept, trainer.state) or trainer.evaluate()
-    files = publication.save(output_dir, scores=scores, is_chosen_by=data.card is None)
-    if trainer.is_world_process_zero():
-        print(f"adapter: {output_dir}")
-        if repo_id is not None:
-            url = push_run(output_dir, files=files, repo_id=repo_id, revision=options.hub_revision)
+
+def finish(run: Run, trainer: PaliGemmaTrainer, data: Data) -> None:
+    """Score the adapter, save it with its card, and push it."""
+    is_main = trainer.is_world_process_zero()
+    scores = score_adapter(trainer, data)
+    if scores is not None and data.card is not None and is_main:
+        print(f"card: {format_scores(scores)} on {len(data.card)} rows that did not select the checkpoint")
+    files = save_adapter(
+        run.output_dir,
+        trainer,
+        adapter_id=run.adapter_id,
+        sources=run.sources,
+        config=run.config,
+        scores=scores,
+        is_selected_by_scores=data.card is None and bool(trainer.args.load_best_model_at_end),
+    )
+    if is_main:
+        print(f"adapter: {run.output_dir}")
+        if run.repo_id is not None:
+            url = push_run(run.output_dir, files=files, repo_id=run.repo_id, revision=trainer.args.hub_revision)
             print(f"pushed: {url}")
     trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
-    return 0
+
+
+def score_adapter(trainer: PaliGemmaTrainer, data: Data) -> dict[str, float] | None:
+    """Score the adapter that is kept, on the rows for the card or else on those of the evaluation."""
+    if data.card is not None:
+        return trainer.score_rows(data.card)
+    if data.eval is None:
+        return None
+    state = trainer.state
+    kept_step = state.best_global_step if trainer.args.load_best_model_at_end else state.global_step
+    return scores_at(kept_step, state) or trainer.evaluate()
 
 
 if __name__ == "__main__":
-    from training.preemption import end_with_launcher, exit_on_sigterm
-
     exit_on_sigterm()
     end_with_launcher()
-    run(main)
+    cli.run(main)

@@ -1,149 +1,78 @@
-"""TRL's SFTTrainer for PaliGemma: our batches, and logits only where there is something to learn."""
+"""TRL's SFTTrainer for PaliGemma: our batches, and logits only at the tokens that are trained."""
 
-import logging
-import math
-import time
 from collections.abc import Sized
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from datasets import Dataset
-from torch.distributed.tensor import DTensor
+from peft import PeftModel
 from torch.utils.data import RandomSampler, Sampler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints, set_seed
-from trl import SFTTrainer
+from transformers import PaliGemmaProcessor
+from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints, set_seed
+from trl import SFTTrainer  # type: ignore[attr-defined]  # exported lazily
 
 from product_vqa.errors import InputError
 from product_vqa.modeling.collator import IGNORED, normalize_images
 from product_vqa.task.features import FEATURES
 from product_vqa.workers import TIMEOUT_S
+from training.callbacks import Clock, PreemptedError, SaveOnSigterm
 from training.checkpoints import find_damage, remove_checkpoint, save_manifest
+from training.divergence import DivergenceDetector, check_weights
 from training.evaluation import Answered, answer_sample, score, scores_at
-from training.options import samples_per_step, steps_per_epoch
-from training.preemption import PreemptedError, SaveOnSigterm
+from training.examples import show_examples
+from training.options import TrainingOptions, samples_per_step, steps_per_epoch
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _MicroBatch:
-    """What it came to; nobody has looked at it yet, for looking costs a GPU its lead."""
-
-    step: int
-    loss: torch.Tensor  # a token
-    row_indexes: torch.Tensor | None
+_NOT_FOR_THE_MODEL = ("labels", "answer_positions", "row_index")
 
 
 class PaliGemmaTrainer(SFTTrainer):
-    """SFTTrainer over rows as published; `data_collator` makes them into batches.
+    """SFTTrainer on rows as they are published; `data_collator` turns them into batches.
 
-    Which samples an optimizer step learns from depends on the seed and on their number alone, not on how processes,
-    batches and accumulation share them.
+    Which samples an optimizer step takes depends on the seed and on their number only, not on how they are divided
+    among processes, batches and accumulation.
     """
 
-    def _set_signature_columns_if_needed(self) -> None:
-        # The rows go to the collator as they are: TRL would keep `image` and drop the question and the answer.
-        self._signature_columns = list(FEATURES)
+    args: TrainingOptions
+    model: PeftModel
+    processing_class: PaliGemmaProcessor
+    train_dataset: Dataset
+    eval_dataset: Dataset
 
     def __init__(
-        self, *args: Any, preemption: SaveOnSigterm | None = None, run: dict[str, Any] | None = None, **kwargs: Any
+        self, *args: Any, sigterm: SaveOnSigterm | None = None, run: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """`run` is written into the manifest of every checkpoint (see `training.checkpoints`)."""
-        self.answered: list[Answered] = []  # of the last evaluation
-        self._row_indexes: torch.Tensor | None = None
-        self._unchecked: list[_MicroBatch] = []
-        self._unchecked_norms: list[tuple[int, torch.Tensor | float]] = []  # of each step's gradient
-        self._preemption = preemption or SaveOnSigterm()
-        self._run = run or {}
-        self._saved_step: int | None = None
+        """`run` is written to the manifest of every checkpoint (see `training.run_config.describe_run`)."""
         super().__init__(*args, **kwargs)
         plugin = self.args.deepspeed_plugin
-        if plugin is None or plugin.zero_stage != 3:  # which gathers parameters of one dtype only
-            # TRL makes an adapter on a 4-bit base bfloat16, in which an update below 1/256 of a weight is lost.
+        if plugin is None or plugin.zero_stage != 3:  # ZeRO-3 gathers parameters of one dtype only
+            # On a 4-bit base model TRL makes the adapter bfloat16, where an update below 1/256 of a weight is lost.
             for parameter in self.model.parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
-        # Above this it is worse than guessing by far: ln(vocabulary) is what guessing has.
-        self._highest_loss = 3 * math.log(self.model.config.get_text_config().vocab_size)
-        if preemption is not None:
-            self.add_callback(preemption)
-        self.add_callback(_Watch(self))
-        self._clock = _Clock()
+        self._run = run or {}
+        self._sigterm = sigterm or SaveOnSigterm()
+        if sigterm is not None:
+            self.add_callback(sigterm)
+        self._divergence = DivergenceDetector(vocab_size=self.model.config.get_text_config().vocab_size)
+        self._clock = Clock()
         self.add_callback(self._clock)
+        self._saved_step: int | None = None
 
-    # ---- Which samples a step takes --------------------------------------------------------------------------------
+    # ---- One batch -------------------------------------------------------------------------------------------------
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        """An epoch in whole steps: its last one is filled up from another shuffle, or dropped.
-
-        accelerate would fill up each process's last batch, and so train other samples with other numbers of them.
-        """
-        dataset: Sized = self.train_dataset if train_dataset is None else train_dataset
-        steps = steps_per_epoch(self.args, len(dataset))
-        return RandomSampler(dataset, num_samples=steps * samples_per_step(self.args))
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Where this process has no state of its own, having been one of another number of them, its dropout begins
-        a new series rather than that of the first step."""
-        if checkpoint is not None:
-            set_seed((self.args.seed + 1000 * self.state.global_step + self.args.process_index) % 2**32)
-        super()._load_rng_state(checkpoint)
-
-    def _init_training_state(self, *args: Any) -> tuple[int, int]:
-        trained = super()._init_training_state(*args)
-        _, _, _, checkpoint, _ = args
-        self._folders = [Path(self.args.output_dir), *([Path(checkpoint).parent] if checkpoint else [])]
-        self._locate_best()
-        return trained
-
-    def _locate_best(self) -> None:
-        """The best checkpoint is next to the others, wherever that folder was when its path was written."""
-        name = f"checkpoint-{self.state.best_global_step}"
-        if self.state.best_global_step:
-            found = (str(folder / name) for folder in self._folders if (folder / name).is_dir())
-            self.state.best_model_checkpoint = next(found, None)
-
-    def _run_epoch(self, **kwargs: Any) -> None:
-        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
-            # A finished run that is resumed: transformers would make one step more.
-            self.control.should_training_stop = True
-        else:
-            super()._run_epoch(**kwargs)
-
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        dataloader = super()._get_dataloader(*args, **kwargs)
-        if self.args.dataloader_num_workers:  # a hang becomes an error; transformers has no setting for it
-            getattr(dataloader, "base_dataloader", dataloader).timeout = TIMEOUT_S
-        return dataloader
-
-    # ---- Time, logs ------------------------------------------------------------------------------------------------
-
-    def minutes(self) -> float:
-        """How long it has been trained, with the runs before it that it resumed."""
-        return self._clock.minutes()
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        for name, values in metrics.items():  # tensors of this process, which nobody has looked at yet
-            if values and isinstance(values[0], torch.Tensor):
-                metrics[name] = [self.accelerator.gather(torch.stack(values).mean()).mean().item()]
-        logs["minutes"] = round(self.minutes(), 3)
-        super().log(logs, start_time)
-        del logs["minutes"]  # `evaluate` returns these: it is no metric
-
-    # ---- Losses, gradients, weights --------------------------------------------------------------------------------
+    def _set_signature_columns_if_needed(self) -> None:
+        # The collator gets complete rows: TRL would keep `image` and drop the question and the answer.
+        self._signature_columns: Any = list(FEATURES)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        self._row_indexes = inputs.pop("row_index", None)
         inputs = super()._prepare_inputs(inputs)
-        if not isinstance(pixel_values := inputs["pixel_values"], torch.Tensor):  # an array: a worker process made it
+        pixel_values = inputs["pixel_values"]
+        if not isinstance(pixel_values, torch.Tensor):  # an array from a data loader worker
             pixel_values = torch.from_numpy(pixel_values)
             if self.args.device.type == "cuda":
-                pixel_values = pixel_values.pin_memory()  # from pageable memory the copy would wait for the queue
+                pixel_values = pixel_values.pin_memory()  # a copy from pageable memory would wait for the queue
             pixel_values = pixel_values.to(self.args.device, non_blocking=True)
         inputs["pixel_values"] = normalize_images(pixel_values, processor=self.processing_class, dtype=torch.float32)
         return inputs
@@ -151,102 +80,140 @@ class PaliGemmaTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Cross entropy summed over answer and end tokens, over the number of them in the whole accumulated batch.
+        """Compute the cross entropy summed over answer and end tokens, divided by their number.
 
-        Only about 7 of some 270 positions carry a label, so only their logits are made: at a vocabulary of 257k this
-        saves 287 MB and 0.57 TFLOP a row. Equal to TRL's own loss, which without Triton scores every position.
+        The number is that of the whole accumulated batch. Only about 7 of some 270 positions have a label, so only
+        their logits are computed: at a vocabulary of 257k this saves 287 MB and 0.57 TFLOP per row. The loss equals
+        TRL's own, which without Triton computes the logits of every position.
 
-        The positions come from the collator: to find them in `labels` here would make a GPU wait.
+        The collator finds the positions: finding them in `labels` here would make a GPU wait.
         """
-        assert "token_type_ids" in inputs, "without token_type_ids the prefix mask is silently another one"
-        positions = inputs["answer_positions"]  # (B, A), whose logits predict the label one further on
+        assert "token_type_ids" in inputs, "without token_type_ids transformers silently builds another mask"
+        positions = inputs["answer_positions"]  # (B, A); the logits there predict the label one position later
         targets = inputs["labels"].gather(1, positions + 1)
         outputs = model(
-            **{name: value for name, value in inputs.items() if name not in ("labels", "answer_positions")},
+            **{name: value for name, value in inputs.items() if name not in _NOT_FOR_THE_MODEL},
             use_cache=False,
             logits_to_keep=positions,
         )
-        # Rows of shorter answers have positions without a label at their end.
-        number = (targets != IGNORED).sum()
-        loss = F.cross_entropy(
+        # Rows with shorter answers end in positions without a label.
+        num_tokens = (targets != IGNORED).sum()
+        loss_sum = F.cross_entropy(
             outputs.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
         if self.model.training:
-            self._unchecked.append(
-                _MicroBatch(self.state.global_step + 1, (loss / number).detach(), self._row_indexes)
+            self._divergence.add_loss(
+                (loss_sum / num_tokens).detach(), step=self.state.global_step + 1, row_index=inputs.get("row_index")
             )
-        # The whole batch's number counts every process, and DDP averages over them.
-        all_processes = self.accelerator.num_processes if num_items_in_batch is not None else 1
-        right = (outputs.logits.argmax(dim=-1) == targets).sum() / number
-        self._metrics["train" if self.model.training else "eval"]["mean_token_accuracy"].append(right.detach())
-        loss = loss / (number if num_items_in_batch is None else num_items_in_batch) * all_processes
+        accuracy = (outputs.logits.argmax(dim=-1) == targets).sum() / num_tokens
+        self._metrics["train" if self.model.training else "eval"]["mean_token_accuracy"].append(accuracy.detach())
+        if num_items_in_batch is None:
+            loss = loss_sum / num_tokens
+        else:  # the number counts the tokens of all processes, and DDP averages the loss over them
+            loss = loss_sum / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None and not self.args.fp16:  # whose scaler skips such steps itself
-            self._unchecked_norms.append((self.state.global_step + 1, norm))
-        return norm
+    # ---- Which samples a step takes --------------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Raises InputError, naming the rows, if a loss or a gradient since the last call is not a number, or a loss
-        has exploded."""
-        batches, self._unchecked = self._unchecked, []
-        norms, self._unchecked_norms = self._unchecked_norms, []
-        losses = torch.stack([batch.loss for batch in batches]).tolist() if batches else []
-        by_step = sorted({batch.step for batch in batches} | {step for step, _ in norms})
-        for step in by_step:  # the first fault is the cause of all later ones
-            of_step = [(batch, loss) for batch, loss in zip(batches, losses, strict=True) if batch.step == step]
-            for batch, loss in of_step:
-                if not loss <= self._highest_loss:
-                    raise InputError(
-                        f"the loss is {loss:.4g} a token in the batch of the rows with index {_indexes([batch])}, at "
-                        f"step {step}: stopped, and nothing of it was saved. Look at these rows, or lower "
-                        "learning_rate or max_grad_norm; rerun, it resumes from the last checkpoint"
-                    )
-            norm = next((norm for number, norm in norms if number == step), 0.0)
-            norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-            if not math.isfinite(norm):
-                rows = _indexes([batch for batch, _ in of_step])
-                raise InputError(
-                    f"the gradient is {norm:.4g} at step {step}, though the loss is a number, in the batches of the "
-                    f"rows with index {rows}: stopped, and nothing of it was saved. Try --dtype float32 --bf16 false, "
-                    "or lower learning_rate; rerun, it resumes from the last checkpoint"
-                )
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        """Make an epoch of complete steps: its last step is filled up from another shuffle, or dropped.
 
-    def check_weights(self) -> None:
-        """Raises InputError if a weight of the adapter is not a finite number."""
-        weights = [
-            parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach()
-            for parameter in self.model.parameters()
-            if parameter.requires_grad
-        ]
-        finite = torch.stack([weight.isfinite().all() for weight in weights]).all()
-        if not self.accelerator.gather(finite.float()).bool().all():
-            raise InputError(
-                f"the adapter has weights that are not numbers after step {self.state.global_step}: stopped before "
-                "they were saved. Lower learning_rate; rerun, it resumes from the last checkpoint"
-            )
+        accelerate would fill up the last batch of each process, so that other numbers of processes would train on
+        other samples.
+        """
+        dataset: Sized = self.train_dataset if train_dataset is None else train_dataset
+        steps = steps_per_epoch(self.args, len(dataset))
+        return RandomSampler(dataset, num_samples=steps * samples_per_step(self.args))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Load this process's random state; where the checkpoint has none, because it is of fewer processes, begin a
+        new series of random numbers rather than that of the first step."""
+        if checkpoint is not None:
+            set_seed((self.args.seed + 1000 * self.state.global_step + self.args.process_index) % 2**32)
+        super()._load_rng_state(checkpoint)
+
+    def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # called with keywords only
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
+            # A finished run that is rerun: transformers would make one more step.
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(**kwargs)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        dataloader = super()._get_dataloader(*args, **kwargs)
+        if self.args.dataloader_num_workers:  # turns a hang into an error; transformers has no setting for it
+            getattr(dataloader, "base_dataloader", dataloader).timeout = TIMEOUT_S
+        return dataloader
+
+    # ---- Training --------------------------------------------------------------------------------------------------
+
+    def train_unless_stopped(self, checkpoint: str | None = None) -> bool:
+        """Train to the end, from a checkpoint if there is one. Returns False if a SIGTERM stopped it."""
+        try:
+            self.train(resume_from_checkpoint=checkpoint)
+        except PreemptedError:  # in an evaluation before the first step
+            return False
+        return not self._sigterm.is_stopped
+
+    def minutes(self) -> float:
+        """Return the training time, including that of the runs before it that this one resumes."""
+        return self._clock.minutes()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, values in metrics.items():  # tensors of this process, which were not read so far
+            if values and isinstance(values[0], torch.Tensor):
+                metrics[name] = [self.accelerator.gather(torch.stack(values).mean()).mean().item()]
+        logs["minutes"] = round(self.minutes(), 3)
+        super().log(logs, start_time)
+        del logs["minutes"]  # `evaluate` returns the logs, and this is not a metric
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        if self._sigterm.is_stopped and self._saved_step == self.state.global_step:
+            return  # called again for the epoch, which did not end
+        if grad_norm is not None and not self.args.fp16:  # float16's scaler skips such steps itself
+            self._divergence.add_gradient_norm(grad_norm, step=self.state.global_step)
+        control = self.control
+        if control.should_log or control.should_save or control.should_evaluate or control.should_training_stop:
+            self._divergence.check()
+        try:
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+        except PreemptedError:
+            # `should_evaluate` stays set and is saved in the checkpoint, where `finish_evaluation` finds it.
+            self._metrics["eval"].clear()
+            self.model.train()
+            self._sigterm.stop(self.control)
+            self._save_checkpoint(self.model, None)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
     # ---- Evaluation ------------------------------------------------------------------------------------------------
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """TRL's, and with it the task's own score: eval_f1, eval_f1_quantity, eval_exact_ENTITY.
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """Add the task's own scores to TRL's metrics: eval_f1, eval_f1_quantity, eval_exact_ENTITY.
 
-        What TRL measures is teacher-forced; these answers are generated by the code that predicts.
+        TRL's metrics are teacher-forced; the answers scored here are generated, by the code that predicts.
         """
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        self.answered = self._answer(self.eval_dataset)
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in score(self.answered).items()})
+        kwargs["metric_key_prefix"] = metric_key_prefix
+        output: Any = super().evaluation_loop(*args, **kwargs)
+        answered = self._answer(self.eval_dataset)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in score(answered).items()})
+        if self.is_in_train and self.is_world_process_zero():
+            show_examples(
+                answered,
+                self.eval_dataset,
+                step=self.state.global_step,
+                callbacks=self.callback_handler.callbacks,
+            )
         return output
 
     def score_rows(self, rows: Dataset) -> dict[str, float]:
-        """The task's score of other rows than the evaluation's, under the same names. All processes call it."""
+        """Score other rows than the evaluation's, under the same names. All processes must call it."""
         return {f"eval_{name}": value for name, value in score(self._answer(rows)).items()}
 
     def _answer(self, rows: Dataset) -> list[Answered]:
+        model: Any = self.model  # peft's wrapper generates as the model in it does
         return answer_sample(
-            self.model,
+            model,
             rows,
             processor=self.processing_class,
             batch_size=self.args.per_device_eval_batch_size,
@@ -258,44 +225,32 @@ class PaliGemmaTrainer(SFTTrainer):
         return super().prediction_step(*args, **kwargs)
 
     def _stop_evaluation(self) -> None:
-        self._preemption.stop_evaluation(self.args.device)
-
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        if self._preemption.is_stopped and self._saved_step == self.state.global_step:
-            return  # called again for the epoch, which did not end
-        try:
-            super()._maybe_log_save_evaluate(*args, **kwargs)
-        except PreemptedError:
-            # `should_evaluate` stays set, is saved with the checkpoint, and `finish_evaluation` finds it there.
-            self._metrics["eval"].clear()
-            self.model.train()
-            self._preemption.stop(self.control)
-            self._save_checkpoint(self.model, None)
-            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        self._sigterm.stop_evaluation(self.args.device)
 
     def finish_evaluation(self) -> None:
-        """Make up for the evaluation in which the resumed run was stopped, so that it knows the same scores."""
-        step, control = self.state.global_step, self.state.stateful_callbacks.get("TrainerControl", {})
+        """Repeat the evaluation in which the resumed run was stopped, so that it has the same scores."""
+        step, callbacks = self.state.global_step, self.state.stateful_callbacks
+        control: Any = callbacks.get("TrainerControl", {}) if isinstance(callbacks, dict) else {}
         is_due = control.get("args", {}).get("should_evaluate", False)
-        if self.args.eval_strategy == "epoch":  # after the checkpoint of the epoch's last step
+        if self.args.eval_strategy == "epoch":  # due after the checkpoint of the epoch's last step
             is_due = step % steps_per_epoch(self.args, len(self.train_dataset)) == 0
         if not (step and is_due) or scores_at(step, self.state):
             return
         self.control.should_evaluate = True
         try:
             self._determine_best_metric(metrics=self._evaluate(None, None), trial=None)
-        except PreemptedError:  # the checkpoint that it came from says all there is to say
-            self._preemption.is_stopped = self.control.should_training_stop = True
-        self._locate_best()
+        except PreemptedError:  # nothing to save: the checkpoint that the run resumed from is still current
+            self._sigterm.is_stopped = self.control.should_training_stop = True
 
     # ---- Checkpoints -----------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """The trainer's, completed by a manifest before any older checkpoint is deleted."""
-        self.check()
-        self.check_weights()
-        folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
-        if self.args.should_save:  # one of a run that went further than where it was resumed
+        """Save a checkpoint and complete it by a manifest, before any older checkpoint is deleted."""
+        step = self.state.global_step
+        check_weights(self.model, step=step, gather=self.accelerator.gather)
+        output_dir = str(self.args.output_dir)
+        folder = Path(output_dir, f"checkpoint-{step}")
+        if self.args.should_save:  # an incomplete one, or one of a run that went further before it was resumed
             remove_checkpoint(folder)
         self.accelerator.wait_for_everyone()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
@@ -303,66 +258,19 @@ class PaliGemmaTrainer(SFTTrainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()  # each process has written its part
+        self.accelerator.wait_for_everyone()  # each process has written its files
         if self.args.should_save:
             save_manifest(folder, run=self._run)
             rotate_checkpoints(
-                self.args.output_dir, limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True
+                output_dir, limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True
             )
         self.accelerator.wait_for_everyone()  # a process that ends makes torchrun end the others
-        self._saved_step = self.state.global_step
+        self._saved_step = step
 
     def _load_best_model(self) -> None:
-        if damage := find_damage(Path(self.state.best_model_checkpoint)):
+        if damage := find_damage(Path(str(self.state.best_model_checkpoint))):
             raise InputError(f"the best checkpoint cannot be loaded: {damage}; rerun to train it again")
         super()._load_best_model()
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Nothing: `training.push` pushes, and no pickle and no optimizer state."""
-
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the card is written once, from model_card.md. TRL's would stand in every checkpoint, empty."""
-
-
-def _indexes(batches: list[_MicroBatch]) -> str:
-    found = [batch.row_indexes.tolist() for batch in batches if batch.row_indexes is not None]
-    return ", ".join(str(index) for indexes in found for index in indexes) or "unknown"
-
-
-class _Clock(TrainerCallback):
-    """Counts on from the run that is resumed."""
-
-    def __init__(self) -> None:
-        self._before, self._began = 0.0, time.perf_counter()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._began = time.perf_counter()
-        self._before = next((entry["minutes"] for entry in reversed(state.log_history) if "minutes" in entry), 0.0)
-
-    def minutes(self) -> float:
-        return self._before + (time.perf_counter() - self._began) / 60
-
-
-class _Watch(TrainerCallback):
-    """Looks at losses and gradients before they are logged or the model is evaluated."""
-
-    def __init__(self, trainer: PaliGemmaTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if control.should_log or control.should_save or control.should_evaluate or control.should_training_stop:
-            self.trainer.check()
-
-
-class ResumeEvaluation(TrainerCallback):
-    """Added last: the others must know where the run resumes when they are told of its scores."""
-
-    def __init__(self, trainer: PaliGemmaTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
-        self.trainer.finish_evaluation()
+        """Write nothing: the card is made from model_card.md, and TRL's would be in every checkpoint, empty."""

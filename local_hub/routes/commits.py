@@ -235,7 +235,7 @@ def parse_oid_and_size(item: dict[str, Any]) -> Pointer:
 
 
 async def read_lines(request: Request) -> AsyncIterator[bytes]:
-    """The lines of a request's body that are not blank, as they arrive."""
+    """Yield the lines of the request's body as they arrive, except empty ones."""
     pieces: list[bytes] = []  # of the current line
     size = 0
     async for chunk in request.stream():

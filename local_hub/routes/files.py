@@ -18,7 +18,7 @@ from local_hub.routes.query import flag, paginate
 ENTRIES_PER_PAGE = 1000
 EXPANDED_ENTRIES_PER_PAGE = 50
 MEDIA_TYPE = "application/octet-stream"
-# A browser must not show a file of a repo as a page of this hub.
+# Browsers must not guess the type of a file: HTML in a repo would run as a page of this hub.
 CACHE_HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
 
 

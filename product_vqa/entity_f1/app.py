@@ -1,4 +1,4 @@
-"""The metric as a Space: a table to fill in, and its scores. (evaluate's own widget needs Gradio 3.)"""
+"""Show the metric in a Space: a table to fill in, and its scores. (evaluate's own widget needs Gradio 3.)"""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ metric = evaluate.load(str(FOLDER))
 
 
 def score(rows: list[list[str]]) -> dict[str, float]:
-    """Scores of rows `[prediction, reference]`; what is not filled in is empty."""
+    """Score rows of `[prediction, reference]`. Cells that are not filled in are empty strings."""
     predictions, references = ([str(cell or "") for cell in column] for column in zip(*rows, strict=True))
     result = metric.compute(predictions=predictions, references=references)
     assert result is not None

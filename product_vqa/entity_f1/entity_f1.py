@@ -6,8 +6,8 @@ import evaluate
 from .scoring import score
 
 _DESCRIPTION = """\
-F1 of the Amazon ML Challenge 2024: a prediction counts if it equals the reference as a string; an empty prediction is
-no answer. f1_quantity compares number and unit instead, so that `10 gram` equals `10.0 gram`.
+F1 of the Amazon ML Challenge 2024: a prediction is correct if it equals the reference as a string. An empty prediction
+is a missing one. f1_quantity compares number and unit instead, so `10 gram` equals `10.0 gram`.
 """
 _INPUTS = """\
 Args:

@@ -1,4 +1,4 @@
-"""The challenge's F1, as pure functions on the standard library.
+"""Compute the challenge's F1, with the standard library only.
 
 Source: the scoring section of the Amazon ML Challenge 2024. OUT is the prediction, GT the ground truth:
 
@@ -18,7 +18,7 @@ _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s+([a-z]+(?: [a-z]+)*)")
 
 @dataclass(frozen=True)
 class Counts:
-    """How many answers were right, wrong, owed and rightly withheld."""
+    """The outcomes of predictions, and the scores made from them."""
 
     true_positives: int = 0
     false_positives: int = 0
@@ -43,33 +43,36 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def equal_as_strings(prediction: str, reference: str) -> bool:
-    """The official comparison: `10 gram` differs from `10.0 gram`."""
+    """Compare as the challenge does: `10 gram` differs from `10.0 gram`."""
     return prediction == reference
 
 
 def equal_as_quantities(prediction: str, reference: str) -> bool:
-    """Equal number and unit: `10 gram` equals `10.0 gram`, `1 meter` `1.0 metre`; 1 kilogram is not 1000 gram."""
+    """Compare number and unit: `10 gram` equals `10.0 gram`, `1 meter` equals `1.0 metre`; units are not converted."""
     return normalize_quantity(prediction) == normalize_quantity(reference)
 
 
 def normalize_quantity(text: str) -> tuple[Decimal, str] | str:
-    """(number, unit) of `number unit`; any other text, such as a range, is itself."""
+    """Parse `number unit` as (number, unit); any other text, such as a range, is returned as it is."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
         return text
-    # The two spellings that the official checker forgives.
+    # The two spellings that the official checker accepts.
     return Decimal(match[1]), re.sub(r"ter\b", "tre", match[2]).replace("feet", "foot")
 
 
 def count(
     predictions: Iterable[str], references: Iterable[str], *, equal: Callable[[str, str], bool] = equal_as_strings
 ) -> Counts:
-    """Compare answer by answer. Outer blanks do not count; "" is no answer. Raises ValueError for unequal lengths."""
+    """Count the outcomes of predictions. Outer spaces are ignored. Raises ValueError for lists of unequal length."""
     tp = fp = fn = tn = 0
     for prediction, reference in zip(predictions, references, strict=True):
         prediction, reference = prediction.strip(), reference.strip()
         if not prediction:
-            tn, fn = (tn + 1, fn) if not reference else (tn, fn + 1)
+            if reference:
+                fn += 1
+            else:
+                tn += 1
         elif reference and equal(prediction, reference):
             tp += 1
         else:
@@ -78,7 +81,7 @@ def count(
 
 
 def score(predictions: list[str], references: list[str]) -> dict[str, float]:
-    """f1, precision, recall and the four counts by exact string; f1_quantity by number and unit."""
+    """Compute f1, precision, recall and the four counts by exact string, and f1_quantity by number and unit."""
     exact = count(predictions, references)
     quantity = count(predictions, references, equal=equal_as_quantities)
     return {

@@ -24,7 +24,7 @@ def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None =
         raise InputError(f"{repo_id}: no token with write access. Set HF_TOKEN, or run `hf auth login`") from error
     except errors.GatedRepoError as error:
         raise InputError(
-            f"{repo_id} is gated: open {url} and accept its licence, then run `hf auth login` with a token of that "
+            f"{repo_id} is gated: open {url} and accept its license, then run `hf auth login` with a token of that "
             "account"
         ) from error
     except errors.RepositoryNotFoundError as error:
@@ -73,7 +73,9 @@ def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None =
         if isinstance(error, InputError):
             raise
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise InputError(f"{repo_id} failed: {reason or type(error).__name__}") from error
+        raise InputError(
+            f"{repo_id}: the transfer to or from the Hub failed: {reason or type(error).__name__}"
+        ) from error
 
 
 class TokenError(InputError):

@@ -47,7 +47,7 @@ class Backoff:
         if wait_s > self._left_s:
             raise error
         self._left_s -= wait_s
-        logger.warning("The Hub: %s. Trying again in %g s.", reason, wait_s)
+        logger.warning("Request to the Hub failed (%s). Retrying in %g s.", reason, wait_s)
         time.sleep(wait_s)
 
 

@@ -14,7 +14,7 @@ from product_vqa.hub import Location, locate
 from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.adapter import Adapter, apply_adapter, download_adapter
 from product_vqa.modeling.calibration import CALIBRATION_FILE, Calibration, load_calibration
-from product_vqa.modeling.collator import Batch, make_generation_batch
+from product_vqa.modeling.collator import Batch, make_generation_batch, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite
 from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
@@ -165,8 +165,11 @@ class AttributeReader:
         size = largest
         while size > 1:
             images = [Image.new("RGB", (1, 1), (shade % 256, 0, 0)) for shade in range(size)]
+            batch = make_generation_batch(
+                [{"image": image, "entity_name": entity_name} for image in images], processor=self.processor
+            )
             try:
-                self.read_batch(images, [entity_name] * size)
+                self._answer_at_once(batch, [entity_name] * size)
                 break
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
@@ -177,7 +180,30 @@ class AttributeReader:
         return size
 
     def answer(self, batch: Batch, entity_names: Sequence[str]) -> list[Answer]:
-        """Answer a batch of `make_generation_batch`."""
+        """Answer a batch of `make_generation_batch`; none if it has no rows.
+
+        A batch that does not fit in the device's memory is answered in halves.
+        """
+        if not entity_names:
+            return []
+        try:
+            return self._answer_at_once(batch, entity_names)
+        except RuntimeError as error:
+            if len(entity_names) == 1 or not should_reduce_batch_size(error):
+                raise
+        clear_device_cache()  # not in `except`, where the failed batch is still in memory
+        logger.warning(
+            "out of memory with %d rows in a batch: answered in halves; a smaller batch size avoids the attempt",
+            len(entity_names),
+        )
+        half = len(entity_names) // 2
+        return [
+            answer
+            for rows in (slice(0, half), slice(half, len(entity_names)))
+            for answer in self.answer(take_rows(batch, rows), entity_names[rows])
+        ]
+
+    def _answer_at_once(self, batch: Batch, entity_names: Sequence[str]) -> list[Answer]:
         answers = generate_answers(
             self.model,
             batch,

@@ -183,8 +183,8 @@ def _decode(
 ) -> _Beams:
     """Run beam search (greedy with one beam). Each image is encoded once, whatever the number of its rows and beams.
 
-    This is not `generate`, which would copy each image for each beam, and compute the softmax over the vocabulary
-    instead of the few allowed tokens. It is no faster either.
+    Unlike this, `generate` would copy each image for each beam and compute the softmax over the whole vocabulary
+    instead of the few allowed tokens. Its speed is the same.
     """
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     mask = batch["attention_mask"]

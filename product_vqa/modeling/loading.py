@@ -51,7 +51,7 @@ def _is_native(dtype: torch.dtype, *, device: torch.device) -> bool:
     if dtype == torch.float32:
         return True
     if device.type == "cpu":
-        # With Intel's matrix units (AMX), a product takes a tenth of float32's time. On other CPUs, it is no faster.
+        # With Intel's matrix units (AMX), a product takes a tenth of float32's time. On other CPUs, it gained nothing.
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         return dtype == torch.bfloat16 and bool(capabilities.get("amx_bf16"))
     if device.type == "cuda" and dtype == torch.bfloat16:

@@ -44,7 +44,7 @@ def main() -> None:
         level=LEVELS[options.level],
         seed=options.seed,
     )
-    print(f"| question | correct of {options.rows} |\n|---|---|")
+    print(f"| question | share correct (of {options.rows}) |\n|---|---|")
     for kind, share in accuracy.items():
         print(f"| {kind} | {share:.3f} |")
 

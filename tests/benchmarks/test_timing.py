@@ -19,6 +19,7 @@ def test_variants_take_turns_and_the_median_counts() -> None:
     assert "".join(calls) == "abbaab"
 
 
+@pytest.mark.slow
 def test_a_command_is_measured_with_its_children(tmp_path: Path) -> None:
     child = "import time; block = bytearray(100_000_000); time.sleep(1.5)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"

@@ -13,8 +13,9 @@ from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file, save_file
 
 from inference import AttributeReader, calibrate, predict, predictions
-from inference.calibrate import cross_fit, report, right
-from inference.metrics import calibration_error, reliability
+from inference.calibrate import cross_fit, measure
+from inference.dataloader import RowBatch
+from inference.metrics import calibration_error, mark_right, reliability
 from product_vqa.errors import InputError
 from product_vqa.modeling.calibration import fit_calibration, load_calibration, log_loss
 from product_vqa.task.features import FEATURES
@@ -36,13 +37,14 @@ def test_a_part_of_the_split_is_drawn_at_random(
     """Its first rows are of few products."""
     rows = make_rows(60)
     Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
-    asked = []
-    answer_rows = predictions.answer_rows
-    monkeypatch.setattr(
-        predictions,
-        "answer_rows",
-        lambda reader, batch: asked.extend(row["index"] for row in batch.rows) or answer_rows(reader, batch),
-    )
+    asked: list[int] = []
+    to_table = predictions.to_table
+
+    def record(batch: RowBatch, answers: Any) -> Any:
+        asked.extend(row["index"] for row in batch.rows)
+        return to_table(batch, answers)
+
+    monkeypatch.setattr(predictions, "to_table", record)
     options = ["--adapter", adapter[0], "--dataset", tmp_path, "--output_dir", tmp_path, "--max_samples", 30]
     for seed in (0, 0, 1):
         call(calibrate.main, monkeypatch, *options, "--seed", seed)
@@ -93,7 +95,7 @@ def test_a_calibration_of_another_adapter_is_ignored_with_a_warning(
 
 def test_a_label_that_is_no_quantity_does_not_count() -> None:
     said = pd.DataFrame({"prediction": ["1.0 inch", "1.0 inch", "1.0 inch", "", "1.0 foot"]})
-    table = right(said, ["1.0 inch", "2 inch", "[1.0, 2.0] inch", "1.0 inch", "1.0 inch"])
+    table = mark_right(said, ["1.0 inch", "2 inch", "[1.0, 2.0] inch", "1.0 inch", "1.0 inch"])
     assert list(table["is_right"]) == [True, False, False]
     assert list(table["is_number_right"]) == [True, False, True]
 
@@ -105,7 +107,7 @@ def test_what_calibration_brings_is_measured_on_rows_that_the_fit_did_not_see() 
     table = table.assign(number_confidence=confidence, unit_confidence=confidence, is_number_right=True)
     table["is_right"] = rng.uniform(size=60) < confidence
     seen = log_loss(confidence, table["is_right"].to_numpy(), fit_calibration(table).answer)
-    assert report(table, cross_fit(table))["log_loss"]["after"] > seen
+    assert measure(table, cross_fit(table))["log_loss"]["after"] > seen
     # An image's rows are held out together: where the other images say nothing, nothing is changed.
     alone = table.assign(image_link="one")
     assert cross_fit(alone) == pytest.approx(confidence)
@@ -181,7 +183,7 @@ def test_answers_below_the_asked_confidence_go_out_empty(
         (["--split", "test"], "0 labelled rows, at least 20 are needed"),
         (["--split", "nowhere"], "nowhere"),
         (["--max_samples", "-1"], "--max_samples must not be negative"),
-        ([], "is a repo: --push_to_hub puts calibration.json there"),
+        ([], "is a repo: pass --push_to_hub to push calibration.json there"),
     ],
 )
 def test_what_cannot_be_calibrated_is_said(

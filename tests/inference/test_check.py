@@ -101,7 +101,7 @@ def test_exit_codes_and_json(tmp_path: Path, test_csv: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("submission.txt", "index,prediction\n", "only files that end in .csv"),
+        ("submission.txt", "index,prediction\n", "must end in .csv: the challenge accepts no other file"),
         ("submission.csv", "", "cannot be read as a table"),
         ("submission.csv", '"unclosed', "cannot be read as a table"),
     ],
@@ -115,7 +115,9 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path, test_csv: Path, name: st
 def test_a_broken_test_csv_is_named_with_its_line(tmp_path: Path, test_csv: Path) -> None:
     submission = write(tmp_path, "index,prediction\n0,\n")
     test_csv.write_text("index,entity_name\n0,width\n0,width\n")
-    with pytest.raises(InputError, match=r"`test_csv` .*test\.csv, line 3: index 0 stands in line 2 already"):
+    with pytest.raises(
+        InputError, match=r"`test_csv` .*test\.csv, line 3: duplicate index 0 \(first seen on line 2\)"
+    ):
         check_submission(submission, test_csv)
     test_csv.write_text("image_link,entity_name\nx,width\n")
     with pytest.raises(InputError, match="has no column index"):
@@ -128,8 +130,8 @@ def test_the_words_for_people_name_each_problem(
     submission = write(tmp_path, "index,prediction\n0,6.75 lbs\n5,\n6,\n")
     assert call(check.main, monkeypatch, "--submission", submission, "--test_csv", test_csv) == 1
     said = capsys.readouterr().out
-    assert "unit: index 0: unit 'lbs' in '6.75 lbs' is none of the 31 allowed" in said
-    assert "missing_index: index 9 of test.csv is not answered" in said
+    assert "unit: index 0: unit 'lbs' in '6.75 lbs' is not one of the 31 allowed units" in said
+    assert "missing_index: index 9 of test.csv has no row" in said
     assert said.endswith("refused: 2 problems\n")
 
 

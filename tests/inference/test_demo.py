@@ -29,7 +29,7 @@ def page(reader: AttributeReader) -> Iterator[str]:
     blocks = demo.make_page(reader, title="local/taught-adapter")
     _, url, _ = blocks.queue(max_size=8).launch(
         server_name="127.0.0.1", prevent_thread_lock=True, max_file_size="100kb", show_error=True, quiet=True,
-        ssr_mode=False, **demo.look(),
+        ssr_mode=False, **demo.theme(),
     )  # fmt: skip
     yield url
     blocks.close()
@@ -57,7 +57,7 @@ def test_programs_get_what_the_reader_says(page: str, reader: AttributeReader, f
     assert [row[0] for row in table["data"]] == [name.replace("_", " ") for name in ENTITIES]
     assert [row[1] for row in table["data"]][3] == answer.prediction
     for broken in ("broken", "text"):
-        with pytest.raises(Exception, match="This file is no picture that can be opened"):
+        with pytest.raises(Exception, match="This file cannot be opened as an image"):
             client.predict(handle_file(files[broken]), "item_weight", api_name="/read")
     with pytest.raises(Exception, match=r"(?i)file|413"):
         client.predict(handle_file(files["large"]), "item_weight", api_name="/read")
@@ -96,20 +96,20 @@ def test_people_upload_ask_and_are_told_what_is_wrong(
         browser.get(page)
         upload("picture")
         wait_for_upload()
-        click("Read")
+        click("Extract")
         answer = reader.read(make_image(0), "item_weight")
         wait.until(lambda b: answer.prediction in b.find_element(By.ID, "answer").text)
-        click("Read all eight")
+        click("Extract all eight")
         wait.until(lambda b: "maximum weight recommendation" in text())
         assert {url for url in requested_urls(browser) if not url.startswith(page.rstrip("/"))} == set()
         assert console_errors(browser) == []
 
-        for name, message in (("text", "no picture that can be opened"), ("large", "exceed the maximum allowed size")):
+        for name, message in (("text", "cannot be opened as an image"), ("large", "exceed the maximum allowed size")):
             browser.get(page)
             upload(name)
             if name == "text":
                 wait_for_upload()
-                click("Read")
+                click("Extract")
             wait.until(lambda b, message=message: message in text())
 
 
@@ -117,15 +117,16 @@ def test_pictures_are_opened_upright_in_rgb_or_refused_in_words(tmp_path: Path) 
     exif = Image.Exif()
     exif[274] = 6
     Image.new("CMYK", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    picture = demo.open_picture(tmp_path / "turned.jpg")
+    picture = demo.open_image(tmp_path / "turned.jpg")
     assert (picture.size, picture.mode) == ((20, 40), "RGB")
     for width in (8_000, 20_000):  # the second is refused by Pillow itself
         Image.new("1", (width, 10_000)).save(tmp_path / "huge.png")
-        with pytest.raises(ValueError, match="too large: at most 32 MiB, 64 million pixels and 20,000 pixels a side"):
-            demo.open_picture(tmp_path / "huge.png")
+        limits = "32 MiB, 64 million pixels and 20,000 pixels per side"
+        with pytest.raises(ValueError, match=rf"too large\. The limits are {limits}"):
+            demo.open_image(tmp_path / "huge.png")
     (tmp_path / "empty.jpg").touch()
-    with pytest.raises(ValueError, match="no picture that can be opened"):
-        demo.open_picture(tmp_path / "empty.jpg")
+    with pytest.raises(ValueError, match="cannot be opened as an image"):
+        demo.open_image(tmp_path / "empty.jpg")
 
 
 def test_a_space_holds_what_it_needs_to_run(
@@ -180,7 +181,10 @@ def test_the_page_is_for_this_machine_alone_unless_told_otherwise() -> None:
     ("arguments", "message"),
     [
         (["--push_to_hub"], "--push_to_hub needs --space_id"),
-        (["--push_to_hub", "--space_id", "local/x", "--adapter", "."], "--adapter . is a folder: a Space reads"),
+        (
+            ["--push_to_hub", "--space_id", "local/x", "--adapter", "."],
+            "--adapter . is a folder, which a Space cannot read",
+        ),
         (["--examples", "nowhere"], "--examples nowhere: no such folder"),
         (["--num_beams", "0"], "--num_beams must be 1 to 8"),
     ],

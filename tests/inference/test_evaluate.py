@@ -4,8 +4,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from inference.evaluate import evaluate, join, read_entities
-from inference.metrics import score_parts, score_weighted
+from inference.evaluate import evaluate
+from inference.metrics import score_table, score_weighted
+from inference.references import join, read_entities
 from product_vqa.errors import InputError
 from tests.commands import run_module
 
@@ -61,7 +62,7 @@ def test_scores_at_the_mix_of_another_split(tmp_path: Path, references: Path) ->
 def test_the_mix_of_its_own_split_changes_no_score(tmp_path: Path, tiny_dataset: Path) -> None:
     table = join(write(tmp_path, "1000,500 gram\n1001,230 volt\n"), f"{tiny_dataset}:validation")
     weighted = score_weighted(table, read_entities(f"{tiny_dataset}:validation"))
-    assert weighted["f1"] == pytest.approx(score_parts(table)["f1"])
+    assert weighted["f1"] == pytest.approx(score_table(table)["f1"])
     assert weighted["unknown"] == []
 
 
@@ -108,7 +109,7 @@ def test_a_split_of_a_dataset_is_a_reference(tmp_path: Path, tiny_dataset: Path)
     ("text", "message"),
     [
         ("7,1.0 gram\n", r"index 7 \(and 0 more\) is not in"),
-        ("0,1.0 gram\n0,2.0 gram\n", "line 3: index 0 stands in line 2 already"),
+        ("0,1.0 gram\n0,2.0 gram\n", r"line 3: duplicate index 0 \(first seen on line 2\)"),
         ("zero,1.0 gram\n", "line 2: index 'zero' is not an integer"),
     ],
 )
@@ -121,7 +122,7 @@ def test_an_unknown_or_repeated_index_is_an_error(tmp_path: Path, references: Pa
     ("references", "message"),
     [
         ("none.csv", "`references` none.csv: no such file"),
-        ("user/name", "is neither a .csv file nor a split"),
+        ("user/name", "is neither a CSV file nor a split"),
         ("./none:test", "`references` ./none: no such folder"),
     ],
 )
@@ -187,7 +188,7 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     assert 0 < compared["difference_interval"][0] < compared["difference"] < compared["difference_interval"][1]
     assert (compared["only_these_right"], compared["only_other_right"]) == (100, 20)
     shown = run_module("inference.evaluate", *arguments).stdout
-    assert "100 right that it has wrong, 20 the reverse" in shown
+    assert "100 rows right only here, 20 only in the other" in shown
 
 
 def test_the_sweep_withholds_what_is_below_each_threshold(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_sweep_needs_confidences(tmp_path: Path, references: Path) -> None:
         check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "holds no confidence: give the .parquet beside it" in done.stderr
+    assert "does not have: give the .parquet file next to it" in done.stderr
 
 
 def test_a_run_to_compare_with_that_is_not_there_is_named_by_its_flag(tmp_path: Path, references: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,12 +20,12 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from inference import AttributeReader, predict, predictions, report
+from inference import AttributeReader, predict, predictions, report, submission
 from inference.dataloader import RowBatch, RowBatches, load_batches
 from product_vqa.dataset import load_split
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
-from product_vqa.images import ImageError
+from product_vqa.modeling import attribute_reader
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
 from tests.commands import CPU, CPU_2, ROOT, call, launch
@@ -86,59 +85,62 @@ def test_started_again_only_what_is_missing_is_computed(
 ) -> None:
     arguments = ["--adapter", adapter[0], "--dataset", tiny_dataset, "--output", tmp_path / "s.csv",
                  "--dtype", "float32", "--batch_size", 4]  # fmt: skip
-    computed = []
-    answer_rows = predictions.answer_rows
+    computed: list[list[int]] = []
+    to_table = predictions.to_table
 
-    def cut_off(reader: Any, batch: RowBatch, **options: Any) -> Any:
+    def record(batch: RowBatch, answers: Any, **options: Any) -> Any:
+        computed.append([row["index"] for row in batch.rows])
+        return to_table(batch, answers, **options)
+
+    def cut_off(batch: RowBatch, answers: Any, **options: Any) -> Any:
         if len(computed) == 2:
             raise KeyboardInterrupt
-        computed.append([row["index"] for row in batch.rows])
-        return answer_rows(reader, batch, **options)
+        return record(batch, answers, **options)
 
-    monkeypatch.setattr(predictions, "answer_rows", cut_off)
+    monkeypatch.setattr(predictions, "to_table", cut_off)
     with pytest.raises(KeyboardInterrupt):
         call(predict.main, monkeypatch, *arguments)
     assert not (tmp_path / "s.csv").exists()
     with pytest.raises(InputError, match=r"other settings \(batch_size: 4 -> 5\)"):
         call(predict.main, monkeypatch, *arguments[:-1], 5)
-    monkeypatch.setattr(predictions, "answer_rows", lambda *a, **k: computed.append("rest") or answer_rows(*a, **k))
+    monkeypatch.setattr(predictions, "to_table", record)
     call(predict.main, monkeypatch, *arguments)
-    assert computed == [[5000, 5001, 5002, 5003], [5004, 5005, 5006, 5007], "rest"]
+    assert computed == [[5000, 5001, 5002, 5003], [5004, 5005, 5006, 5007], [5008, 5009, 5010]]
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "s.parquet"), run_predict(adapter[0], tiny_dataset, tmp_path / "whole.csv")
     )
     assert not (tmp_path / "s.parts").exists()
 
 
-def fail_above(size: int, reader: AttributeReader) -> list[int]:
-    """Let the reader answer no more rows than these at a time; returns the sizes that are tried."""
-    answer, sizes = reader.answer, []
+def fail_above(size: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let memory suffice for no more rows than these at a time; returns the sizes that are tried."""
+    generate_answers, sizes = attribute_reader.generate_answers, []
 
-    def answer_few(batch: Any, entity_names: list[str]) -> Any:
+    def generate_few(model: Any, batch: Any, *, entity_names: list[str], **options: Any) -> Any:
         sizes.append(len(entity_names))
         assert len(batch["input_ids"]) == len(batch["image_index"]) == len(entity_names)
         if len(entity_names) > size:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return answer(batch, entity_names)
+        return generate_answers(model, batch, entity_names=entity_names, **options)
 
-    reader.answer = answer_few  # type: ignore[method-assign]
+    monkeypatch.setattr(attribute_reader, "generate_answers", generate_few)
     return sizes
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_halved(
-    adapter: tuple[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    adapter: tuple[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = AttributeReader.from_pretrained(adapter[0])
     with argument("dataset"):
         dataset = load_split(Location(str(save_dataset(tmp_path, test=8))), "test")
     (batch,) = load_batches(RowBatches(dataset, processor=reader.processor, batch_size=8), [0], num_workers=0)
-    expected = predictions.answer_rows(reader, batch)
-    sizes = fail_above(2, reader)
-    halved = predictions.answer_rows(reader, batch)
-    assert "no memory for 7 rows at a time: halved" in caplog.text  # of eight, one has no picture
+    expected = reader.answer(batch.inputs, batch.entity_names)
+    sizes = fail_above(2, monkeypatch)
+    halved = reader.answer(batch.inputs, batch.entity_names)
+    assert "out of memory with 7 rows in a batch: answered in halves" in caplog.text  # of eight, one has no image
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
-    assert halved["prediction"].to_pylist() == expected["prediction"].to_pylist()
-    assert halved["index"].to_pylist() == expected["index"].to_pylist()
+    assert [answer.prediction for answer in halved] == [answer.prediction for answer in expected]
+    assert len(halved) == 7
 
 
 def test_the_batch_size_is_what_the_memory_suffices_for(
@@ -146,15 +148,20 @@ def test_the_batch_size_is_what_the_memory_suffices_for(
 ) -> None:
     reader = AttributeReader.from_pretrained(adapter[0])
     assert reader.find_batch_size() == 32
+
+    def fit(rows: int) -> Any:
+        def generate(model: Any, batch: Any, *, entity_names: list[str], **options: Any) -> list[Any]:
+            if len(entity_names) > rows:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return []
+
+        return generate
+
     monkeypatch.setattr(type(reader.model), "device", property(lambda _: SimpleNamespace(type="cuda")))
-    reader.answer = lambda batch, names: None if len(names) <= 70 else explode()  # type: ignore[method-assign]
+    monkeypatch.setattr(attribute_reader, "generate_answers", fit(70))
     assert reader.find_batch_size() == 64
-    reader.answer = lambda batch, names: explode()  # type: ignore[method-assign]
+    monkeypatch.setattr(attribute_reader, "generate_answers", fit(0))
     assert reader.find_batch_size(largest=4) == 1
-
-
-def explode() -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 def test_rows_of_one_picture_are_read_from_it_once(adapter: tuple[str, Any], tmp_path: Path) -> None:
@@ -173,7 +180,11 @@ def test_rows_of_one_picture_are_read_from_it_once(adapter: tuple[str, Any], tmp
     for batch, other in zip(alone, load_batches(batches, [0, 1], num_workers=2), strict=True):
         assert batch.rows == other.rows
         assert all(torch.equal(batch.inputs[name], other.inputs[name]) for name in batch.inputs)
-    answered = [row for batch in alone for row in predictions.answer_rows(reader, batch).to_pylist()]
+    answered = [
+        row
+        for batch in alone
+        for row in predictions.to_table(batch, reader.answer(batch.inputs, batch.entity_names)).to_pylist()
+    ]
     asked = [row for row in rows if row["image"] is not None]
     expected = reader.read_batch([row["image"].copy() for row in asked], [row["entity_name"] for row in asked])
     assert [row["answer"] for row in answered if row["index"] != 4] == [answer.text for answer in expected]
@@ -200,7 +211,7 @@ def test_a_row_whose_image_cannot_be_read_goes_out_empty_with_the_reason(
         capsys.readouterr()
         .out.strip()
         .endswith(
-            "3 answered; empty: 0 withheld or not valid, 1 without a picture, 5 whose image cannot be read "
+            "3 answered; empty: 0 below the threshold or not valid, 1 without an image, 5 whose image cannot be read "
             "(not_a_picture 2, image_unreadable 1, side_too_long 1, too_many_pixels 1)"
         )
     )
@@ -298,7 +309,7 @@ def test_the_base_alone_can_answer_and_4_bit_too(
         output = tmp_path / f"{number}.csv"
         call(predict.main, monkeypatch, *way, "--dataset", tiny_dataset, "--output", output, "--dtype", "float32")
         tables.append(pd.read_parquet(output.with_suffix(".parquet")).dropna(subset="answer"))
-        made.append(predictions.read_provenance(output.with_suffix(".parquet")))
+        made.append(submission.read_run(output.with_suffix(".parquet")))
     assert [one["base_precision"] for one in made] == ["not quantized", "nf4"] * 2
     assert [one["adapter_merged"] for one in made] == [None, None, "yes", "no"]
     # The base alone is the base: what the library says of it, weighed among the valid answers.
@@ -344,7 +355,7 @@ def test_rows_whose_logits_are_not_finite_go_out_empty_with_a_count_and_a_remedy
             assert list(table["prediction"]) == [""] * 11
             assert list(table["answer"].dropna()) == [""] * 10
             assert set(table["confidence"].dropna()) == {0.0}
-            assert "10 of these rows are empty since the model's logits were not finite" in caplog.text
+            assert "10 of these rows are empty because the model's logits were not finite" in caplog.text
             assert caplog.text.count("logits are not finite") == 1  # not once a batch
             assert remedy in caplog.text
             assert "11 rows, 0 answered" in capsys.readouterr().out
@@ -386,57 +397,6 @@ def encode_png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
-
-
-def unreadable_images() -> dict[str, tuple[Any, str]]:
-    whole = encode_png(make_image(0))
-    return {
-        "a truncated file": (Image.open(io.BytesIO(whole[:3000])), "image_unreadable: OSError: "),
-        "bytes of a truncated file": (whole[:3000], "image_unreadable: OSError: "),
-        "bytes of something else": (b"<html>", "not_a_picture"),
-        "a path": ("photo.jpg", r"not_an_image: str 'photo.jpg'; pass a Pillow image .*Image.open"),
-        "a Path": (Path("photo.jpg"), "not_an_image: PosixPath"),
-        "None": (None, "not_an_image: None; pass a Pillow image"),
-        "a list": ([1, 2], "not_an_image: list"),
-        "an array": (np.zeros((4, 4, 3), np.uint8), "not_an_image: ndarray"),
-        "a stored path": ({"bytes": None, "path": "/a.png"}, "no_bytes: only the path '/a.png'"),
-        "no size": (Image.new("RGB", (0, 0)), "no_pixels: 0x0"),
-        "too long a side": (Image.new("1", (1, 20_001)), "side_too_long: 1x20001"),
-    }
-
-
-@pytest.mark.parametrize("name", unreadable_images())
-def test_the_reader_names_the_position_of_what_it_cannot_read(adapter_reader: AttributeReader, name: str) -> None:
-    image, message = unreadable_images()[name]
-    with pytest.raises(ImageError, match=rf"^images\[2\]: {message}"):
-        adapter_reader.read_batch([make_image(0), make_image(1), image, make_image(3)], ["width"] * 4)
-    with pytest.raises(ImageError, match=rf"^images\[0\]: {message}"):
-        adapter_reader.read(image, "width")
-
-
-@pytest.mark.parametrize(
-    ("images", "entity_names", "message"),
-    [
-        ([make_image(0)], [], "must have the same length, got 1 and 0"),
-        ([], ["width"], "must have the same length, got 0 and 1"),
-        ([make_image(0)] * 2, ["width", "colour"], r"entity_names\[1\]: unknown entity_name 'colour'; known are "),
-        ([make_image(0)], [None], r"entity_names\[0\]: unknown entity_name None"),
-        (make_image(0), ["width"], r"`images` must be a list, got Image; read\(\) takes a single image"),
-        ("photo.jpg", ["width"], "`images` must be a list, got str"),
-        (None, ["width"], "`images` must be a list, got None"),
-        ([make_image(0)], "width", "`entity_names` must be a list, got str"),
-    ],
-)  # fmt: skip
-def test_the_reader_refuses_what_is_not_a_batch(
-    adapter_reader: AttributeReader, images: Any, entity_names: Any, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        adapter_reader.read_batch(images, entity_names)
-
-
-@pytest.fixture(scope="module")
-def adapter_reader(adapter: tuple[str, Any]) -> AttributeReader:
-    return AttributeReader.from_pretrained(adapter[0])
 
 
 @pytest.fixture(scope="module")

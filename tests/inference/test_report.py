@@ -85,14 +85,14 @@ def test_a_prediction_without_confidences_or_mistakes_has_a_report_too(
     table.to_csv(tmp_path / "all_right.csv", index=False)
     page = make_report(monkeypatch, dataset, tmp_path / "all_right.csv")
     assert '<b id="f1">1.0000</b>' in page
-    assert "There is none." in page
+    assert "There are none." in page
 
 
 def test_a_split_without_labels_is_refused(
     tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "p.csv").write_text("index,prediction\n5000,1.0 inch\n")
-    with pytest.raises(InputError, match="split test has no labels; --references names a CSV of them"):
+    with pytest.raises(InputError, match="split test has no labels; pass a CSV of them as --references"):
         make_report(monkeypatch, tiny_dataset, tmp_path / "p.csv", "--split", "test")
     assert not (tmp_path / "report.html").exists()
 

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from inference import calibrate, predict, predictions
-from inference.predictions import ANSWERS, read_provenance
-from inference.shards import Parts
+from inference.predictions import PREDICTIONS
+from inference.shards import Shards
+from inference.submission import read_run
 from product_vqa.errors import InputError
 from tests.commands import call
 from tests.tiny import save_dataset, save_tiny_base
@@ -42,30 +43,32 @@ def arguments(sources: dict[str, Path], output: Path, **more: Any) -> list[Any]:
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, options: list[Any], *, after: int) -> None:
     """Run predict, which is killed after so many batches."""
-    answer_rows, computed = predictions.answer_rows, []
+    to_table = predictions.to_table
+    computed: list[int] = []
 
-    def cut_off(*args: Any, **kwargs: Any) -> Any:
+    def cut_off(batch: Any, *args: Any, **kwargs: Any) -> Any:
         if len(computed) == after:
             raise KilledError
-        computed.append(None)
-        return answer_rows(*args, **kwargs)
+        computed.append(batch.number)
+        return to_table(batch, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "answer_rows", cut_off)
+        patch.setattr(predictions, "to_table", cut_off)
         with pytest.raises(KilledError):
             call(predict.main, patch, *options)
 
 
 def resume(monkeypatch: pytest.MonkeyPatch, options: list[Any]) -> list[int]:
     """Run predict to its end; the batches that it computed."""
-    answer_rows, computed = predictions.answer_rows, []
+    to_table = predictions.to_table
+    computed: list[int] = []
 
-    def count(reader: Any, batch: Any, **kwargs: Any) -> Any:
+    def count(batch: Any, *args: Any, **kwargs: Any) -> Any:
         computed.append(batch.number)
-        return answer_rows(reader, batch, **kwargs)
+        return to_table(batch, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "answer_rows", count)
+        patch.setattr(predictions, "to_table", count)
         call(predict.main, patch, *options)
     return computed
 
@@ -130,7 +133,9 @@ def test_a_prediction_does_not_resume_with_other_content(
     options = arguments(sources, tmp_path / "s.csv")
     interrupt(monkeypatch, options, after=2)
     change(sources)
-    with pytest.raises(InputError, match=rf"s\.parts holds a prediction of other settings \(.*{named}.*: delete"):
+    with pytest.raises(
+        InputError, match=rf"s\.parts holds shards of a prediction with other settings \(.*{named}.*: delete"
+    ):
         call(predict.main, monkeypatch, *options)
     assert not (tmp_path / "s.csv").exists()
 
@@ -165,21 +170,21 @@ def test_it_resumes_with_the_batch_size_of_before(
     """Found anew on a GPU that is fuller now, it would be another one."""
     interrupt(monkeypatch, arguments(sources, tmp_path / "s.csv", batch_size=3), after=2)
     assert resume(monkeypatch, arguments(sources, tmp_path / "s.csv", batch_size=None)) == [2, 3]
-    assert read_provenance(tmp_path / "s.parquet")["batch_size"] == 3
+    assert read_run(tmp_path / "s.parquet")["batch_size"] == 3
 
 
 def test_the_parquet_file_says_what_made_it(
     sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call(predict.main, monkeypatch, *arguments(sources, tmp_path / "s.csv", num_beams=2))
-    made = read_provenance(tmp_path / "s.parquet")
+    made = read_run(tmp_path / "s.parquet")
     assert made["adapter"] == str(sources["adapter"])
     assert made["dataset"] == str(sources["dataset"])
     assert (made["split"], made["rows"], made["num_beams"], made["min_confidence"]) == ("test", 11, 2, 0.0)
     assert (made["base_precision"], made["adapter_merged"], made["dtype"]) == ("not quantized", "yes", "torch.float32")
     for name in ("adapter_sha256", "base_sha256", "dataset_sha256"):
         assert len(made[name]) == 64, name
-    assert read_provenance(tmp_path / "s.csv") == {}
+    assert read_run(tmp_path / "s.csv") == {}
 
 
 def truncate(file: Path) -> None:
@@ -253,27 +258,27 @@ def test_a_shard_of_another_run_is_computed_again(
 
 def rows(*indexes: int) -> Any:
     records = [{"index": index, "prediction": "1.0 gram", "alternatives": []} for index in indexes]
-    return ANSWERS.empty_table().from_pylist(records, schema=ANSWERS)
+    return PREDICTIONS.empty_table().from_pylist(records, schema=PREDICTIONS)
 
 
 def test_a_shard_that_is_damaged_while_the_prediction_runs_is_named(tmp_path: Path) -> None:
-    parts = Parts(tmp_path / "s.parts")
-    parts.open({"rows": 3})
-    parts.save(0, rows(1, 2))
-    parts.save(1, rows(3))
-    assert parts.load([[1, 2], [3]])["index"].to_pylist() == [1, 2, 3]
+    shards = Shards(tmp_path / "s.parts")
+    shards.open({"rows": 3})
+    shards.save(0, rows(1, 2))
+    shards.save(1, rows(3))
+    assert shards.load([[1, 2], [3]])["index"].to_pylist() == [1, 2, 3]
     drop_a_row(tmp_path / "s.parts" / "000000.parquet")
     with pytest.raises(InputError, match=r"000000\.parquet was changed while the prediction ran: rerun"):
-        parts.load([[1, 2], [3]])
+        shards.load([[1, 2], [3]])
     (tmp_path / "s.parts" / "000000.parquet").unlink()
     with pytest.raises(InputError, match=r"000000\.parquet was changed"):
-        parts.load([[1, 2], [3]])
+        shards.load([[1, 2], [3]])
 
 
 def test_a_shard_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = Parts(tmp_path / "s.parts")
-    parts.open({})
-    parts.save(0, rows(1, 2))
+    shards = Shards(tmp_path / "s.parts")
+    shards.open({})
+    shards.save(0, rows(1, 2))
     before = (tmp_path / "s.parts" / "000000.parquet").read_bytes()
 
     def half(table: Any, file: Path) -> None:
@@ -284,17 +289,17 @@ def test_a_shard_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.Monke
         patch.setattr(pq, "write_table", half)
         for batch in (0, 1):
             with pytest.raises(KilledError):
-                parts.save(batch, rows(1, 2))
+                shards.save(batch, rows(1, 2))
     assert (tmp_path / "s.parts" / "000000.parquet").read_bytes() == before
     assert sorted(file.name for file in (tmp_path / "s.parts").iterdir()) == ["000000.parquet", "run.json"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7"])
 def test_a_broken_record_of_the_run_is_named(tmp_path: Path, text: str) -> None:
-    parts = Parts(tmp_path)
+    shards = Shards(tmp_path)
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match=r"run\.json .*delete"):
-        parts.open({"rows": 3})
+        shards.open({"rows": 3})
 
 
 def test_calibrating_twice_gives_the_same_calibration(

@@ -28,7 +28,7 @@ class Send(Protocol):
 
 
 def make_send(hub: LocalHub) -> Send:
-    """A function that sends the path as it is, with the owner's token unless told otherwise (None: no token)."""
+    """Make a function that sends the path unchanged, with the owner's token by default (None for no token)."""
 
     def send(
         method: str, path: str, body: bytes | str | None = None, *, token: str | None = hub.token, **headers: str

@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from huggingface_hub import HfApi
 
 from local_hub import LocalHub
@@ -23,6 +24,7 @@ def test_a_hub_answers_from_start_to_stop(tmp_path: Path) -> None:
     assert not is_listening(port_of(hub))
 
 
+@pytest.mark.slow
 def test_repos_outlive_the_process(tmp_path: Path) -> None:
     for round_number in range(2):
         with LocalHub(tmp_path) as hub:

@@ -104,7 +104,7 @@ def test_what_was_removed_stays_removed() -> None:
     assert "run it" not in merge_cards(card(3), merged), "nor does it come back later"
 
 
-def test_what_is_new_is_added_and_what_is_no_more_goes() -> None:
+def test_what_is_new_is_added_and_what_is_gone_is_dropped() -> None:
     text = CARD.format(rows=2).replace("license: other\n", "size: 3\n")
     new = mark_card(text.replace("## Licence", "## More\n\nm\n\n## Licence"))
     for old in (card(1), card(1) + "\nOWN\n"):
@@ -175,7 +175,7 @@ def test_without_its_record_the_metadata_is_its_owners(record: str | None) -> No
     assert metadata(merged)["license"] == "mit" and "2 rows." in merged
 
 
-def test_line_ends_of_another_editor_stay_and_are_no_edit() -> None:
+def test_line_ends_of_another_editor_are_kept_and_not_an_edit() -> None:
     windows = card(1).replace("\n", "\r\n")
     assert merge_cards(card(1), windows) == windows
     assert merge_cards(card(2), windows) == card(2).replace("\n", "\r\n")

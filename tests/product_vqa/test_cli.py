@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from product_vqa.cli import parse_options
-from product_vqa.errors import InputError, argument
-from product_vqa.paths import readable_file, writable_folder
+from product_vqa.cli import parse_options, with_flags
+from product_vqa.errors import InputError
 
 
 @dataclass
@@ -61,24 +60,35 @@ def test_a_misspelt_yaml_key_is_refused_with_the_file_and_the_nearest_key(tmp_pa
 
 
 @pytest.mark.parametrize(("text", "message"), [("a: [", "is not YAML"), ("- a\n", "must hold `key: value` lines")])
-def test_a_config_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_config_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
         parse("--config", str(tmp_path / "c.yaml"))
 
 
-def test_an_input_error_ends_a_command_with_one_line_and_code_2(tmp_path: Path) -> None:
-    program = "from product_vqa.cli import InputError, run\ndef main(): raise InputError('no such thing')\nrun(main)"
+def test_an_input_error_ends_a_command_with_one_line_and_code_2() -> None:
+    program = (
+        "from product_vqa.cli import run\n"
+        "from product_vqa.errors import InputError\n"
+        "def main(): raise InputError('no such thing')\n"
+        "run(main)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: no such thing\n")
 
 
-def test_files_and_folders_are_checked_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"`train_csv` .*none\.csv: no such file"), argument("train_csv"):
-        readable_file(tmp_path / "none.csv")
-    with pytest.raises(InputError, match="is a folder, not a file"), argument("train_csv"):
-        readable_file(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"`output_dir` .*cannot be created"), argument("output_dir"):
-        writable_folder(tmp_path / "file" / "sub")
-    assert writable_folder(tmp_path / "a" / "b").is_dir()
+def test_an_argument_in_backticks_is_shown_as_the_flag_of_the_running_command() -> None:
+    parse("--name", "x")
+    assert with_flags("`name` must not be empty, see `unrelated`") == "--name must not be empty, see `unrelated`"
+
+
+def test_an_interrupted_command_says_how_to_resume_and_ends_with_130() -> None:
+    program = "from product_vqa.cli import run\ndef main(): raise KeyboardInterrupt\nrun(main)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "Interrupted. Rerun the same command to resume.\n")
+
+
+def test_the_exit_code_of_main_is_that_of_the_command() -> None:
+    for result, code in ((None, 0), (0, 0), (3, 3)):
+        program = f"from product_vqa.cli import run\nrun(lambda: {result})"
+        assert subprocess.run([sys.executable, "-c", program]).returncode == code

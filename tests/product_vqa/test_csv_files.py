@@ -64,7 +64,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_a_csv_is_read_alike_by_builder_and_inference_however_it_is_packed(tmp_path: Path, name: str):
+def test_a_csv_is_read_alike_by_builder_and_inference_however_it_is_packed(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
     file.write_bytes(TAKEN[name])
     rows = read_test_csv(file).rows
@@ -104,7 +104,7 @@ NAMED = [
 
 
 @pytest.mark.parametrize(("name", "content", "complaint"), NAMED, ids=[case[-1] for case in NAMED])
-def test_what_is_no_csv_is_named_alike_by_every_command(
+def test_what_is_not_a_csv_is_named_alike_by_every_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, complaint: str
 ):
     file = tmp_path / name
@@ -133,12 +133,12 @@ INDEXES = {
 
 
 @pytest.mark.parametrize(("text", "index"), INDEXES.items())
-def test_an_index_is_a_whole_number_however_it_is_spelt(text: str, index: int | None):
+def test_an_index_is_a_whole_number_however_it_is_spelt(text: str, index: int | None) -> None:
     assert parse_index(text) == index
 
 
 @given(index=st.integers(-(10**15), 10**15))
-def test_an_index_comes_back_from_pandas_as_an_integer_or_as_a_float(index: int):
+def test_an_index_comes_back_from_pandas_as_an_integer_or_as_a_float(index: int) -> None:
     for dtype in ("int64", "float64"):
         text = pd.DataFrame({"index": [index]}, dtype=dtype).to_csv(index=False).splitlines()[1]
         assert parse_index(text) == index

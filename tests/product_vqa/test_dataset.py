@@ -1,4 +1,4 @@
-"""Splits of a folder or a repo: found by the card or by their names, wherever the folder lies."""
+"""Splits of a folder or a repo: found by the card or by their names, wherever the folder is."""
 
 import shutil
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_splits_are_found_as_the_card_says_or_by_their_names(
         ("a: [", ["data/train-0.parquet"], "README.md is malformed"),
     ],
 )
-def test_what_is_no_dataset_is_one_line(tmp_path: Path, card: str | None, files: list[str], reason: str) -> None:
+def test_what_is_not_a_dataset_is_one_line(tmp_path: Path, card: str | None, files: list[str], reason: str) -> None:
     location = folder_with(tmp_path, card, *files)
     for read in (read_rows, lambda location: load_splits(location, ["train"])):
         with (

@@ -99,6 +99,7 @@ def test_the_evaluate_library_loads_it_as_a_module(monkeypatch: pytest.MonkeyPat
     assert metric.compute(predictions=predictions, references=references) == score(predictions, references)
 
 
+@pytest.mark.slow
 def test_its_folder_is_a_space_that_scores(tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="the page needs the extra `demo`")
     folder = shutil.copytree(ROOT / "product_vqa" / "entity_f1", tmp_path / "entity_f1")
@@ -111,7 +112,7 @@ def test_its_folder_is_a_space_that_scores(tmp_path: Path) -> None:
     assert {"evaluate", "metric"} <= set(front["tags"])
 
 
-def test_the_metric_can_be_published_as_it_stands() -> None:
+def test_the_metric_can_be_published_as_it_is() -> None:
     """It imports nothing of this project but its own scoring, which imports nothing but the standard library."""
     folder = ROOT / "product_vqa" / "entity_f1"
     assert "product_vqa" not in (folder / "scoring.py").read_text()

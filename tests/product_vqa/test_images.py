@@ -8,6 +8,7 @@ import textwrap
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -129,13 +130,13 @@ def lossy(format: str) -> int:
     return 4 if format in ("JPEG", "AVIF") else 0
 
 
-def test_the_table_has_every_mode_that_pillow_can_make():
+def test_the_table_has_every_mode_that_pillow_can_make() -> None:
     assert set(MODES) >= set(Image.MODES)
     assert len(HELD) == 43 and {format for _, format in HELD} == set(FORMATS)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_image_of_any_mode_in_memory_becomes_rgb(mode: str):
+def test_an_image_of_any_mode_in_memory_becomes_rgb(mode: str) -> None:
     values, colours = MODES[mode]
     image = blocks(mode, values)
     before = image.tobytes()
@@ -146,7 +147,9 @@ def test_an_image_of_any_mode_in_memory_becomes_rgb(mode: str):
 
 
 @pytest.mark.parametrize(("mode", "format"), HELD, ids=[" ".join(held) for held in HELD])
-def test_an_image_of_any_mode_format_and_orientation_becomes_upright_rgb(mode: str, format: str, tmp_path: Path):
+def test_an_image_of_any_mode_format_and_orientation_becomes_upright_rgb(
+    mode: str, format: str, tmp_path: Path
+) -> None:
     values, colours = MODES[mode]
     expected = blocks("RGB", colours)
     for orientation in range(1, 9) if format in ORIENTED else (1,):
@@ -160,7 +163,7 @@ def test_an_image_of_any_mode_format_and_orientation_becomes_upright_rgb(mode: s
                 assert to_rgb(opened).tobytes() == image.tobytes()
 
 
-def test_the_code_in_the_adapters_card_makes_the_same_image(tmp_path: Path):
+def test_the_code_in_the_adapters_card_makes_the_same_image(tmp_path: Path) -> None:
     card = (Path(__file__).parents[2] / "model_card.md").read_text()
     code = card[card.index("image = ImageOps") : card.index("inputs = processor(")]
     compared = 0
@@ -180,7 +183,7 @@ def test_the_code_in_the_adapters_card_makes_the_same_image(tmp_path: Path):
 
 @pytest.mark.parametrize("name", KEYS)
 @pytest.mark.parametrize("format", ["PNG", "GIF", "memory"])
-def test_a_transparent_colour_becomes_white(name: str, format: str):
+def test_a_transparent_colour_becomes_white(name: str, format: str) -> None:
     mode, key, colours = KEYS[name]
     image = blocks(mode, MODES[mode][0])
     if format == "GIF" and not (mode in ("P", "L") and isinstance(key, int)):
@@ -214,7 +217,7 @@ def png(
     )  # fmt: skip
 
 
-def test_a_transparent_colour_of_16_bits_a_channel_becomes_white():
+def test_a_transparent_colour_of_16_bits_a_channel_becomes_white() -> None:
     pixels = b"\0" + struct.pack(">6H", 0xC812, 0, 0, 0, 0, 65535)
     data = png(2, 1, depth=16, colour=2, pixels=pixels, chunks=chunk(b"tRNS", struct.pack(">3H", 0xC812, 0, 0)))
     assert np.asarray(load_image(data)).tolist() == [[[255, 255, 255], [0, 0, 255]]]
@@ -236,21 +239,21 @@ DEEP = [
 
 
 @pytest.mark.parametrize(("values", "expected"), [case[1:] for case in DEEP], ids=[case[0] for case in DEEP])
-def test_more_than_8_bits_are_scaled_to_8(values: np.ndarray, expected: list[int]):
+def test_more_than_8_bits_are_scaled_to_8(values: np.ndarray, expected: list[int]) -> None:
     image = Image.fromarray(values)
     for rgb in (to_rgb(image), load_image(encode(image, "TIFF"))):
         assert np.asarray(rgb)[0].tolist() == [[grey] * 3 for grey in expected]
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_of_an_animation_the_first_frame_is_the_image(format: str):
+def test_of_an_animation_the_first_frame_is_the_image(format: str) -> None:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "white")]
     data = encode(frames[0], format, save_all=True, append_images=frames[1:])
     assert Image.open(io.BytesIO(data)).n_frames == 3
     assert error(load_image(data), frames[0]) <= lossy(format) + (format == "GIF")
 
 
-def test_the_comments_of_a_gif_are_skipped_whatever_their_length():
+def test_the_comments_of_a_gif_are_skipped_whatever_their_length() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 9, 99, 199])
     data = encode(image, "GIF", transparency=0)
@@ -262,7 +265,7 @@ def test_the_comments_of_a_gif_are_skipped_whatever_their_length():
     assert time.process_time() - start < 5
 
 
-def test_of_a_jpeg_with_a_second_image_the_first_is_taken():
+def test_of_a_jpeg_with_a_second_image_the_first_is_taken() -> None:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     stream = io.BytesIO()
     frames[0].save(stream, "MPO", save_all=True, append_images=frames[1:], quality=100)
@@ -282,12 +285,12 @@ BROKEN_EXIF = [
 
 @pytest.mark.parametrize("exif", BROKEN_EXIF, ids=range(len(BROKEN_EXIF)))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-def test_broken_exif_does_not_make_a_broken_image(format: str, exif: bytes):
+def test_broken_exif_does_not_make_a_broken_image(format: str, exif: bytes) -> None:
     image = blocks("RGB", COLOURS)
     assert error(load_image(encode(image, format, exif=exif)), image) <= lossy(format)
 
 
-def test_metadata_does_not_come_along():
+def test_metadata_does_not_come_along() -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8825)[1] = "N"
     exif[0x010F] = "maker"
@@ -299,7 +302,7 @@ def test_metadata_does_not_come_along():
         assert (loaded.info, dict(loaded.getexif())) == ({}, {})
 
 
-def test_an_image_that_is_rgb_already_is_not_copied():
+def test_an_image_that_is_rgb_already_is_not_copied() -> None:
     image = Image.new("RGB", (4, 4))
     assert to_rgb(image) is image
     image.info["comment"] = "private"
@@ -374,7 +377,7 @@ MEASURE = textwrap.dedent("""
 """)
 
 
-def test_an_image_beyond_the_limits_is_refused_in_a_second_and_in_100_mb(tmp_path: Path):
+def test_an_image_beyond_the_limits_is_refused_in_a_second_and_in_100_mb(tmp_path: Path) -> None:
     files = []
     for number, (make, _) in enumerate(BOMBS.values()):
         files.append(tmp_path / str(number))
@@ -389,7 +392,7 @@ def test_an_image_beyond_the_limits_is_refused_in_a_second_and_in_100_mb(tmp_pat
 
 
 @pytest.mark.parametrize(("width", "height"), [(8_000, 8_000), (20_000, 3_200), (1, 20_000)])
-def test_the_limits_are_those_that_the_documentation_names(width: int, height: int):
+def test_the_limits_are_those_that_the_documentation_names(width: int, height: int) -> None:
     assert (images.MAX_BYTES, images.MAX_PIXELS, images.MAX_SIDE) == (33_554_432, 64_000_000, 20_000)
     with images.open_image(png(width, height, depth=1, pixels=b"\0")) as image:  # not decoded
         assert image.size == (width, height)
@@ -397,7 +400,7 @@ def test_the_limits_are_those_that_the_documentation_names(width: int, height: i
         load_image(png(width + 1, height + 1, depth=1, pixels=b"\0"))
 
 
-def test_an_opened_image_beyond_the_limits_is_refused_before_it_is_decoded():
+def test_an_opened_image_beyond_the_limits_is_refused_before_it_is_decoded() -> None:
     with Image.open(io.BytesIO(png(1, 100_000, pixels=b"\0"))) as image:
         with pytest.raises(ImageError, match="side_too_long: 1x100000"):
             to_rgb(image)
@@ -415,7 +418,7 @@ def no_images() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", no_images())
-def test_other_formats_are_not_read_whatever_their_name(name: str, tmp_path: Path):
+def test_other_formats_are_not_read_whatever_their_name(name: str, tmp_path: Path) -> None:
     data = no_images()[name]
     with pytest.raises(ImageError, match=r"^not_a_picture$"):
         load_image(data)
@@ -425,7 +428,7 @@ def test_other_formats_are_not_read_whatever_their_name(name: str, tmp_path: Pat
             to_rgb(opened)
 
 
-def test_no_program_is_started_for_an_eps_that_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_program_is_started_for_an_eps_that_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
     (tmp_path / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -436,7 +439,7 @@ def test_no_program_is_started_for_an_eps_that_was_opened(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_truncated_file_is_an_image_error(format: str, share: float):
+def test_a_truncated_file_is_an_image_error(format: str, share: float) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     data = encode(noise, format)
     load_image(data)
@@ -444,7 +447,7 @@ def test_a_truncated_file_is_an_image_error(format: str, share: float):
         load_image(data[: int(len(data) * share)])
 
 
-def test_an_image_without_pixels_or_of_a_closed_file_is_an_image_error():
+def test_an_image_without_pixels_or_of_a_closed_file_is_an_image_error() -> None:
     with pytest.raises(ImageError, match="no_pixels: 0x5"):
         to_rgb(Image.new("RGB", (0, 5)))
     with Image.open(io.BytesIO(encode(blocks("RGB", COLOURS), "PNG"))) as image:
@@ -453,7 +456,7 @@ def test_an_image_without_pixels_or_of_a_closed_file_is_an_image_error():
         to_rgb(image)
 
 
-def test_a_stored_image_is_its_bytes_and_never_its_path(tmp_path: Path):
+def test_a_stored_image_is_its_bytes_and_never_its_path(tmp_path: Path) -> None:
     data = encode(blocks("RGB", COLOURS), "PNG")
     (tmp_path / "a.png").write_bytes(data)
     assert as_image({"bytes": data, "path": "/nowhere.png"}).tobytes() == blocks("RGB", COLOURS).tobytes()
@@ -467,7 +470,7 @@ def test_a_stored_image_is_its_bytes_and_never_its_path(tmp_path: Path):
 
 @settings(max_examples=60)
 @given(st.data())
-def test_any_bytes_are_an_image_or_an_image_error(data: st.DataObject):
+def test_any_bytes_are_an_image_or_an_image_error(data: st.DataObject) -> None:
     whole = encode(blocks("RGB", COLOURS), data.draw(st.sampled_from(FORMATS)))
     position = data.draw(st.integers(0, len(whole)))
     patch = data.draw(st.binary(max_size=40))
@@ -518,7 +521,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def processor(tiny_base: Path):
+def processor(tiny_base: Path) -> "PaliGemmaProcessor":  # noqa: F821
     from product_vqa.hub import Location
     from product_vqa.modeling.loading import load_processor
 
@@ -526,31 +529,32 @@ def processor(tiny_base: Path):
 
 
 @pytest.fixture(scope="module")
-def read(built: Path, processor) -> "torch.Tensor":  # noqa: F821
+def read(built: Path, processor: Any) -> "torch.Tensor":  # noqa: F821
     """What the reader makes of each file, opened with Pillow by its name."""
     return read_tensors(processor, [Image.open(built / "images" / f"{n}.jpg") for n in range(len(every_file()))])
 
 
-def read_tensors(processor, values: list) -> "torch.Tensor":  # noqa: F821
+def read_tensors(processor: Any, values: list[Any]) -> "torch.Tensor":  # noqa: F821
     import torch
 
     from inference import AttributeReader
 
     class Tensors(AttributeReader):
-        def answer(self, batch, entity_names):
+        def answer(self, batch: Any, entity_names: Any) -> Any:
             return list(batch["pixel_values"][batch["image_index"]])
 
     return levels(torch.stack(Tensors(None, processor).read_batch(values, ["width"] * len(values))))
 
 
-def test_the_reader_and_the_page_make_the_same_tensor_of_a_file(built: Path, processor, read):
+@pytest.mark.slow
+def test_the_reader_and_the_page_make_the_same_tensor_of_a_file(built: Path, processor: Any, read: Any) -> None:
     import torch
 
     from inference import demo
 
     files = [built / "images" / f"{number}.jpg" for number in range(len(every_file()))]
     assert torch.equal(read_tensors(processor, [file.read_bytes() for file in files]), read)
-    assert torch.equal(read_tensors(processor, [demo.open_picture(file) for file in files]), read)
+    assert torch.equal(read_tensors(processor, [demo.open_image(file) for file in files]), read)
     expected = read_tensors(processor, [blocks("RGB", MODES[mode][1]) for mode, _, _ in every_file()])
     for case, difference in zip(every_file(), (read - expected).abs().amax(dim=(1, 2, 3)), strict=True):
         assert difference <= 2 * (lossy(case[1]) or (case[0] == "LAB")), case
@@ -558,8 +562,11 @@ def test_the_reader_and_the_page_make_the_same_tensor_of_a_file(built: Path, pro
 
 
 # The datasets are of build's --image_size, and of the files as they are.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["448", "0", "files"])
-def test_training_prediction_and_report_make_the_readers_tensor_of_a_file(built: Path, processor, read, name: str):
+def test_training_prediction_and_report_make_the_readers_tensor_of_a_file(
+    built: Path, processor: Any, read: Any, name: str
+) -> None:
     import torch
 
     from inference import report

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 OURS, ACCELERATES = "product_vqa.launch", "accelerate.commands.launch"
 
 FAILS = """
-from product_vqa.cli import InputError, run
+from product_vqa.cli import run
+from product_vqa.errors import InputError
 
 def main():
     raise InputError("--flag: nothing there; give another")
@@ -54,7 +57,7 @@ def test_the_error_is_the_last_line_of_a_launched_command(
 
 
 @pytest.mark.parametrize("config", ["cpu", "cpu_2"])
-def test_a_launched_command_is_told_of_sigterm_and_its_exit_code_is_passed_on(tmp_path: Path, config: str) -> None:
+def test_a_launched_command_receives_sigterm_and_its_exit_code_is_passed_on(tmp_path: Path, config: str) -> None:
     script = tmp_path / "waits.py"
     script.write_text(WAITS)
     process = subprocess.Popen(command(OURS, config, script), cwd=ROOT, stderr=subprocess.DEVNULL)

@@ -63,6 +63,7 @@ def predict_with_workers(tiny_base: Path, dataset: Path, output: Path, patch: py
          "--dataloader_num_workers", 2, "--batch_size", 4)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_an_error_of_one_line_and_the_rest_is_resumed(
     tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_worker_that_is_killed_is_an_error_of_one_line_and_the_rest_is_resumed
     assert len(pd.read_csv(tmp_path / "s.csv")) == 11
 
 
+@pytest.mark.slow
 def test_workers_that_hang_are_an_error(
     tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +112,7 @@ def test_what_a_worker_says_of_a_row_arrives_on_one_line(
         list(DataLoader([7], collate_fn=collate, num_workers=1))
 
 
+@pytest.mark.slow
 def test_other_errors_stay_what_they_are() -> None:
     for error in (RuntimeError("shapes"), OSError(28, "No space left on device"), InputError("--adapter: no such")):
         with pytest.raises(type(error)) as raised, worker_errors():
@@ -154,6 +157,7 @@ needs_a_namespace = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_a_namespace
 def test_predict_ends_with_the_same_answers_in_64_mb_of_shared_memory(
     large_images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

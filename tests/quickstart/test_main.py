@@ -10,6 +10,7 @@ from quickstart import __main__ as quickstart
 from tests.commands import call, run_module
 
 
+@pytest.mark.slow
 def test_the_complete_pipeline_runs_offline_and_writes_all_outputs(tmp_path: Path) -> None:
     folder = tmp_path / "quickstart"
     completed = run_module("quickstart", "--output_dir", folder, "--train_rows", 48, "--test_rows", 16, "--seed", 5)

@@ -1,4 +1,4 @@
-"""What most runs of this room begin with."""
+"""The arguments that most runs of this room start with."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.commands import ROOT
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_base: Path, tiny_dataset: Path) -> list[str | Path]:
-    """Arguments of training.sft: the quickstart's configuration on the tiny base and dataset, two rows at a time."""
+    """The quickstart's configuration on the tiny base model and dataset, with batches of two."""
     return [
         "--config", ROOT / "training/configs/quickstart.yaml", "--dataset_name", tiny_dataset, "--model_name_or_path",
         tiny_base, "--base_model_id", "user/base", "--per_device_train_batch_size", "2",

@@ -1,3 +1,5 @@
+"""The evaluation's sample, its answers on any number of processes, and its scores."""
+
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +29,7 @@ def test_the_sample_is_always_the_same_and_each_entity_has_its_share() -> None:
     assert len(sample_rows(dataset, 1000, seed=1)) == 80
 
 
-def test_the_other_rows_are_all_that_are_not_in_the_sample() -> None:
+def test_the_other_rows_are_all_those_outside_the_sample() -> None:
     dataset = Dataset.from_list(make_rows(40), features=FEATURES)
     chosen, others = split_rows(dataset, 12, seed=1)
     assert chosen["index"][:] == sample_rows(dataset, 12, seed=1)["index"][:]
@@ -56,7 +58,7 @@ def test_scores_and_their_intervals_by_hand() -> None:
 def test_processes_together_answer_every_row_once(
     tiny_base: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
-    """Nine rows in batches of two are five: to be as busy as the others, a process gets a batch that is another's."""
+    """Nine rows make five batches of two. So that all processes answer as many, some answer the last one again."""
     base = Location(str(tiny_base))
     with argument("base"):
         model, processor = load_base_model(base, dtype=torch.float32), load_processor(base)
@@ -77,7 +79,7 @@ def test_processes_together_answer_every_row_once(
     for one in answered:
         row = dataset[one.row]
         assert (one.entity_name, one.reference) == (row["entity_name"], row["entity_value_raw"])
-        assert one.prediction, "a random model answers too"
+        assert one.prediction, "even a random model answers"
     assert score(answered)["samples"] == 9
 
 
@@ -85,16 +87,23 @@ def test_an_evaluation_can_be_stopped_between_two_batches(tiny_base: Path) -> No
     base = Location(str(tiny_base))
     with argument("base"):
         model, processor = load_base_model(base, dtype=torch.float32), load_processor(base)
-    batches = iter(range(2))
-    with pytest.raises(StopIteration):
+    batches = 0
+
+    def stop_after_two() -> None:
+        nonlocal batches
+        batches += 1
+        if batches > 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
         answer_sample(
             model, Dataset.from_list(make_rows(9), features=FEATURES), processor=processor, batch_size=2,
-            before_batch=lambda: next(batches) and None,
+            before_batch=stop_after_two,
         )  # fmt: skip
 
 
 def test_an_evaluation_survives_logits_that_are_not_numbers(tiny_base: Path) -> None:
-    """float16 may overflow early in a training, and the run is to be stopped by its losses, not by an index."""
+    """float16 may overflow early in a training. Then the losses must stop the run, not an error of the evaluation."""
     location = Location(str(tiny_base))
     model = load_base_model(location, dtype=torch.float32)
     model.lm_head.weight.data.fill_(float("nan"))

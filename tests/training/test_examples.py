@@ -1,4 +1,4 @@
-"""Examples in the tracker, as somebody who watches sees them."""
+"""Examples of an evaluation in the tracker."""
 
 import io
 from pathlib import Path
@@ -26,6 +26,6 @@ def test_each_evaluation_shows_its_first_answers_in_tensorboard(
     assert [image.step for image in shown] == [2, 4]
     sheet = Image.open(io.BytesIO(shown[0].encoded_image_string))
     assert sheet.size == (1024, 616)  # the eight rows of validation, four in a line
-    assert len(sheet.convert("RGB").getcolors(maxcolors=2**24)) > 1000  # their pictures are in it
+    assert len(sheet.convert("RGB").getcolors(maxcolors=2**24)) > 1000  # the images are in it
     assert [value.step for value in events.Scalars("train/loss")] == [1, 2, 3, 4]
     assert "eval/f1_quantity" in events.Tags()["scalars"]

@@ -6,55 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
-from peft import LoraConfig
-from safetensors.torch import load_file
-from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from product_vqa.errors import InputError, argument
-from product_vqa.hub import Location
-from product_vqa.modeling.collator import TrainingCollator
-from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
-from product_vqa.task.features import FEATURES
 from tests.tiny import make_rows
-from training.options import TrainingOptions
+from tests.training.runs import make_trainer
 from training.trainer import PaliGemmaTrainer
 
 
 class TrlLossTrainer(PaliGemmaTrainer):
-    """Our batches under TRL's own loss."""
+    """Our batches with TRL's own loss."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        inputs.pop("answer_positions")
+        del inputs["answer_positions"], inputs["row_index"]
         return SFTTrainer.compute_loss(self, model, inputs, *args, **kwargs)
-
-
-def make_trainer(
-    kind: type[PaliGemmaTrainer], base: Path, output_dir: Path, *, load_in_4bit: bool = False, **settings: Any
-) -> PaliGemmaTrainer:
-    location = Location(str(base))
-    processor = load_processor(location)
-    lora = LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS, init_lora_weights=False)
-    options: dict[str, Any] = {
-        "per_device_train_batch_size": 3,
-        "max_steps": 3,
-        "logging_steps": 1,
-        "learning_rate": 1e-3,
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "bf16": False,
-    }
-    with argument("base_model"):
-        return kind(
-            model=load_base_model(location, dtype=torch.float32, load_in_4bit=load_in_4bit),
-            args=TrainingOptions(output_dir=str(output_dir), **(options | settings)),
-            train_dataset=Dataset.from_list(make_rows(24), features=FEATURES),
-            eval_dataset=Dataset.from_list(make_rows(8), features=FEATURES),
-            processing_class=processor,
-            data_collator=TrainingCollator(processor),
-            peft_config=lora,
-        )
 
 
 def logged(trainer: PaliGemmaTrainer, key: str) -> list[float]:
@@ -62,7 +26,7 @@ def logged(trainer: PaliGemmaTrainer, key: str) -> list[float]:
 
 
 def as_bytes(parameter: torch.Tensor) -> torch.Tensor:
-    """4-bit weights lie in bfloat16 storage, where many are NaN, which equals nothing."""
+    """4-bit weights are stored as bfloat16, where many of them are NaN, which equals nothing."""
     return parameter.detach().contiguous().view(torch.uint8)
 
 
@@ -85,8 +49,8 @@ def test_evaluation_returns_the_tasks_own_score(tiny_base: Path, tmp_path: Path)
     )  # fmt: skip
     trainer.train()
     metrics = trainer.evaluate()
-    # Taught by heart. One label in four says `500 gram`, where the answer is `500.0 gram`: 6 of 8 equal as strings,
-    # none is empty: precision 3/4, recall 1.
+    # All answers are memorized. One label in four is `500 gram`, where the answer is `500.0 gram`: 6 of 8 are equal as
+    # strings and none is empty, so precision is 3/4 and recall 1.
     assert metrics["eval_f1_quantity"] == 1.0
     assert metrics["eval_f1"] == pytest.approx(6 / 7)
     assert {name for name in metrics if name.startswith("eval_exact_")} == {
@@ -134,85 +98,11 @@ def test_a_batch_without_token_types_is_refused(tiny_base: Path, tmp_path: Path)
         trainer.compute_loss(trainer.model, batch)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved_and_names_the_rows(
-    tiny_base: Path, tmp_path: Path, value: float
-) -> None:
-    class Poisoned(TrainingCollator):
-        """The picture of row 20 has become `value`."""
-
-        def __call__(self, rows: Any) -> Any:
-            batch = super().__call__(rows)
-            batch["pixel_values"] = batch["pixel_values"].float()  # not normalized, which does not matter here
-            batch["pixel_values"][batch["row_index"] == 20] = value
-            return batch
-
-    trainer = make_trainer(
-        PaliGemmaTrainer, tiny_base, tmp_path, max_steps=8, save_steps=8, save_strategy="steps", logging_steps=100
-    )
-    trainer.data_collator = Poisoned(trainer.data_collator.processor)
-    with pytest.raises(InputError, match=r"the loss is nan a token in the batch of the rows with index .*\b20\b"):
-        trainer.train()
-    assert not list(tmp_path.glob("checkpoint-*"))
-
-
-def test_a_loss_far_above_guessing_stops_the_run(tiny_base: Path, tmp_path: Path) -> None:
-    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path)
-    trainer.model.get_base_model().lm_head.weight.data *= 1e4
-    with pytest.raises(InputError, match=r"a token in the batch of the rows with index .* or lower learning_rate"):
-        trainer.train()
-
-
-class PoisonedGradient(PaliGemmaTrainer):
-    """The gradient of step 3 is not a number, its loss is."""
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
-        if self.state.global_step == 2:
-            next(p for p in self.model.parameters() if p.requires_grad).grad[0, 0] = self.poison
-        return loss
-
-
-@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-@pytest.mark.parametrize("settings", [{}, {"max_grad_norm": 0.0}, {"save_steps": 5}], ids=str)
-def test_a_gradient_that_is_not_a_number_poisons_no_checkpoint(
-    tiny_base: Path, tmp_path: Path, poison: float, settings: dict[str, Any]
-) -> None:
-    options = {"max_steps": 5, "save_strategy": "steps", "save_steps": 1, "logging_steps": 100, "eval_steps": 5}
-    trainer = make_trainer(PoisonedGradient, tiny_base, tmp_path, **(options | settings))
-    trainer.poison = poison
-    with pytest.raises(InputError, match=r"the gradient is (nan|inf) at step 3, though the loss is .* index \d+, \d+"):
-        trainer.train()
-    for folder in tmp_path.glob("checkpoint-*"):
-        assert int(folder.name[-1]) < 3
-        assert all(tensor.isfinite().all() for tensor in load_file(folder / "adapter_model.safetensors").values())
-
-
-def test_float16s_scaler_skips_such_steps_itself(tiny_base: Path, tmp_path: Path) -> None:
-    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path)
-    trainer.args.fp16 = True
-    trainer._get_grad_norm(trainer.model, grad_norm=torch.tensor(float("inf")))
-    trainer.check()
-
-
-def test_weights_that_are_not_numbers_are_not_saved(tiny_base: Path, tmp_path: Path) -> None:
-    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
-
-    class Break(TrainerCallback):
-        def on_optimizer_step(self, *_: Any, **kwargs: Any) -> None:
-            next(p for p in trainer.model.parameters() if p.requires_grad).data[0, 0] = float("nan")
-
-    trainer.add_callback(Break())
-    with pytest.raises(InputError, match="weights that are not numbers after step 1: stopped before they were saved"):
-        trainer.train()
-    assert not list(tmp_path.glob("checkpoint-*/*"))
-
-
-def test_our_part_of_a_step_waits_for_nothing_that_the_device_computes(
+def test_our_part_of_a_step_never_waits_for_the_device(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of these would have a GPU's queue run empty; between two logs nothing is read back."""
-    read = []
+    """Each of these calls would empty a GPU's queue; between two logs nothing is read back."""
+    read: list[tuple[str, str]] = []
 
     def spy(name: str) -> Any:
         original = getattr(torch.Tensor, name)
@@ -221,7 +111,7 @@ def test_our_part_of_a_step_waits_for_nothing_that_the_device_computes(
             caller = traceback.extract_stack(limit=2)[0]
             is_mask = bool(args) and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.bool
             if name != "__getitem__" or is_mask:
-                read.append((Path(caller.filename).name, caller.name))
+                read.append(("/".join(Path(caller.filename).parts[-2:]), caller.name))
             return original(self, *args)
 
         return read_back
@@ -230,8 +120,11 @@ def test_our_part_of_a_step_waits_for_nothing_that_the_device_computes(
     for name in ("item", "tolist", "nonzero", "__bool__", "__float__", "__int__", "__getitem__"):
         monkeypatch.setattr(torch.Tensor, name, spy(name))
     trainer.train()
-    assert ("trainer.py", "log") in read, "nothing is watched"
-    ours = {function for file, function in read if file == "trainer.py"}
-    assert not ours & {"compute_loss", "training_step", "_prepare_inputs", "_get_grad_norm"}
+    ours = {(file, function) for file, function in read if file.startswith("training/")}
+    assert ours == {
+        ("training/trainer.py", "log"), ("training/divergence.py", "check"), ("training/divergence.py", "_to_float"),
+    }  # fmt: skip
     assert "slice_logits_to_keep" not in {function for _, function in read}  # with a mask it would
-    assert read.count(("trainer.py", "check")) <= 2 * (1 + 2)  # at each log: the losses, each step's norm
+    # At each of the two logs: the losses, and the norm of each step.
+    assert read.count(("training/divergence.py", "check")) == 2
+    assert read.count(("training/divergence.py", "_to_float")) == 2 * 2

@@ -14,9 +14,9 @@ from product_vqa.modeling.generation import Answer
 @given(temperature=st.floats(0.3, 4.0), bias=st.floats(-1.5, 1.5), seed=st.integers(0, 100))
 def test_a_known_scaling_is_found_again(temperature: float, bias: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    said = rng.beta(2, 1, size=20_000)
-    outcomes = rng.random(20_000) < [*map(Scaling(temperature, bias), said)]
-    found = fit_scaling(said, outcomes)
+    confidences = rng.beta(2, 1, size=20_000)
+    outcomes = rng.random(20_000) < [*map(Scaling(temperature, bias), confidences)]
+    found = fit_scaling(confidences, outcomes)
     assert found.temperature == pytest.approx(temperature, rel=0.2)
     assert found.bias == pytest.approx(bias, abs=0.3)
 
@@ -34,9 +34,9 @@ def test_scaling_keeps_the_order_and_the_ends(p: float, q: float, temperature: f
 
 
 def test_nothing_to_learn_leaves_confidences_as_they_are() -> None:
-    said = np.array([0.2, 0.9])
+    confidences = np.array([0.2, 0.9])
     for outcomes in ([True, True], [False, False]):
-        assert fit_scaling(said, np.array(outcomes)) == Scaling()
+        assert fit_scaling(confidences, np.array(outcomes)) == Scaling()
     assert fit_scaling(np.array([]), np.array([], dtype=bool)) == Scaling()
 
 
@@ -50,9 +50,9 @@ def test_each_confidence_has_its_own_scaling_and_the_alternatives_too() -> None:
     calibration = Calibration(answer=Scaling(2.0, 0.1), number=Scaling(0.5, -0.2), unit=Scaling(1.5, 0.3))
     other = Answer("2.0 gram", None, 0.2, 0.4, 0.5, 0.25)
     scaled = calibration.apply(Answer("1.0 gram", None, 0.7, 0.8, 0.875, 0.25, (other,)))
-    for answer, said in ((scaled, (0.7, 0.8, 0.875)), (scaled.alternatives[0], (0.2, 0.4, 0.5))):
+    for answer, confidences in ((scaled, (0.7, 0.8, 0.875)), (scaled.alternatives[0], (0.2, 0.4, 0.5))):
         scalings = calibration.answer, calibration.number, calibration.unit
-        expected = [scaling(confidence) for scaling, confidence in zip(scalings, said, strict=True)]
+        expected = [scaling(confidence) for scaling, confidence in zip(scalings, confidences, strict=True)]
         assert [answer.confidence, answer.number_confidence, answer.unit_confidence] == expected
         assert answer.allowed_probability == 0.25  # the model's own
 

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import torch
 
 from product_vqa.hub import Location
@@ -9,6 +10,8 @@ from quickstart.pretraining.tasks import KINDS
 from quickstart.rendering.levels import STANDARD
 from tests.commands import CPU_2, launch
 from tests.quickstart.pretraining.runs import TINY, make_pretrainer
+
+pytestmark = pytest.mark.slow
 
 
 def test_two_processes_train_together_and_save_a_base_model_that_loads(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from quickstart.pretraining.samples import ANSWERS_FROM
 from tests.quickstart.pretraining.runs import make_pretrainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress", [0.0, 0.4])
 def test_the_loss_falls_within_a_few_steps(progress: float) -> None:
     trainer = make_pretrainer()

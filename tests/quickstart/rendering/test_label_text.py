@@ -84,6 +84,7 @@ def test_every_number_on_a_test_image_is_held_out_and_none_on_a_training_image(s
         assert {is_held_out(number) for number in numbers if len(number) > 1} <= {held_out}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_out", [False, True])
 def test_every_unit_of_every_entity_and_every_spelling_appears(held_out: bool) -> None:
     facts = [fact for label in make_labels(STANDARD, count=5000, held_out=held_out) for fact in label.facts.values()]

@@ -1,0 +1,94 @@
+"""References: the labels that predictions are compared with, from a CSV or from a split of a dataset."""
+
+from pathlib import Path
+
+import pandas as pd
+from datasets import Dataset
+
+from inference.submission import read_predictions
+from inference.tables import read_indexes, read_table
+from product_vqa.dataset import load_split
+from product_vqa.errors import InputError, argument
+from product_vqa.hub import locate
+from product_vqa.task.schema import ENTITIES
+
+
+def join(predictions: str | Path, references: str | Path) -> pd.DataFrame:
+    """Each reference with its prediction: index, entity_name, group_id, image_link, reference, prediction, confidence.
+
+    A reference without a prediction has the prediction "". The confidence may be NaN. Raises InputError for an index
+    that has no reference or occurs twice, and if there are no references.
+    """
+    labels = read_references(str(references))
+    predicted = read_predictions(predictions)
+    if unknown := sorted(set(predicted["index"]) - set(labels["index"])):
+        raise InputError(
+            f"{predictions}: index {unknown[0]} (and {len(unknown) - 1} more) is not in `references` {references}; "
+            "are these predictions for another split?"
+        )
+    table = labels.merge(predicted, on="index", how="left")
+    return table.fillna({"prediction": ""})
+
+
+def read_references(name: str) -> pd.DataFrame:
+    """index, entity_name, image_link, group_id and reference (the raw label, "" for none).
+
+    `name` is a CSV or a split of a dataset (`user/name[@revision]:split`, `folder:split`). A CSV without `image_link`
+    counts as one image per row, and one without `group_id` as no groups. Raises InputError if there are no rows.
+    """
+    with argument("references"):
+        table = _read_labels_csv(name) if _is_csv(name) else _read_labels_split(name)
+        if table.empty:
+            raise InputError(f"{name} has no rows")
+    return table
+
+
+def _read_labels_csv(name: str) -> pd.DataFrame:
+    table = read_table(name, columns=("entity_name", "entity_value"))
+    indexes = read_indexes(table, path=name) if "index" in table.columns else list(range(len(table)))
+    links = table["image_link"].str.strip() if "image_link" in table.columns else list(map(str, indexes))
+    return pd.DataFrame(
+        {
+            "index": indexes,
+            "entity_name": table["entity_name"],
+            "image_link": links,
+            "group_id": table["group_id"] if "group_id" in table.columns else "",
+            "reference": table["entity_value"].str.strip(),
+        }
+    )
+
+
+def _read_labels_split(name: str) -> pd.DataFrame:
+    columns = ["index", "entity_name", "image_link", "group_id", "entity_value_raw"]
+    return _to_pandas(_load_split(name), columns).rename(columns={"entity_value_raw": "reference"})
+
+
+def read_entities(name: str) -> pd.Series:
+    """The column entity_name of a CSV or of a dataset's split. Raises InputError for an unknown attribute."""
+    with argument("weights"):
+        if _is_csv(name):
+            entities = read_table(name, columns=("entity_name",))["entity_name"]
+        else:
+            entities = _to_pandas(_load_split(name), ["entity_name"])["entity_name"]
+        if unknown := sorted(set(entities) - set(ENTITIES)):
+            raise InputError(f"{name}: unknown entity_name {unknown[0]!r}; expected one of {', '.join(ENTITIES)}")
+        if entities.empty:
+            raise InputError(f"{name} has no rows")
+    return entities
+
+
+def _is_csv(name: str) -> bool:
+    return Path(name).is_file() or name.endswith((".csv", ".csv.gz"))
+
+
+def _load_split(name: str) -> Dataset:
+    source, colon, split = name.rpartition(":")
+    if not colon:
+        raise InputError(f"{name} is neither a CSV file nor a split of a dataset, such as user/name:test")
+    return load_split(locate(source, repo_type="dataset"), split)
+
+
+def _to_pandas(dataset: Dataset, columns: list[str]) -> pd.DataFrame:
+    table = dataset.select_columns(columns).to_pandas()
+    assert isinstance(table, pd.DataFrame)  # and not an iterator of them, which `batched` would give
+    return table

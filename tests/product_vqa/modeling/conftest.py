@@ -1,0 +1,32 @@
+"""Tiny base models of both families. Each test file loads its own, because some tests change them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+
+from product_vqa.hub import Location
+from product_vqa.modeling.constrained_decoding import AnswerAutomaton
+from product_vqa.modeling.loading import load_base_model, load_processor
+
+
+@pytest.fixture(scope="module", params=["paligemma", "paligemma2"])
+def base(request: pytest.FixtureRequest, tiny_base: Path, tiny_paligemma2: Path) -> Path:
+    """PaliGemma with the quickstart's tokenizer, or PaliGemma 2, which caps logits, with Gemma's."""
+    return {"paligemma": tiny_base, "paligemma2": tiny_paligemma2}[request.param]
+
+
+@pytest.fixture(scope="module")
+def processor(base: Path) -> PaliGemmaProcessor:
+    return load_processor(Location(str(base)))
+
+
+@pytest.fixture(scope="module")
+def model(base: Path) -> PaliGemmaForConditionalGeneration:
+    return load_base_model(Location(str(base)), dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def automaton(processor: PaliGemmaProcessor) -> AnswerAutomaton:
+    return AnswerAutomaton.from_tokenizer(processor.tokenizer)

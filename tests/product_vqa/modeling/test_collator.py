@@ -1,0 +1,207 @@
+"""Batches: tokens, labels, mask and images, as the processor makes them and as the model sees them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+
+from product_vqa.errors import InputError
+from product_vqa.modeling.collator import (
+    TrainingCollator,
+    load_row_image,
+    make_generation_batch,
+    make_training_batch,
+    normalize_images,
+    take_rows,
+)
+from product_vqa.task.prompt import format_prompt
+from quickstart.pretraining.small_paligemma import make_processor
+from tests.tiny import make_rows
+
+of_paligemma = pytest.mark.parametrize("base", ["paligemma"], indirect=True)  # its tokens are in the test
+
+
+@of_paligemma
+def test_the_golden_training_batch(processor: PaliGemmaProcessor) -> None:
+    batch = make_training_batch(make_rows(3), processor=processor)  # item_weight, voltage, maximum_weight_...
+    img, pad = ["<image>"] * 4, "<pad>"
+    ask = ["<bos>", "What", "▁is", "▁the"]
+    first = [*img, *ask, "▁item", "▁weight", "?", "\n", "5", "0", "0", ".", "0", "▁gram", "<eos>"]
+    second = [*img, *ask, "▁voltage", "?", "\n", "2", "3", "0", ".", "0", "▁volt", "<eos>", pad]
+    third = [*img, *ask, "▁maximum", "▁weight", "▁recommendation", "?", "\n", "1", ".", "5", "▁kilogram", "<eos>", pad]
+    third, first, second = third[:18], [*first], [*second]
+    length = 19
+    tokens = [row + [pad] * (length - len(row)) for row in (first, second, third)]
+    ids = [processor.tokenizer.convert_tokens_to_ids(row) for row in tokens]
+    assert batch["input_ids"].tolist() == ids
+    prompts, answers = (12, 11, 13), (7, 7, 5)
+    for row in range(3):
+        end = prompts[row] + answers[row]
+        assert batch["token_type_ids"][row].tolist() == [0] * prompts[row] + [1] * answers[row] + [0] * (length - end)
+        assert batch["attention_mask"][row].tolist() == [1] * end + [0] * (length - end)
+        assert batch["labels"][row].tolist() == (
+            [-100] * prompts[row] + ids[row][prompts[row] : end] + [-100] * (length - end)
+        )
+    assert batch["pixel_values"].shape == (3, 3, 28, 28)
+    assert batch["pixel_values"].dtype == torch.uint8
+    normalized = normalize_images(batch["pixel_values"], processor=processor, dtype=torch.float32)
+    assert 0.8 < normalized.abs().max() <= 1
+
+
+@of_paligemma
+def test_a_generation_batch_is_the_prompt_padded_on_the_left(processor: PaliGemmaProcessor) -> None:
+    batch = make_generation_batch(make_rows(2), processor=processor)
+    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "pixel_values", "image_index"}
+    assert batch["attention_mask"].tolist() == [[1] * 12, [0] + [1] * 11]
+    assert batch["token_type_ids"].tolist() == [[0] * 12] * 2
+    assert processor.tokenizer.decode(batch["input_ids"][1]) == "<pad>" + "<image>" * 4 + "<bos>What is the voltage?\n"
+
+
+def test_every_row_has_exactly_the_tokens_of_its_own_image(processor: PaliGemmaProcessor) -> None:
+    """Question and answer come from fixed words and labels: every row holds exactly its own image's tokens."""
+    batch = make_training_batch(make_rows(8), processor=processor)
+    assert ((batch["input_ids"] == processor.image_token_id).sum(dim=1) == 4).all()
+
+
+def test_a_row_without_an_answer_is_refused(processor: PaliGemmaProcessor) -> None:
+    rows = make_rows(2)
+    rows[1]["entity_value"] = ""
+    with pytest.raises(ValueError, match="row 1 of the batch has an empty entity_value"):
+        make_training_batch(rows, processor=processor)
+
+
+def test_an_image_of_any_mode_is_read_as_rgb(processor: PaliGemmaProcessor) -> None:
+    rows = make_rows(4)
+    for row, mode in zip(rows, ("L", "RGBA", "CMYK", "P"), strict=True):
+        row["image"] = row["image"].convert(mode)
+    assert make_generation_batch(rows, processor=processor)["pixel_values"].shape == (4, 3, 28, 28)
+
+
+def inputs(batch: dict[str, torch.Tensor], processor: PaliGemmaProcessor) -> dict[str, torch.Tensor]:
+    """What the model takes in."""
+    pixels = normalize_images(batch["pixel_values"], processor=processor, dtype=torch.float32)
+    kept = {name: tensor for name, tensor in batch.items() if name not in ("labels", "image_index")}
+    return kept | {"pixel_values": pixels}
+
+
+def test_a_batch_to_be_answered_is_the_processors_own(processor: PaliGemmaProcessor) -> None:
+    rows = make_rows(5)
+    batch = make_generation_batch(rows, processor=processor)
+    expected = processor(
+        images=[row["image"] for row in rows],
+        text=[f"<image>{format_prompt(row['entity_name'])}" for row in rows],
+        padding=True, padding_side="left", return_tensors="pt",
+    )  # fmt: skip
+    assert batch["image_index"].tolist() == [0, 1, 2, 3, 4]
+    made = inputs(batch, processor)
+    assert made.keys() == expected.keys() - {"labels"}
+    for name, tensor in made.items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.7]},
+        {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]},
+        {"do_normalize": False},
+        {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
+    ],
+    ids=lambda settings: "-".join(settings) or "paligemma",
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_images_normalized_on_the_device_are_the_processors_to_the_bit(
+    settings: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """All 256 values in each channel, and images that are resized."""
+    processor = make_processor(image_size=28, patch_size=14)
+    for name, value in settings.items():
+        setattr(processor.image_processor, name, value)
+    levels = np.arange(28 * 28 * 3).reshape(28, 28, 3) // 3 % 256 + np.array([0, 85, 170])
+    rows = [row | {"image": Image.fromarray((levels % 256).astype(np.uint8))} for row in make_rows(1)] + make_rows(3)
+    expected = processor.image_processor([row["image"] for row in rows], return_tensors="pt")["pixel_values"]
+    for make in (make_training_batch, make_generation_batch):
+        pixels = make(rows, processor=processor)["pixel_values"]
+        assert pixels.dtype == torch.uint8
+        assert torch.equal(normalize_images(pixels, processor=processor, dtype=dtype), expected.to(dtype))
+    assert len(set(pixels[0].flatten().tolist())) == 256
+
+
+def test_rows_of_one_image_share_it_and_can_be_taken_apart(processor: PaliGemmaProcessor) -> None:
+    rows = make_rows(6)
+    for row, other in ((1, 0), (4, 3), (5, 0)):
+        rows[row]["image"] = rows[other]["image"]
+    batch = make_generation_batch(rows, processor=processor)
+    assert batch["pixel_values"].shape == (3, 3, 28, 28)
+    assert batch["image_index"].tolist() == [0, 0, 1, 2, 2, 0]
+    part = take_rows(batch, slice(3, 6))
+    assert part["image_index"].tolist() == [1, 1, 0]
+    assert torch.equal(part["pixel_values"], batch["pixel_values"][[0, 2]])
+    assert torch.equal(part["input_ids"], batch["input_ids"][3:])
+
+
+def test_a_row_alone_and_in_a_padded_batch_gives_the_same_logits(
+    processor: PaliGemmaProcessor, model: PaliGemmaForConditionalGeneration
+) -> None:
+    rows = make_rows(4)
+    together = make_training_batch(rows, processor=processor)
+    with torch.inference_mode():
+        logits = model(**inputs(together, processor)).logits
+        for index, row in enumerate(rows):
+            alone = make_training_batch([row], processor=processor)
+            length = alone["input_ids"].shape[1]
+            single = model(**inputs(alone, processor)).logits[0]
+            torch.testing.assert_close(logits[index, :length], single, atol=1e-5, rtol=0)
+        # And on the left, as generation pads.
+        left = model(**inputs(make_generation_batch(rows, processor=processor), processor)).logits[:, -1]
+        for index, row in enumerate(rows):
+            single = model(**inputs(make_generation_batch([row], processor=processor), processor)).logits[0, -1]
+            torch.testing.assert_close(left[index], single, atol=1e-5, rtol=0)
+
+
+@of_paligemma
+def test_the_prefix_sees_itself_in_both_directions_and_the_answer_only_backwards(
+    processor: PaliGemmaProcessor, model: PaliGemmaForConditionalGeneration
+) -> None:
+    batch = make_training_batch(make_rows(1), processor=processor)
+    taken = inputs(batch, processor)
+
+    def logits_with(position: int, token: str) -> torch.Tensor:
+        ids = taken["input_ids"].clone()
+        ids[0, position] = processor.tokenizer.convert_tokens_to_ids(token)
+        with torch.inference_mode():
+            return model(**(taken | {"input_ids": ids})).logits[0]
+
+    with torch.inference_mode():
+        plain = model(**taken).logits[0]
+    newline, first_digit, last = 11, 12, 18
+    # Another last word of the prompt is seen at its first word...
+    assert not torch.allclose(plain[4], logits_with(newline - 1, "x")[4], atol=1e-5)
+    # ...another answer token is not seen before it: the answer is causal.
+    changed = logits_with(first_digit + 2, "9")
+    torch.testing.assert_close(plain[: first_digit + 2], changed[: first_digit + 2], atol=1e-5, rtol=0)
+    assert not torch.allclose(plain[last], changed[last], atol=1e-5)
+
+
+def test_the_collator_names_the_rows_and_where_their_answers_are_predicted(processor: PaliGemmaProcessor) -> None:
+    rows = make_rows(3)
+    batch = TrainingCollator(processor)(rows)
+    assert batch["row_index"].tolist() == [row["index"] for row in rows]
+    labels = batch["labels"]
+    lengths = (labels != -100).sum(dim=1).tolist()
+    assert batch["answer_positions"].shape == (3, max(lengths))
+    for row, length in enumerate(lengths):
+        predicted = [position for position in range(labels.shape[1] - 1) if labels[row, position + 1] != -100]
+        assert batch["answer_positions"][row, :length].tolist() == predicted
+    assert batch["pixel_values"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(("image", "reason"), [(None, "no_image"), ({"bytes": b"<html>"}, "not_a_picture")])
+def test_a_row_whose_image_cannot_be_used_is_named(image: object, reason: str) -> None:
+    row = {"image": image, "index": 7, "image_link": "https://shop.example/a.jpg"}
+    with pytest.raises(InputError, match=rf"index 7 \(https://shop.example/a.jpg\) cannot be used: {reason}; drop"):
+        load_row_image(row)

@@ -1,0 +1,61 @@
+"""The attributes and their units, and that this part of the package needs no deep-learning library."""
+
+import subprocess
+import sys
+
+import pytest
+
+from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
+from tests.commands import ROOT
+
+
+def test_the_challenge_has_eight_entities_and_31_units() -> None:
+    assert len(ENTITIES) == 8
+    assert len(UNITS) == 31
+    assert sum(len(units) for units in UNITS_BY_ENTITY.values()) == 3 * 6 + 2 * 7 + 3 + 2 + 13
+    assert all(len(set(units)) == len(units) for units in UNITS_BY_ENTITY.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("gram", "gram"),
+        ("meter", "metre"),
+        ("millimeter", "millimetre"),
+        ("centiliter", "centilitre"),
+        ("cubic feet", "cubic foot"),
+        ("feet", "foot"),
+        ("grams", None),
+        ("g", None),
+        ("Gram", None),
+        ("GRAM", None),
+        ("fluid  ounce", None),
+        ("", None),
+    ],
+)
+def test_the_spellings_of_a_unit(text: str, unit: str | None) -> None:
+    assert canonical_unit(text) == unit
+
+
+def test_every_unit_is_its_own_canonical_spelling() -> None:
+    assert [canonical_unit(unit) for unit in sorted(UNITS)] == sorted(UNITS)
+
+
+def test_a_unit_suits_the_attributes_that_are_measured_in_it() -> None:
+    assert [entity for entity in ENTITIES if is_suitable("gram", entity)] == [
+        "item_weight",
+        "maximum_weight_recommendation",
+    ]
+    assert [entity for entity in ENTITIES if is_suitable("inch", entity)] == ["width", "depth", "height"]
+    assert [entity for entity in ENTITIES if is_suitable("fluid ounce", entity)] == ["item_volume"]
+    assert not is_suitable("ounce", "item_volume")
+
+
+def test_the_task_needs_neither_torch_nor_transformers() -> None:
+    program = (
+        "import sys\n"
+        "from product_vqa.task import features, prompt, quantity, schema, unit_conversion\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
