@@ -18,11 +18,13 @@ class BuildOptions:
     output_dir: str = field(metadata={"help": "Folder to create, or an earlier build to replace."})
     download: bool = field(
         default=True,
-        metadata={"help": "If false, download nothing, and drop rows whose image is not in the store."},
+        metadata={"help": "Download missing images. If false, rows whose image is not in the store are dropped."},
     )
     push_to_hub: bool = field(default=False, metadata={"help": "Publish the dataset as --hub_dataset_id."})
     hub_dataset_id: str | None = field(default=None, metadata={"help": "Dataset repo to push to (user/name)."})
-    hub_private_repo: bool = field(default=True, metadata={"help": "If false, everyone can see the repo."})
+    hub_private_repo: bool = field(
+        default=True, metadata={"help": "Create the repo as private. If false, everyone can see it."}
+    )
     license: str | None = field(
         default=None,
         metadata={
@@ -82,11 +84,8 @@ def main() -> None:
     image_size = image_options.image_size
     images = open_images(source, image_size=image_size)
     if isinstance(images, ImageStore) and options.download:
-        num_rows = sum(1 for _ in tables.rows())
-        download(
-            images, urls, fetch_options,
-            check_space=partial(check_download, images, num_rows=num_rows, output_dir=folder),
-        )  # fmt: skip
+        check_space = partial(check_download, images, num_rows=tables.num_rows, output_dir=folder)
+        download(images, urls, fetch_options, check_space=check_space)
     fingerprint = compute_fingerprint(tables, images, image_size=image_size, selection=selection)
 
     with temporary_folder(folder) as temporary:

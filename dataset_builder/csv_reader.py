@@ -42,6 +42,10 @@ class Tables(NamedTuple):
             if table is not None:
                 yield from table.rows
 
+    @property
+    def num_rows(self) -> int:
+        return sum(len(table.rows) for table in self if table is not None)
+
     def urls(self) -> list[str]:
         """Every image URL once, in the order of the rows."""
         return list(dict.fromkeys(row.image_link for row in self.rows()))
