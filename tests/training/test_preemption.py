@@ -22,7 +22,7 @@ from tests.training.runs import STEPS, command, load_adapter, read_log, read_los
 from training import preemption, sft
 from training.checkpoints import find_damage
 
-pytestmark = pytest.mark.slow  # each test trains
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
