@@ -31,6 +31,7 @@ def store_arguments(folder: Path) -> list[str | Path]:
     return ["--train_csv", folder / "train.csv", "--image_store", folder / "store", "--allow_private_hosts"]
 
 
+@pytest.mark.slow
 def test_a_built_folder_is_a_dataset_to_everyone(shop: Shop) -> None:
     folder = shop.folder / "out"
     (shop.folder / "build.yaml").write_text(f"output_dir: {folder}\nvalidation_size: 0.25\nseed: 3\n")
@@ -102,6 +103,7 @@ def test_a_store_is_filled_as_needed(server: ImageServer, shop: Shop, monkeypatc
     assert server.requests.total() == 11  # ten images and the one that is gone, each once
 
 
+@pytest.mark.slow
 def test_the_splits_are_the_same_whatever_port_serves_the_images_and_wherever_they_are_stored(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +215,7 @@ def test_spaces_and_line_ends_around_a_url_are_not_part_of_it(
     assert published == [url.strip() for url in urls]
 
 
+@pytest.mark.slow
 def test_without_a_network_a_build_stops_within_seconds_and_the_next_one_fetches_everything(
     server: ImageServer, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def test_the_challenge_is_counted() -> None:
     files: list[str | Path] = ["--train_csv", DATA / "train.csv.gz", "--test_csv", DATA / "test.csv.gz"]
     done = run_module("dataset_builder.inspect", *files, "--json")
@@ -42,6 +43,7 @@ def test_the_challenge_is_counted() -> None:
     assert counts["test"]["rows_by_entity"]["height"] == 32282
 
 
+@pytest.mark.slow
 def test_no_link_and_no_neighbour_of_the_real_rows_stands_in_two_splits() -> None:
     labelled, _ = filter_labels(read_train_csv(DATA / "train.csv.gz"), ranges="leave_out")
     rows = pd.DataFrame([row for row, _ in labelled]).assign(entity_value=[label for _, label in labelled])

@@ -109,6 +109,7 @@ Labelled = tuple[str, str, str, str]  # a row of train.csv
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
+@pytest.mark.slow
 @given(rows=st.lists(st.tuples(texts, texts, st.sampled_from(ENTITIES), texts), min_size=1, max_size=8))
 def test_any_text_comes_back_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list[Labelled]) -> None:
     file = tmp_path_factory.getbasetemp() / "any.csv"
@@ -120,6 +121,7 @@ def test_any_text_comes_back_as_it_was_written(tmp_path_factory: pytest.TempPath
 written = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=20)
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(st.tuples(written, written, st.sampled_from(ENTITIES), written), min_size=1, max_size=8),
     header=st.permutations([*TRAIN_COLUMNS, "index", "colour"]),

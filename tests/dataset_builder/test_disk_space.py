@@ -30,6 +30,7 @@ def build_command(folder: Path, disk: Path, *options: object) -> list[str | Path
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("megabytes", "max_requests"), [(1, 0), (6, 0), (10, 50)])
 def test_a_small_disk_is_refused_before_anything_is_stored_and_nothing_is_asked_for_where_it_is_too_small_by_far(
     server: ImageServer, tmp_path: Path, data_dir: Path, megabytes: int, max_requests: int

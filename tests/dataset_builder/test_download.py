@@ -39,6 +39,7 @@ def test_images_are_resized_when_they_are_stored_and_a_store_has_one_size(
         call(download.main, monkeypatch, *arguments, "--image_store", tmp_path / "100")
 
 
+@pytest.mark.slow
 def test_a_killed_download_resumes(server: ImageServer, tmp_path: Path) -> None:
     names = [f"/{number}.jpg" for number in range(60)]
     server.answers |= {name: slowly(jpeg(number), pause_s=0.05) for number, name in enumerate(names)}
@@ -87,6 +88,7 @@ def test_a_download_that_gets_nothing_fails(
     assert "private_address" in (tmp_path / "store" / "failed.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_stopped_download_ends_at_once_though_a_host_asked_for_a_pause(server: ImageServer, tmp_path: Path) -> None:
     server.answers["/a.jpg"] = status(429, Retry_After="200")
     train_csv = write_train_csv(tmp_path / "train.csv", [f"{server.url}/a.jpg"])

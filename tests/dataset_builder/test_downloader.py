@@ -110,6 +110,7 @@ def test_what_cannot_succeed_is_not_tried_again(server: ImageServer, tmp_path: P
     assert server.requests == {"/page.jpg": 1, "/gone.jpg": 1}
 
 
+@pytest.mark.slow
 def test_a_server_with_every_fault_leaves_every_url_with_its_reason(
     server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -190,6 +191,7 @@ def test_nothing_is_recorded_against_urls_that_no_network_led_to(
     assert set(store.failures(urls).values()) == {"not_fetched"}
 
 
+@pytest.mark.slow
 def test_a_network_that_breaks_off_stops_the_run_and_records_nothing_against_what_was_not_reached(
     server: ImageServer, tmp_path: Path
 ) -> None:
@@ -213,6 +215,7 @@ def test_a_network_that_breaks_off_stops_the_run_and_records_nothing_against_wha
     assert 150 < len(failures) < 260
 
 
+@pytest.mark.slow
 def test_a_host_that_is_down_costs_its_own_urls_only_until_it_is_up_again(server: ImageServer, tmp_path: Path) -> None:
     down = ImageServer()
     port = int(down.url.rpartition(":")[2])
@@ -243,6 +246,7 @@ def test_private_addresses_are_fetched_once_they_are_allowed(server: ImageServer
     assert not download(store, [f"{server.url}/a.jpg"], OPTIONS)
 
 
+@pytest.mark.slow
 def test_a_login_page_in_place_of_every_image_stops_the_run(server: ImageServer, tmp_path: Path) -> None:
     page = b"<!DOCTYPE html><title>Welcome to the hotel</title>"
     server.answers = {f"/{number}.jpg": page for number in range(100)}

@@ -68,6 +68,7 @@ LASTING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "num_requests", "reason"), LASTING, ids=[case[-1] for case in LASTING])
 def test_a_lasting_trouble_ends_with_its_reason(
     server: ImageServer, answer: bytes | Answer, num_requests: int, reason: str
@@ -237,6 +238,7 @@ ODD_PAUSES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", ODD_PAUSES)
 def test_a_retry_after_that_says_nothing_sensible_does_not_end_the_run(server: ImageServer, pause: str) -> None:
     server.answers["/a.jpg"] = first_then(status(503, Retry_After=pause), b"image")
@@ -246,6 +248,7 @@ def test_a_retry_after_that_says_nothing_sensible_does_not_end_the_run(server: I
     assert 1 <= server.requests["/a.jpg"] <= 2
 
 
+@pytest.mark.slow
 @given(
     value=st.text(max_size=60) | st.from_regex(r"\w{3}, \d+ Oct \d+ \d+:\d+:\d+ ([-+]\d{1,20}|GMT)", fullmatch=True)
 )

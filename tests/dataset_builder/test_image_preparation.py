@@ -203,6 +203,7 @@ def test_of_a_jpeg_nothing_is_kept_but_the_image(
         assert load_image(stored).tobytes() == load_image(data).tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_size", [448, 1000, 0])
 @pytest.mark.parametrize(
     ("format", "options"),

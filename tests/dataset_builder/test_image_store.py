@@ -61,6 +61,7 @@ def test_an_image_whose_file_is_gone_or_cut_is_fetched_again(server: ImageServer
     assert [store.read(url) for url in urls] == [jpeg(1), jpeg(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["closed", "killed"])
 def test_a_complete_store_on_a_read_only_disk_is_built_from(server: ImageServer, tmp_path: Path, state: str) -> None:
     server.answers = {f"/{number}.jpg": jpeg(number) for number in range(5)}

@@ -11,6 +11,7 @@ from tests.commands import call, run_module
 from tests.dataset_builder.files import TRAIN_COLUMNS, Shop, write_csv
 
 
+@pytest.mark.slow
 def test_the_counts_are_those_of_the_rows(shop: Shop) -> None:
     urls = shop.train_urls
     rows: list[list[object]] = [

@@ -65,6 +65,7 @@ LINES = [
 ]
 
 
+@pytest.mark.slow
 def test_images_that_show_no_product_are_named_with_their_number(
     built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

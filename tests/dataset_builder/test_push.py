@@ -20,6 +20,8 @@ from product_vqa.hub import read_file
 from tests.commands import call, run_module
 from tests.dataset_builder.files import READ_ELSEWHERE, TRAIN_COLUMNS, Shop, card_data, run_elsewhere, write_csv
 
+pytestmark = pytest.mark.slow
+
 READER_TOKEN = "hf_of_the_reader"
 
 

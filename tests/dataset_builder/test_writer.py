@@ -40,6 +40,7 @@ print(rows.column_names, rows[0]["width"], rows[0]["height"])
 """
 
 
+@pytest.mark.slow
 def test_a_dataset_is_read_in_every_way_without_this_project(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[list[object]] = [
         [shop.train_urls[number % 10], "g", "width", f"{number + 1} inch"] for number in range(1000)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from huggingface_hub import HfApi, HfFileSystem
 
 from local_hub import LocalHub
@@ -28,6 +29,7 @@ def test_a_folder_is_downloaded_as_it_was_uploaded(api: HfApi, repo: str, tmp_pa
     assert lfs_files == {"model.safetensors", "big.txt"}
 
 
+@pytest.mark.slow
 def test_a_dataset_is_pushed_and_loaded_by_the_datasets_library(hub: LocalHub, tmp_path: Path) -> None:
     script = """
 import datasets

@@ -91,6 +91,7 @@ def kill_during_commits(root: Path, *, shares: list[float]) -> int:
     return interrupted
 
 
+@pytest.mark.slow
 def test_a_kill_during_a_commit_leaves_the_old_state_or_the_new(tmp_path: Path) -> None:
     assert kill_during_commits(tmp_path, shares=[0.05, 0.2, 0.4, 0.6, 0.8, 1.0]) >= 1
 
@@ -112,6 +113,7 @@ def upload_to_killed_hub(api: HfApi, content: bytes) -> None:
         upload(api, content)
 
 
+@pytest.mark.slow
 def test_a_kill_during_an_lfs_upload_leaves_no_file(tmp_path: Path) -> None:
     content = os.urandom(60_000_000)
     with LocalHub(tmp_path) as hub:
@@ -134,6 +136,7 @@ def test_a_kill_during_an_lfs_upload_leaves_no_file(tmp_path: Path) -> None:
         assert isinstance(stored, RepoFile) and stored.size == len(content)
 
 
+@pytest.mark.slow
 def test_the_lock_files_of_a_killed_process_do_not_block_a_branch(tmp_path: Path) -> None:
     with LocalHub(tmp_path) as hub:
         HfApi(endpoint=hub.endpoint, token=hub.token).create_repo(REPO)

@@ -96,6 +96,7 @@ pieces = st.lists(
 ).map("".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=pieces)
 def test_no_spelling_of_a_path_reads_outside_the_repo(target: str, send: Send, path: str) -> None:

@@ -34,6 +34,7 @@ def test_repos_outlive_the_process(tmp_path: Path) -> None:
             assert len(api.list_repo_files("local/x")) == 2 + round_number
 
 
+@pytest.mark.slow
 def test_the_hub_stops_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = """
 import sys

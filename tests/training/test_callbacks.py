@@ -28,6 +28,8 @@ from training.callbacks import ConsoleLines
 from training.evaluation import Answered, score
 from training.options import TrainingOptions
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_console_shows_a_line_for_each_log_and_each_evaluation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -20,6 +20,8 @@ from training import sft
 from training.checkpoints import check_same_run, find_checkpoint, find_damage, remove_checkpoint, save_manifest
 from training.run_config import save_config
 
+pytestmark = pytest.mark.slow
+
 
 def write_checkpoint(output_dir: Path, step: int, *, complete: bool = True) -> Path:
     folder = output_dir / f"checkpoint-{step}"

@@ -14,6 +14,8 @@ from tests.training.runs import make_trainer
 from training.divergence import DivergenceDetector
 from training.trainer import PaliGemmaTrainer
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_first_failure_is_reported_with_the_rows_of_its_batch() -> None:
     detector = DivergenceDetector(vocab_size=1000)  # guessing has a loss of ln(1000) = 6.9

@@ -27,6 +27,7 @@ def test_a_sample_at_the_real_3b_shape_costs_what_it_does_by_hand() -> None:
     assert estimate_hours(1e18, tflops=100) == pytest.approx(1e18 / 40e12 / 3600)
 
 
+@pytest.mark.slow
 def test_the_command_estimates_a_config(
     tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

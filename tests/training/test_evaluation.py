@@ -54,6 +54,7 @@ def test_scores_and_their_intervals_by_hand() -> None:
     assert scores["f1_quantity_high"] == pytest.approx(2 * 0.7 / 1.7, abs=0.04)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 def test_processes_together_answer_every_row_once(
     tiny_base: Path, monkeypatch: pytest.MonkeyPatch, processes: int

@@ -9,6 +9,8 @@ from PIL import Image
 from tests.commands import call
 from training import sft
 
+pytestmark = pytest.mark.slow
+
 
 def test_each_evaluation_shows_its_first_answers_in_tensorboard(
     tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

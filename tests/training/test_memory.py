@@ -18,6 +18,7 @@ def lora() -> LoraConfig:
     return LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS)
 
 
+@pytest.mark.slow
 def test_the_real_3b_shape_by_hand() -> None:
     config = paligemma_3b_config()
     estimate = estimate_memory(config, lora(), dtype=torch.bfloat16, load_in_4bit=True, samples=2, optim="adamw_8bit")
@@ -30,6 +31,7 @@ def test_the_real_3b_shape_by_hand() -> None:
     assert estimate.activations / 2 == pytest.approx(276 * 18 * 95_000 * 2, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 @pytest.mark.parametrize("target", [LANGUAGE_MODEL_LINEARS, r".*language_model.*\.(q|v)_proj"])
 def test_what_is_kept_is_what_a_real_step_keeps(target: str, use_dora: bool) -> None:

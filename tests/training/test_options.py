@@ -51,6 +51,7 @@ def test_every_config_is_short_and_begins_with_its_command(config: Path) -> None
     assert (ROOT / launched).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda file: file.stem)
 def test_every_config_trains_for_a_step(
     config: Path, tiny_base: Path, tiny_paligemma2: Path, tiny_dataset: Path, tmp_path: Path,
@@ -70,6 +71,7 @@ def test_every_config_trains_for_a_step(
     assert written["lora_r"] == yaml.safe_load(config.read_text())["lora_r"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("switch", "name"), [("use_dora", "DoRA"), ("use_rslora", "rsLoRA")])
 def test_pefts_own_switches_reach_the_adapter_and_its_card(
     tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str, name: str

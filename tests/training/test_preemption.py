@@ -22,6 +22,8 @@ from tests.training.runs import STEPS, command, load_adapter, read_log, read_los
 from training import preemption, sft
 from training.checkpoints import find_damage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_base: Path, tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

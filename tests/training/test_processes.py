@@ -14,6 +14,8 @@ from tests.commands import CPU_2, ROOT, call, launch
 from tests.training.runs import load_adapter, read_log
 from training import sft
 
+pytestmark = pytest.mark.slow
+
 ACCELERATE = ROOT / "training" / "accelerate_configs"
 CLOSE = 1e-3  # rounding, which AdamW's first steps enlarge: they are as long whatever the gradient's size
 

@@ -57,6 +57,7 @@ class Clock:
             self._hub.start()
 
 
+@pytest.mark.slow
 def test_the_last_push_is_retried_and_its_error_names_the_folder_of_the_adapter(
     hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,6 +26,8 @@ from tests.tiny import make_image, make_rows, write_rows
 from tests.training.runs import ADAPTER_FILES, QUICKSTART, check_equal_adapters, load_adapter
 from training import sft
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["--config", QUICKSTART, "--max_steps", 4, "--save_steps", 2, "--logging_steps", 1, "--lora_r", 4,
          "--per_device_train_batch_size", 4, "--seed", 3, "--eval_steps", 2]  # fmt: skip
 

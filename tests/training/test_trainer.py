@@ -12,6 +12,8 @@ from tests.tiny import make_rows
 from tests.training.runs import make_trainer
 from training.trainer import PaliGemmaTrainer
 
+pytestmark = pytest.mark.slow
+
 
 class TrlLossTrainer(PaliGemmaTrainer):
     """Our batches with TRL's own loss."""
