@@ -34,15 +34,15 @@ def test_every_link_between_documents_leads_to_a_file() -> None:
 
 
 def test_contributing_says_of_every_module_what_to_change_there() -> None:
-    """A reader who wants to change something finds the file in this table. Benchmarks are named by the documents."""
+    """A reader who wants to change something finds the file in this table; commands are named by the documents."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     modules = [
         file.relative_to(ROOT)
         for package in PACKAGES[:5]
         for file in (ROOT / package).rglob("*.py")
-        if file.name not in ("__init__.py", "__main__.py")
+        if file.name not in ("__init__.py", "__main__.py") and 'if __name__ == "__main__":' not in file.read_text()
     ]
-    assert len(modules) > 70
+    assert len(modules) > 60
     unnamed = [str(path) for path in modules if str(path) not in text and f"{path.parent}/`" not in text]
     assert not unnamed
 
