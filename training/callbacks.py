@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -16,10 +16,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from training.evaluation import format_scores
 from training.options import samples_per_step
 from training.preemption import exit_on_sigterm
-from training.push import push_adapter
-
-if TYPE_CHECKING:
-    from training.trainer import PaliGemmaTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -210,15 +206,16 @@ class ResumeRun(TrainerCallback):
     Add it last: when it evaluates, the other callbacks must already know at which step the run resumes.
     """
 
-    def __init__(self, trainer: "PaliGemmaTrainer", checkpoint: str) -> None:
-        self._trainer = trainer
-        self._folders = [Path(str(trainer.args.output_dir)), Path(checkpoint).parent]
+    def __init__(self, finish_evaluation: Callable[[], None], *, folders: list[Path]) -> None:
+        """`folders` may hold the checkpoints of the run; `finish_evaluation` is the trainer's."""
+        self._finish_evaluation = finish_evaluation
+        self._folders = folders
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._find_best_checkpoint(state)
-        self._trainer.finish_evaluation()
+        self._finish_evaluation()
         self._find_best_checkpoint(state)
 
     def _find_best_checkpoint(self, state: TrainerState) -> None:
@@ -237,10 +234,13 @@ class PushCheckpoints(TrainerCallback):
     pushed, or was saved while another push was in progress, is superseded by the next one.
     """
 
-    def __init__(self, save: Callable[[Path], list[str]], *, repo_id: str) -> None:
-        """`save` writes the current adapter to a folder and returns its files' names; every process calls it."""
+    def __init__(self, save: Callable[[Path], list[str]], *, push: Callable[..., Any]) -> None:
+        """`save` writes the current adapter to a folder and returns its files' names; every process calls it.
+
+        `push` is `training.push.push_adapter` for a repo.
+        """
         self._save = save
-        self._repo_id = repo_id
+        self._push_folder = push
         self._executor = ThreadPoolExecutor(max_workers=1)
         self._push: Future[None] | None = None
 
@@ -275,9 +275,7 @@ class PushCheckpoints(TrainerCallback):
 
     def _push_and_remove(self, folder: Path, files: list[str], *, revision: str | None, step: int) -> None:
         try:
-            push_adapter(
-                folder, files=files, repo_id=self._repo_id, revision=revision, message=f"Adapter after step {step}"
-            )
+            self._push_folder(folder, files=files, revision=revision, message=f"Adapter after step {step}")
         except Exception as error:  # whatever it is, it must not end the run
             logger.warning("step %s was not pushed, the next checkpoint will be: %s", step, error)
         finally:

@@ -217,8 +217,8 @@ def _check_run(checkpoint: Path, run: dict[str, Any]) -> None:
         )
     if run["sharding"] == "DeepSpeed" and before["processes"] != run["processes"]:
         raise InputError(
-            f"{checkpoint} holds DeepSpeed's shards of {before['processes']} processes: launch with --num_processes "
-            f"{before['processes']}"
+            f"{checkpoint} holds DeepSpeed's shards of {before['processes']} processes: launch it on that "
+            "number of processes"
         )
 
 

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import yaml
@@ -19,9 +19,7 @@ from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import ENTITIES
 from training.loading import Sources
 from training.options import samples_per_step
-
-if TYPE_CHECKING:
-    from training.trainer import PaliGemmaTrainer
+from training.trainer import PaliGemmaTrainer
 
 # Typical answers; the card shows that of the first trained attribute.
 _EXAMPLE_ANSWERS = {
@@ -64,7 +62,7 @@ class TrainingFacts:
 
 
 def describe_training(
-    trainer: "PaliGemmaTrainer",
+    trainer: PaliGemmaTrainer,
     sources: Sources,
     *,
     adapter_id: str,

@@ -237,8 +237,8 @@ class TrainingOptions(SFTConfig):
         if self.n_gpu > 1:
             raise InputError(
                 f"one process sees {self.n_gpu} GPUs and would put {self.n_gpu} times `per_device_train_batch_size` "
-                "on one of them: launch with --config_file training/accelerate_configs/gpu_multi.yaml "
-                f"--num_processes {self.n_gpu} to train on all, or set CUDA_VISIBLE_DEVICES=0 to train on one"
+                "on one of them: launch with training/accelerate_configs/gpu_multi.yaml and "
+                f"num_processes {self.n_gpu} to train on all, or set CUDA_VISIBLE_DEVICES=0 to train on one"
             )
         assert isinstance(self.report_to, list)  # made one by __post_init__
         _check_trackers(self.report_to)

@@ -7,7 +7,7 @@ import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub import CommitInfo, HfApi, errors
@@ -23,9 +23,7 @@ from product_vqa.task.prompt import save_task
 from training.loading import Sources
 from training.model_card import describe_training, make_card
 from training.run_config import save_config
-
-if TYPE_CHECKING:
-    from training.trainer import PaliGemmaTrainer
+from training.trainer import PaliGemmaTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ CHECKPOINT_WAITS_S = (1, 2, 5)
 
 def save_adapter(
     folder: Path,
-    trainer: "PaliGemmaTrainer",
+    trainer: PaliGemmaTrainer,
     *,
     adapter_id: str,
     sources: Sources,

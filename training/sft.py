@@ -40,7 +40,7 @@ from training.loading import (
 from training.memory import advise, device_memory, estimate_run
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, with_changes
 from training.preemption import EXIT_CODE, end_with_launcher, exit_on_sigterm, only_run_in
-from training.push import open_repo, push_run, save_adapter
+from training.push import open_repo, push_adapter, push_run, save_adapter
 from training.run_config import describe_run, resolve_config, save_config
 from training.trainer import PaliGemmaTrainer
 
@@ -206,11 +206,13 @@ def make_trainer(
         trainer.remove_callback(verbose)
     trainer.add_callback(ConsoleLines())
     if run.repo_id is not None and args.hub_strategy == HubStrategy.EVERY_SAVE:
-        trainer.add_callback(PushCheckpoints(partial(save_current, run, trainer), repo_id=run.repo_id))
+        trainer.add_callback(
+            PushCheckpoints(partial(save_current, run, trainer), push=partial(push_adapter, repo_id=run.repo_id))
+        )
     if args.early_stopping_patience is not None:
         trainer.add_callback(StopEarly(args.early_stopping_patience))
     if checkpoint is not None:
-        trainer.add_callback(ResumeRun(trainer, checkpoint))
+        trainer.add_callback(ResumeRun(trainer.finish_evaluation, folders=[run.output_dir, Path(checkpoint).parent]))
     return trainer
 
 
