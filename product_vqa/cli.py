@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import inspect
 import logging
 import os
 import re
@@ -26,8 +27,11 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gem
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
-class _HelpFormatter(argparse.HelpFormatter):
-    """Lists each option once (TrlParser also accepts `--a_b` as `--a-b`), with its default if it has one."""
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Lists each option once (TrlParser also accepts `--a_b` as `--a-b`), with its default if it has one.
+
+    The description keeps its lines, so that the example in it can be copied.
+    """
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         names = [name for name in action.option_strings if "-" not in name.removeprefix("--")] or action.option_strings
@@ -36,6 +40,8 @@ class _HelpFormatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
+        if action.const is False and action.option_strings[0].startswith("--no_"):  # TrlParser's own
+            return f"Same as --{action.dest} false."
         if action.required:
             return f"{text} (required)"
         return f"{text} (default: %(default)s)" if action.default not in (None, argparse.SUPPRESS) else text
@@ -63,7 +69,7 @@ def parse_options(*dataclass_types: type, description: str, argv: list[str] | No
     """
     parser = CommandParser(
         list(dataclass_types),  # type: ignore[arg-type]
-        description=description,
+        description=inspect.cleandoc(description),
         epilog="--config FILE reads any of these options from a YAML file; the command line wins.",
         allow_abbrev=False,
         usage=f"{_program_name()} [--config FILE] [options]",

@@ -29,7 +29,7 @@ from product_vqa.modeling import attribute_reader
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
 from tests.commands import CPU, CPU_2, ROOT, call, launch
-from tests.product_vqa.test_images import png
+from tests.product_vqa.png_files import png
 from tests.tiny import make_image, make_rows, save_dataset, save_tiny_base, write_rows
 from training import sft
 

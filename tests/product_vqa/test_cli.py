@@ -88,6 +88,7 @@ def test_an_interrupted_command_says_how_to_resume_and_ends_with_130() -> None:
     assert (done.returncode, done.stderr) == (130, "Interrupted. Rerun the same command to resume.\n")
 
 
+@pytest.mark.slow
 def test_the_exit_code_of_main_is_that_of_the_command() -> None:
     for result, code in ((None, 0), (0, 0), (3, 3)):
         program = f"from product_vqa.cli import run\nrun(lambda: {result})"

@@ -23,6 +23,7 @@ def test_the_cpu_is_used_if_it_was_asked_for_or_there_is_no_accelerator(
     assert runs_on_cpu() is expected
 
 
+@pytest.mark.slow
 def test_two_processes_on_a_cpu_know_of_each_other(tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(

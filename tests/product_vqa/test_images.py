@@ -22,6 +22,7 @@ from product_vqa import images
 from product_vqa.errors import argument
 from product_vqa.images import FORMATS, ImageError, as_image, load_image, to_rgb
 from tests.commands import call
+from tests.product_vqa.png_files import chunk, png
 from tests.tiny import make_rows, write_rows
 
 BLOCK = 16  # px: of one colour each, so that a lossy format loses little
@@ -193,28 +194,6 @@ def test_a_transparent_colour_becomes_white(name: str, format: str) -> None:
         assert error(to_rgb(image), blocks("RGB", colours)) == 0
     else:
         assert error(load_image(encode(image, format, transparency=key)), blocks("RGB", colours)) == 0
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(
-    width: int, height: int, *, depth: int = 8, colour: int = 0, pixels: bytes = b"", chunks: bytes = b""
-) -> bytes:
-    """A PNG of any size, black if its pixels are not given."""
-    row = (width * depth * {0: 1, 2: 3}[colour] + 7) // 8
-    coder = zlib.compressobj(1)
-    parts = [coder.compress(pixels)]
-    remaining = 0 if pixels else height * (1 + row)
-    while remaining > 0:
-        parts.append(coder.compress(bytes(min(remaining, 2**20))))
-        remaining -= 2**20
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunks
-        + chunk(b"IDAT", b"".join([*parts, coder.flush()])) + chunk(b"IEND", b"")
-    )  # fmt: skip
 
 
 def test_a_transparent_colour_of_16_bits_a_channel_becomes_white() -> None:

@@ -49,6 +49,7 @@ def test_a_fault_at_any_one_request_costs_a_push_nothing(
     assert slept and max(slept) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", ["429", *(pytest.param(name, marks=pytest.mark.faults) for name in ("500", "connection reset"))]
 )

@@ -58,6 +58,7 @@ def test_a_config_that_is_not_from_peft_is_refused(folder: Path, content: bytes)
         download_adapter(Location(str(folder)))
 
 
+@pytest.mark.slow
 def test_a_merged_adapter_computes_what_the_separate_one_does(folder: Path, tiny_base: Path) -> None:
     base_model = Location(str(tiny_base))
     adapter = download_adapter(Location(str(folder)))
@@ -74,6 +75,7 @@ def test_a_merged_adapter_computes_what_the_separate_one_does(folder: Path, tiny
     assert not torch.allclose(logits[True], logits[None], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_or_are_damaged_are_refused(folder: Path, tiny_base: Path) -> None:
     base_model = Location(str(tiny_base))
     adapter = download_adapter(Location(str(folder)))

@@ -119,6 +119,7 @@ def test_an_adapter_is_loaded_on_the_base_model_that_it_names(tiny_base: Path, t
     assert len(str(reader.provenance["adapter_sha256"])) == 64
 
 
+@pytest.mark.slow
 def test_a_base_model_alone_records_no_adapter(tiny_base: Path) -> None:
     reader = AttributeReader.from_pretrained(None, base_model=str(tiny_base), device="cpu")
     names = ("adapter", "adapter_sha256", "processor_sha256", "adapter_merged")

@@ -10,6 +10,7 @@ from product_vqa.modeling.calibration import Calibration, Scaling, fit_calibrati
 from product_vqa.modeling.generation import Answer
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(temperature=st.floats(0.3, 4.0), bias=st.floats(-1.5, 1.5), seed=st.integers(0, 100))
 def test_a_known_scaling_is_found_again(temperature: float, bias: float, seed: int) -> None:

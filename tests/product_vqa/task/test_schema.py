@@ -51,6 +51,7 @@ def test_a_unit_suits_the_attributes_that_are_measured_in_it() -> None:
     assert not is_suitable("ounce", "item_volume")
 
 
+@pytest.mark.slow
 def test_the_task_needs_neither_torch_nor_transformers() -> None:
     program = (
         "import sys\n"
