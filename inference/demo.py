@@ -193,6 +193,7 @@ def make_page(reader: "AttributeReader", *, title: str, examples: list[str] | No
                 ranking = gr.Label(label="answer and alternatives", elem_id="answer")
                 table = gr.Dataframe(
                     headers=["attribute", "answer", "confidence"],
+                    column_widths=["50%", "28%", "22%"],
                     interactive=False,
                     label="all eight attributes",
                     wrap=True,

@@ -127,7 +127,7 @@ def _print_weighted(weighted: dict[str, Any]) -> None:
     print(text)
     if weighted["unknown"]:
         unknown = ", ".join(weighted["unknown"])
-        print(f"  not included: {unknown} ({weighted['share_unknown']:.1%} of --weights), without a reference")
+        print(f"  not included: {unknown} ({weighted['share_unknown']:.1%} of --weights), which no reference has")
 
 
 def _print_comparison(comparison: dict[str, Any]) -> None:

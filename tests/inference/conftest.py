@@ -1,67 +1,32 @@
-"""An adapter that has learnt something, for the tests of this room."""
+"""An adapter that has learned something, for the tests of this room."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-def teach(folder: Path, tiny_base: Path, *, load_in_4bit: bool = False, steps: int = 60) -> Any:
-    """A model in memory that has learnt one answer a question; its adapter is in `folder` / adapter."""
-    import torch
-    from datasets import Dataset
-    from huggingface_hub import HfApi
-    from peft import LoraConfig
-
-    from product_vqa.hub import Location
-    from product_vqa.modeling.collator import TrainingCollator
-    from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
-    from product_vqa.task.features import FEATURES
-    from tests.tiny import make_rows
-    from training.options import TrainingOptions
-    from training.trainer import PaliGemmaTrainer
-
-    location = Location(str(tiny_base))
-    processor = load_processor(location)
-    trainer = PaliGemmaTrainer(
-        model=load_base_model(location, dtype=torch.float32, load_in_4bit=load_in_4bit),
-        args=TrainingOptions(
-            output_dir=str(folder / "run"),
-            max_steps=steps,
-            per_device_train_batch_size=4,
-            learning_rate=1e-2,
-            save_strategy="no",
-            disable_tqdm=True,
-            bf16=False,
-        ),
-        train_dataset=Dataset.from_list(make_rows(16), features=FEATURES),
-        processing_class=processor,
-        data_collator=TrainingCollator(processor),
-        peft_config=LoraConfig(r=16, target_modules=LANGUAGE_MODEL_LINEARS),
-    )
-    trainer.train()
-    model = trainer.model.eval()
-    config = model.peft_config["default"]
-    config.base_model_name_or_path, config.revision = "local/tiny-base", HfApi().model_info("local/tiny-base").sha
-    model.save_pretrained(folder / "adapter", save_embedding_layers=False)
-    return model
+from huggingface_hub import HfApi, snapshot_download
 
 
 @pytest.fixture(scope="session")
 def adapter(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
-    """An adapter on the Hub that has learnt one answer a question, and the same as it was in memory."""
-    from huggingface_hub import HfApi
+    """An adapter on the Hub that has learned one answer per question, and the same model as it was in memory."""
+    from tests.inference.adapters import train_adapter  # here: half of this room's tests need no torch
 
     folder = tmp_path_factory.mktemp("adapter")
-    model = teach(folder, tiny_base)
-    HfApi().create_repo("local/taught-adapter", private=True)
-    HfApi().upload_folder(repo_id="local/taught-adapter", folder_path=folder / "adapter")
-    return "local/taught-adapter", model
+    model = train_adapter(folder, tiny_base)
+    HfApi().create_repo("local/trained-adapter", private=True)
+    HfApi().upload_folder(repo_id="local/trained-adapter", folder_path=folder / "adapter")
+    return "local/trained-adapter", model
 
 
 @pytest.fixture(scope="session")
 def adapter_folder(adapter: tuple[str, Any]) -> Path:
-    """The files of that adapter; to be copied by who changes them."""
-    from huggingface_hub import snapshot_download
-
+    """The files of that adapter. A test that changes them copies the folder first."""
     return Path(snapshot_download(adapter[0]))
+
+
+@pytest.fixture(scope="module")
+def adapter_reader(adapter: tuple[str, Any]) -> "AttributeReader":  # noqa: F821
+    from inference import AttributeReader
+
+    return AttributeReader.from_pretrained(adapter[0])

@@ -1,4 +1,4 @@
-"""Scalings: found again where they are known, written beside the adapter, applied by whoever reads with it."""
+"""calibrate: fitted on a labelled split, measured on rows that the fit did not see, applied by every reader."""
 
 import json
 import shutil
@@ -9,28 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from safetensors.torch import load_file, save_file
 
 from inference import AttributeReader, calibrate, predict, predictions
 from inference.calibrate import cross_fit, measure
 from inference.dataloader import RowBatch
-from inference.metrics import calibration_error, mark_right, reliability
 from product_vqa.errors import InputError
 from product_vqa.modeling.calibration import fit_calibration, load_calibration, log_loss
 from product_vqa.task.features import FEATURES
 from tests.commands import call
-from tests.tiny import make_rows
+from tests.tiny import make_rows, save_dataset
 
 
-def test_calibration_error_by_hand() -> None:
-    said, outcomes = np.array([0.8, 0.8, 0.8, 0.8, 0.5, 0.5]), np.array([1, 1, 1, 0, 1, 0], dtype=bool)
-    groups = reliability(said, outcomes, bins=3)
-    assert [group["rows"] for group in groups] == [2, 2, 2]
-    assert groups[0] == {"confidence": 0.5, "share_right": 0.5, "rows": 2}
-    assert calibration_error(said, outcomes, bins=3) == pytest.approx((0 + abs(1 - 0.8) + abs(0.5 - 0.8)) / 3)
-
-
+@pytest.mark.slow
 def test_a_part_of_the_split_is_drawn_at_random(
     adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,13 +37,14 @@ def test_a_part_of_the_split_is_drawn_at_random(
         return to_table(batch, answers)
 
     monkeypatch.setattr(predictions, "to_table", record)
-    options = ["--adapter", adapter[0], "--dataset", tmp_path, "--output_dir", tmp_path, "--max_samples", 30]
+    options = ["--adapter", adapter[0], "--dataset", tmp_path, "--output_dir", tmp_path, "--max_samples", "30"]
     for seed in (0, 0, 1):
-        call(calibrate.main, monkeypatch, *options, "--seed", seed)
+        call(calibrate.main, monkeypatch, *options, "--seed", str(seed))
     first, again, other = asked[:30], asked[30:60], asked[60:]
     assert len(set(first)) == 30 and max(first) > 45 and first == again != other
 
 
+@pytest.mark.slow
 def test_a_calibration_of_another_adapter_is_ignored_with_a_warning(
     adapter: tuple[str, Any], adapter_folder: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -93,13 +86,6 @@ def test_a_calibration_of_another_adapter_is_ignored_with_a_warning(
         assert message in caplog.text
 
 
-def test_a_label_that_is_no_quantity_does_not_count() -> None:
-    said = pd.DataFrame({"prediction": ["1.0 inch", "1.0 inch", "1.0 inch", "", "1.0 foot"]})
-    table = mark_right(said, ["1.0 inch", "2 inch", "[1.0, 2.0] inch", "1.0 inch", "1.0 inch"])
-    assert list(table["is_right"]) == [True, False, False]
-    assert list(table["is_number_right"]) == [True, False, True]
-
-
 def test_what_calibration_brings_is_measured_on_rows_that_the_fit_did_not_see() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.5, 0.99, 60)
@@ -124,6 +110,7 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_calibrated_through_the_hub(
     adapter: tuple[str, Any], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,26 +142,24 @@ def test_calibrated_through_the_hub(
 
 
 def copy_repo(source: str, target: str) -> None:
-    from huggingface_hub import snapshot_download
-
     HfApi().create_repo(target, private=True)
     HfApi().upload_folder(repo_id=target, folder_path=snapshot_download(source))
 
 
-def test_answers_below_the_asked_confidence_go_out_empty(
+def test_predictions_below_the_minimum_confidence_are_empty(
     adapter: tuple[str, Any], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = {}
     for threshold in (0.0, 1.0):
         output = tmp_path / f"{threshold}.csv"
         call(predict.main, monkeypatch, "--adapter", adapter[0], "--dataset", dataset, "--split", "validation",
-             "--output", output, "--min_confidence", threshold)  # fmt: skip
+             "--output", output, "--min_confidence", str(threshold))  # fmt: skip
         tables[threshold] = pd.read_parquet(output.with_suffix(".parquet"))
     assert (tables[0.0]["prediction"] != "").all()
     assert list(tables[1.0]["answer"]) == list(tables[0.0]["answer"])  # what it was is kept
-    withheld = tables[1.0]["prediction"] == ""
-    assert list(withheld) == list(tables[0.0]["confidence"] < 1.0)
-    assert withheld.any()
+    abstained = tables[1.0]["prediction"] == ""
+    assert list(abstained) == list(tables[0.0]["confidence"] < 1.0)
+    assert abstained.any()
 
 
 @pytest.mark.parametrize(
@@ -186,21 +171,37 @@ def test_answers_below_the_asked_confidence_go_out_empty(
         ([], "is a repo: pass --push_to_hub to push calibration.json there"),
     ],
 )
-def test_what_cannot_be_calibrated_is_said(
+def test_what_cannot_be_calibrated_is_named(
     adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     arguments: list[str], message: str,
 ) -> None:  # fmt: skip
-    place = ["--output_dir", tmp_path] if arguments else []
+    folder = ["--output_dir", tmp_path] if arguments else []
     with pytest.raises(InputError, match=message):
-        call(calibrate.main, monkeypatch, "--adapter", adapter[0], "--dataset", tiny_dataset, *place, *arguments)
+        call(calibrate.main, monkeypatch, "--adapter", adapter[0], "--dataset", tiny_dataset, *folder, *arguments)
     assert not (tmp_path / "calibration.json").exists()
+
+
+def test_calibrating_twice_gives_the_same_calibration(
+    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is fitted on the model's own confidences, even if the adapter has a calibration already."""
+    folder = Path(shutil.copytree(adapter_folder, tmp_path / "adapter"))
+    dataset = save_dataset(tmp_path / "labelled", train=0, validation=40, test=3)
+    file = folder / "calibration.json"
+    contents = []
+    for _ in range(2):
+        call(calibrate.main, monkeypatch, "--adapter", folder, "--dataset", dataset, "--dtype", "float32")
+        contents.append(json.loads(file.read_text()))
+        scaling = {"temperature": 2.0, "bias": 0.5}  # of the same adapter, so the reader would apply it
+        file.write_text(json.dumps(contents[0] | {"answer": scaling, "number": scaling, "unit": scaling}))
+    assert contents[0] == contents[1]
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "{}", "[1]", '{"answer": {}, "number": {}}', '{"answer": {"temperature": -1}, "number": {}, "unit": {}}'],
 )
-def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_calibration_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "calibration.json").write_text(text)
     with pytest.raises(InputError, match=r"calibration.json is malformed"):
         load_calibration(tmp_path / "calibration.json")

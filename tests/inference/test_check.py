@@ -1,3 +1,5 @@
+"""check: each kind of problem is found with its index, and the official checker's verdicts are ours."""
+
 import json
 from pathlib import Path
 
@@ -30,7 +32,7 @@ def write(tmp_path: Path, text: str) -> Path:
     return file
 
 
-def test_a_submission_that_answers_every_index_is_accepted(tmp_path: Path, test_csv: Path) -> None:
+def test_a_submission_with_every_index_is_accepted(tmp_path: Path, test_csv: Path) -> None:
     submission = write(tmp_path, "index,prediction\n0,12.5 centimetre\n5,\n6,230 volt\n9,2 cubic feet\n")
     for official in (False, True):
         verdict = check_submission(submission, test_csv, official=official)
@@ -81,6 +83,7 @@ def test_a_missing_column_is_a_problem_of_its_own(tmp_path: Path, test_csv: Path
         assert problem.kind == "column"
 
 
+@pytest.mark.slow
 def test_exit_codes_and_json(tmp_path: Path, test_csv: Path) -> None:
     good = write(tmp_path, "index,prediction\n0,1.0 metre\n5,\n6,\n9,\n")
     done = run_module("inference.check", "--submission", good, "--test_csv", test_csv, "--json")
@@ -106,7 +109,7 @@ def test_exit_codes_and_json(tmp_path: Path, test_csv: Path) -> None:
         ("submission.csv", '"unclosed', "cannot be read as a table"),
     ],
 )
-def test_what_cannot_be_checked_is_said(tmp_path: Path, test_csv: Path, name: str, text: str, message: str) -> None:
+def test_what_cannot_be_checked_is_named(tmp_path: Path, test_csv: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         check_submission(tmp_path / name, test_csv)
@@ -124,15 +127,23 @@ def test_a_broken_test_csv_is_named_with_its_line(tmp_path: Path, test_csv: Path
         check_submission(submission, test_csv)
 
 
-def test_the_words_for_people_name_each_problem(
+def test_the_printed_lines_name_each_problem(
     tmp_path: Path, test_csv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submission = write(tmp_path, "index,prediction\n0,6.75 lbs\n5,\n6,\n")
     assert call(check.main, monkeypatch, "--submission", submission, "--test_csv", test_csv) == 1
-    said = capsys.readouterr().out
-    assert "unit: index 0: unit 'lbs' in '6.75 lbs' is not one of the 31 allowed units" in said
-    assert "missing_index: index 9 of test.csv has no row" in said
-    assert said.endswith("refused: 2 problems\n")
+    printed = capsys.readouterr().out
+    assert "unit: index 0: unit 'lbs' in '6.75 lbs' is not one of the 31 allowed units" in printed
+    assert "missing_index: index 9 of test.csv has no row" in printed
+    assert printed.endswith("refused: 2 problems\n")
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_what_the_official_checker_reads_as_missing_is_accepted(
+    tmp_path: Path, test_csv: Path, official: bool
+) -> None:
+    submission = write(tmp_path, "index,prediction\n0, nan \n5,nan\n6, \n9,\n")
+    assert check_submission(submission, test_csv, official=official).ok
 
 
 @pytest.mark.data
@@ -156,6 +167,7 @@ def test_the_official_verdicts_are_ours(data_dir: Path, tmp_path: Path) -> None:
     assert sorted(different) == ["NaN", "None"]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("flag", [[], ["--official"]], ids=["ours", "official"])
 def test_the_samples_of_the_challenge_are_judged_as_published(data_dir: Path, flag: list[str]) -> None:
@@ -170,7 +182,7 @@ def test_the_samples_of_the_challenge_are_judged_as_published(data_dir: Path, fl
 
 
 @pytest.mark.data
-def test_a_submission_for_the_whole_test_csv_is_checked(data_dir: Path, tmp_path: Path) -> None:
+def test_a_submission_for_all_of_test_csv_is_checked(data_dir: Path, tmp_path: Path) -> None:
     test = pd.read_csv(data_dir / "test.csv.gz", dtype=str)
     pd.DataFrame({"index": test["index"], "prediction": ""}).to_csv(tmp_path / "s.csv", index=False)
     verdict = check_submission(tmp_path / "s.csv", data_dir / "test.csv.gz")

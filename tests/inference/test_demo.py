@@ -1,14 +1,16 @@
-"""The page, served and used as people and programs use it; and as a Space."""
+"""The page, served and used as people and programs use it."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from huggingface_hub import HfApi
 from PIL import Image
 
 pytest.importorskip("gradio", reason="the page needs the extra `demo`")
+
+import gradio
 
 from inference import AttributeReader, demo
 from product_vqa.cli import parse_options
@@ -26,7 +28,7 @@ def reader(adapter: tuple[str, Any]) -> AttributeReader:
 
 @pytest.fixture(scope="module")
 def page(reader: AttributeReader) -> Iterator[str]:
-    blocks = demo.make_page(reader, title="local/taught-adapter")
+    blocks = demo.make_page(reader, title="local/trained-adapter")
     _, url, _ = blocks.queue(max_size=8).launch(
         server_name="127.0.0.1", prevent_thread_lock=True, max_file_size="100kb", show_error=True, quiet=True,
         ssr_mode=False, **demo.theme(),
@@ -37,23 +39,23 @@ def page(reader: AttributeReader) -> Iterator[str]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    make_image(0).save(tmp_path / "picture.png")
-    (tmp_path / "broken.png").write_bytes((tmp_path / "picture.png").read_bytes()[:300])
-    (tmp_path / "text.png").write_text("no picture")
+    make_image(0).save(tmp_path / "image.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "image.png").read_bytes()[:300])
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "large.png").write_bytes(b"\x89PNG" + bytes(200_000))
     return {file.stem: file for file in tmp_path.iterdir()}
 
 
-def test_programs_get_what_the_reader_says(page: str, reader: AttributeReader, files: dict[str, Path]) -> None:
+def test_programs_get_the_answers_of_the_reader(page: str, reader: AttributeReader, files: dict[str, Path]) -> None:
     from gradio_client import Client, handle_file
 
     client = Client(page, verbose=False)
     answer = reader.read(make_image(0), "item_weight")
-    said = client.predict(handle_file(files["picture"]), "item_weight", api_name="/read")
-    assert said["label"] == answer.prediction
-    assert said["confidences"][0]["confidence"] == pytest.approx(answer.confidence, rel=1e-4)
-    assert len(said["confidences"]) == 3
-    table = client.predict(handle_file(files["picture"]), api_name="/read_all")
+    result = client.predict(handle_file(files["image"]), "item_weight", api_name="/read")
+    assert result["label"] == answer.prediction
+    assert result["confidences"][0]["confidence"] == pytest.approx(answer.confidence, rel=1e-4)
+    assert len(result["confidences"]) == 3
+    table = client.predict(handle_file(files["image"]), api_name="/read_all")
     assert [row[0] for row in table["data"]] == [name.replace("_", " ") for name in ENTITIES]
     assert [row[1] for row in table["data"]][3] == answer.prediction
     for broken in ("broken", "text"):
@@ -61,11 +63,12 @@ def test_programs_get_what_the_reader_says(page: str, reader: AttributeReader, f
             client.predict(handle_file(files[broken]), "item_weight", api_name="/read")
     with pytest.raises(Exception, match=r"(?i)file|413"):
         client.predict(handle_file(files["large"]), "item_weight", api_name="/read")
-    # And it still answers.
-    assert client.predict(handle_file(files["picture"]), "item_weight", api_name="/read")["label"] == answer.prediction
+    # After these errors it still answers.
+    assert client.predict(handle_file(files["image"]), "item_weight", api_name="/read")["label"] == answer.prediction
 
 
-def test_people_upload_ask_and_are_told_what_is_wrong(
+@pytest.mark.slow
+def test_people_upload_an_image_and_see_what_is_wrong_with_it(
     page: str, reader: AttributeReader, files: dict[str, Path]
 ) -> None:
     from selenium.common.exceptions import ElementClickInterceptedException
@@ -94,7 +97,7 @@ def test_people_upload_ask_and_are_told_what_is_wrong(
             return browser.find_element(By.TAG_NAME, "body").text
 
         browser.get(page)
-        upload("picture")
+        upload("image")
         wait_for_upload()
         click("Extract")
         answer = reader.read(make_image(0), "item_weight")
@@ -113,12 +116,12 @@ def test_people_upload_ask_and_are_told_what_is_wrong(
             wait.until(lambda b, message=message: message in text())
 
 
-def test_pictures_are_opened_upright_in_rgb_or_refused_in_words(tmp_path: Path) -> None:
+def test_images_are_opened_upright_in_rgb_or_refused_with_a_message(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.new("CMYK", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    picture = demo.open_image(tmp_path / "turned.jpg")
-    assert (picture.size, picture.mode) == ((20, 40), "RGB")
+    image = demo.open_image(tmp_path / "turned.jpg")
+    assert (image.size, image.mode) == ((20, 40), "RGB")
     for width in (8_000, 20_000):  # the second is refused by Pillow itself
         Image.new("1", (width, 10_000)).save(tmp_path / "huge.png")
         limits = "32 MiB, 64 million pixels and 20,000 pixels per side"
@@ -129,40 +132,11 @@ def test_pictures_are_opened_upright_in_rgb_or_refused_in_words(tmp_path: Path) 
         demo.open_image(tmp_path / "empty.jpg")
 
 
-def test_a_space_holds_what_it_needs_to_run(
-    adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_image(1).save(tmp_path / "one.png")
-    arguments = ("--adapter", adapter[0], "--push_to_hub", "--space_id", "local/reader", "--examples", tmp_path)
-    call(demo.main, monkeypatch, *arguments)
-    from huggingface_hub import snapshot_download
-
-    space = Path(snapshot_download("local/reader", repo_type="space"))
-    assert (space / "app.py").read_text() == Path(demo.__file__).read_text()
-    assert f"adapter: {adapter[0]}" in (space / "demo.yaml").read_text()
-    assert "app_file: app.py" in (space / "README.md").read_text()
-    assert (space / "examples" / "one.png").is_file()
-    assert "torch==" in (space / "requirements.txt").read_text()
-    assert HfApi().repo_info("local/reader", repo_type="space").private
-    # What app.py imports lies beside it.
-    import subprocess
-    import sys
-
-    code = "import app, product_vqa, inference; print(product_vqa.__file__, inference.__file__)"
-    done = subprocess.run([sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, '.'); {code}"], cwd=space,
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.stdout.count(str(space)) == 2, done.stderr
-
-
 def test_the_page_listens_on_this_machine_alone(adapter: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    import gradio
-    import psutil
-
-    pages: list[gradio.Blocks] = []
-    monkeypatch.setattr(
-        gradio.Blocks, "block_thread", lambda page: pages.append(page)
-    )  # served until the process ends
-    call(demo.main, monkeypatch, "--adapter", adapter[0], "--port", 0)
+    pages: list[Any] = []
+    # It would serve until the process ends.
+    monkeypatch.setattr(gradio.Blocks, "block_thread", lambda page: pages.append(page))
+    call(demo.main, monkeypatch, "--adapter", adapter[0], "--port", "0")
     try:
         sockets = psutil.Process().net_connections(kind="tcp")
         addresses = [socket.laddr.ip for socket in sockets if socket.laddr.port == pages[0].server_port]
@@ -171,9 +145,9 @@ def test_the_page_listens_on_this_machine_alone(adapter: tuple[str, Any], monkey
         pages[0].close()
 
 
-def test_the_page_is_for_this_machine_alone_unless_told_otherwise() -> None:
-    for told, host in (([], "127.0.0.1"), (["--host", "0.0.0.0"], "0.0.0.0")):
-        (options,) = parse_options(demo.DemoOptions, description="", argv=["--adapter", "user/adapter", *told])
+def test_the_page_listens_elsewhere_only_if_asked_to() -> None:
+    for given, host in (([], "127.0.0.1"), (["--host", "0.0.0.0"], "0.0.0.0")):
+        (options,) = parse_options(demo.DemoOptions, description="", argv=["--adapter", "user/adapter", *given])
         assert options.host == host
 
 

@@ -17,16 +17,16 @@ from product_vqa.modeling.constrained_decoding import max_answer_tokens
 from product_vqa.modeling.loading import dequantize, load_base_model, load_processor
 from product_vqa.task.prompt import PROMPT_TEMPLATE, TASK_FILE, save_task
 from tests.commands import call
-from tests.inference.conftest import teach
+from tests.inference.adapters import train_adapter
 from tests.tiny import make_image, make_rows
 from training import sft
 
 
 @pytest.fixture(scope="module")
 def nf4(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """An adapter's folder, half taught on the NF4 base, and the model in memory that was trained and scored."""
+    """The folder of an adapter half trained on the NF4 base model, and the model in memory that was scored."""
     folder = tmp_path_factory.mktemp("nf4")
-    model = teach(folder, tiny_base, load_in_4bit=True, steps=12)
+    model = train_adapter(folder, tiny_base, load_in_4bit=True, steps=12)
     save_task(folder / "adapter", dtype="float32", load_in_4bit=True)
     return folder / "adapter", model
 
@@ -40,6 +40,7 @@ def first_logits(model: Any, processor: Any) -> torch.Tensor:
         return model(**batch, logits_to_keep=1).logits[:, -1]
 
 
+@pytest.mark.slow
 def test_an_nf4_adapter_answers_on_the_weights_it_was_trained_on(nf4: tuple[Path, Any], tiny_base: Path) -> None:
     folder, model = nf4
     processor = load_processor(Location(str(tiny_base)))
@@ -57,7 +58,7 @@ def test_an_nf4_adapter_answers_on_the_weights_it_was_trained_on(nf4: tuple[Path
     }
     assert off[True] < 1e-5
     assert off[None] < 0.1 * off[False], off
-    # And so are the answers: probabilities of the whole, over rows never seen.
+    # So do the answers: probabilities of complete answers to rows that were not trained on.
     rows = make_rows(40, start=700)
     asked = [row["image"] for row in rows], [row["entity_name"] for row in rows]
     expected = AttributeReader(model, processor).read_batch(*asked)
@@ -127,9 +128,10 @@ def test_an_adapter_of_another_prompt_is_refused_by_the_reader_and_predict(
         call(predict.main, monkeypatch, "--adapter", folder, "--dataset", tiny_dataset, "--output", tmp_path / "s.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("load_in_4bit", "dtype"), [(True, "float32"), (True, "bfloat16"), (False, "float32")])
 def test_the_cards_code_answers_in_the_precision_of_the_training(
-    tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     load_in_4bit: bool, dtype: str,
 ) -> None:  # fmt: skip
     """A short training; then what its card says is run as it is written, but for the adapter's name."""

@@ -1,6 +1,5 @@
-"""predict, through the Hub and back: every row answered, in order, whatever processes and restarts there were."""
+"""predict, through the Hub and back: every row has a prediction, in order, with any processes and restarts."""
 
-import io
 import json
 import random
 import re
@@ -9,38 +8,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from inference import AttributeReader, predict, predictions, report, submission
-from inference.dataloader import RowBatch, RowBatches, load_batches
-from product_vqa.dataset import load_split
-from product_vqa.errors import InputError, argument
+from inference.dataloader import RowBatch
+from product_vqa.errors import InputError
 from product_vqa.hub import Location
-from product_vqa.modeling import attribute_reader
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
-from product_vqa.task.features import FEATURES
-from tests.commands import CPU, CPU_2, ROOT, call, launch
-from tests.product_vqa.png_files import png
+from quickstart.pretraining.small_paligemma import save_base
+from tests.commands import CPU_2, ROOT, call, launch
+from tests.inference.pngs import encode_png, png_without_pixels
+from tests.inference.runs import arguments, run_predict
 from tests.tiny import make_image, make_rows, save_dataset, save_tiny_base, write_rows
 from training import sft
-
-
-def run_predict(adapter: str, dataset: Path | str, output: Path, *more: Any, processes: str = "1") -> pd.DataFrame:
-    launch(
-        "inference.predict", "--adapter", adapter, "--dataset", dataset, "--output", output, "--batch_size", 4,
-        "--dtype", "float32", *more,
-        config_file=CPU if processes == "1" else CPU_2, processes=processes,
-    )  # fmt: skip
-    return pd.read_parquet(output.with_suffix(".parquet"))
 
 
 def test_an_adapter_pushed_and_pulled_answers_like_the_one_in_memory(
@@ -53,14 +39,14 @@ def test_an_adapter_pushed_and_pulled_answers_like_the_one_in_memory(
     assert list(table.columns)[:6] == ["index", "image_link", "entity_name", "prediction", "answer", "confidence"]
     assert list(table["index"]) == [row["index"] for row in rows]
     for start in range(0, 11, 4):
-        part = [row for row in rows[start : start + 4] if row["index"] != 5002]  # that one has no picture
+        part = [row for row in rows[start : start + 4] if row["index"] != 5002]  # that one has no image
         expected = reader.read_batch([row["image"] for row in part], [row["entity_name"] for row in part])
         for row, answer in zip(part, expected, strict=True):
             found = table[table["index"] == row["index"]].iloc[0]
             assert found["answer"] == answer.text
             assert found["prediction"] == answer.prediction
             assert found["confidence"] == pytest.approx(answer.confidence, rel=1e-3)
-    assert (table["prediction"] != "").sum() >= 8, "the adapter was taught to answer"
+    assert (table["prediction"] != "").sum() >= 8, "the adapter was trained to answer"
     empty = table[table["index"] == 5002].iloc[0]
     assert empty["prediction"] == ""
     assert pd.isna(empty["answer"]) and pd.isna(empty["confidence"])
@@ -80,7 +66,16 @@ def test_two_and_three_processes_write_what_one_writes(
         assert (tmp_path / "one.csv").read_bytes() == (tmp_path / f"{processes}.csv").read_bytes()
 
 
-def test_started_again_only_what_is_missing_is_computed(
+def test_processes_without_a_batch_size_agree_on_one(tiny_base: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    launch(
+        "inference.predict", "--base_model", tiny_base, "--dataset", tiny_dataset, "--output", tmp_path / "s.csv",
+        config_file=CPU_2, processes="2",
+    )  # fmt: skip
+    assert submission.read_run(tmp_path / "s.parquet")["batch_size"] == 32
+    assert len(pd.read_csv(tmp_path / "s.csv")) == 11
+
+
+def test_a_rerun_computes_only_what_is_missing(
     adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["--adapter", adapter[0], "--dataset", tiny_dataset, "--output", tmp_path / "s.csv",
@@ -107,95 +102,18 @@ def test_started_again_only_what_is_missing_is_computed(
     call(predict.main, monkeypatch, *arguments)
     assert computed == [[5000, 5001, 5002, 5003], [5004, 5005, 5006, 5007], [5008, 5009, 5010]]
     pd.testing.assert_frame_equal(
-        pd.read_parquet(tmp_path / "s.parquet"), run_predict(adapter[0], tiny_dataset, tmp_path / "whole.csv")
+        pd.read_parquet(tmp_path / "s.parquet"), run_predict(adapter[0], tiny_dataset, tmp_path / "uninterrupted.csv")
     )
     assert not (tmp_path / "s.parts").exists()
 
 
-def fail_above(size: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let memory suffice for no more rows than these at a time; returns the sizes that are tried."""
-    generate_answers, sizes = attribute_reader.generate_answers, []
-
-    def generate_few(model: Any, batch: Any, *, entity_names: list[str], **options: Any) -> Any:
-        sizes.append(len(entity_names))
-        assert len(batch["input_ids"]) == len(batch["image_index"]) == len(entity_names)
-        if len(entity_names) > size:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return generate_answers(model, batch, entity_names=entity_names, **options)
-
-    monkeypatch.setattr(attribute_reader, "generate_answers", generate_few)
-    return sizes
-
-
-def test_a_batch_that_does_not_fit_into_memory_is_halved(
-    adapter: tuple[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reader = AttributeReader.from_pretrained(adapter[0])
-    with argument("dataset"):
-        dataset = load_split(Location(str(save_dataset(tmp_path, test=8))), "test")
-    (batch,) = load_batches(RowBatches(dataset, processor=reader.processor, batch_size=8), [0], num_workers=0)
-    expected = reader.answer(batch.inputs, batch.entity_names)
-    sizes = fail_above(2, monkeypatch)
-    halved = reader.answer(batch.inputs, batch.entity_names)
-    assert "out of memory with 7 rows in a batch: answered in halves" in caplog.text  # of eight, one has no image
-    assert sizes == [7, 3, 1, 2, 4, 2, 2]
-    assert [answer.prediction for answer in halved] == [answer.prediction for answer in expected]
-    assert len(halved) == 7
-
-
-def test_the_batch_size_is_what_the_memory_suffices_for(
-    adapter: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reader = AttributeReader.from_pretrained(adapter[0])
-    assert reader.find_batch_size() == 32
-
-    def fit(rows: int) -> Any:
-        def generate(model: Any, batch: Any, *, entity_names: list[str], **options: Any) -> list[Any]:
-            if len(entity_names) > rows:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return []
-
-        return generate
-
-    monkeypatch.setattr(type(reader.model), "device", property(lambda _: SimpleNamespace(type="cuda")))
-    monkeypatch.setattr(attribute_reader, "generate_answers", fit(70))
-    assert reader.find_batch_size() == 64
-    monkeypatch.setattr(attribute_reader, "generate_answers", fit(0))
-    assert reader.find_batch_size(largest=4) == 1
-
-
-def test_rows_of_one_picture_are_read_from_it_once(adapter: tuple[str, Any], tmp_path: Path) -> None:
-    """As in test.csv: the questions about a picture stand together, and workers make the same of them."""
-    rows = make_rows(9, labelled=False)
-    for row in rows:
-        row["image"] = rows[row["index"] // 3 * 3]["image"] if row["index"] != 4 else None
-    Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "data" / "test-00000-of-00001.parquet")
-    with argument("dataset"):
-        dataset = load_split(Location(str(tmp_path)), "test")
-    reader = AttributeReader.from_pretrained(adapter[0])
-    batches = RowBatches(dataset, processor=reader.processor, batch_size=5)
-    alone = list(load_batches(batches, [0, 1], num_workers=0))
-    assert [len(batch.inputs["pixel_values"]) for batch in alone] == [2, 2]
-    assert [batch.inputs["image_index"].tolist() for batch in alone] == [[0, 0, 0, 1], [0, 1, 1, 1]]
-    for batch, other in zip(alone, load_batches(batches, [0, 1], num_workers=2), strict=True):
-        assert batch.rows == other.rows
-        assert all(torch.equal(batch.inputs[name], other.inputs[name]) for name in batch.inputs)
-    answered = [
-        row
-        for batch in alone
-        for row in predictions.to_table(batch, reader.answer(batch.inputs, batch.entity_names)).to_pylist()
-    ]
-    asked = [row for row in rows if row["image"] is not None]
-    expected = reader.read_batch([row["image"].copy() for row in asked], [row["entity_name"] for row in asked])
-    assert [row["answer"] for row in answered if row["index"] != 4] == [answer.text for answer in expected]
-
-
-def test_a_row_whose_image_cannot_be_read_goes_out_empty_with_the_reason(
-    adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+def test_a_row_whose_image_cannot_be_read_has_an_empty_prediction_and_the_reason(
+    adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = make_rows(9, labelled=False)
     stored = {
-        1: encode_png(make_image(1))[:3000], 2: png(1, 60_000_000, pixels=b"\0"), 3: png(17_500, 10_000, pixels=b"\0"),
+        1: encode_png(make_image(1))[:3000], 2: png_without_pixels(1, 60_000_000),
+        3: png_without_pixels(17_500, 10_000),
         4: b"%!PS-Adobe-3.0 EPSF-3.0\n", 5: b"",
     }  # fmt: skip
     for index, data in stored.items():
@@ -261,15 +179,15 @@ def long_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_dataset(tmp_path_factory.mktemp("long"), train=0, validation=0, test=60)
 
 
-def kill_and_restart(adapter: str, dataset: Path, output: Path, *, parts: int, after_s: float) -> None:
-    """Kill predict when so many parts are written, and a moment later; start it again, to its end."""
+def kill_and_restart(adapter: str, dataset: Path, output: Path, *, shards: int, after_s: float) -> None:
+    """Kill predict a moment after it has written this many shards; rerun it to its end."""
     command = [sys.executable, "-m", "inference.predict", "--adapter", adapter, "--dataset", str(dataset),
                "--output", str(output), "--dtype", "float32", "--batch_size", "2"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     folder = output.with_suffix(".parts")
     deadline = time.monotonic() + 120
-    while process.poll() is None and len(list(folder.glob("[0-9]*.parquet"))) < parts:
-        assert time.monotonic() < deadline, "no part was written"
+    while process.poll() is None and len(list(folder.glob("[0-9]*.parquet"))) < shards:
+        assert time.monotonic() < deadline, "no shard was written"
         time.sleep(0.002)
     time.sleep(after_s)
     process.kill()
@@ -279,69 +197,53 @@ def kill_and_restart(adapter: str, dataset: Path, output: Path, *, parts: int, a
     assert not folder.exists()
 
 
-def test_killed_and_started_again_it_writes_the_same(
-    adapter: tuple[str, Any], long_dataset: Path, tmp_path: Path
-) -> None:
-    whole = run_predict(adapter[0], long_dataset, tmp_path / "whole.csv", "--batch_size", 2)
-    kill_and_restart(adapter[0], long_dataset, tmp_path / "killed.csv", parts=5, after_s=0.01)
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "killed.parquet"), whole, check_exact=True)
-    assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+def test_killed_and_rerun_it_writes_the_same(adapter: tuple[str, Any], long_dataset: Path, tmp_path: Path) -> None:
+    uninterrupted = run_predict(adapter[0], long_dataset, tmp_path / "uninterrupted.csv", "--batch_size", 2)
+    kill_and_restart(adapter[0], long_dataset, tmp_path / "killed.csv", shards=5, after_s=0.01)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "killed.parquet"), uninterrupted, check_exact=True)
+    assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "uninterrupted.csv").read_bytes()
 
 
 @pytest.mark.faults
 def test_twenty_kills_at_random_moments_lose_nothing(
     adapter: tuple[str, Any], long_dataset: Path, tmp_path: Path
 ) -> None:
-    whole = run_predict(adapter[0], long_dataset, tmp_path / "whole.csv", "--batch_size", 2)
+    uninterrupted = run_predict(adapter[0], long_dataset, tmp_path / "uninterrupted.csv", "--batch_size", 2)
     rng = random.Random(0)
     for kill in range(20):
         output = tmp_path / f"{kill}.csv"
-        kill_and_restart(adapter[0], long_dataset, output, parts=rng.randrange(30), after_s=rng.uniform(0, 0.2))
-        pd.testing.assert_frame_equal(pd.read_parquet(output.with_suffix(".parquet")), whole, check_exact=True)
+        kill_and_restart(adapter[0], long_dataset, output, shards=rng.randrange(30), after_s=rng.uniform(0, 0.2))
+        pd.testing.assert_frame_equal(pd.read_parquet(output.with_suffix(".parquet")), uninterrupted, check_exact=True)
 
 
-def test_the_base_alone_can_answer_and_4_bit_too(
+def test_the_base_model_alone_answers_and_in_4_bits_too(
     adapter: tuple[str, Any], tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, taught = ["--base_model", tiny_base], ["--adapter", adapter[0]]
+    base, trained = ["--base_model", tiny_base], ["--adapter", adapter[0]]
     tables, made = [], []
-    for number, way in enumerate((base, [*base, "--load_in_4bit"], taught, [*taught, "--load_in_4bit", "true"])):
+    for number, model in enumerate((base, [*base, "--load_in_4bit"], trained, [*trained, "--load_in_4bit", "true"])):
         output = tmp_path / f"{number}.csv"
-        call(predict.main, monkeypatch, *way, "--dataset", tiny_dataset, "--output", output, "--dtype", "float32")
+        call(predict.main, monkeypatch, *model, "--dataset", tiny_dataset, "--output", output, "--dtype", "float32")
         tables.append(pd.read_parquet(output.with_suffix(".parquet")).dropna(subset="answer"))
         made.append(submission.read_run(output.with_suffix(".parquet")))
     assert [one["base_precision"] for one in made] == ["not quantized", "nf4"] * 2
     assert [one["adapter_merged"] for one in made] == [None, None, "yes", "no"]
-    # The base alone is the base: what the library says of it, weighed among the valid answers.
+    # What AttributeReader answers with the base model alone.
     alone = AttributeReader.from_pretrained(None, base_model=str(tiny_base), dtype="float32")
     rows = [row for row in make_rows(11, labelled=False, start=5000) if row["index"] != 5002]
-    said = alone.read_batch([row["image"] for row in rows], [row["entity_name"] for row in rows])
-    assert list(tables[0]["answer"]) == [answer.text for answer in said]
+    answers = alone.read_batch([row["image"] for row in rows], [row["entity_name"] for row in rows])
+    assert list(tables[0]["answer"]) == [answer.text for answer in answers]
     assert list(tables[0]["confidence"]) != pytest.approx(list(tables[1]["confidence"]), rel=1e-2)
     assert list(tables[0]["answer"]) != list(tables[2]["answer"])
-    assert list(tables[2]["prediction"]) == list(tables[3]["prediction"])  # it was taught by heart: 4 bits suffice
+    assert list(tables[2]["prediction"]) == list(tables[3]["prediction"])  # learned by heart, so 4 bits suffice
     assert list(tables[2]["confidence"]) != list(tables[3]["confidence"])
 
 
-def test_an_answer_may_be_nothing_where_that_is_allowed(
-    adapter: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for allow_empty in (True, False):
-        reader = AttributeReader.from_pretrained(adapter[0], allow_empty=allow_empty)
-        end = reader.processor.tokenizer.eos_token_id
-        reader.model.lm_head.register_forward_hook(
-            lambda module, inputs, logits, end=end: logits.index_fill(-1, torch.tensor(end), 100.0)
-        )
-        answer = reader.read(make_rows(1)[0]["image"], "item_weight")
-        assert (answer.text == "") == allow_empty
-        assert answer.confidence > 0
-
-
-def test_rows_whose_logits_are_not_finite_go_out_empty_with_a_count_and_a_remedy(
+def test_rows_whose_logits_are_not_finite_are_empty_with_a_count_and_a_remedy(
     adapter_folder: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """As where float16 overflows: here by weights that are no numbers."""
+    """As if float16 overflowed: here by weights that are NaN."""
     folder = Path(shutil.copytree(adapter_folder, tmp_path / "adapter"))
     tensors = load_file(folder / "adapter_model.safetensors")
     save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
@@ -361,49 +263,24 @@ def test_rows_whose_logits_are_not_finite_go_out_empty_with_a_count_and_a_remedy
             assert "11 rows, 0 answered" in capsys.readouterr().out
 
 
-def test_the_share_that_the_mask_left_is_recorded(
+def test_the_probability_of_the_allowed_tokens_is_recorded(
     adapter: tuple[str, Any], tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Taught to answer, a model gives nearly all to the allowed tokens; an untaught one nearly nothing."""
+    """A trained model gives nearly all probability to the allowed tokens; an untrained one nearly none."""
     shares = {}
-    for name, way in {"taught": ["--adapter", adapter[0]], "base": ["--base_model", tiny_base]}.items():
+    for name, model in {"trained": ["--adapter", adapter[0]], "base": ["--base_model", tiny_base]}.items():
         output = tmp_path / f"{name}.csv"
-        call(predict.main, monkeypatch, *way, "--dataset", tiny_dataset, "--output", output)
+        call(predict.main, monkeypatch, *model, "--dataset", tiny_dataset, "--output", output)
         table = pd.read_parquet(output.with_suffix(".parquet"))
         assert table["allowed_probability"].isna().sum() == table["answer"].isna().sum() == 1
         shares[name] = table["allowed_probability"].dropna()
-    assert shares["taught"].min() > 0.1
+    assert shares["trained"].min() > 0.1
     assert shares["base"].max() < 0.01
-
-
-def test_the_reader_answers_one_and_many(adapter: tuple[str, Any]) -> None:
-    reader = AttributeReader.from_pretrained(adapter[0], revision="main")
-    rows = make_rows(3)
-    answers = reader.read_batch([row["image"] for row in rows], [row["entity_name"] for row in rows])
-    for row, answer in zip(rows, answers, strict=True):
-        alone = reader.read(row["image"], row["entity_name"])
-        assert alone.text == answer.text
-        assert 0 <= answer.confidence <= 1
-        assert alone.confidence == pytest.approx(answer.confidence, rel=1e-3)
-    with pytest.raises(ValueError, match="unknown entity_name 'colour'"):
-        reader.read(rows[0]["image"], "colour")
-    as_png = encode_png(rows[0]["image"])
-    for same in (as_png, {"bytes": as_png, "path": None}, Image.open(io.BytesIO(as_png))):
-        assert reader.read(same, "item_weight") == answers[0]
-    assert reader.read_batch([], []) == []
-
-
-def encode_png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 @pytest.fixture(scope="module")
 def misfit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter of a base with another hidden size."""
-    from quickstart.pretraining.small_paligemma import save_base
-
+    """An adapter of a base model with another hidden size."""
     folder = tmp_path_factory.mktemp("misfit")
     save_base(folder / "base", image_size=28, patch_size=14, hidden_size=64, layers=2)
     model = get_peft_model(
@@ -412,6 +289,27 @@ def misfit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model.save_pretrained(folder / "adapter", save_embedding_layers=False)
     return folder / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("adapter_model.safetensors", b"", "adapter_model.safetensors is damaged"),
+        ("adapter_model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"is damaged .*git lfs pull"),
+        ("adapter_config.json", b"", "adapter_config.json is damaged or not from peft"),
+        ("adapter_config.json", b"[]", "adapter_config.json is damaged or not from peft"),
+        ("adapter_config.json", b"\xff", "adapter_config.json is damaged or not from peft"),
+    ],
+)
+def test_a_damaged_file_of_an_adapter_is_named(
+    adapter_folder: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    name: str, content: bytes, message: str,
+) -> None:  # fmt: skip
+    folder = Path(shutil.copytree(adapter_folder, tmp_path / "adapter"))
+    (folder / name).write_bytes(content)
+    sources = {"adapter": folder, "dataset": tiny_dataset}
+    with pytest.raises(InputError, match=message):
+        call(predict.main, monkeypatch, *arguments(sources, tmp_path / "s.csv"))
 
 
 def test_wrong_input_is_named_with_its_flag(
@@ -455,22 +353,35 @@ def test_wrong_input_is_named_with_its_flag(
         assert not list(tmp_path.glob("s.*")), changed
 
 
-def test_a_dataset_without_a_single_picture_is_answered_empty(
-    tiny_base: Path, tmp_path: Path, monkeypatch: Any
+def test_a_dataset_without_a_single_image_has_empty_predictions(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = save_dataset(tmp_path / "data", train=0, validation=0, test=3)
-    table = pd.read_parquet(dataset / "data" / "test-00000-of-00001.parquet")
-    assert len(table) == 3
-    call(predict.main, monkeypatch, "--base_model", tiny_base, "--dataset", dataset, "--output", tmp_path / "s.csv")
-    assert list(pd.read_csv(tmp_path / "s.csv")["index"]) == [5000, 5001, 5002]
+    rows = [row | {"image": None} for row in make_rows(3, labelled=False)]
+    write_rows(tmp_path / "data" / "data" / "test-00000-of-00001.parquet", rows)
+    call(
+        predict.main, monkeypatch, "--base_model", tiny_base, "--dataset", tmp_path / "data", "--output",
+        tmp_path / "s.csv", "--batch_size", "2",
+    )  # fmt: skip
+    assert (tmp_path / "s.csv").read_text() == "index,prediction\n0,\n1,\n2,\n"
+    assert set(pd.read_parquet(tmp_path / "s.parquet")["reason"]) == {"no_image"}
 
 
-def test_runners_up_and_free_answers_are_written_where_they_are_asked_for(
+def test_a_duplicate_index_is_refused(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows(tmp_path / "data" / "data" / "test-00000-of-00001.parquet", make_rows(2) + make_rows(1))
+    with pytest.raises(InputError, match="split test has a duplicate index"):
+        call(
+            predict.main, monkeypatch, "--base_model", tiny_base, "--dataset", tmp_path / "data", "--output",
+            tmp_path / "s.csv",
+        )  # fmt: skip
+    assert not (tmp_path / "s.parts").exists()
+
+
+def test_alternatives_and_unconstrained_answers_are_written_if_asked_for(
     adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taught = ["--adapter", adapter[0], "--dataset", tiny_dataset, "--output"]
-    call(predict.main, monkeypatch, *taught, tmp_path / "beams.csv", "--num_beams", 3)
-    call(predict.main, monkeypatch, *taught, tmp_path / "free.csv", "--constrain", "off")
+    trained = ["--adapter", adapter[0], "--dataset", tiny_dataset, "--output"]
+    call(predict.main, monkeypatch, *trained, tmp_path / "beams.csv", "--num_beams", 3)
+    call(predict.main, monkeypatch, *trained, tmp_path / "free.csv", "--constrain", "off")
     beams, free = (pd.read_parquet(tmp_path / name) for name in ("beams.parquet", "free.parquet"))
     for row in beams.dropna(subset="answer").itertuples():
         assert len(row.alternatives) == 2
@@ -478,4 +389,4 @@ def test_runners_up_and_free_answers_are_written_where_they_are_asked_for(
         assert row.prediction not in {other["prediction"] for other in row.alternatives}
         assert row.confidence == pytest.approx(row.number_confidence * row.unit_confidence, rel=1e-6)
     assert free["number_confidence"].isna().all() and free["allowed_probability"].isna().all()
-    assert list(free["prediction"]) == list(beams["prediction"])  # taught by heart, it says the same unasked
+    assert list(free["prediction"]) == list(beams["prediction"])  # learned by heart

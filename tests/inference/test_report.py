@@ -1,4 +1,4 @@
-"""The report: figures that evaluate gives, everything escaped, and a page that opens from disk and asks nobody."""
+"""The report: the scores of evaluate, everything escaped, in a page that opens from disk and loads nothing else."""
 
 import re
 from html import unescape
@@ -22,7 +22,7 @@ EVIL = "<script>document.title='taken'</script>"
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """24 labelled rows; row 5 has no picture, row 6 a label that is no quantity and tries to be markup."""
+    """24 labelled rows; row 5 has no image; the label of row 6 is not a quantity and tries to be markup."""
     rows = make_rows(24)
     rows[5]["image"] = None
     rows[6]["entity_value_raw"] = EVIL
@@ -35,12 +35,12 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def predictions(tmp_path: Path) -> Path:
-    """Every third is wrong, row 8 not answered."""
-    said = ["500.0 gram", "230.0 volt", "1.5 kilogram", "12.25 inch"]
+    """Some predictions are wrong; row 8 has none."""
+    answers = ["500.0 gram", "230.0 volt", "1.5 kilogram", "12.25 inch"]
     rows = [
         {
             "index": n,
-            "prediction": "" if n == 8 else ("5.0 gram" if n % 3 == 2 and n % 4 == 0 else said[n % 4]),
+            "prediction": "" if n == 8 else ("5.0 gram" if n % 3 == 2 and n % 4 == 0 else answers[n % 4]),
             "confidence": 0.2 + n / 40,
         }
         for n in range(24)
@@ -57,7 +57,7 @@ def make_report(monkeypatch: pytest.MonkeyPatch, dataset: Path, predictions: Pat
     return output.read_text()
 
 
-def test_its_figures_are_those_of_evaluate(dataset: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_scores_are_those_of_evaluate(dataset: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = make_report(monkeypatch, dataset, predictions, "--title", EVIL)
     scores = evaluate(predictions, f"{dataset}:validation")
     assert f'<b id="f1">{scores["f1"]:.4f}</b>' in page
@@ -65,7 +65,7 @@ def test_its_figures_are_those_of_evaluate(dataset: Path, predictions: Path, mon
     assert page.count("<li data-entity=") == sum(scores["mistakes"].values())
     assert 'inch</td><td class="text">foot' in page
     assert EVIL not in page
-    assert unescape(page).count(EVIL) >= 3  # heading, label and answer are shown as text
+    assert unescape(page).count(EVIL) >= 3  # heading, label and prediction are shown as text
     assert not re.search(r"(?:src|href)=\"(?!data:)", page)
 
 
@@ -97,7 +97,7 @@ def test_a_split_without_labels_is_refused(
     assert not (tmp_path / "report.html").exists()
 
 
-def test_it_opens_from_disk_asks_nobody_and_filters(
+def test_it_opens_from_disk_loads_nothing_else_and_filters(
     dataset: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_report(monkeypatch, dataset, predictions, "--title", EVIL)
@@ -111,13 +111,13 @@ def test_it_opens_from_disk_asks_nobody_and_filters(
         assert browser.find_element(By.TAG_NAME, "h1").text == EVIL
         shown = [item for item in browser.find_elements(By.CSS_SELECTOR, ".errors li") if item.is_displayed()]
         Select(browser.find_element(By.ID, "kind")).select_by_value("right_number")
-        left = [item for item in browser.find_elements(By.CSS_SELECTOR, ".errors li") if item.is_displayed()]
-        assert 0 < len(left) < len(shown)
-        assert all("12.25 foot" in item.text for item in left)
-        assert browser.find_element(By.ID, "shown").text == str(len(left))
+        remaining = [item for item in browser.find_elements(By.CSS_SELECTOR, ".errors li") if item.is_displayed()]
+        assert 0 < len(remaining) < len(shown)
+        assert all("12.25 foot" in item.text for item in remaining)
+        assert browser.find_element(By.ID, "shown").text == str(len(remaining))
         browser.find_element(By.ID, "text").send_keys("nothing has this")
         assert not any(item.is_displayed() for item in browser.find_elements(By.CSS_SELECTOR, ".errors li"))
-        # No wider than a phone: only tables scroll, each by itself.
+        # No wider than a phone: only the tables scroll.
         assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
         assert console_errors(browser) == []
         assert requested_urls(browser) == {address}

@@ -1,4 +1,4 @@
-"""What a resumed prediction takes from the one before: shards that are as it wrote them, of the same content only."""
+"""What a resumed prediction keeps: its own shards, if they are as it wrote them and nothing else has changed."""
 
 import json
 import os
@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
-from inference import calibrate, predict, predictions
+from inference import predict
 from inference.predictions import PREDICTIONS
 from inference.shards import Shards
 from inference.submission import read_run
 from product_vqa.errors import InputError
+from product_vqa.provenance import adapter_sha256
 from tests.commands import call
+from tests.inference.runs import KilledError, arguments, interrupt, resume
 from tests.tiny import save_dataset, save_tiny_base
 
 Damage = Callable[[Path], None]
-
-
-class KilledError(Exception):
-    """A kill, after some batches."""
 
 
 @pytest.fixture
@@ -36,46 +36,7 @@ def sources(adapter_folder: Path, tmp_path: Path) -> dict[str, Path]:
     }
 
 
-def arguments(sources: dict[str, Path], output: Path, **more: Any) -> list[Any]:
-    options = sources | {"output": output, "dtype": "float32", "batch_size": 4} | more
-    return [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
-
-
-def interrupt(monkeypatch: pytest.MonkeyPatch, options: list[Any], *, after: int) -> None:
-    """Run predict, which is killed after so many batches."""
-    to_table = predictions.to_table
-    computed: list[int] = []
-
-    def cut_off(batch: Any, *args: Any, **kwargs: Any) -> Any:
-        if len(computed) == after:
-            raise KilledError
-        computed.append(batch.number)
-        return to_table(batch, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(predictions, "to_table", cut_off)
-        with pytest.raises(KilledError):
-            call(predict.main, patch, *options)
-
-
-def resume(monkeypatch: pytest.MonkeyPatch, options: list[Any]) -> list[int]:
-    """Run predict to its end; the batches that it computed."""
-    to_table = predictions.to_table
-    computed: list[int] = []
-
-    def count(batch: Any, *args: Any, **kwargs: Any) -> Any:
-        computed.append(batch.number)
-        return to_table(batch, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(predictions, "to_table", count)
-        call(predict.main, patch, *options)
-    return computed
-
-
 def other_weights(sources: dict[str, Path]) -> None:
-    from safetensors.torch import load_file, save_file
-
     file = sources["adapter"] / "adapter_model.safetensors"
     save_file({name: tensor * 1.01 for name, tensor in load_file(file).items()}, file)
 
@@ -94,7 +55,7 @@ def other_processor(sources: dict[str, Path]) -> None:
     file.write_text(json.dumps(content))
 
 
-def other_base(sources: dict[str, Path]) -> None:
+def other_base_model(sources: dict[str, Path]) -> None:
     shutil.rmtree(sources["base_model"])
     save_tiny_base(sources["base_model"], seed=1)
 
@@ -106,9 +67,7 @@ def other_rows(sources: dict[str, Path]) -> None:
     pq.write_table(other, file)
 
 
-def a_calibration(sources: dict[str, Path]) -> None:
-    from product_vqa.provenance import adapter_sha256
-
+def add_calibration(sources: dict[str, Path]) -> None:
     scaling = {"temperature": 2.0, "bias": 0.5}
     content = {"answer": scaling, "number": scaling, "unit": scaling}
     content["adapter_sha256"] = adapter_sha256(sources["adapter"])
@@ -121,9 +80,9 @@ def a_calibration(sources: dict[str, Path]) -> None:
         (other_weights, "adapter_sha256: "),
         (other_scale, "adapter_sha256: "),
         (other_processor, "processor_sha256: "),
-        (other_base, "base_sha256: "),
+        (other_base_model, "base_sha256: "),
         (other_rows, "dataset_sha256: "),
-        (a_calibration, r"calibration: answer 1 \+0.* -> answer 2 \+0\.5"),
+        (add_calibration, r"calibration: answer 1 \+0.* -> answer 2 \+0\.5"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -167,24 +126,21 @@ def test_a_prediction_does_not_resume_with_other_settings_but_with_other_dates(
 def test_it_resumes_with_the_batch_size_of_before(
     sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found anew on a GPU that is fuller now, it would be another one."""
+    """A GPU with less free memory would get another one."""
     interrupt(monkeypatch, arguments(sources, tmp_path / "s.csv", batch_size=3), after=2)
     assert resume(monkeypatch, arguments(sources, tmp_path / "s.csv", batch_size=None)) == [2, 3]
     assert read_run(tmp_path / "s.parquet")["batch_size"] == 3
 
 
-def test_the_parquet_file_says_what_made_it(
-    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("batch_size", [0, -4, "4", 4.0, True, None])
+def test_an_invalid_batch_size_in_the_record_is_named(
+    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: Any
 ) -> None:
-    call(predict.main, monkeypatch, *arguments(sources, tmp_path / "s.csv", num_beams=2))
-    made = read_run(tmp_path / "s.parquet")
-    assert made["adapter"] == str(sources["adapter"])
-    assert made["dataset"] == str(sources["dataset"])
-    assert (made["split"], made["rows"], made["num_beams"], made["min_confidence"]) == ("test", 11, 2, 0.0)
-    assert (made["base_precision"], made["adapter_merged"], made["dtype"]) == ("not quantized", "yes", "torch.float32")
-    for name in ("adapter_sha256", "base_sha256", "dataset_sha256"):
-        assert len(made[name]) == 64, name
-    assert read_run(tmp_path / "s.csv") == {}
+    shards = tmp_path / "s.parts"
+    shards.mkdir()
+    (shards / "run.json").write_text(json.dumps({"batch_size": batch_size}))
+    with pytest.raises(InputError, match=r"run\.json has the invalid batch_size .*: delete the folder.* --output"):
+        call(predict.main, monkeypatch, *arguments(sources, tmp_path / "s.csv", batch_size=None))
 
 
 def truncate(file: Path) -> None:
@@ -211,7 +167,7 @@ def repeat_a_row(file: Path) -> None:
     pd.concat([frame, frame[:1]]).to_parquet(file)
 
 
-def edit_an_answer(file: Path) -> None:
+def edit_a_prediction(file: Path) -> None:
     table = pq.read_table(file)
     texts = ["1.0 gram", *table["prediction"].to_pylist()[1:]]
     pq.write_table(table.set_column(3, table.schema.field("prediction"), [texts]), file)
@@ -227,7 +183,7 @@ def put_another_table(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [truncate, empty, garble, drop_a_row, repeat_a_row, edit_an_answer, put_another_batch, put_another_table],
+    [truncate, empty, garble, drop_a_row, repeat_a_row, edit_a_prediction, put_another_batch, put_another_table],
     ids=lambda damage: damage.__name__,
 )
 def test_a_shard_that_is_not_as_it_was_written_is_computed_again(
@@ -258,7 +214,7 @@ def test_a_shard_of_another_run_is_computed_again(
 
 def rows(*indexes: int) -> Any:
     records = [{"index": index, "prediction": "1.0 gram", "alternatives": []} for index in indexes]
-    return PREDICTIONS.empty_table().from_pylist(records, schema=PREDICTIONS)
+    return pa.Table.from_pylist(records, schema=PREDICTIONS)
 
 
 def test_a_shard_that_is_damaged_while_the_prediction_runs_is_named(tmp_path: Path) -> None:
@@ -300,36 +256,3 @@ def test_a_broken_record_of_the_run_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match=r"run\.json .*delete"):
         shards.open({"rows": 3})
-
-
-def test_calibrating_twice_gives_the_same_calibration(
-    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is fitted on the model's own confidences, whether or not there is a calibration already."""
-    dataset = save_dataset(tmp_path / "labelled", train=0, validation=40, test=3)
-    options = ["--adapter", sources["adapter"], "--base_model", sources["base_model"], "--dataset", dataset]
-    for row in range(2):
-        call(calibrate.main, monkeypatch, *options, "--dtype", "float32")
-        content = json.loads((sources["adapter"] / "calibration.json").read_text())
-        if row == 0:
-            a_calibration(sources)  # an odd one
-            first = content
-    assert content == first
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("adapter_model.safetensors", b"", "adapter_model.safetensors is damaged"),
-        ("adapter_model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"is damaged .*git lfs pull"),
-        ("adapter_config.json", b"", "adapter_config.json is damaged or not from peft"),
-        ("adapter_config.json", b"[]", "adapter_config.json is damaged or not from peft"),
-        ("adapter_config.json", b"\xff", "adapter_config.json is damaged or not from peft"),
-    ],
-)
-def test_a_damaged_file_of_an_adapter_is_named(
-    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, message: str
-) -> None:
-    (sources["adapter"] / name).write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        call(predict.main, monkeypatch, *arguments(sources, tmp_path / "s.csv"))

@@ -1,0 +1,93 @@
+"""References and predictions, joined by index; what cannot be joined is named."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from inference.references import join, read_entities, read_references
+from product_vqa.errors import InputError
+from tests.inference.tables import write_labels, write_predictions
+
+
+def test_rows_are_numbered_if_there_is_no_index(tmp_path: Path) -> None:
+    table = join(write_predictions(tmp_path, "2,100.0 volt\n"), write_labels(tmp_path))
+    assert list(table["index"]) == [0, 1, 2, 3]
+    assert list(table["prediction"]) == ["", "", "100.0 volt", ""]
+    assert list(table["reference"])[:2] == ["10 gram", "500.0 gram"]
+    assert table["confidence"].isna().all()
+
+
+def test_rows_are_joined_by_index_if_there_is_one(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("index,entity_name,entity_value\n70,width,1.0 inch\n30,width,2.0 inch\n")
+    table = join(write_predictions(tmp_path, "30,2.0 inch\n70,1.0 inch\n"), labels)
+    assert list(table["prediction"]) == list(table["reference"]) == ["1.0 inch", "2.0 inch"]
+    assert list(table["image_link"]) == ["70", "30"]  # an image per row
+    assert list(table["group_id"]) == ["", ""]
+
+
+def test_a_split_of_a_dataset_has_references(tiny_dataset: Path) -> None:
+    table = read_references(f"{tiny_dataset}:validation")
+    assert list(table.columns) == ["index", "entity_name", "image_link", "group_id", "reference"]
+    assert list(table["index"]) == list(range(1000, 1008))
+    assert table["reference"][0] == "500 gram"  # the raw label
+    assert list(read_entities(f"{tiny_dataset}:validation")) == list(table["entity_name"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("index\n1\n", "`weights` .*test.csv has no column entity_name"),
+        ("entity_name\ncolour\n", "`weights` .*test.csv: unknown entity_name 'colour'"),
+        ("entity_name\n", "`weights` .*test.csv has no rows"),
+        (None, "`weights` .*test.csv: no such file"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_named(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "test.csv"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_entities(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("7,1.0 gram\n", r"index 7 \(and 0 more\) is not in"),
+        ("0,1.0 gram\n0,2.0 gram\n", r"line 3: duplicate index 0 \(first seen on line 2\)"),
+        ("zero,1.0 gram\n", "line 2: index 'zero' is not an integer"),
+    ],
+)
+def test_an_unknown_or_repeated_index_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        join(write_predictions(tmp_path, text), write_labels(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        ("none.csv", "`references` none.csv: no such file"),
+        ("user/name", "is neither a CSV file nor a split"),
+        ("./none:test", "`references` ./none: no such folder"),
+    ],
+)
+def test_references_that_are_not_there_are_named(tmp_path: Path, references: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        join(write_predictions(tmp_path, "0,\n"), references)
+
+
+def test_references_without_rows_are_refused(tmp_path: Path) -> None:
+    """Their F1 would be 0, whatever the predictions."""
+    (tmp_path / "labels.csv").write_text("index,entity_name,entity_value\n")
+    with pytest.raises(InputError, match=r"`references` .*labels.csv has no rows"):
+        join(write_predictions(tmp_path, ""), tmp_path / "labels.csv")
+
+
+def test_confidences_come_along(tmp_path: Path) -> None:
+    table = pd.DataFrame({"index": [0, 1], "prediction": ["10 gram", ""], "confidence": [0.5, None]})
+    table.to_parquet(tmp_path / "p.parquet")
+    joined = join(tmp_path / "p.parquet", write_labels(tmp_path))
+    assert joined["confidence"][0] == 0.5
+    assert joined["confidence"][1:].isna().all()

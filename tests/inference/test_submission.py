@@ -1,0 +1,69 @@
+"""The files of a prediction: complete, with what made them, and refused early where they cannot be written."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from inference import predict
+from inference.predictions import PREDICTIONS
+from inference.submission import check_output, read_predictions, read_run, write_submission
+from product_vqa.errors import InputError
+from tests.commands import call
+from tests.inference.runs import arguments
+
+
+def test_both_files_are_written_and_read_back(tmp_path: Path) -> None:
+    rows = [
+        {"index": 7, "prediction": "1.0 gram", "confidence": 0.5, "alternatives": []},
+        {"index": 3, "prediction": "", "reason": "no_image"},
+    ]
+    table = pa.Table.from_pylist(rows, schema=PREDICTIONS)
+    write_submission(table, tmp_path / "s.csv", run={"adapter": "user/name@1"})
+    assert (tmp_path / "s.csv").read_bytes() == b"index,prediction\n7,1.0 gram\n3,\n"
+    assert read_run(tmp_path / "s.parquet") == {"adapter": "user/name@1"}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["s.csv", "s.parquet"]
+    for name, known in (("s.parquet", [0.5]), ("s.csv", [])):
+        read = read_predictions(tmp_path / name)
+        assert list(read["index"]) == [7, 3]
+        assert list(read["prediction"]) == ["1.0 gram", ""]
+        assert list(read["confidence"].dropna()) == known
+
+
+def test_the_parquet_file_says_what_made_it(
+    adapter_folder: Path, tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {"adapter": adapter_folder, "base_model": tiny_base, "dataset": tiny_dataset}
+    call(predict.main, monkeypatch, *arguments(sources, tmp_path / "s.csv", num_beams=2))
+    made = read_run(tmp_path / "s.parquet")
+    assert made["adapter"] == str(sources["adapter"])
+    assert made["dataset"] == str(sources["dataset"])
+    assert (made["split"], made["rows"], made["num_beams"], made["min_confidence"]) == ("test", 11, 2, 0.0)
+    assert (made["base_precision"], made["adapter_merged"], made["dtype"]) == ("not quantized", "yes", "torch.float32")
+    for name in ("adapter_sha256", "base_sha256", "dataset_sha256"):
+        assert len(made[name]) == 64, name
+    assert read_run(tmp_path / "s.csv") == {}
+
+
+def test_a_parquet_file_that_predict_did_not_write_has_no_run(tmp_path: Path) -> None:
+    pd.DataFrame({"index": [1], "prediction": [""]}).to_parquet(tmp_path / "p.parquet")
+    assert read_run(tmp_path / "p.parquet") == {}
+
+
+@pytest.mark.parametrize("taken", ["s.csv", "s.parquet", "s.parts"])
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str
+) -> None:
+    if taken == "s.parts":
+        (tmp_path / taken).touch()
+    else:
+        (tmp_path / taken).mkdir()
+    sources = {"adapter": tmp_path / "none", "dataset": tmp_path / "none"}
+    with pytest.raises(InputError, match=rf"--output .*{taken} is a (folder|file), but .* of that name"):
+        call(predict.main, monkeypatch, *arguments(sources, tmp_path / "s.csv"))
+
+
+def test_the_folder_of_the_output_is_created(tmp_path: Path) -> None:
+    assert check_output(tmp_path / "new" / "s.csv") == tmp_path / "new" / "s.csv"
+    assert (tmp_path / "new").is_dir()
