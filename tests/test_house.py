@@ -168,8 +168,8 @@ def test_libraries_know_no_command_line() -> None:
 TESTED_ELSEWHERE = {
     "product_vqa.entity_f1.app": "a Space's page, in test_entity_f1.py",
     "product_vqa.entity_f1.scoring": "by the metric, in test_entity_f1.py",
-    "quickstart.rendering.levels": "a table; test_label_text.py and test_drawing.py render each level",
     "product_vqa.hub.urls": "one function, in hub/test_locations.py",
+    "quickstart.rendering.levels": "a table; test_label_text.py and test_drawing.py render each level",
 }
 
 
