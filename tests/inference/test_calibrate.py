@@ -22,6 +22,7 @@ from tests.commands import call
 from tests.tiny import make_rows, save_dataset
 
 
+@pytest.mark.slow
 def test_a_part_of_the_split_is_drawn_at_random(
     adapter: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_part_of_the_split_is_drawn_at_random(
     assert len(set(first)) == 30 and max(first) > 45 and first == again != other
 
 
+@pytest.mark.slow
 def test_a_calibration_of_another_adapter_is_ignored_with_a_warning(
     adapter: tuple[str, Any], adapter_folder: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -108,6 +110,7 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_calibrated_through_the_hub(
     adapter: tuple[str, Any], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_missing_column_is_a_problem_of_its_own(tmp_path: Path, test_csv: Path
         assert problem.kind == "column"
 
 
+@pytest.mark.slow
 def test_exit_codes_and_json(tmp_path: Path, test_csv: Path) -> None:
     good = write(tmp_path, "index,prediction\n0,1.0 metre\n5,\n6,\n9,\n")
     done = run_module("inference.check", "--submission", good, "--test_csv", test_csv, "--json")
@@ -166,6 +167,7 @@ def test_the_official_verdicts_are_ours(data_dir: Path, tmp_path: Path) -> None:
     assert sorted(different) == ["NaN", "None"]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("flag", [[], ["--official"]], ids=["ours", "official"])
 def test_the_samples_of_the_challenge_are_judged_as_published(data_dir: Path, flag: list[str]) -> None:

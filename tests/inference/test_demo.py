@@ -67,6 +67,7 @@ def test_programs_get_the_answers_of_the_reader(page: str, reader: AttributeRead
     assert client.predict(handle_file(files["image"]), "item_weight", api_name="/read")["label"] == answer.prediction
 
 
+@pytest.mark.slow
 def test_people_upload_an_image_and_see_what_is_wrong_with_it(
     page: str, reader: AttributeReader, files: dict[str, Path]
 ) -> None:

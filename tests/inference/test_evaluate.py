@@ -11,6 +11,8 @@ from inference.evaluate import evaluate
 from tests.commands import run_module
 from tests.inference.tables import LABELS, write_labels, write_many_rows, write_predictions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def references(tmp_path: Path) -> Path:

@@ -12,6 +12,8 @@ from product_vqa.errors import InputError
 from tests.commands import call
 from tests.dataset_builder.files import Shop
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_build_wrote_into_a_folder_of_such_a_name_every_command_reads(
     tmp_path: Path, adapter: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

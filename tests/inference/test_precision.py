@@ -40,6 +40,7 @@ def first_logits(model: Any, processor: Any) -> torch.Tensor:
         return model(**batch, logits_to_keep=1).logits[:, -1]
 
 
+@pytest.mark.slow
 def test_an_nf4_adapter_answers_on_the_weights_it_was_trained_on(nf4: tuple[Path, Any], tiny_base: Path) -> None:
     folder, model = nf4
     processor = load_processor(Location(str(tiny_base)))
@@ -127,6 +128,7 @@ def test_an_adapter_of_another_prompt_is_refused_by_the_reader_and_predict(
         call(predict.main, monkeypatch, "--adapter", folder, "--dataset", tiny_dataset, "--output", tmp_path / "s.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("load_in_4bit", "dtype"), [(True, "float32"), (True, "bfloat16"), (False, "float32")])
 def test_the_cards_code_answers_in_the_precision_of_the_training(
     tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

@@ -29,6 +29,7 @@ from tests.tiny import make_image, make_rows, save_dataset, save_tiny_base, writ
 from training import sft
 
 
+@pytest.mark.slow
 def test_an_adapter_pushed_and_pulled_answers_like_the_one_in_memory(
     adapter: tuple[str, Any], tiny_repos: tuple[str, str], tiny_base: Path, tmp_path: Path
 ) -> None:
@@ -56,6 +57,7 @@ def test_an_adapter_pushed_and_pulled_answers_like_the_one_in_memory(
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["submission.csv", "submission.parquet"]
 
 
+@pytest.mark.slow
 def test_two_and_three_processes_write_what_one_writes(
     adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path
 ) -> None:
@@ -66,6 +68,7 @@ def test_two_and_three_processes_write_what_one_writes(
         assert (tmp_path / "one.csv").read_bytes() == (tmp_path / f"{processes}.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_processes_without_a_batch_size_agree_on_one(tiny_base: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     launch(
         "inference.predict", "--base_model", tiny_base, "--dataset", tiny_dataset, "--output", tmp_path / "s.csv",
@@ -312,6 +315,7 @@ def test_a_damaged_file_of_an_adapter_is_named(
         call(predict.main, monkeypatch, *arguments(sources, tmp_path / "s.csv"))
 
 
+@pytest.mark.slow
 def test_wrong_input_is_named_with_its_flag(
     adapter: tuple[str, Any], adapter_folder: Path, misfit: Path, tiny_base: Path, tiny_dataset: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from inference.dataloader import RowBatch
 from inference.predictions import PREDICTIONS, count_not_finite, summarize, to_table
 from product_vqa.modeling.generation import Answer
@@ -42,6 +44,7 @@ def test_below_the_threshold_a_prediction_is_empty_and_the_answer_is_kept() -> N
     assert table["answer"].to_pylist() == ["1.0 inch", "2.0 inch"]
 
 
+@pytest.mark.slow
 def test_the_summary_counts_every_row_once() -> None:
     failures = [None, None, None, "no_image", "not_a_picture", "image_unreadable: OSError: x", "not_a_picture"]
     answers = [answer("1.0 inch", 0.5), answer("2.0 inch", 0.1), answer("", 0.0)]

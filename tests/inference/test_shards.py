@@ -74,6 +74,7 @@ def add_calibration(sources: dict[str, Path]) -> None:
     (sources["adapter"] / "calibration.json").write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -99,6 +100,7 @@ def test_a_prediction_does_not_resume_with_other_content(
     assert not (tmp_path / "s.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_prediction_does_not_resume_with_other_settings_but_with_other_dates(
     sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_prediction_does_not_resume_with_other_settings_but_with_other_dates(
     assert resume(monkeypatch, options) == [2]
 
 
+@pytest.mark.slow
 def test_it_resumes_with_the_batch_size_of_before(
     sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +184,7 @@ def put_another_table(file: Path) -> None:
     pd.DataFrame({"index": [1, 2]}).to_parquet(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [truncate, empty, garble, drop_a_row, repeat_a_row, edit_a_prediction, put_another_batch, put_another_table],
@@ -202,6 +206,7 @@ def test_a_shard_that_is_not_as_it_was_written_is_computed_again(
     assert list(pd.read_csv(tmp_path / "s.csv")["index"]) == list(range(5000, 5011))
 
 
+@pytest.mark.slow
 def test_a_shard_of_another_run_is_computed_again(
     adapter_folder: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
