@@ -55,14 +55,16 @@ reference: install
 	$(BIN)/python docs/reference.py
 
 # Pins what is installed and tested together, with the hashes of the files, for Python 3.11 and later. Pins that still
-# fit stay as they are; `make lock UPGRADE=--upgrade` takes the newest releases.
+# fit stay as they are; `make lock UPGRADE=--upgrade` takes the newest releases. Each pin has a marker, so that a script
+# that reads `name==version` up to the `;` needs to know nothing of the hashes below it.
 lock:
 	$(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/pip install --quiet uv
 	cat requirements.lock requirements-cuda.lock > .lock-venv/all.lock
 	.lock-venv/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --fork-strategy fewest \
 	  --all-extras --generate-hashes --no-header --no-annotate pyproject.toml --output-file .lock-venv/all.lock
-	awk '/^[a-z]/ { file = /^(cuda-|nvidia-|triton=)/ ? "requirements-cuda.lock" : "requirements.lock" } \
+	awk '/^[a-z]/ && !/;/ { sub(/ \\$$/, " ; python_version >= \"3.11\" \\") } \
+	  /^[a-z]/ { file = /^(cuda-|nvidia-|triton=)/ ? "requirements-cuda.lock" : "requirements.lock" } \
 	  !seen[file]++ { print "# Written by `make lock` from pyproject.toml." > file } \
 	  { print > file }' .lock-venv/all.lock
 	rm -rf .lock-venv
