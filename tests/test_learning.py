@@ -148,6 +148,7 @@ def test_calibration_improves_the_confidences(answers: pd.DataFrame) -> None:
     assert mean["calibration_error"]["after"] < min(0.12, mean["calibration_error"]["before"])
 
 
+@pytest.mark.slow
 def test_abstention_raises_precision(answers: pd.DataFrame) -> None:
     points = sweep(answers)["points"]
     assert points[0]["coverage"] == 1

@@ -170,6 +170,7 @@ def test_a_build_that_fails_leaves_the_earlier_one(shop: Shop, monkeypatch: pyte
     assert sorted(file.name for file in (folder / "data").iterdir()) == ["test-00000-of-00001.parquet"]
 
 
+@pytest.mark.slow
 def test_a_wrong_row_ends_the_command_with_one_line_and_code_2(shop: Shop) -> None:
     with shop.train_csv.open("a") as stream:
         stream.write("https://shop.example/p/x.jpg,1,colour,red\n")

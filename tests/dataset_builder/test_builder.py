@@ -102,6 +102,7 @@ def test_a_store_gives_its_images_and_its_reasons(shop: Shop, server: ImageServe
     assert [row["reason"] for row in read_dropped(builder)] == ["http_404", "not_fetched"]
 
 
+@pytest.mark.slow
 def test_the_cache_is_used_again_only_for_the_same_input(shop: Shop) -> None:
     first, _ = prepare(shop)
     written = [file.stat().st_mtime_ns for file in Path(first.cache_dir).iterdir()]

@@ -56,6 +56,7 @@ def test_no_link_and_no_neighbour_of_the_real_rows_stands_in_two_splits() -> Non
     assert leak.crossing_if_random > 1000
 
 
+@pytest.mark.slow
 def test_real_rows_and_images_become_a_dataset(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()

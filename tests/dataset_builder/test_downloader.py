@@ -261,6 +261,7 @@ def test_a_login_page_in_place_of_every_image_stops_the_run(server: ImageServer,
     assert download(store, urls, OPTIONS) == {"not_a_picture": 90}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", ["temporary files", "table"])
 def test_what_cannot_be_written_is_not_held_against_the_image(
     server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str

@@ -23,6 +23,7 @@ def fingerprint_of(shop: Shop, images: ImageDir | ImageStore | None = None, *, i
     )
 
 
+@pytest.mark.slow
 def test_a_comment_in_the_code_does_not_change_the_fingerprint_and_a_format_version_does(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from tests.inference.pngs import encode_png
 from tests.tiny import make_image, make_rows
 
 
+@pytest.mark.slow
 def test_the_reader_answers_one_and_many(adapter: tuple[str, Any]) -> None:
     reader = AttributeReader.from_pretrained(adapter[0], revision="main")
     rows = make_rows(3)
@@ -32,6 +33,7 @@ def test_the_reader_answers_one_and_many(adapter: tuple[str, Any]) -> None:
     assert reader.read_batch([], []) == []
 
 
+@pytest.mark.slow
 def test_an_answer_may_be_empty_only_if_that_is_allowed(
     adapter: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

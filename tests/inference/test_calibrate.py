@@ -146,6 +146,7 @@ def copy_repo(source: str, target: str) -> None:
     HfApi().upload_folder(repo_id=target, folder_path=snapshot_download(source))
 
 
+@pytest.mark.slow
 def test_predictions_below_the_minimum_confidence_are_empty(
     adapter: tuple[str, Any], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +182,7 @@ def test_what_cannot_be_calibrated_is_named(
     assert not (tmp_path / "calibration.json").exists()
 
 
+@pytest.mark.slow
 def test_calibrating_twice_gives_the_same_calibration(
     adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

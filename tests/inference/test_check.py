@@ -181,6 +181,7 @@ def test_the_samples_of_the_challenge_are_judged_as_published(data_dir: Path, fl
     assert "lbs" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_submission_for_all_of_test_csv_is_checked(data_dir: Path, tmp_path: Path) -> None:
     test = pd.read_csv(data_dir / "test.csv.gz", dtype=str)

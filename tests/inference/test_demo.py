@@ -46,6 +46,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return {file.stem: file for file in tmp_path.iterdir()}
 
 
+@pytest.mark.slow
 def test_programs_get_the_answers_of_the_reader(page: str, reader: AttributeReader, files: dict[str, Path]) -> None:
     from gradio_client import Client, handle_file
 

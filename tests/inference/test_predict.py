@@ -78,6 +78,7 @@ def test_processes_without_a_batch_size_agree_on_one(tiny_base: Path, tiny_datas
     assert len(pd.read_csv(tmp_path / "s.csv")) == 11
 
 
+@pytest.mark.slow
 def test_a_rerun_computes_only_what_is_missing(
     adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +201,7 @@ def kill_and_restart(adapter: str, dataset: Path, output: Path, *, shards: int, 
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_killed_and_rerun_it_writes_the_same(adapter: tuple[str, Any], long_dataset: Path, tmp_path: Path) -> None:
     uninterrupted = run_predict(adapter[0], long_dataset, tmp_path / "uninterrupted.csv", "--batch_size", 2)
     kill_and_restart(adapter[0], long_dataset, tmp_path / "killed.csv", shards=5, after_s=0.01)
@@ -219,6 +221,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(
         pd.testing.assert_frame_equal(pd.read_parquet(output.with_suffix(".parquet")), uninterrupted, check_exact=True)
 
 
+@pytest.mark.slow
 def test_the_base_model_alone_answers_and_in_4_bits_too(
     adapter: tuple[str, Any], tiny_base: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_split_without_labels_is_refused(
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_it_opens_from_disk_loads_nothing_else_and_filters(
     dataset: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

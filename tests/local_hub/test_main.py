@@ -30,6 +30,7 @@ def parse_variables(line: str) -> dict[str, str]:
     return dict(word.split("=") for word in line.split() if "=" in word)
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_named(hub: LocalHub, tmp_path: Path) -> None:
     port = hub.endpoint.rpartition(":")[2]
     with pytest.raises(RuntimeError, match=f"cannot listen on 127.0.0.1:{port}"):
@@ -38,6 +39,7 @@ def test_a_port_in_use_is_named(hub: LocalHub, tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stderr.startswith("local_hub: cannot listen") and not done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", ["-1", "70000"])
 def test_an_invalid_port_is_refused(tmp_path: Path, port: str) -> None:
     done = run_module("local_hub", "--root", tmp_path, "--port", port, check=False)
@@ -50,6 +52,7 @@ def test_a_root_that_is_not_writable_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1 and "cannot write to the root" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_root_is_served_by_one_hub_at_a_time(hub: LocalHub) -> None:
     with pytest.raises(RuntimeError, match="is in use by another local_hub"):
         LocalHub(hub.root).start()

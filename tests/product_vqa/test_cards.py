@@ -195,6 +195,7 @@ LETTERS = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp
 WORDS = st.text(LETTERS, max_size=20).map("x{}x".format)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(line=st.integers(0, 60), words=WORDS, tags=st.lists(WORDS, max_size=3))
 def test_no_line_written_anywhere_is_lost(line: int, words: str, tags: list[str]) -> None:

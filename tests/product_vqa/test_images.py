@@ -356,6 +356,7 @@ MEASURE = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_an_image_beyond_the_limits_is_refused_in_a_second_and_in_100_mb(tmp_path: Path) -> None:
     files = []
     for number, (make, _) in enumerate(BOMBS.values()):

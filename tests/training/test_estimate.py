@@ -13,6 +13,7 @@ from training import estimate
 from training.estimate import count_flop, estimate_hours
 
 
+@pytest.mark.slow
 def test_a_sample_at_the_real_3b_shape_costs_what_it_does_by_hand() -> None:
     lora = LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS)
     image, text = 256, 20

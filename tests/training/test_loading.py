@@ -56,6 +56,7 @@ def test_images_smaller_than_the_base_model_takes_cause_a_warning(caplog: pytest
     assert "6 of the first 6 images are smaller than the base model's 112 px" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_base_model_in_a_folder_is_named_by_its_id_or_with_a_warning(
     tiny_run: list[str | Path], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

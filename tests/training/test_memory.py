@@ -60,6 +60,7 @@ def test_what_is_kept_is_what_a_real_step_keeps(target: str, use_dora: bool) -> 
     assert estimate.activations == pytest.approx(real, rel=0.25)
 
 
+@pytest.mark.slow
 def test_dora_keeps_copies_of_weights_once_and_not_per_sample() -> None:
     options = {"dtype": torch.bfloat16, "load_in_4bit": True, "samples": 4}
     dora = LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS, use_dora=True)
@@ -67,6 +68,7 @@ def test_dora_keeps_copies_of_weights_once_and_not_per_sample() -> None:
     assert plain < kept < 2.5 * plain
 
 
+@pytest.mark.slow
 def test_checkpointing_keeps_less() -> None:
     model = make_model(make_processor(image_size=112, patch_size=8), patch_size=8, layers=4)
     estimates = [

@@ -21,6 +21,7 @@ from training.options import TrainingOptions
 from training.push import open_repo, push_run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replaced", [1, 8])
 def test_a_save_that_is_killed_leaves_no_adapter(
     tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: int

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from product_vqa.hub import Location
@@ -6,6 +7,8 @@ from quickstart.pretraining.accuracy import count_correct, make_questions
 from quickstart.rendering.levels import STANDARD
 from quickstart.rendering.printed_numbers import is_held_out, may_show, numbers_in
 from tests.commands import ROOT
+
+pytestmark = pytest.mark.slow
 
 BASE = ROOT / "quickstart" / "base"
 

@@ -102,6 +102,7 @@ def test_the_requested_entities_are_on_the_label() -> None:
             assert set(names) <= set(make_label(rng, level=level, entity_names=names).facts)
 
 
+@pytest.mark.slow
 def test_levels_differ_as_documented() -> None:
     for level in LEVELS.values():
         for label in make_labels(level, count=300):

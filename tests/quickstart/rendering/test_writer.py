@@ -27,6 +27,7 @@ def read(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
+@pytest.mark.slow
 def test_files_have_the_format_of_the_challenge(written: Path) -> None:
     train, test, answers = (read(written / name) for name in ("train.csv", "test.csv", "test_answers.csv"))
     assert list(train[0]) == ["image_link", "group_id", "entity_name", "entity_value"]
