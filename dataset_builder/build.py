@@ -41,11 +41,12 @@ class BuildOptions:
             raise InputError("--push_to_hub needs --hub_dataset_id user/name")
         if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
             raise InputError(
-                f"--license {self.license} is not an identifier of the Hub's list of licenses, like cc-by-4.0: use "
-                "lower-case letters, digits, and - . + only, or other with --license_name for a license without one"
+                f"--license {self.license} is not a license identifier of the Hub. Identifiers look like cc-by-4.0 "
+                "(lower-case letters, digits, and - . + only). For a license without an identifier, pass --license "
+                "other and --license_name NAME"
             )
         if (self.license == "other") != bool(self.license_name):
-            raise InputError("--license other and --license_name NAME require each other")
+            raise InputError("--license other and --license_name NAME must be used together")
 
 
 def main() -> None:

@@ -96,9 +96,9 @@ def _check_complete(store: ImageStore, urls: Collection[str], options: FetchOpti
     pending = store.pending(urls, retry=lambda state: options.retry_failed)
     if pending:
         raise InputError(
-            f"`image_store` {store.folder}: cannot be written, and lacks {len(pending)} of {len(urls)} images, "
-            f"like {pending[0]}; copy it to a folder that can be written, or build from the images in it with "
-            "`download` false"
+            f"`image_store` {store.folder}: is not writable and lacks {len(pending)} of {len(urls)} images, "
+            f"for example {pending[0]}; copy it to a writable folder, or set `download` false to build from the "
+            "images that it has"
         )
 
 
@@ -344,8 +344,8 @@ class _Network:
                     continue
                 if self._answered is None:
                     raise _no_network(
-                        f"none of the first {len(held)} URLs gave an image, like {state.url} ({state.reason}); "
-                        "the network may require a login"
+                        f"none of the first {len(held)} URLs returned an image (for example {state.url}: "
+                        f"{state.reason}); the network may require a login"
                     )
                 self._fetcher.give_up(self.check([self._answered, *(state.url for state in held)]))
                 yield from held
@@ -364,6 +364,6 @@ class _Network:
 
 def _no_network(reason: str) -> InputError:
     return InputError(
-        f"no network: {reason}. Nothing was recorded against these URLs: rerun the command when the network is up, or "
+        f"no network: {reason}. No URL was marked as failed: rerun the command when the network is up, or "
         "build from the images in the store with `download` false"
     )

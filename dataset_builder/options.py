@@ -30,7 +30,7 @@ class ImageSourceOptions:
 
     def __post_init__(self) -> None:
         if (self.image_dir is None) == (self.image_store is None):
-            raise InputError("no single source of images: give `image_dir` or `image_store`, one of the two")
+            raise InputError("give exactly one source of images: `image_dir` or `image_store`")
 
 
 @dataclass

@@ -135,7 +135,10 @@ def main() -> None:
     batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
     indexes = batches.indexes()
     if len({index for batch in indexes for index in batch}) != len(dataset):
-        raise InputError(f"--dataset {location}: split {options.split} has a duplicate index; a submission may not")
+        raise InputError(
+            f"--dataset {location}: split {options.split} has a duplicate index; "
+            "each index of a submission must be unique"
+        )
     this_run = describe_run(options, location=location, rows=len(dataset), batch_size=batch_size, reader=reader)
     with state.main_process_first():  # it records the run, with which the others compare theirs
         shards.open(this_run)

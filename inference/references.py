@@ -23,8 +23,8 @@ def join(predictions: str | Path, references: str | Path) -> pd.DataFrame:
     predicted = read_predictions(predictions)
     if unknown := sorted(set(predicted["index"]) - set(labels["index"])):
         raise InputError(
-            f"{predictions}: index {unknown[0]} (and {len(unknown) - 1} more) is not in `references` {references}; "
-            "are these predictions for another split?"
+            f"{predictions}: {len(unknown)} of {len(predicted)} indexes, for example {unknown[0]}, are not in "
+            f"`references` {references}; are these predictions for another split?"
         )
     table = labels.merge(predicted, on="index", how="left")
     return table.fillna({"prediction": ""})

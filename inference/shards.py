@@ -84,7 +84,7 @@ class Shards:
             return False
         if self._read(number, indexes) is not None:
             return True
-        logger.warning("%s is not as this prediction wrote it: its rows are computed again", self._file(number))
+        logger.warning("%s is damaged or was not written by this run: its rows are computed again", self._file(number))
         return False
 
     def save(self, number: int, rows: pa.Table) -> None:

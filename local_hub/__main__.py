@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--until_stdin_closes",
         action="store_true",
-        help="stop when standard input closes, and so with the process that started the hub",
+        help="stop when standard input closes, so that the hub ends together with the process that started it",
     )
     return parser.parse_args()
 

@@ -277,6 +277,6 @@ class PushCheckpoints(TrainerCallback):
         try:
             self._push_folder(folder, files=files, revision=revision, message=f"Adapter after step {step}")
         except Exception as error:  # whatever it is, it must not end the run
-            logger.warning("step %s was not pushed, the next checkpoint will be: %s", step, error)
+            logger.warning("the push of step %s failed (%s); the next checkpoint will be pushed instead", step, error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

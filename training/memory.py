@@ -198,7 +198,7 @@ def advise(estimate: MemoryEstimate, available: int) -> str | None:
         )
     else:
         remedy = (
-            "set `load_in_4bit` true or `gradient_checkpointing` true, or choose a base model with fewer pixels or "
-            "parameters"
+            "set `load_in_4bit` true or `gradient_checkpointing` true, or choose a base model with a lower input "
+            "resolution or fewer parameters"
         )
     return f"This is unlikely to fit in {available / GB:.1f} GB: {remedy}."

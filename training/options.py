@@ -43,9 +43,9 @@ class DatasetOptions:
     max_eval_samples: int = field(
         default=500,
         metadata={
-            "help": "Evaluate on at most this many rows of dataset_test_split, every eval_steps. With "
-            "load_best_model_at_end, which selects a checkpoint by their score, on at most half of the split. 0: "
-            "evaluate nothing."
+            "help": "Maximum number of rows of dataset_test_split to evaluate on, every eval_steps. With "
+            "load_best_model_at_end these rows select the checkpoint, and are at most half of the split. 0 disables "
+            "the evaluation."
         },
     )
     max_card_samples: int = field(

@@ -193,7 +193,8 @@ class AttributeReader:
                 raise
         clear_device_cache()  # not in `except`, where the failed batch is still in memory
         logger.warning(
-            "out of memory with %d rows in a batch: answered in halves; a smaller batch size avoids the attempt",
+            "out of memory with %d rows in a batch: it is split in half and retried; "
+            "set a smaller batch size to avoid this",
             len(entity_names),
         )
         half = len(entity_names) // 2

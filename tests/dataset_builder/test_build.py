@@ -71,11 +71,11 @@ def test_a_built_folder_is_a_dataset_to_everyone(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--license", "MIT"], "--license MIT is not an identifier of the Hub's list"),
+        (["--license", "MIT"], "--license MIT is not a license identifier of the Hub"),
         (["--license", "my license"], "--license my license is not an identifier"),
-        (["--license", "other"], "--license other and --license_name NAME require each other"),
-        (["--license", "mit", "--license_name", "x"], "--license other and --license_name NAME require each other"),
-        (["--license_name", "x"], "--license other and --license_name NAME require each other"),
+        (["--license", "other"], "--license other and --license_name NAME must be used together"),
+        (["--license", "mit", "--license_name", "x"], "--license other and --license_name NAME must be used together"),
+        (["--license_name", "x"], "--license other and --license_name NAME must be used together"),
     ],
 )
 def test_a_license_that_the_hub_would_not_know_is_refused(
@@ -130,7 +130,7 @@ def test_the_splits_are_the_same_whatever_port_serves_the_images_and_wherever_th
 
 REFUSED = [
     (["--train_csv", "nowhere.csv"], "--train_csv nowhere.csv: no such file"),
-    (["--image_store", "store"], "one of the two"),
+    (["--image_store", "store"], "exactly one source of images"),
     (["--push_to_hub"], "--hub_dataset_id user/name"),
     (["--validation_size", "2"], "--validation_size must be"),
     (["--output_dir", "train.csv"], "train.csv: is a file"),

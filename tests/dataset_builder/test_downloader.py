@@ -253,7 +253,7 @@ def test_a_login_page_in_place_of_every_image_stops_the_run(server: ImageServer,
     urls = [f"{server.url}/{number}.jpg" for number in range(100)]
     store = ImageStore(tmp_path)
     with pytest.raises(
-        InputError, match=r"none of the first 32 URLs gave an image, .* the network may require a login"
+        InputError, match=r"none of the first 32 URLs returned an image .* the network may require a login"
     ):
         download(store, urls, OPTIONS)
     assert set(store.failures(urls).values()) == {"not_fetched"}

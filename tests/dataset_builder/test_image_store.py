@@ -90,8 +90,8 @@ def test_a_complete_store_on_a_read_only_disk_is_built_from(server: ImageServer,
         "train: 5 rows",
         f"written: {tmp_path}/out",
         "5 rows loaded",
-        f"--image_store {tmp_path}/store: cannot be written, and lacks 1 of 7 images, like {lacking[-1]}; "
-        "copy it to a folder that can be written, or build from the images in it with --download false",
+        f"--image_store {tmp_path}/store: is not writable and lacks 1 of 7 images, for example {lacking[-1]}; "
+        "copy it to a writable folder, or set --download false to build from the images that it has",
         "train: 5 rows",
         f"written: {tmp_path}/lacking",
     ]
@@ -118,7 +118,7 @@ def test_a_store_of_somebody_else_is_read_without_writing_to_it(
     store = ImageStore(tmp_path)
     assert store.read(url) == jpeg(0)
     assert not download(store, [url], OPTIONS)
-    with pytest.raises(InputError, match="cannot be written, and lacks 1 of 2 images"):
+    with pytest.raises(InputError, match="is not writable and lacks 1 of 2 images"):
         download(store, [url, f"{server.url}/1.jpg"], OPTIONS)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
     (tmp_path / "state.sqlite").unlink()

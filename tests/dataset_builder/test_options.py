@@ -7,8 +7,8 @@ from product_vqa.errors import InputError
 
 REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: TableOptions(), "no rows: give `train_csv`, `test_csv`, or both"),
-    (lambda: ImageSourceOptions(), "give `image_dir` or `image_store`, one of the two"),
-    (lambda: ImageSourceOptions("images", "store"), "give `image_dir` or `image_store`, one of the two"),
+    (lambda: ImageSourceOptions(), "give exactly one source of images: `image_dir` or `image_store`"),
+    (lambda: ImageSourceOptions("images", "store"), "give exactly one source of images: `image_dir` or `image_store`"),
     (lambda: ImageOptions(31), "`image_size` must be 0 or between 32 and 8192, got 31"),
     (lambda: ImageOptions(8193), "`image_size` must be 0 or between 32 and 8192, got 8193"),
     (lambda: FetchOptions(connections=0), "`connections` must be between 1 and 256, got 0"),

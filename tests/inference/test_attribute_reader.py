@@ -73,7 +73,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_answered_in_halves(
     expected = reader.answer(batch, names)
     sizes = fail_above(2, monkeypatch)
     halved = reader.answer(batch, names)
-    assert "out of memory with 7 rows in a batch: answered in halves" in caplog.text
+    assert "out of memory with 7 rows in a batch: it is split in half" in caplog.text
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
     assert [answer.prediction for answer in halved] == [answer.prediction for answer in expected]
     assert len(halved) == 7

@@ -55,7 +55,7 @@ def test_weights_that_cannot_be_used_are_named(tmp_path: Path, content: str | No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("7,1.0 gram\n", r"index 7 \(and 0 more\) is not in"),
+        ("7,1.0 gram\n", r"1 of 1 indexes, for example 7, are not in"),
         ("0,1.0 gram\n0,2.0 gram\n", r"line 3: duplicate index 0 \(first seen on line 2\)"),
         ("zero,1.0 gram\n", "line 2: index 'zero' is not an integer"),
     ],

@@ -198,7 +198,7 @@ def test_a_shard_that_is_not_as_it_was_written_is_computed_again(
     interrupt(monkeypatch, options, after=2)
     damage(tmp_path / "s.parts" / "000000.parquet")
     assert resume(monkeypatch, options) == [0, 2]
-    assert "000000.parquet is not as this prediction wrote it" in caplog.text
+    assert "000000.parquet is damaged or was not written by this run" in caplog.text
     call(
         predict.main, monkeypatch, *arguments({"adapter": adapter_folder, "dataset": tiny_dataset}, tmp_path / "u.csv")
     )

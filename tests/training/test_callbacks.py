@@ -157,7 +157,7 @@ def test_while_the_hub_is_down_a_push_fails_with_a_warning_and_a_later_one_succe
         os.kill(process.pid, signal.SIGSTOP)
         hub.stop()
         os.kill(process.pid, signal.SIGCONT)
-        wait_for(process, "was not pushed, the next checkpoint will be: ")
+        wait_for(process, "the next checkpoint will be pushed instead")
         os.kill(process.pid, signal.SIGSTOP)
     finally:
         hub.start()

@@ -11,7 +11,7 @@ def test_the_command_prints_the_accuracy_of_every_task(
 ) -> None:
     call(main, monkeypatch, "--base", ROOT / "quickstart" / "base", "--rows", "3", "--level", "plain")
     header, rule, *rows = capsys.readouterr().out.splitlines()
-    assert (header, rule) == ("| question | correct of 3 |", "|---|---|")
+    assert (header, rule) == ("| question | share correct (of 3) |", "|---|---|")
     accuracy = {kind: float(share) for _, kind, share, _ in (map(str.strip, row.split("|")) for row in rows)}
     assert accuracy.keys() == set(KINDS)
     assert accuracy["define"] == accuracy["expand"] == 1.0
