@@ -21,7 +21,7 @@ from product_vqa.paths import writable_folder
 
 MANIFEST_FILE = "build.json"
 # All images of the challenge have such a URL. A single other image makes it a dataset of somebody else's, for which
-# the card's statement about the challenge's licence may be wrong.
+# the card's statement about the challenge's license may be wrong.
 _CHALLENGE_URL = re.compile(r"\s*https?://m\.media-amazon\.com/", re.IGNORECASE)
 
 

@@ -91,7 +91,7 @@ def measure(answers: "pd.DataFrame", calibrated: "np.ndarray") -> dict[str, Any]
 
 
 def main() -> None:
-    (options,) = parse_options(CalibrateOptions, description="Fit an adapter's confidences on a labelled split.")
+    (options,) = parse_options(CalibrateOptions, description="Calibrate an adapter's confidences on a labelled split.")
 
     from inference.metrics import mark_right
     from product_vqa.dataset import load_split

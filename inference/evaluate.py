@@ -127,15 +127,16 @@ def _print_weighted(weighted: dict[str, Any]) -> None:
     print(text)
     if weighted["unknown"]:
         unknown = ", ".join(weighted["unknown"])
-        print(f"  not included: {unknown} ({weighted['share_unknown']:.1%} of --weights), which no reference has")
+        share = f"{weighted['share_unknown']:.1%} of --weights"
+        print(f"  not included, because no reference has these attributes: {unknown} ({share})")
 
 
 def _print_comparison(comparison: dict[str, Any]) -> None:
     low, high = comparison["difference_interval"]
     print(
-        f"F1 exact {comparison['difference']:+.4f} compared with the other (95 % confidence interval {low:+.4f} to "
-        f"{high:+.4f}): {comparison['only_these_right']} rows right only here, "
-        f"{comparison['only_other_right']} only in the other"
+        f"F1 exact {comparison['difference']:+.4f} relative to --compare (95 % confidence interval {low:+.4f} to "
+        f"{high:+.4f}): {comparison['only_these_right']} rows are correct only in --predictions, "
+        f"{comparison['only_other_right']} only in --compare"
     )
 
 

@@ -88,7 +88,7 @@ def _name_base_model(base_model: Location, options: ModelOptions, *, is_publishe
 
 
 def _read_license(base_model: Location) -> str | list[str] | None:
-    """Read the licence from the base model's card, which is downloaded like any file, so that offline it is cached."""
+    """Read the license from the base model's card, which is downloaded like any file, so that offline it is cached."""
     try:
         # The second file is in every repo: a pattern without a match would cause a warning.
         with argument("model_name_or_path"):
@@ -98,7 +98,7 @@ def _read_license(base_model: Location) -> str | list[str] | None:
     except (ValueError, yaml.YAMLError) as error:  # InputError, or metadata that cannot be parsed
         if not constants.HF_HUB_OFFLINE and isinstance(error, InputError):
             raise
-        logger.warning("The licence of %s is unknown: the adapter's card will state none (%s)", base_model, error)
+        logger.warning("The license of %s is unknown: the adapter's card will state none (%s)", base_model, error)
         return None
 
 

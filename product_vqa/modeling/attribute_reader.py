@@ -86,8 +86,8 @@ class AttributeReader:
         - `num_beams` above 1 adds alternatives to each answer.
         - `calibrated` applies the adapter's calibration.json to the confidences, if it was fitted on this adapter.
 
-        The processor is the adapter's, or else the base model's. Raises InputError if something could not be loaded or
-        does not fit.
+        The processor is the adapter's, or else the base model's. Raises InputError if something cannot be
+        loaded or is incompatible.
         """
         if adapter is None and base_model is None:
             raise InputError("pass `adapter` or `base_model`: user/name, or a folder")

@@ -81,7 +81,7 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
     assert 0 < compared["difference_interval"][0] < compared["difference"] < compared["difference_interval"][1]
     assert (compared["only_these_right"], compared["only_other_right"]) == (100, 20)
     shown = run_module("inference.evaluate", *arguments).stdout
-    assert "100 rows right only here, 20 only in the other" in shown
+    assert "100 rows are correct only in --predictions, 20 only in --compare" in shown
 
 
 def test_the_sweep_leaves_predictions_below_each_threshold_empty(tmp_path: Path) -> None:
