@@ -72,7 +72,7 @@ def test_a_built_folder_is_a_dataset_to_everyone(shop: Shop) -> None:
     ("options", "complaint"),
     [
         (["--license", "MIT"], "--license MIT is not a license identifier of the Hub"),
-        (["--license", "my license"], "--license my license is not an identifier"),
+        (["--license", "my license"], "--license my license is not a license identifier"),
         (["--license", "other"], "--license other and --license_name NAME must be used together"),
         (["--license", "mit", "--license_name", "x"], "--license other and --license_name NAME must be used together"),
         (["--license_name", "x"], "--license other and --license_name NAME must be used together"),

@@ -142,7 +142,7 @@ def test_the_same_input_gives_the_same_splits_elsewhere(shop: Shop) -> None:
 
 
 REFUSED = [
-    ({"image_dir": None}, "give `image_dir` or `image_store`"),
+    ({"image_dir": None}, "give exactly one source of images: `image_dir` or `image_store`"),
     ({"image_store": "store"}, "exactly one source of images"),
     ({"image_dir": "nowhere"}, "`image_dir` nowhere: no such folder"),
     ({"train_csv": None, "test_csv": None}, "give `train_csv`, `test_csv`, or both"),
