@@ -201,7 +201,7 @@ def kill_and_restart(adapter: str, dataset: Path, output: Path, *, shards: int, 
     assert not folder.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_killed_and_rerun_it_writes_the_same(adapter: tuple[str, Any], long_dataset: Path, tmp_path: Path) -> None:
     uninterrupted = run_predict(adapter[0], long_dataset, tmp_path / "uninterrupted.csv", "--batch_size", 2)
     kill_and_restart(adapter[0], long_dataset, tmp_path / "killed.csv", shards=5, after_s=0.01)

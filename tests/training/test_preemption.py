@@ -261,6 +261,7 @@ def kill_once(arguments: list[str], *, at_step: int, after_s: float) -> None:
     process.wait()
 
 
+@pytest.mark.faults
 def test_killed_and_rerun_it_ends_in_the_same_adapter(
     undisturbed: Path, tiny_base: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:
