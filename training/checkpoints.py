@@ -217,7 +217,7 @@ def _check_run(checkpoint: Path, run: dict[str, Any]) -> None:
         )
     if run["sharding"] == "DeepSpeed" and before["processes"] != run["processes"]:
         raise InputError(
-            f"{checkpoint} holds DeepSpeed's shards of {before['processes']} processes: launch it on that "
+            f"{checkpoint} holds DeepSpeed shards for {before['processes']} processes: launch with the same "
             "number of processes"
         )
 

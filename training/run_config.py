@@ -54,7 +54,7 @@ def resolve_config(
         raise InputError(
             f"`samples_per_step` is {options.samples_per_step}, but `per_device_train_batch_size` "
             f"{options.per_device_train_batch_size} x `gradient_accumulation_steps` "
-            f"{options.gradient_accumulation_steps} x {options.world_size} processes are {samples}"
+            f"{options.gradient_accumulation_steps} x {options.world_size} processes = {samples}"
         )
     defaults = TrainingOptions(output_dir=options.output_dir)
     chosen = {

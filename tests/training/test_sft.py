@@ -250,7 +250,7 @@ def short_run(**options: Any) -> list[Any]:
         ({"dataloader_drop_last": "true", "gradient_accumulation_steps": 9}, "32 rows are fewer than the 36 samples"),
         (
             {"samples_per_step": 8},
-            r"--samples_per_step is 8, but --per_device_train_batch_size 4 x .*steps 1 x 1 processes are 4",
+            r"--samples_per_step is 8, but --per_device_train_batch_size 4 x .*steps 1 x 1 processes = 4",
         ),
         ({"lora_rank": 8}, r"unknown option --lora_rank"),
     ],
