@@ -40,17 +40,20 @@ helps = {}
 for module in sys.argv[1:]:
     printed = io.StringIO()
     sys.argv = [module, "--help"]
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with contextlib.redirect_stdout(printed):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            assert not end.code, (module, end.code)
     helps[module] = printed.getvalue()
 print(json.dumps(helps))
 """
 
 
-def read_helps() -> dict[str, str]:
+def read_helps(commands: list[str]) -> dict[str, str]:
     """The output of `python -m module --help` for each command, on lines that are not wrapped."""
     done = subprocess.run(
-        [sys.executable, "-c", _PRINT_HELP, *COMMANDS],
+        [sys.executable, "-c", _PRINT_HELP, *commands],
         cwd=ROOT,
         env=os.environ | {"COLUMNS": "10000", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -126,7 +129,7 @@ def make_reference() -> str:
         "product_vqa.launch": (set(), "The options are those of `accelerate launch`."),
     }
     commands = []
-    for module, text in read_helps().items():
+    for module, text in read_helps(COMMANDS).items():
         shown, others = inherited.get(module, (None, ""))
         commands.append(describe_command(module, text, own=shown, others=others))
     classes = [

@@ -1,8 +1,8 @@
 """The architecture as a test: who imports whom, every command, every command line that is printed anywhere."""
 
 import ast
-import json
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -196,33 +196,13 @@ def test_no_test_module_imports_another_one() -> None:
     assert not found
 
 
-# One process for all commands: they share what takes seconds to import.
-_ASK_FOR_HELP = """
-import contextlib, io, json, runpy, sys
-helps = {}
-for module in sys.argv[1:]:
-    printed = io.StringIO()
-    sys.argv = [module, "--help"]
-    with contextlib.redirect_stdout(printed):
-        try:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        except SystemExit as end:
-            assert not end.code, (module, end.code)
-    helps[module] = printed.getvalue()
-print(json.dumps(helps))
-"""
-
-
 @cache
 def helps() -> dict[str, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", _ASK_FOR_HELP, *COMMANDS], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    """The --help of every command, read as docs/reference.py reads it."""
+    read_helps = runpy.run_path(str(ROOT / "docs" / "reference.py"))["read_helps"]
+    return read_helps(COMMANDS)
 
 
-@pytest.mark.slow
 def test_every_command_answers_help() -> None:
     for module in COMMANDS:
         assert helps()[module].startswith("usage: "), module
