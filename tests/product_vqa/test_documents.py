@@ -1,0 +1,164 @@
+"""Limits of JSON and YAML that strangers wrote: each document ends in its content or in one line, and at once."""
+
+import contextlib
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from product_vqa import documents
+from product_vqa.documents import (
+    DocumentError,
+    parse_front_matter,
+    parse_json,
+    parse_yaml,
+    read_bytes,
+    read_json,
+    read_yaml,
+)
+
+BILLION = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in zip("abcdefghijklmno", "bcdefghijklmnop", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{b}: &{b} {{<<: [*{a}, *{a}, *{a}, *{a}]}}\n" for a, b in zip("abcdefghijklmno", "bcdefghijklmnop", strict=True)
+)
+
+HOSTILE_YAML = {
+    BILLION: "more than 200000 values, with aliases expanded",
+    MERGES: "more than 200000 values",
+    "a: &a [*a]": r"alias \*a is recursive",
+    "a: *none": r"alias \*none is recursive or names no anchor",
+    "[" * 5000: "nesting|deeper",
+    "[" * 200 + "]" * 200: "nested deeper than 100 levels",
+    "- " * 5000: "nesting|deeper",
+    "a: 1" + ":1" * 100_000: "a number of 200001 characters",
+    "a: " + "9" * 100_000: "a number of 100000 characters",
+    "a: 0x" + "f" * 5000: "a number of 5002 characters",
+    "!!int " + "9" * 100_000: "a number of 100000 characters",
+    "a: !!python/object/apply:os.system [id]": "could not determine a constructor",
+    "a: 2026-13-45": "month must be in",
+    "? [a]\n: b": "unhashable",
+    "a: .nan": "nan is not a JSON value",
+    "a: -.inf": "-inf is not a JSON value",
+    "a: b: c": "not YAML: mapping values are not allowed",
+    "a: 1\n---\nb: 2": "expected a single document",
+    '"\\ud800"': "surrogate|not YAML",
+    "a: \x07": "not YAML|special characters",
+    "%YAML 9.9\n---\na": "not YAML",
+    "&": "not YAML",
+}
+HOSTILE_JSON = {
+    "[" * 100_000: "nested deeper than 100 levels",
+    '{"a":' * 200 + "1" + "}" * 200: "nested deeper than 100 levels",
+    "9" * 100_000: "a number of 100000 digits",
+    "[NaN]": "NaN is not a JSON value",
+    "[-Infinity]": "-Infinity is not a JSON value",
+    "[1e999]": "inf is not a JSON value",
+    '"\\ud800"': "lone surrogate",
+    '{"\\udfff": 1}': "lone surrogate",
+    "": "not JSON: Expecting value",
+    "{'a': 1}": "not JSON",
+    "[1] [2]": "not JSON: Extra data",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE_YAML, ids=[text[:30] for text in HOSTILE_YAML])
+def test_hostile_yaml_is_one_line(text: str) -> None:
+    with pytest.raises(DocumentError, match=HOSTILE_YAML[text]) as raised:
+        parse_yaml(text)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("text", HOSTILE_JSON, ids=[text[:30] for text in HOSTILE_JSON])
+def test_hostile_json_is_one_line(text: str) -> None:
+    with pytest.raises(DocumentError, match=HOSTILE_JSON[text]) as raised:
+        parse_json(text)
+    assert "\n" not in str(raised.value)
+
+
+def test_anchors_within_the_limits_are_expanded() -> None:
+    assert parse_yaml("a: &a [1, 2]\nb: *a\nc: {<<: &d {x: 1}, y: 2}\ne: *d") == {
+        "a": [1, 2],
+        "b": [1, 2],
+        "c": {"x": 1, "y": 2},
+        "e": {"x": 1},
+    }
+
+
+def test_long_text_that_is_not_a_number_is_kept() -> None:
+    long = "1st " + "word " * 1000
+    assert parse_yaml(yaml.safe_dump({"a": long, "b": "9" * 2000}))["a"] == long
+    assert parse_json(json.dumps({"a": "9" * 5000})) == {"a": "9" * 5000}
+
+
+TEXT = st.text(st.characters(codec="utf-8"))
+SCALARS = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | TEXT
+VALUES = st.recursive(
+    SCALARS | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_what_json_and_yaml_write_is_read_back(value: Any) -> None:
+    assert parse_json(json.dumps(value)) == value
+    assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
+    assert parse_yaml(yaml.safe_dump(value, allow_unicode=True)) == value
+
+
+@given(st.text() | st.text("[]{}&*:-<! \n0123456789ab'\"|>?%@`#,.", max_size=60) | st.binary())
+def test_any_text_is_a_document_or_a_document_error(text: str | bytes) -> None:
+    for parse in (parse_json, parse_yaml, parse_front_matter):
+        with contextlib.suppress(DocumentError):
+            json.dumps(parse(text), default=str, skipkeys=True).encode()
+
+
+def test_front_matter() -> None:
+    assert parse_front_matter("---\nlicense: mit\n---\n# Title\n") == {"license": "mit"}
+    assert parse_front_matter(b"\xef\xbb\xbf---\r\nlicense: mit\r\n---\r\n") == {"license": "mit"}
+    assert parse_front_matter("# Title\n---\na: 1\n---\n") == {}
+    assert parse_front_matter("---\n---\n") == {}
+    with pytest.raises(DocumentError, match="not a mapping, but list"):
+        parse_front_matter("---\n- a\n---\n")
+
+
+def test_files_are_read_within_their_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file.json"
+    file.write_text('{"a": 1}')
+    assert read_json(file) == read_yaml(str(file)) == {"a": 1}
+    with pytest.raises(OSError, match="8 bytes, more than 7"):
+        read_bytes(file, max_bytes=7)
+    with pytest.raises(DocumentError, match="not UTF-8"):
+        parse_json(b"\xff\xfe")
+    monkeypatch.setattr(documents, "MAX_BYTES", 3)
+    with pytest.raises(DocumentError, match="8 bytes, more than 3"):
+        parse_json('{"a": 1}', max_bytes=documents.MAX_BYTES)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        outcome: list[BaseException] = []
+
+        def read(file: Path = file, outcome: list[BaseException] = outcome) -> None:
+            try:
+                read_bytes(file, max_bytes=100)
+            except OSError as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive(), f"{file} blocks"
+        assert outcome, file
