@@ -27,7 +27,7 @@ def compute_fingerprint(
     parts = [
         repr(sources),
         repr((image_size, selection.ranges, float(selection.validation_size), selection.seed, FORMAT_VERSION)),
-        images.fingerprint(),
+        images.fingerprint(tables.urls()) if isinstance(images, ImageDir) else images.fingerprint(),
         repr([(name, library_version(name)) for name in libraries]),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
