@@ -120,7 +120,7 @@ def generate_examples(rows: tuple[DatasetRow, ...], store: ImageStore) -> Iterat
     """What `_generate_examples` of a builder yields for the rows of a split."""
     for number, selected in enumerate(rows):
         # Bytes without a path: given a path, `Image` would read a file of that name in the working directory.
-        image = None if selected.image is None else store.read(selected.row.image_link)
+        image = None if selected.image is None else store.read_image(selected.image)
         yield number, _columns(selected) | {"image": image}
 
 
