@@ -26,7 +26,7 @@ from product_vqa.atomic_io import atomic_write, one_writer
 from product_vqa.errors import InputError, argument
 from product_vqa.images import MAX_BYTES, MAX_SIDE
 from product_vqa.paths import writable_folder
-from product_vqa.spreadsheet import write_rows
+from product_vqa.quoting import write_cells
 
 FAILURES_FILE = "failed.csv"
 NOT_FETCHED = "not_fetched"
@@ -258,8 +258,8 @@ class ImageStore:
             atomic_write(self.folder / FAILURES_FILE) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as stream,
         ):
-            write_rows(stream, [("image_link", *columns[1:])])
-            write_rows(stream, self._state.rows(query, (Status.STORED,)))
+            write_cells(stream, [("image_link", *columns[1:])])
+            write_cells(stream, self._state.rows(query, (Status.STORED,)))
 
     def _recorded(self, url: str) -> UrlState:
         row = self._state.row("SELECT * FROM links WHERE link = ?", (url,))
