@@ -29,6 +29,7 @@ from product_vqa.paths import writable_folder
 from product_vqa.quoting import write_cells
 
 FAILURES_FILE = "failed.csv"
+LOCK_FILE = "filling.lock"
 NOT_FETCHED = "not_fetched"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REASON = re.compile(r"[a-z][a-z0-9_]*(:[^\x00-\x1f\x7f]*)?")
@@ -131,7 +132,7 @@ class ImageStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the store for one process that adds images. Raises InputError if another process holds it."""
-        lock_file = self.folder / "filling.lock"
+        lock_file = self.folder / LOCK_FILE
         with one_writer(self.folder, argument="image_store", lock_file=lock_file, doing="downloading into it"):
             for leftover in self.folder.glob("files/*/*.part"):
                 if _PART.fullmatch(leftover.name):

@@ -17,6 +17,8 @@ from dataset_builder.options import SelectionOptions
 from dataset_builder.placeholders import Placeholder
 from dataset_builder.row_filter import FilteredRows
 from dataset_builder.split import JOINING_COLUMNS, Oversize, Splits
+from dataset_builder.writer import DROPPED_FILE, ROWS_FOLDER
+from product_vqa.cards import CARD_FILE
 from product_vqa.documents import DocumentError, read_json
 from product_vqa.errors import InputError, argument
 from product_vqa.paths import writable_folder
@@ -30,8 +32,8 @@ MANIFEST_FILE = "build.json"
 _CHALLENGE_URL = re.compile(r"\s*https?://m\.media-amazon\.com/", re.IGNORECASE)
 
 _WRITTEN = re.compile(
-    r"README\.md|build\.json|left_out\.csv|data/(train|validation|test)-\d{5}-of-\d{5}\.parquet"
-    r"|rows/(train|validation|test)\.parquet"
+    f"({'|'.join(map(re.escape, (CARD_FILE, MANIFEST_FILE, DROPPED_FILE)))})"
+    rf"|data/({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.parquet|{ROWS_FOLDER}/({'|'.join(SPLITS)})\.parquet"
 )
 _WRITTEN_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # wherever somebody looks into a folder
 _NAME = re.compile(r"[\w.+!-]{1,80}")
@@ -162,9 +164,9 @@ def check_own_files(folder: Path) -> None:
 
 def _has_files(folder: Path, manifest: Manifest) -> bool:
     """Whether the files of a build are there, with as many bytes of data as it wrote."""
-    rows = [folder / "rows" / f"{split}.parquet" for split in manifest.rows]
+    rows = [folder / ROWS_FOLDER / f"{split}.parquet" for split in manifest.rows]
     data = [file.stat().st_size for file in folder.glob("data/*.parquet")]
-    is_complete = all(file.is_file() for file in [folder / "left_out.csv", *rows])
+    is_complete = all(file.is_file() for file in [folder / DROPPED_FILE, *rows])
     return is_complete and sum(data) == manifest.dataset_info.get("download_size")
 
 

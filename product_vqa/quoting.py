@@ -1,6 +1,7 @@
 """Quote the texts of strangers, labels and URLs above all, for where people see them.
 
-In a spreadsheet they are no formulas, in a terminal no control sequences, in a card no headings, links or HTML.
+A spreadsheet runs no formula, a terminal obeys no control sequence, and a card gets no heading, link or HTML from
+them.
 """
 
 import csv

@@ -112,7 +112,7 @@ def test_one_image_from_elsewhere_makes_it_no_challenge(shop: Shop, monkeypatch:
     ],
     ids=repr,
 )  # fmt: skip
-def test_what_strangers_wrote_is_no_heading_link_or_html_in_the_card(
+def test_what_strangers_wrote_makes_no_heading_link_or_html_in_the_card(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     """In URLs, which appear as examples of placeholders, and in the names of the CSVs."""

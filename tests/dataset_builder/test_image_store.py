@@ -14,7 +14,7 @@ import pytest
 from dataset_builder import build
 from dataset_builder.downloader import download
 from dataset_builder.image_preparation import prepare_image
-from dataset_builder.image_store import ImageStore, Status, StoredImage, UrlState, count_reasons
+from dataset_builder.image_store import LOCK_FILE, ImageStore, Status, StoredImage, UrlState, count_reasons
 from dataset_builder.options import FetchOptions
 from product_vqa.errors import InputError
 from tests.commands import call, in_namespace
@@ -183,7 +183,7 @@ def test_a_reason_is_recorded_on_one_line(tmp_path: Path) -> None:
     assert reason.startswith("bad_answer:  [2J of a server xxx") and len(reason) == 1000
 
 
-def test_a_file_with_the_right_hash_that_is_no_image_counts_as_not_fetched(tmp_path: Path) -> None:
+def test_a_file_with_the_right_hash_that_holds_something_else_counts_as_not_fetched(tmp_path: Path) -> None:
     store = stored_once(tmp_path)
     content = b"root:x:0:0:" * 10
     file = tmp_path / "files" / sha256(content)[:2] / sha256(content)
@@ -205,8 +205,8 @@ def test_links_in_a_store_lead_nowhere(tmp_path: Path) -> None:
     (store.folder / "failed.csv").symlink_to(mine["failed.csv"])
     with store.locked():
         store.write_failures()
-    (store.folder / "filling.lock").symlink_to(mine["lock"])
-    with pytest.raises(InputError, match=r"filling\.lock cannot be locked"), store.locked():
+    (store.folder / LOCK_FILE).symlink_to(mine["lock"])
+    with pytest.raises(InputError, match=r"\.lock cannot be locked"), store.locked():
         pass
     assert all(file.read_text() == "mine" for file in mine.values())
 

@@ -224,7 +224,9 @@ def test_each_copy_of_a_section_that_occurs_twice_keeps_its_edits() -> None:
         assert merge_cards(card(2), merged) == merged
 
 
-def test_configurations_of_other_names_are_kept_and_a_replaced_edit_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_configurations_of_other_names_are_kept_and_a_replaced_edit_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     own = "- config_name: mine\n  data_files: mine/*\n"
     edited = edit(card(1), "  data_files: data/*\n", f"  data_files: elsewhere/*\n{own}")
     for new in (card(2), card(3)):

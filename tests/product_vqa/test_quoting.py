@@ -76,5 +76,5 @@ def test_a_code_span_ends_where_its_text_does(text: str, span: str) -> None:
         ("<b>.csv", "`<b>.csv`"),
     ],
 )
-def test_a_file_name_is_no_markup(name: str, shown: str) -> None:
+def test_a_file_name_makes_no_markup(name: str, shown: str) -> None:
     assert file_name(name) == shown
