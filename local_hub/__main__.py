@@ -44,7 +44,8 @@ def main() -> None:
     arguments = parse_arguments()
     parent = os.getppid()
     logging.basicConfig(level=logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a warning is what any client can cause
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # their warnings are about what any client can cause
 
     # Not at the top: --help must not wait for these imports.
     from local_hub.app import create_app

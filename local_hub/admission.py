@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 OWNER_THREADS = 16
 LOAD_MAX = 0.25  # of one core, for each account but the owner's
-BURST_S = 2.0  # of work at full speed, after a pause
+BURST_S = 0.5  # of work at full speed, after a pause
 REQUEST_COST_S = 0.001  # of parsing a request and answering it, which is not measured
 
 
@@ -80,6 +80,6 @@ async def run_in_thread(
 
 
 def is_client_gone(scope: Any) -> bool:
-    """Whether the connection of a request is closed. Unknown, so False, unless the server is that of `__main__`."""
-    is_closed: Callable[[], bool] = scope.get("extensions", {}).get("local_hub.is_closed", lambda: False)
-    return is_closed()
+    """Whether the connection of a request is closed. Unknown, so False, unless the server is `local_hub.server`."""
+    connection = scope.get("extensions", {}).get("local_hub.connection")
+    return connection is not None and connection.is_closed

@@ -103,6 +103,8 @@ class AdmissionMiddleware:
         )
         is_owner = is_signed_upload or (account is not None and account.may_write)
         share: Share = self._owner if is_owner else self._guests[account.name if account else None]
+        if is_owner and (connection := scope.get("extensions", {}).get("local_hub.connection")):
+            connection.is_owners = True
         try:
             await share.admit(partial(is_client_gone, scope))
         except ClientDisconnect:

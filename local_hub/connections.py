@@ -5,6 +5,7 @@ to its end even if nobody wants it.
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from typing import Any
@@ -12,14 +13,16 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-CONNECTIONS_MAX = 512  # beyond them, the one that has been idle for the longest time is closed
+CONNECTIONS_MAX = 512  # beyond them, the one that is the least useful is closed
 HEADERS_TIMEOUT_S = 10.0  # for the headers of a request
 READ_TIMEOUT_S = 60.0  # for a client to read any part of a response
 LINGER_S = 1.0  # between a response to a request that was not read to its end, and the reset that discards the rest
 HEADERS_SIZE_MAX = 32 * 2**10  # bytes, with the URL
 HEADERS_MAX = 100
-CHUNKS_MIN = 256  # in so many chunks of a body ...
+CHUNKS_MIN = 32  # in so many chunks of a body ...
 CHUNK_SIZE_MIN = 32  # ... they must have so many bytes on average: each one takes time to parse
+ERRORS_PER_S = 100  # answers to malformed requests; more of them wait ...
+ERROR_DELAY_MAX_S = 1.0  # ... but no longer than this
 READ_SIZE = 64 * 2**10  # bytes received at once
 
 
@@ -53,33 +56,42 @@ class RequestParser(h11.Connection):
 class Connection(H11Protocol):
     """One connection of a client, for `uvicorn.Config(http=Connection)`."""
 
+    _errors_until = 0.0  # the time up to which answers to malformed requests are due, of all connections
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn = RequestParser()
         self._wrapped_app: Any = self.app
         self.app = self._run_app
-        self.last_active = time.monotonic()
+        self.is_owners = False  # whether it has sent a request of the owner
+        self._last_active = time.monotonic()
         self._headers_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
         self._is_lingering = False
 
     @property
+    def is_closed(self) -> bool:
+        return self.transport.is_closing()
+
+    @property
     def is_idle(self) -> bool:
         """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        return self._is_lingering or self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         transport.max_size = READ_SIZE
         self._start_headers_timer()
         if len(self.connections) > CONNECTIONS_MAX:
-            self._close_the_most_idle()
+            self._close_one()
 
     def data_received(self, data: bytes) -> None:
         if self._is_lingering:
             return
-        self.last_active = time.monotonic()
+        self._last_active = time.monotonic()
         super().data_received(data)
+        if self._is_lingering:
+            return
         if not self.is_idle:
             self._stop_headers_timer()
         elif self._headers_timer is None:
@@ -103,6 +115,15 @@ class Connection(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # the endpoint is still waiting for the rest of the body
             self.cycle.message_event.set()
+        self._is_lingering = True
+        self.flow.pause_reading()
+        now = time.monotonic()
+        Connection._errors_until = max(Connection._errors_until, now - 1) + 1 / ERRORS_PER_S
+        self.loop.call_later(min(Connection._errors_until - now, ERROR_DELAY_MAX_S), self._send_error, msg)
+
+    def _send_error(self, msg: str) -> None:
+        if self.transport.is_closing():
+            return
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
@@ -121,12 +142,12 @@ class Connection(H11Protocol):
         self._stop_read_timer()
 
     async def _run_app(self, scope: Any, receive: Any, send: Any) -> None:
-        extensions = {"local_hub.is_closed": lambda: self.transport.is_closing()}
         try:
-            await self._wrapped_app({**scope, "extensions": extensions}, receive, send)
+            await self._wrapped_app({**scope, "extensions": {"local_hub.connection": self}}, receive, send)
         except asyncio.CancelledError:  # the hub stops; without an answer, the client knows that nothing is confirmed
-            self.cycle.disconnected = True
             self.transport.abort()
+        if self.is_closed:
+            self.cycle.disconnected = True  # so that uvicorn expects no response
 
     def _start_headers_timer(self) -> None:
         self._headers_timer = self.loop.call_later(HEADERS_TIMEOUT_S, self.transport.abort)
@@ -157,7 +178,7 @@ class Connection(H11Protocol):
         """Close the connection without reading on, but not before the client can have read the response."""
         self._is_lingering = True
         self.flow.pause_reading()
-        if not self.transport.is_closing():
+        with contextlib.suppress(OSError):  # the client is gone
             self.transport.write_eof()
         self.loop.call_later(LINGER_S, self._finish)
 
@@ -167,7 +188,13 @@ class Connection(H11Protocol):
         else:
             self.transport.abort()
 
-    def _close_the_most_idle(self) -> None:
-        idle = [other for other in self.connections if isinstance(other, Connection) and other.is_idle]
-        others = [connection for connection in idle if connection is not self]
-        min(others, key=lambda connection: connection.last_active, default=self).transport.abort()
+    def _close_one(self) -> None:
+        """Close the connection that has been silent for the longest time, rather not the owner's."""
+        now = time.monotonic()
+        others = [other for other in self.connections if isinstance(other, Connection) and not other.is_closed]
+
+        def usefulness(other: Connection) -> tuple[bool, bool, bool, float]:
+            is_new = now - other._last_active < 2  # it may be the owner's: its request may be on the way
+            return other.is_owners, is_new, not other.is_idle, other._last_active
+
+        min(others, key=usefulness).transport.abort()
