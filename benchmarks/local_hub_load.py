@@ -9,6 +9,7 @@ without and with the others, their ratio, what the others did, and the peak memo
 
 import argparse
 import hashlib
+import json
 import os
 import statistics
 import subprocess
@@ -78,9 +79,8 @@ def prepare_public_repo(hub: LocalHub) -> None:
     api.create_commit(PUBLIC_REPO, files, commit_message="many files")
     for number in range(30):
         api.upload_file(repo_id=PUBLIC_REPO, path_in_repo="0/x.txt", path_or_fileobj=b"version %d" % number)
-    api.upload_file(
-        repo_id=PUBLIC_REPO, path_in_repo="large.txt", path_or_fileobj=os.urandom(4_000_000).hex().encode()
-    )
+    text = os.urandom(4_000_000).hex().encode()
+    api.upload_file(repo_id=PUBLIC_REPO, path_in_repo="large.txt", path_or_fileobj=text)
     api.upload_file(repo_id=PUBLIC_REPO, path_in_repo="large.bin", path_or_fileobj=os.urandom(20_000_000))
 
 
@@ -98,7 +98,7 @@ def measure(*, seconds: float, num_clients: int) -> dict[str, Any]:
             return push_and_pull(hub.endpoint, hub.token, folder, number=next(count))
 
         run_round()  # warms up
-        alone = [run_round() for _ in range(8)]
+        before = [run_round() for _ in range(5)]
         memory_alone = process.memory_info().rss
         cpu_start = sum(process.cpu_times()[:2])
         module = [sys.executable, "-m", "benchmarks.local_hub_attackers"]
@@ -113,18 +113,16 @@ def measure(*, seconds: float, num_clients: int) -> dict[str, Any]:
         assert attackers.stdout is not None
         report = attackers.stdout.read()
         cpu_seconds = sum(process.cpu_times()[:2]) - cpu_start
-        after = [run_round() for _ in range(3)]
-    import json
-
+        after = [run_round() for _ in range(5)]
+    alone = statistics.median(before + after)
     attack = json.loads(report)
     return {
-        "rounds alone": len(alone),
-        "median s alone": round(statistics.median(alone), 3),
+        "median s alone, before": round(statistics.median(before), 3),
+        "median s alone, after": round(statistics.median(after), 3),
         "rounds attacked": len(attacked),
         "median s attacked": round(statistics.median(attacked), 3),
         "max s attacked": round(max(attacked), 3),
-        "ratio of the medians": round(statistics.median(attacked) / statistics.median(alone), 2),
-        "median s afterwards": round(statistics.median(after), 3),
+        "ratio of the medians": round(statistics.median(attacked) / alone, 2),
         "hub, MB alone": round(memory_alone / 1e6),
         "hub, MB peak": round(peak_memory / 1e6),
         "hub, CPU seconds": round(cpu_seconds, 1),
