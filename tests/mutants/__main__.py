@@ -11,6 +11,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from tqdm import tqdm
+
 from tests.mutants.mutations import Mutant, mutate
 from tests.mutants.survivors import FILE, read_survivors
 from tests.mutants.workers import ROOT, Outcome, copy_repo, run_mutants
@@ -19,7 +21,7 @@ MIN_SHARE_KILLED = 0.9
 RESULTS = ROOT / "runs" / "mutants"
 # The arguments of pytest. The first failure ends the run, so what fails quickly comes first.
 TESTS = {
-    "product_vqa/task/quantity.py": "tests/product_vqa/task/test_quantity.py",
+    "product_vqa/task/quantity.py": "tests/product_vqa/task/test_quantity.py tests/dataset_builder/test_labels.py",
     "product_vqa/task/unit_conversion.py": "tests/product_vqa/task/test_unit_conversion.py",
     "product_vqa/task/schema.py": "tests/product_vqa/task/test_schema.py",
     "product_vqa/modeling/constrained_decoding.py": "tests/product_vqa/modeling/test_constrained_decoding.py",
@@ -92,9 +94,8 @@ def run_module(copy: Path, module: str, *, again: bool) -> dict[Mutant, Outcome]
                 outcomes[Mutant(*mutant)] = Outcome(*outcome)
     todo = [mutant for mutant in texts if mutant not in outcomes]
     tests = TESTS[module].split()
-    outcomes |= dict(
-        zip(todo, run_mutants(copy, module, [texts[mutant] for mutant in todo], tests=tests), strict=True)
-    )
+    ran = run_mutants(copy, module, [texts[mutant] for mutant in todo], tests=tests)
+    outcomes |= dict(zip(todo, tqdm(ran, total=len(todo), desc=module, disable=None), strict=True))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(list(outcomes.items())))
     return outcomes

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = ["-x", "-m", "not slow and not faults", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0"]
+OPTIONS = ["-x", "-m", "not slow and not faults", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+PLUGINS = "pytest_timeout,_hypothesis_pytestplugin"  # to look for plugins takes longer than many a test
 # Of processor time, for mutants that never end, whatever else the machine does; and of time, for those that wait.
 MIN_CPU_S, MIN_TIMEOUT_S = 10, 60
 TIMEOUT_FACTOR = 5  # of what the tests take without a mutant
@@ -67,7 +68,7 @@ def run_mutants(copy: Path, module: str, texts: Sequence[str], *, tests: Sequenc
 def _serve(copy: Path, module: str, texts: Sequence[str], tests: Sequence[str], sender: Connection) -> None:
     """Load what the tests need but the repo's own modules, then fork for each text."""
     os.chdir(copy)
-    os.environ |= {"PYTHONPATH": str(copy)}
+    os.environ |= {"PYTHONPATH": str(copy), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": PLUGINS}
     sys.path[:0] = [str(copy)]
     for name in [name for name in sys.modules if name.partition(".")[0] in _OURS]:
         del sys.modules[name]
@@ -118,7 +119,7 @@ def _run_tests(
             os.dup2(log, 2)
             shutil.rmtree(os.environ["HF_HOME"])  # what earlier mutants have downloaded
             Path(os.environ["HF_HOME"]).mkdir()
-            code = int(pytest.main([*OPTIONS, "--basetemp", str(copy / "runs" / "tmp"), *tests]))
+            code = int(pytest.main([*OPTIONS, "--basetemp", str(copy / ".pytest_temporary"), *tests]))
             if list_modules:
                 names = [name for name in sys.modules if name.partition(".")[0] not in {*_OURS, "__main__"}]
                 list_modules.write_text(json.dumps(names))
