@@ -8,7 +8,6 @@ import pytest
 from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
 from tests.commands import ROOT
 
-
 # `entity_unit_map` of the challenge's constants.py, in its own order.
 LENGTHS = "centimetre foot inch metre millimetre yard"
 WEIGHTS = "gram kilogram microgram milligram ounce pound ton"
