@@ -87,7 +87,7 @@ def main() -> int:
 
 def run_module(copy: Path, module: str, *, again: bool) -> dict[Mutant, Outcome]:
     """Run the tests for each mutant of a module. With `again`, not for those that the last run killed."""
-    texts = dict(mutate((ROOT / module).read_text()))
+    texts = dict(mutate((copy / module).read_text()))
     file = RESULTS / f"{module.replace('/', '.')}.json"
     outcomes: dict[Mutant, Outcome] = {}
     if again and file.is_file():

@@ -49,6 +49,7 @@ def run_mutants(copy: Path, module: str, texts: Sequence[str], *, tests: Sequenc
 
     Raises RuntimeError if they fail without a mutant.
     """
+    original = (copy / module).read_text()
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     server = context.Process(target=_serve, args=(copy, module, texts, tests, sender))
@@ -63,6 +64,7 @@ def run_mutants(copy: Path, module: str, texts: Sequence[str], *, tests: Sequenc
     finally:
         server.terminate()
         server.join()
+        (copy / module).write_text(original)
 
 
 def _serve(copy: Path, module: str, texts: Sequence[str], tests: Sequence[str], sender: Connection) -> None:
