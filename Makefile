@@ -1,4 +1,4 @@
-# make install | quickstart | test | test-fast | faults | bench | style | quality | reference | lock
+# make install | quickstart | test | test-fast | faults | mutants | bench | style | quality | reference | lock
 # Everything runs in .venv of this checkout; it need not be activated.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install quickstart test test-fast faults bench style quality reference lock
+.PHONY: install quickstart test test-fast faults mutants bench style quality reference lock
 
 install: .venv/.installed
 
@@ -34,6 +34,10 @@ test-fast: install
 # Kills and restarts at many moments: minutes.
 faults: install
 	$(BIN)/pytest -m faults --timeout 1800
+
+# Does a test fail wherever a module that decides is changed? Two hours; `make mutants MODULE=quantity.py`: minutes.
+mutants: install
+	$(BIN)/python -m tests.mutants $(MODULE)
 
 # Does training teach anything, and what? Half an hour. Does an adapter's card work on its own? Three minutes.
 # Speed: benchmarks.build, .scale, .train, .predict and .predict_scale.
