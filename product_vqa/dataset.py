@@ -46,7 +46,7 @@ _DAMAGED = (
 def load_splits(location: Location, splits: list[str]) -> dict[str, Dataset]:
     """Load those of `splits` that exist. Only their files are downloaded; `load_dataset` would download all.
 
-    Images are not decoded; `product_vqa.images.as_image` decodes them from the bytes in the dataset. Only the columns of
+    Images are not decoded; `product_vqa.images.as_image` decodes them from their bytes. Only the columns of
     a built dataset are read. Raises InputError if there is no dataset, its columns differ, a file or a text in it is
     damaged, or it stores paths instead of images.
     """
