@@ -6,6 +6,7 @@ It is started with the shim in LD_PRELOAD. Requests and replies are lines of JSO
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
@@ -63,6 +64,7 @@ def _run_command(run: dict[str, Any]) -> int:
     os.environ.update(run["environment"])
     for number, name in ((0, os.devnull), (1, run["stdout"]), (2, run["stderr"])):
         os.dup2(os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    faulthandler.enable(open(2, "w", closefd=False))  # says where a run hangs, when it is ended by SIGABRT
     sys.stdin = open(0, closefd=False)
     sys.stdout = open(1, "w", buffering=1, closefd=False)
     sys.stderr = open(2, "w", buffering=1, closefd=False)

@@ -179,9 +179,14 @@ ALLOCATES(posix_fallocate, off_t) ALLOCATES(posix_fallocate64, off64_t)
 static int strike_any(unsigned operation, const char *name) {
     return armed && (mask & operation) ? decide(name, "") : PASS;
 }
+// Only the threads that Python starts count: C++ libraries end the process, or wait forever, if they get none.
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*call)(void *), void *argument) {
     REAL(pthread_create);
-    return strike_any(THREAD, "thread") == REFUSE ? error_number : real(thread, attributes, call, argument);
+    Dl_info caller;
+    int is_python = armed && dladdr(__builtin_return_address(0), &caller) && strstr(caller.dli_fname, "python")
+        && !strstr(caller.dli_fname, "site-packages");
+    return is_python && strike_any(THREAD, "thread") == REFUSE ? error_number
+        : real(thread, attributes, call, argument);
 }
 pid_t fork(void) { REAL(fork); return strike_any(FORK, "fork") == REFUSE ? -1 : real(); }
 int clock_gettime(clockid_t clock, struct timespec *time) {
