@@ -18,6 +18,7 @@ import yaml
 from trl import TrlParser  # type: ignore[attr-defined]  # exported lazily
 
 from product_vqa.errors import InputError
+from product_vqa.machine_errors import explain_machine_error
 
 LAUNCHER_VARIABLE = "PRODUCT_VQA_LAUNCHER"  # set by product_vqa.launch
 
@@ -158,17 +159,19 @@ def run(main: Callable[[], int | None]) -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns about odd headers
     try:
         code = main() or 0
-    except InputError as error:
-        message = with_flags(str(error))
-        print(f"error: {message}", file=sys.stderr)
-        _tell_launcher(message)
-        code = 2
     except KeyboardInterrupt:
         print("Interrupted. Rerun the same command to resume.", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # `command | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except Exception as error:
+        message = with_flags(str(error)) if isinstance(error, InputError) else explain_machine_error(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        _tell_launcher(message)
+        code = 2
     sys.exit(code)
 
 

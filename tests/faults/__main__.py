@@ -76,32 +76,29 @@ def run_part(arguments: argparse.Namespace, folder: Path) -> list[Outcome]:
 def run_parts_at_once(arguments: argparse.Namespace, folder: Path) -> list[Outcome]:
     part, parts = map(int, arguments.part.split("/"))
     reports = [folder / f"{job}.json" for job in range(arguments.jobs)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.faults", "--part", f"{(part - 1) * arguments.jobs + job + 1}/{parts * arguments.jobs}",
-             "--seed", str(arguments.seed), "--points", str(arguments.points), "--only", arguments.only, "--kind",
-             arguments.kind, "--kept", str(arguments.kept), "--report", str(report)],
-            cwd=ROOT,
-        )
-        for job, report in enumerate(reports)
-    ]  # fmt: skip
-    for process in processes:
-        process.wait()
+    processes = []
+    for job, report in enumerate(reports):
+        own = f"{(part - 1) * arguments.jobs + job + 1}/{parts * arguments.jobs}"
+        options = {"part": own, "report": report} | {
+            name: getattr(arguments, name) for name in ("seed", "points", "only", "kind", "kept")
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        processes.append(subprocess.Popen([sys.executable, "-m", "tests.faults", *words], cwd=ROOT))
+    codes = [process.wait() for process in processes]
+    assert all(report.exists() for report in reports), f"a job ended with {codes}"
     return [Outcome(**one) for report in reports for one in json.loads(report.read_text())]
 
 
 def format_table(outcomes: list[Outcome]) -> str:
-    kinds = list(dict.fromkeys(one.kind for one in outcomes))
-    lines = [
-        f"{'kind':38} {'injections':>10} {'killed':>7} {'ended':>7} {'refused':>7} {'completed':>9} {'faults':>6} {'seconds':>8}"
-    ]
-    for kind in [*kinds, ""]:
-        chosen = [one for one in outcomes if kind in ("", one.kind)]
+    """One line per kind, and one for all."""
+    endings = ("killed", "ended", "refused", "completed")
+    lines = [f"{'kind':38} {'injections':>10} " + " ".join(f"{one:>9}" for one in (*endings, "faults", "seconds"))]
+    for kind in [*dict.fromkeys(one.kind for one in outcomes), "all"]:
+        chosen = [one for one in outcomes if kind in ("all", one.kind)]
         count: Counter[Any] = Counter(one.outcome for one in chosen)
-        lines.append(
-            f"{kind or 'all':38} {len(chosen):10} {count['killed']:7} {count['ended']:7} {count['refused']:7} "
-            f"{count['completed']:9} {sum(one.fault is not None for one in chosen):6} {sum(one.seconds for one in chosen):8.0f}"
-        )
+        faults, seconds = sum(one.fault is not None for one in chosen), sum(one.seconds for one in chosen)
+        numbers = [*(count[one] for one in endings), faults, round(seconds)]
+        lines.append(f"{kind:38} {len(chosen):10} " + " ".join(f"{number:9}" for number in numbers))
     return "\n".join(lines)
 
 
@@ -132,8 +129,11 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.report or arguments.jobs > 1:
         print(format_table(outcomes))
         faults = sum(one.fault is not None for one in outcomes)
-        print(f"seed {arguments.seed}, part {arguments.part}: {len(outcomes)} injections of "
-              f"{len({one.kind for one in outcomes})} kinds, {faults} faults, {time.monotonic() - start:.0f} s")  # fmt: skip
+        kinds, seconds = len({one.kind for one in outcomes}), time.monotonic() - start
+        print(
+            f"seed {arguments.seed}, part {arguments.part}: {len(outcomes)} injections of {kinds} kinds, "
+            f"{faults} faults, {seconds:.0f} s"
+        )
     return int(any(one.fault for one in outcomes) or not outcomes)
 
 

@@ -124,6 +124,7 @@ class Commands:
         limits: dict[str, int] | None = None,
         modules: Path | None = None,
         brief_sleeps: bool = False,
+        patches: dict[str, float] | None = None,
     ) -> Running:
         """Start a command in `folder`; `fault` counts what happens below the folders `below` (default: `folder`)."""
         self._number += 1
@@ -143,6 +144,7 @@ class Commands:
                     "limits": limits or {},
                     "modules": None if modules is None else str(modules),
                     "brief_sleeps": brief_sleeps,
+                    "patches": patches or {},
                 }
             }
         )

@@ -64,14 +64,17 @@ def _run_command(run: dict[str, Any]) -> int:
     os.environ.update(run["environment"])
     for number, name in ((0, os.devnull), (1, run["stdout"]), (2, run["stderr"])):
         os.dup2(os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    faulthandler.enable(open(2, "w", closefd=False))  # says where a run hangs, when it is ended by SIGABRT
-    sys.stdin = open(0, closefd=False)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(number, mode, buffering=1, closefd=False)  # noqa: SIM115
+        for number, mode in ((0, "r"), (1, "w"), (2, "w"))
+    )
+    faulthandler.enable(sys.stderr)  # says where a run hangs, when it is ended by SIGABRT
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     for name, value in run["limits"].items():
         resource.setrlimit(LIMITS[name], (value, value))
+    for where, value in run["patches"].items():
+        patch(where, value)
     trace = os.open(run["trace"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     shim = ctypes.CDLL(None)
     if run["brief_sleeps"]:
@@ -99,6 +102,17 @@ def _run_command(run: dict[str, Any]) -> int:
         with open(run["modules"], "w") as file:
             json.dump(sorted(sys.modules), file)
     return int(code or 0)
+
+
+def patch(where: str, value: Any) -> None:
+    """Set a time limit: `package.module:CONSTANT.name`, of a mapping or of a frozen dataclass."""
+    module, _, constant = where.partition(":")
+    name, _, attribute = constant.partition(".")
+    holder = getattr(importlib.import_module(module), name)
+    if isinstance(holder, dict):
+        holder[attribute] = value
+    else:
+        object.__setattr__(holder, attribute, value)
 
 
 def _end(code: int) -> None:

@@ -110,17 +110,16 @@ def find_fault(trial: Trial, kind: Kind, point: Any, expected: dict[str, str], *
 
 def find_leftovers(trial: Trial) -> Iterator[str]:
     for path in trial.folder.rglob("*"):
-        name = path.relative_to(trial.folder).as_posix()
-        if (path.name.startswith(".") and path.name not in (".lock", ".gitattributes")) or path.suffix in (
-            ".part",
-            ".tmp",
-        ):
-            yield name
+        is_hidden = path.name.startswith(".") and path.name not in (".lock", ".gitattributes")
+        if is_hidden or path.suffix in (".part", ".tmp"):
+            yield path.relative_to(trial.folder).as_posix()
 
 
 def differences(found: dict[str, str], expected: dict[str, str]) -> str:
-    names = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
-    return ", ".join(
-        f"{name} ({'missing' if name not in found else 'differs' if name in expected else 'new'})"
-        for name in names[:4]
-    )
+    lines = []
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            lines.append(
+                f"{name} {'is missing' if name not in found else 'differs' if name in expected else 'is new'}"
+            )
+    return ", ".join(lines[:4])

@@ -16,6 +16,11 @@ from tests.faults.commands import CHANGES, Ended, Fault
 from tests.faults.scenarios import Scenario
 from tests.faulty_hub import FaultyHub, answer, done_but_500, done_but_reset, hang, reset
 
+# Time limits, for servers that hang.
+BRIEF = {
+    "dataset_builder.fetching:DEFAULT_LIMITS.read_timeout_s": 0.5,
+    "product_vqa.hub.retries:TIMEOUTS_S.read": 1.0,
+}
 KILLED, REFUSED, COMPLETED, ENDED = "killed", "refused", "completed", "ended"  # ENDED: by the signal that was sent
 ANY_END = frozenset({REFUSED, COMPLETED})
 
@@ -103,15 +108,15 @@ class Moment(Kind):
 class Limit(Kind):
     """A limit of the process: the size of a file, the number of open files."""
 
-    def __init__(self, name: str, limit: str, values: list[int]) -> None:
+    def __init__(self, name: str, limit: str, values: list[int], *, unit: int = 1) -> None:
         super().__init__(name)
-        self.limit, self.values = limit, values
+        self.limit, self.values, self.unit = limit, values, unit
 
     def points(self, scenario: Scenario, trial: Trial) -> list[int]:
         return self.values
 
     def inject(self, trial: Trial, point: int) -> list[Ended]:
-        return [trial.start(limits={self.limit: point}).wait()]
+        return [trial.start(limits={self.limit: point * self.unit}).wait()]
 
 
 class FullDisk(Kind):
@@ -177,7 +182,7 @@ class BadAnswer(Kind):
         server = getattr(trial.scenario.lane, self.server)
         server.begin(self.fault, at=point)
         try:
-            return [trial.start(brief_sleeps=True).wait()]
+            return [trial.start(brief_sleeps=True, patches=BRIEF).wait()]
         finally:
             server.begin()
 

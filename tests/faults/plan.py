@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 from tests.faults.kinds import BadAnswer, FullDisk, Kind
@@ -30,4 +31,4 @@ def choose(points: Sequence[Point], rng: random.Random, limit: int) -> list[Poin
     if len(points) <= limit:
         return list(points)
     bounds = [round(number * len(points) / limit) for number in range(limit + 1)]
-    return [points[rng.randrange(low, high)] for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [points[rng.randrange(low, high)] for low, high in pairwise(bounds)]
