@@ -160,7 +160,7 @@ class Commands:
         ended = self.run(command, folder=folder, modules=modules)
         if ended.code == 0:
             names = json.loads(modules.read_text())
-            self.ask({"imports": [name for name in names if name not in ("__main__", "__mp_main__")]})
+            self.ask({"imports": names})
         return ended
 
     def close(self) -> None:

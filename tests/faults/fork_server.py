@@ -75,6 +75,8 @@ def _run_command(run: dict[str, Any]) -> int:
         resource.setrlimit(LIMITS[name], (value, value))
     for where, value in run["patches"].items():
         patch(where, value)
+    if run["modules"]:
+        exit_with_modules(run["modules"])
     trace = os.open(run["trace"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     shim = ctypes.CDLL(None)
     if run["brief_sleeps"]:
@@ -98,10 +100,19 @@ def _run_command(run: dict[str, Any]) -> int:
     except BaseException:
         traceback.print_exc()
         code = 1
-    if run["modules"]:
-        with open(run["modules"], "w") as file:
-            json.dump(sorted(sys.modules), file)
     return int(code or 0)
+
+
+def exit_with_modules(file: str) -> None:
+    """Make the process record at its end which modules it has imported."""
+    exit_now = os._exit
+
+    def record(code: int) -> None:
+        with open(file, "w") as stream:
+            json.dump([name for name in sys.modules if not name.startswith("_")], stream)
+        exit_now(code)
+
+    os._exit = record  # type: ignore[assignment]
 
 
 def patch(where: str, value: Any) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from tests.faults.commands import Ended
 from tests.faults.damage import Damage
-from tests.faults.kinds import COMPLETED, ENDED, KILLED, REFUSED, Kind, Trial
+from tests.faults.kinds import Kind, Trial
+from tests.faults.scenarios import COMPLETED, ENDED, KILLED, REFUSED
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Outcome:
 def outcome_of(ended: Ended) -> str:
     """One of the words of `kinds`, or what a user must never see."""
     lines = ended.stderr.splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
+    errors = [line for line in lines if line.startswith(("error: ", "local_hub: "))]
     if ended.hung:
         return "HUNG"
     if "Traceback" in ended.stderr:
@@ -36,7 +37,7 @@ def outcome_of(ended: Ended) -> str:
         return KILLED
     if ended.code in (130, 143, -signal.SIGTERM):
         return ENDED
-    if ended.code == 2 and len(errors) == 1:
+    if ended.code in (1, 2) and len(errors) == 1:
         return REFUSED
     return f"EXIT {ended.code} with {len(errors)} error lines"
 

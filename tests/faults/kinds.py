@@ -13,7 +13,7 @@ from typing import Any
 from tests.dataset_builder import image_server
 from tests.faults import commands as shim
 from tests.faults.commands import CHANGES, Ended, Fault
-from tests.faults.scenarios import Scenario
+from tests.faults.scenarios import COMPLETED, ENDED, KILLED, REFUSED, Scenario
 from tests.faulty_hub import FaultyHub, answer, done_but_500, done_but_reset, hang, reset
 
 # Time limits, for servers that hang.
@@ -21,7 +21,6 @@ BRIEF = {
     "dataset_builder.fetching:DEFAULT_LIMITS.read_timeout_s": 0.5,
     "product_vqa.hub.retries:TIMEOUTS_S.read": 1.0,
 }
-KILLED, REFUSED, COMPLETED, ENDED = "killed", "refused", "completed", "ended"  # ENDED: by the signal that was sent
 ANY_END = frozenset({REFUSED, COMPLETED})
 
 
@@ -60,6 +59,7 @@ class Trial:
         self.scenario.prepare(self.folder)
 
     def start(self, **options: Any) -> shim.Running:
+        options = {"brief_sleeps": self.scenario.brief_sleeps} | options
         return self.commands.start(self.command, folder=self.folder, **options)
 
 

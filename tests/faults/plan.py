@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
+from tests.faults.hub_scenario import LocalHubSession
 from tests.faults.kinds import BadAnswer, FullDisk, Kind
 from tests.faults.scenarios import Build, Calibrate, Predict, Push, Rebuild, Scenario, Train
 
-SCENARIOS: list[type[Scenario]] = [Build, Rebuild, Push, Train, Predict, Calibrate]
+SCENARIOS: list[type[Scenario]] = [Build, Rebuild, Push, Train, Predict, Calibrate, LocalHubSession]
 Point = TypeVar("Point")
 
 

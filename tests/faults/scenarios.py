@@ -28,11 +28,16 @@ def hashes(folder: Path, pattern: str = "**/*") -> dict[str, str]:
     }
 
 
+KILLED, REFUSED, COMPLETED, ENDED = "killed", "refused", "completed", "ended"  # ENDED: by the signal that was sent
+
+
 class Scenario:
     """A command in a folder of its own; `inputs` are what it reads elsewhere."""
 
     name = ""
     inputs: tuple[Path, ...] = ()
+    also_allowed: frozenset[str] = frozenset()  # ways to end, next to those of the kind
+    brief_sleeps = False
     never_read: tuple[str, ...] = ()  # names of files that no command reads, so that damage to them is not noticed
 
     def __init__(self, lane: Lane) -> None:
