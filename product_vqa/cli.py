@@ -17,8 +17,8 @@ import psutil
 import yaml
 from trl import TrlParser  # type: ignore[attr-defined]  # exported lazily
 
-from product_vqa.disk_errors import explain_disk_error
 from product_vqa.errors import InputError
+from product_vqa.machine_errors import explain_machine_error
 
 LAUNCHER_VARIABLE = "PRODUCT_VQA_LAUNCHER"  # set by product_vqa.launch
 
@@ -159,8 +159,6 @@ def run(main: Callable[[], int | None]) -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns about odd headers
     try:
         code = main() or 0
-    except InputError as error:
-        code = _fail(str(error))
     except KeyboardInterrupt:
         print("Interrupted. Rerun the same command to resume.", file=sys.stderr)
         code = 130
@@ -168,7 +166,8 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception as error:
-        if (message := explain_disk_error(error)) is None:
+        message = str(error) if isinstance(error, InputError) else explain_machine_error(error)
+        if message is None:
             raise
         code = _fail(message)
     sys.exit(code)
