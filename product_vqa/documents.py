@@ -158,6 +158,9 @@ def _check(content: Any) -> None:
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
+                for key in item:
+                    if not isinstance(key, str | int | float | None):
+                        raise DocumentError(f"a key that JSON does not have: {type(key).__name__}")
                 below += item.keys()
                 below += item.values()
             elif isinstance(item, list | tuple | set):

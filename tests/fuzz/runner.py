@@ -1,6 +1,7 @@
 """Runs targets in worker processes, two at a time, and watches them: time, memory, death."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,10 @@ _WALL = (
     10  # a case may wait for other processes of the machine: its real time is limited to so many times its CPU time
 )
 _GRACE_S = 10  # from the signal that asks a case to end, to the kill
+# One thread for each worker, and small files in memory: a case writes some.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+if os.access("/dev/shm", os.W_OK):
+    _ENVIRONMENT["TMPDIR"] = "/dev/shm"
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ class _Worker:
                 "--seconds", str(limits.seconds - self.result.seconds), "--memory_mb", str(limits.memory_mb),
                 "--limit", str(limits.case_s),
             ],
-            cwd=ROOT, stdout=self._output, stderr=self._errors, stdin=subprocess.DEVNULL,
+            env=os.environ | _ENVIRONMENT, cwd=ROOT,
+            stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._errors,
         )  # fmt: skip
 
     def poll(self) -> bool:
