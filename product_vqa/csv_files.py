@@ -35,7 +35,7 @@ _NOT_CSV = {  # the first bytes of files that are often mistaken for a CSV
     b"\xfe\xff": "is UTF-16 text; save it as a CSV in UTF-8",
     b"version https://git-lfs": "is the pointer of a Git LFS file, not the file; download it with git lfs pull",
 }
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _MAX_INDEX = 10**18  # fits an int64
 
 

@@ -77,7 +77,13 @@ def parse_yaml(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> Any:
         raise
     except yaml.YAMLError as error:
         raise DocumentError(f"not YAML: {_one_line(error)}") from error
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:  # month 13; an unhashable key
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+    ) as error:  # month 13; an unhashable key
         raise DocumentError(f"not YAML: {_one_line(error)}") from error
     _check(content)
     return content
