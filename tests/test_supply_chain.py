@@ -206,7 +206,7 @@ def test_an_audit_covers_the_locks() -> None:
 # The scan.
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_the_scan_finds_insecure_calls_secrets_and_unsafe_workflows(tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     bad.mkdir()
@@ -260,7 +260,7 @@ def test_no_file_is_a_pickle_or_a_program() -> None:
     assert executable <= {".ci/run"}
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_the_distributions_hold_what_is_tracked_and_nothing_else(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "--directory", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

@@ -5,9 +5,13 @@ Exit code 0: no finding. 1: findings; each case is a file in --findings, and its
 
 import argparse
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.fuzz.guided import is_available, run_guided
 from tests.fuzz.runner import Limits, Result, run_targets
 from tests.fuzz.targets import CASES, NAMES
 
@@ -37,6 +41,14 @@ def save_findings(result: Result, *, folder: Path, seed: int) -> None:
         print(f"    from tests.fuzz.targets import load_target; load_target({result.target!r}).fuzz({content})")
 
 
+def _run(cases: dict[str, int], *, limits: Limits, jobs: int, is_guided: bool) -> Iterator[Result]:
+    if not is_guided:
+        yield from run_targets(cases, limits=limits, jobs=jobs)
+        return
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(lambda name: run_guided(name, limits=limits, folder=Path(folder)), cases)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -48,6 +60,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="targets at once (default: %(default)s)")
     parser.add_argument("--limit", type=float, default=4, help="CPU seconds of one case (default: %(default)s)")
     parser.add_argument("--memory_mb", type=int, default=2048, help="for the cases of a target (default: %(default)s)")
+    parser.add_argument("--guided", action="store_true", help="cases by atheris instead, for --seconds of each target")
     parser.add_argument("--findings", type=Path, default=Path("runs/fuzz"), help="folder (default: %(default)s)")
     options = parser.parse_args()
 
@@ -55,8 +68,10 @@ def main() -> int:
     limits = Limits(options.seed, options.seconds, options.limit, options.memory_mb)
     started = time.monotonic()
     results = []
+    if options.guided and not is_available():
+        sys.exit("atheris is not installed: pip install atheris (Linux on x86_64 only)")
     print(COLUMNS, flush=True)
-    for result in run_targets(cases, limits=limits, jobs=options.jobs):
+    for result in _run(cases, limits=limits, jobs=options.jobs, is_guided=options.guided):
         print(format_row(result), flush=True)
         results.append(result)
     total = Result("all")

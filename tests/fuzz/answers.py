@@ -113,9 +113,9 @@ def _seeds() -> list[bytes]:
         _answer(b"Content-Length: 14"),
         _answer(b"Content-Type: image/jpeg"),
         _answer(b"Transfer-Encoding: chunked", body=b"5\r\nhello\r\n3;x=y\r\nabc\r\n0\r\nTrailer: x\r\n\r\n"),
-        _answer(b"Content-Encoding: gzip", body=gzip.compress(_BODY)),
+        _answer(b"Content-Encoding: gzip", body=gzip.compress(_BODY, mtime=0)),
         _answer(b"Content-Encoding: deflate", body=zlib.compress(_BODY * 100)),
-        _answer(b"Content-Encoding: gzip", body=gzip.compress(bytes(10**6))),
+        _answer(b"Content-Encoding: gzip", body=gzip.compress(bytes(10**6), mtime=0)),
         _answer(b"Retry-After: 120", status=b"HTTP/1.1 429 Too Many Requests"),
         _answer(b"Retry-After: Wed, 21 Oct 2026 07:28:00 GMT", status=b"HTTP/1.1 503 x"),
         _answer(b"Retry-After: Wed, 21 Oct 2026 07:28:00 -9223372036854775808", status=b"HTTP/1.1 503 x"),
@@ -159,7 +159,7 @@ def _generate(rng: random.Random) -> bytes:
         for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 5, 150)))
     ]
     body = rng.choice(
-        (_BODY, b"", gzip.compress(_BODY), b"5\r\nhello\r\n0\r\n\r\n", b"ffffffffffff\r\nx", b"-5\r\nx\r\n")
+        (_BODY, b"", gzip.compress(_BODY, mtime=0), b"5\r\nhello\r\n0\r\n\r\n", b"ffffffffffff\r\nx", b"-5\r\nx\r\n")
     )
     status = rng.choice((b"HTTP/1.1 ", b"HTTP/1.0 ", b"HTTP/9.9 ", b"ICY ")) + rng.choice(_STATUSES)
     return _answer(*headers, status=status, body=body)

@@ -21,9 +21,9 @@ _WALL = (
 )
 _GRACE_S = 10  # from the signal that asks a case to end, to the kill
 # One thread for each worker, and small files in memory: a case writes some.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 if os.access("/dev/shm", os.W_OK):
-    _ENVIRONMENT["TMPDIR"] = "/dev/shm"
+    ENVIRONMENT["TMPDIR"] = "/dev/shm"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Worker:
                 "--seconds", str(limits.seconds - self.result.seconds), "--memory_mb", str(limits.memory_mb),
                 "--limit", str(limits.case_s),
             ],
-            env=os.environ | _ENVIRONMENT, cwd=ROOT,
+            env=ENVIRONMENT, cwd=ROOT,
             stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._errors,
         )  # fmt: skip
 

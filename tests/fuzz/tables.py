@@ -131,16 +131,16 @@ def _zip(data: bytes, *names: str) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)  # of 1980: the same bytes each time
     return stream.getvalue()
 
 
 def _compressed(data: bytes) -> list[bytes]:
     return [
-        data, data.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + data, gzip.compress(data), bz2.compress(data),
+        data, data.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + data, gzip.compress(data, mtime=0), bz2.compress(data),
         lzma.compress(data), _zip(data, "a.csv"), _zip(data, "a.csv", "b.csv"),
-        gzip.compress(data) + gzip.compress(data), gzip.compress(gzip.compress(data)),
-        gzip.compress(data + b"8,https://x/d.jpg,2,voltage,5 volt\n" * 2000),
+        gzip.compress(data, mtime=0) * 2, gzip.compress(gzip.compress(data, mtime=0), mtime=0),
+        gzip.compress(data + b"8,https://x/d.jpg,2,voltage,5 volt\n" * 2000, mtime=0),
     ]  # fmt: skip
 
 

@@ -27,6 +27,6 @@ NAMES = list(CASES)
 
 
 def load_target(name: str) -> Target:
-    module = import_module(f"tests.fuzz.{_MODULE_OF[name]}")
+    module = import_module(f"tests.fuzz.{_MODULE_OF.get(name, 'broken')}")
     (target,) = [target for target in module.TARGETS if target.name == name]
     return target
