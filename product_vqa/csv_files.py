@@ -58,7 +58,7 @@ _NOT_CSV = {  # the first bytes of files that are often mistaken for a CSV
     b"{\\rtf": "is a text document (RTF); save it as a CSV in UTF-8",
 }
 _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _MAX_INDEX = 10**18  # fits an int64
 
 

@@ -77,7 +77,13 @@ def parse_yaml(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> Any:
         raise
     except yaml.YAMLError as error:
         raise DocumentError(f"not YAML: {_one_line(error)}") from error
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:  # month 13; an unhashable key
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+    ) as error:  # month 13; an unhashable key
         raise DocumentError(f"not YAML: {_one_line(error)}") from error
     _check(content)
     return content
@@ -158,6 +164,9 @@ def _check(content: Any) -> None:
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
+                for key in item:
+                    if not isinstance(key, str | int | float | None):
+                        raise DocumentError(f"a key that JSON does not have: {type(key).__name__}")
                 below += item.keys()
                 below += item.values()
             elif isinstance(item, list | tuple | set):
