@@ -158,7 +158,7 @@ def test_a_hostile_config_is_one_line_within_a_second(tmp_path: Path, content: b
     assert str(file) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_a_config_that_is_no_small_regular_file_is_refused_without_being_read(tmp_path: Path) -> None:
+def test_a_pipe_a_device_and_a_large_file_are_refused_as_configs_without_being_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with (tmp_path / "large").open("wb") as stream:
         stream.truncate(10 * 1024**3)
