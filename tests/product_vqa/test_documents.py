@@ -247,3 +247,8 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
         assert outcome, file
         if file != tmp_path:
             assert str(outcome[0]) == f"[Errno 0] not a regular file: '{file}'"
+
+
+def test_keys_that_are_given_twice_are_found() -> None:
+    assert documents.repeated_keys("a: 1\nb: {c: 1, c: 2}\na: 2\n") == ["a"]
+    assert documents.repeated_keys(b"- a\n- a\n") == documents.repeated_keys("") == []
