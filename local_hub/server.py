@@ -65,6 +65,7 @@ def serve(app: ASGIApp, listener: socket.socket, *, parent: int | None = None) -
         timeout_graceful_shutdown=GRACE_S,
     )
     server = Server(config)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # uvicorn raises it again at the end; Python would print a traceback
     if parent is not None:
         threading.Thread(target=server.stop_with_parent, args=(parent,), daemon=True).start()
     server.run(sockets=[listener])

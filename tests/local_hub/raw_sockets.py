@@ -19,7 +19,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        return json.loads(self.body)
+        return json.JSONDecoder().raw_decode(self.body.decode())[0]
 
 
 def connect(hub: LocalHub) -> socket.socket:
