@@ -31,7 +31,7 @@ def test_a_strangers_work_does_not_block_the_owner(api: HfApi, hub: LocalHub, re
     assert attacked < max(10 * alone, 0.2), (alone, attacked)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_disconnected_stranger_is_not_waited_for(hub: LocalHub, send: Send) -> None:
     for _ in range(60):
         with connect(hub) as connection:

@@ -28,7 +28,7 @@ def connect_to(line: str, sent: bytes) -> socket.socket:
     return connection
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_hub_whatever_it_is_doing(tmp_path: Path, number: signal.Signals) -> None:
     process, line = start_hub(tmp_path, environment=dict(os.environ))
@@ -43,7 +43,7 @@ def test_a_signal_stops_the_hub_whatever_it_is_doing(tmp_path: Path, number: sig
         connection.close()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_second_signal_stops_the_hub_at_once(tmp_path: Path) -> None:
     process, line = start_hub(tmp_path, environment=dict(os.environ))
     connection = connect_to(line, REQUESTS["half a body"])
@@ -56,7 +56,7 @@ def test_a_second_signal_stops_the_hub_at_once(tmp_path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_the_hub_ends_with_its_parent_even_if_another_process_holds_its_input(tmp_path: Path) -> None:
     script = """
 import os, sys, time
@@ -83,7 +83,7 @@ time.sleep(60)
         os.killpg(parent.pid, signal.SIGKILL)  # the other child
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_hub_that_was_started_by_hand_outlives_its_shell(tmp_path: Path) -> None:
     command = f"{sys.executable} -m local_hub --root {tmp_path} --port 0 & echo $!; sleep 30"
     shell = subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True, cwd=ROOT)
