@@ -11,8 +11,7 @@ from huggingface_hub import HfApi
 
 from local_hub import LocalHub
 from tests.local_hub.raw_requests import Send, commit_body, pointer_to, upload_path
-from tests.local_hub.raw_sockets import connect, exchange, head, read_answer
-from tests.local_hub.test_auth import WRITES
+from tests.local_hub.raw_sockets import WRITES, connect, exchange, head, read_answer
 
 HUGE = str(600_000_000)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT
+from tests.local_hub.processes import parse_variables, start_hub
 from tests.local_hub.raw_sockets import head
-from tests.local_hub.test_main import parse_variables, start_hub
 
 CARD = json.dumps({"content": f"---\na: [{'a,' * 100_000}]\n---\n"})
 REQUESTS = {
