@@ -1,7 +1,7 @@
 """Run tests against mutants: in a copy of the repo, each in a process of its own with the libraries already loaded."""
 
 import contextlib
-import importlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -94,7 +94,7 @@ def _serve(copy: Path, module: str, texts: Sequence[str], tests: Sequence[str], 
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     file = copy / module
-    shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
+    Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
     for text in texts:
         file.write_text(text)
         sender.send(tuple(_run_tests(copy, tests, **limits)))
