@@ -17,17 +17,19 @@ IMAGE_LIBRARIES = ("pillow", "cykooz-resizer", "imagehash")  # other versions ma
 def compute_fingerprint(
     tables: Tables, images: ImageDir | ImageStore, *, image_size: int, selection: SelectionOptions
 ) -> str:
-    """Hash the content of the CSVs, the images, the options, and FORMAT_VERSION.
+    """Hash the content of the CSVs, their images, the options, and FORMAT_VERSION.
 
     For a folder, the versions of the libraries that prepare its images count too. The images of a store are prepared
     already.
     """
     sources = tuple(table and (table.name, table.sha256) for table in tables)
+    # A store may also hold images of other CSVs.
+    found = images.fingerprint() if isinstance(images, ImageDir) else images.fingerprint(tables.urls())
     libraries = IMAGE_LIBRARIES if isinstance(images, ImageDir) else ()
     parts = [
         repr(sources),
         repr((image_size, selection.ranges, float(selection.validation_size), selection.seed, FORMAT_VERSION)),
-        images.fingerprint(),
+        found,
         repr([(name, library_version(name)) for name in libraries]),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

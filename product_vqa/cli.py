@@ -17,6 +17,7 @@ import psutil
 import yaml
 from trl import TrlParser  # type: ignore[attr-defined]  # exported lazily
 
+from product_vqa.disk_errors import explain_disk_error
 from product_vqa.errors import InputError
 
 LAUNCHER_VARIABLE = "PRODUCT_VQA_LAUNCHER"  # set by product_vqa.launch
@@ -159,17 +160,25 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         code = main() or 0
     except InputError as error:
-        message = with_flags(str(error))
-        print(f"error: {message}", file=sys.stderr)
-        _tell_launcher(message)
-        code = 2
+        code = _fail(str(error))
     except KeyboardInterrupt:
         print("Interrupted. Rerun the same command to resume.", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # `command | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except Exception as error:
+        if (message := explain_disk_error(error)) is None:
+            raise
+        code = _fail(message)
     sys.exit(code)
+
+
+def _fail(text: str) -> int:
+    message = with_flags(text)
+    print(f"error: {message}", file=sys.stderr)
+    _tell_launcher(message)
+    return 2
 
 
 def _tell_launcher(message: str) -> None:

@@ -103,7 +103,7 @@ def parse_private(body: dict[str, Any]) -> bool:
 
 def validate_card(request: Request, body: dict[str, Any]) -> Response:
     try:
-        card = parse_card(str(body.get("content")))
+        card = parse_card(str(body.get("content") or ""))
     except ValueError as error:
         errors = [{"message": str(error)}]
         raise HubError(400, "Invalid metadata in README.md", content={"errors": errors, "warnings": []}) from error
