@@ -34,6 +34,8 @@ TESTS = {
     "product_vqa/atomic_io.py": "tests/product_vqa/test_atomic_io.py",
     "inference/metrics.py": "tests/inference/test_metrics.py",
     "dataset_builder/split.py": "tests/dataset_builder/test_split.py",
+    "dataset_builder/addresses.py": "tests/dataset_builder/test_addresses.py",
+    "dataset_builder/connections.py": "tests/dataset_builder/test_connections.py",
     "dataset_builder/fetching.py": "tests/dataset_builder/test_fetching.py",
     "training/checkpoints.py": "tests/training/test_checkpoints.py -m slow -k 'not resumed_run and not judged_by and "
     "not other_data and not however_a_file'",  # without those that train

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = ["-x", "-m", "not slow and not faults", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
 PLUGINS = "pytest_timeout,_hypothesis_pytestplugin"  # to look for plugins takes longer than many a test
 # Of processor time, for mutants that never end, whatever else the machine does; and of time, for those that wait.
-MIN_CPU_S, MIN_TIMEOUT_S = 10, 60
+MIN_CPU_S, MIN_TIMEOUT_S = 10, 20
 TIMEOUT_FACTOR = 5  # of what the tests take without a mutant
 MAX_BYTES = 8 * 1024**3  # of memory that a mutant may ask for
 

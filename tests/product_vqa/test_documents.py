@@ -212,6 +212,7 @@ def test_files_are_read_within_their_limit(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "file.json"
     file.write_text('{"a": 1}')
     assert read_json(file) == read_yaml(str(file)) == {"a": 1}
+    assert read_bytes(file, max_bytes=8) == b'{"a": 1}'
     with pytest.raises(OSError, match="8 bytes, more than 7"):
         read_bytes(file, max_bytes=7)
     with pytest.raises(DocumentError, match="not UTF-8"):
