@@ -150,6 +150,21 @@ def test_the_limits_themselves_are_allowed(tmp_path: Path) -> None:
     assert parse_front_matter("---\nabcdef: 1\n---", max_bytes=17) == {"abcdef": 1}
 
 
+@pytest.mark.slow
+def test_a_larger_limit_holds_for_reading_and_parsing(tmp_path: Path) -> None:
+    text = f'"{"x" * (9 * 2**20)}"'
+    file = tmp_path / "file"
+    file.write_text(text)
+    for read in (read_json, read_yaml):
+        with pytest.raises(OSError, match="more than 8388608"):
+            read(file)
+        assert len(read(file, max_bytes=10 * 2**20)) == 9 * 2**20
+    card = f"---\na: {text}\n---\n"
+    with pytest.raises(DocumentError, match="more than 8388608"):
+        parse_front_matter(card)
+    assert len(parse_front_matter(card, max_bytes=10 * 2**20)["a"]) == 9 * 2**20
+
+
 def test_values_are_counted_with_aliases_expanded() -> None:
     """Each line has its key, the list and ten values, or its key and what the alias expands to; two for the whole."""
     ten = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9, &b 10]\n"  # 1 + 12, and `*a` is 11
