@@ -13,8 +13,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, cast
 
-from product_vqa.errors import InputError, printable
+from product_vqa.errors import InputError
 from product_vqa.paths import open_regular
+from product_vqa.quoting import one_line
 
 # Raised while reading from the stream that `open_csv` returned, if the file is truncated or damaged.
 BROKEN_ARCHIVE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
@@ -57,7 +58,7 @@ _NOT_CSV = {  # the first bytes of files that are often mistaken for a CSV
     b"{\\rtf": "is a text document (RTF); save it as a CSV in UTF-8",
 }
 _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _MAX_INDEX = 10**18  # fits an int64
 
 
@@ -139,7 +140,7 @@ def open_csv(path: str | Path) -> CsvStream:
     try:
         stream.peek(1)
     except BROKEN_ARCHIVE as error:
-        reason = printable(str(error))
+        reason = one_line(str(error))
         raise InputError(f"{name}: broken {stream.compression} ({reason}); download it again") from error
     return stream
 
@@ -189,11 +190,11 @@ def _only_member(file: IO[bytes], *, name: str) -> IO[bytes]:
     except (RuntimeError, NotImplementedError) as error:  # a password; a method that Python does not know
         raise InputError(f"{name}: this zip cannot be read ({error}); unpack it first") from error
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, LookupError, struct.error, zlib.error) as error:
-        raise InputError(f"{name}: broken zip ({printable(str(error))}); download it again") from error
+        raise InputError(f"{name}: broken zip ({one_line(str(error))}); download it again") from error
     if "[Content_Types].xml" in members:
         raise InputError(f"{name}: is an Excel workbook; save it as a CSV in UTF-8")
     if stream is None:
-        found = printable(", ".join(sorted(members)[:100]), max_length=200) or "none"
+        found = one_line(", ".join(sorted(members)[:100]), max_length=200) or "none"
         raise InputError(f"{name}: a zip must hold one file, this one holds {found}; unpack it and pass the CSV")
     return stream
 

@@ -84,17 +84,17 @@ def test_what_failed_is_tried_again_when_asked(server: ImageServer, tmp_path: Pa
     urls = [f"{server.url}/{name}.jpg" for name in "ab"]
     server.answers["/a.jpg"] = jpeg(1)
     store = ImageStore(tmp_path)
-    before = store.fingerprint()
+    before = store.fingerprint(urls)
     server.answers["/b.jpg"] = lambda handler: send(handler, b"go away", status=403)
     download(store, urls, OPTIONS)
     server.answers["/b.jpg"] = jpeg(2)
-    first = store.fingerprint()
+    first = store.fingerprint(urls)
     assert download(store, urls, OPTIONS) == {"http_403": 1}
     assert server.requests == {"/a.jpg": 1, "/b.jpg": 1}
     again = FetchOptions(connections=4, allow_private_hosts=True, retry_failed=True)
     assert not download(store, urls, again)
     assert server.requests == {"/a.jpg": 1, "/b.jpg": 2}
-    assert len({before, first, store.fingerprint()}) == 3
+    assert len({before, first, store.fingerprint(urls)}) == 3
     assert (tmp_path / "failed.csv").read_text().splitlines() == [
         "image_link,reason,status,http_status,tries,seconds,finished_at"
     ]
