@@ -146,4 +146,4 @@ def _path_parts(url: str) -> tuple[str, ...]:
 
 
 def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+    return hashlib.sha256(text.encode()).digest()

@@ -15,8 +15,8 @@ from dataset_builder.csv_reader import Row
 from dataset_builder.image_store import ImageStore, StoredImage
 from dataset_builder.row_filter import DatasetRow, Dropped
 from dataset_builder.split import Splits
-from product_vqa.disk_errors import explain_disk_error
 from product_vqa.errors import InputError, first_line
+from product_vqa.machine_errors import explain_machine_error
 from product_vqa.quoting import write_cells
 from product_vqa.task.features import FEATURES
 
@@ -64,7 +64,7 @@ def write_errors_explained(folder: Path) -> Iterator[None]:
             cause = cause.__cause__
         if isinstance(cause, InputError):  # an image of the store has changed
             raise InputError(*cause.args) from error
-        reason = explain_disk_error(error, folder) or f"{folder}: cannot be written ({first_line(cause)})"
+        reason = explain_machine_error(error, folder) or f"{folder}: cannot be written ({first_line(cause)})"
         raise InputError(f"`output_dir` {reason}") from error
 
 
