@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from dataset_builder.fetching import Fetched, FetchError
 from product_vqa.documents import read_bytes
-from product_vqa.errors import InputError, printable
+from product_vqa.errors import InputError
 from product_vqa.images import MAX_BYTES
+from product_vqa.quoting import printable
 
 
 class ImageDir:
