@@ -93,7 +93,7 @@ def test_a_disk_that_fails_from_any_file_on_is_one_line_and_leaves_no_half_of_a_
 def test_files_that_may_not_grow_are_one_line_and_leave_no_half_of_a_dataset(shop: Shop) -> None:
     assert run_build(shop, "-c", BUILD).returncode == 0
     complete = files(shop.folder / "out")
-    for limit in (0, 100, 3000, 5000, 8000, 12_000, 20_000, 30_000, 10**9):
+    for limit in (100, 1000, 3000, 5000, 8000, 12_000, 20_000, 30_000, 10**9):
         subprocess.run(["rm", "-rf", shop.folder / "out"], check=True)
         check(shop, run_build(shop, "-c", BUILD, limit=limit), complete)
 
