@@ -6,12 +6,7 @@ import os
 import secrets
 import socket
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from uvicorn import Server
 
 HOST = "127.0.0.1"
 DESCRIPTION = """
@@ -37,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
 def listen(port: int) -> socket.socket:
     """Open the listening socket. From here on, connections wait until the server accepts them."""
     try:
-        listener = socket.create_server((HOST, port), backlog=128)
+        listener = socket.create_server((HOST, port), backlog=1024)
         # Connections inherit this option. asyncio does not set it on them, and each response would take 40 ms more.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
@@ -47,12 +42,15 @@ def listen(port: int) -> socket.socket:
 
 def main() -> None:
     arguments = parse_arguments()
+    parent = os.getppid()
     logging.basicConfig(level=logging.WARNING)
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # their warnings are about what any client can cause
 
-    import uvicorn  # like the imports below, not at the top: --help must not wait for them
-
+    # Not at the top: --help must not wait for these imports.
     from local_hub.app import create_app
     from local_hub.auth import Accounts
+    from local_hub.server import serve
     from local_hub.store import RootInUseError, Store
 
     try:
@@ -65,31 +63,12 @@ def main() -> None:
     token_from_environment = os.environ.get("HF_TOKEN")
     token = token_from_environment or f"hf_{secrets.token_urlsafe(24)}"
     accounts = Accounts(token=token, reader_token=os.environ.get("LOCAL_HUB_READER_TOKEN"))
-    # uvloop and httptools would gain nothing on loopback. Without them the hub behaves the same on every system.
-    config = uvicorn.Config(
-        create_app(store, accounts=accounts),
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=3,
-    )
-    server = uvicorn.Server(config)
-    if arguments.until_stdin_closes:
-        threading.Thread(target=stop_when_stdin_closes, args=(server,), daemon=True).start()
     port = listener.getsockname()[1]
     printed_token = "$HF_TOKEN" if token_from_environment else token
     print(f"Local Hub: HF_ENDPOINT=http://{HOST}:{port} HF_TOKEN={printed_token} HF_HUB_DISABLE_XET=1", flush=True)
-    server.run(sockets=[listener])
+    app = create_app(store, accounts=accounts)
+    serve(app, listener, parent=parent if arguments.until_stdin_closes else None)
     store.close()
-
-
-def stop_when_stdin_closes(server: "Server") -> None:
-    sys.stdin.buffer.read()
-    server.should_exit = True
 
 
 if __name__ == "__main__":

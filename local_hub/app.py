@@ -1,22 +1,30 @@
 """The application: its routes, middleware and exception handlers."""
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from local_hub.auth import Accounts, AuthenticationMiddleware
+from local_hub.admission import run_in_thread
+from local_hub.auth import (
+    UPLOAD_PATH,
+    Accounts,
+    AdmissionMiddleware,
+    AuthenticationMiddleware,
+    authorize_nobody,
+    authorize_writer,
+    require_writer,
+)
+from local_hub.bodies import read_json
 from local_hub.errors import HubError, repo_not_found
+from local_hub.origins import OriginMiddleware
 from local_hub.routes import commits, files, pages, refs, repos
 from local_hub.store import REPO_TYPES, Store
 
@@ -39,45 +47,72 @@ REF = "{ref}"
 PATH = "{path:path}"
 
 
-def with_json(endpoint: Callable[[Request, dict[str, Any]], Response]) -> Callable[[Request], Awaitable[Response]]:
-    """Make an endpoint that parses the JSON object in the request's body and passes it to `endpoint`."""
+Endpoint = Callable[[Request], Awaitable[Response]]
 
-    async def parse_and_call(request: Request) -> Response:
-        try:
-            body = json.loads(await request.body() or b"{}")
-        except (ValueError, RecursionError) as error:
-            raise HubError(400, f"The request body is not valid JSON: {error}") from error
-        if not isinstance(body, dict):
-            raise HubError(400, "The request body must be a JSON object")
-        return await run_in_threadpool(endpoint, request, body)
 
-    return parse_and_call
+def without_body(endpoint: Callable[[Request], Response]) -> Endpoint:
+    async def call(request: Request) -> Response:
+        return await run_in_thread(request, endpoint, request)
+
+    return call
+
+
+def with_json(
+    endpoint: Callable[[Request, dict[str, Any]], Response], *, authorize: Callable[[Request], object]
+) -> Endpoint:
+    """Make an endpoint that authorizes the request, and only then reads its body, the JSON object for `endpoint`."""
+
+    async def authorize_and_call(request: Request) -> Response:
+        await run_in_thread(request, authorize, request)
+        body = await read_json(request)
+        return await run_in_thread(request, endpoint, request, body)
+
+    return authorize_and_call
+
+
+def get(path: str, endpoint: Callable[[Request], Response]) -> Route:
+    return Route(path, without_body(endpoint))
+
+
+def delete(path: str, endpoint: Callable[[Request], Response]) -> Route:
+    return Route(path, without_body(endpoint), methods=["DELETE"])
+
+
+def write(method: str, path: str, endpoint: Callable[[Request, dict[str, Any]], Response]) -> Route:
+    """An endpoint that changes the repo in its URL."""
+    return Route(path, with_json(endpoint, authorize=authorize_writer), methods=[method])
+
+
+def write_account(method: str, path: str, endpoint: Callable[[Request, dict[str, Any]], Response]) -> Route:
+    """An endpoint that changes the repo in its body."""
+    return Route(path, with_json(endpoint, authorize=require_writer), methods=[method])
 
 
 def api_routes() -> list[Route]:
     repo = f"/api/{TYPE}/{REPO}"
     return [
-        Route("/api/whoami-v2", repos.whoami),
-        Route("/api/validate-yaml", with_json(repos.validate_card), methods=["POST"]),
-        Route("/api/repos/create", with_json(repos.create), methods=["POST"]),
-        Route("/api/repos/delete", with_json(repos.delete), methods=["DELETE"]),
-        Route("/api/repos/move", with_json(repos.move), methods=["POST"]),
-        Route(f"/api/{TYPE}", repos.search),
-        Route(repo, repos.info),
-        Route(f"{repo}/revision/{REVISION}", repos.info),
-        Route(f"{repo}/settings", with_json(repos.change_settings), methods=["PUT"]),
-        Route(f"{repo}/auth-check", repos.check_access),
-        Route(f"{repo}/auth-check/write", repos.check_write_access),
-        Route(f"{repo}/tree/{REVISION}", files.tree),
-        Route(f"{repo}/tree/{REVISION}/{PATH}", files.tree),
+        get("/api/whoami-v2", repos.whoami),
+        # As on the Hub, no account is needed: `ModelCard.validate` sends no token.
+        Route("/api/validate-yaml", with_json(repos.validate_card, authorize=authorize_nobody), methods=["POST"]),
+        write_account("POST", "/api/repos/create", repos.create),
+        write_account("DELETE", "/api/repos/delete", repos.delete),
+        write_account("POST", "/api/repos/move", repos.move),
+        get(f"/api/{TYPE}", repos.search),
+        get(repo, repos.info),
+        get(f"{repo}/revision/{REVISION}", repos.info),
+        write("PUT", f"{repo}/settings", repos.change_settings),
+        get(f"{repo}/auth-check", repos.check_access),
+        get(f"{repo}/auth-check/write", repos.check_write_access),
+        get(f"{repo}/tree/{REVISION}", files.tree),
+        get(f"{repo}/tree/{REVISION}/{PATH}", files.tree),
         Route(f"{repo}/paths-info/{REVISION}", files.paths_info, methods=["POST"]),
-        Route(f"{repo}/refs", refs.list_refs),
-        Route(f"{repo}/branch/{REF}", with_json(refs.create_branch), methods=["POST"]),
-        Route(f"{repo}/branch/{REF}", refs.delete_branch, methods=["DELETE"]),
-        Route(f"{repo}/tag/{REF}", with_json(refs.create_tag), methods=["POST"]),
-        Route(f"{repo}/tag/{REF}", refs.delete_tag, methods=["DELETE"]),
-        Route(f"{repo}/commits/{REVISION}", commits.history),
-        Route(f"{repo}/preupload/{REVISION}", with_json(commits.preupload), methods=["POST"]),
+        get(f"{repo}/refs", refs.list_refs),
+        write("POST", f"{repo}/branch/{REF}", refs.create_branch),
+        delete(f"{repo}/branch/{REF}", refs.delete_branch),
+        write("POST", f"{repo}/tag/{REF}", refs.create_tag),
+        delete(f"{repo}/tag/{REF}", refs.delete_tag),
+        get(f"{repo}/commits/{REVISION}", commits.history),
+        write("POST", f"{repo}/preupload/{REVISION}", commits.preupload),
         Route(f"{repo}/commit/{REVISION}", commits.commit, methods=["POST"]),
     ]
 
@@ -86,14 +121,14 @@ def repo_routes(prefix: str) -> list[Route]:
     """The routes under a repo's own URL, next to which git and Git LFS expect theirs."""
     repo = f"{prefix}/{REPO}"
     return [
-        Route(f"{repo}/resolve/{REVISION}/{PATH}", files.resolve),
-        Route(f"{repo}.git/info/lfs/objects/batch", with_json(commits.lfs_batch), methods=["POST"]),
-        Route(f"{repo}.git/info/lfs/objects/verify", with_json(commits.lfs_verify), methods=["POST"]),
-        Route(repo, pages.repository_page),
+        get(f"{repo}/resolve/{REVISION}/{PATH}", files.resolve),
+        write("POST", f"{repo}.git/info/lfs/objects/batch", commits.lfs_batch),
+        write("POST", f"{repo}.git/info/lfs/objects/verify", commits.lfs_verify),
+        get(repo, pages.repository_page),
     ]
 
 
-def unknown(request: Request) -> Response:
+async def unknown(request: Request) -> Response:
     """There is no such endpoint, or the URL names a repo without a namespace; this hub has no such repos."""
     parts = request.scope["path"].split("/")
     is_repo = len(parts) == 4 and parts[1] == "api" and parts[2] in [f"{repo_type}s" for repo_type in REPO_TYPES]
@@ -121,7 +156,7 @@ async def handle_hub_error(request: Request, error: Exception) -> Response:
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+    return HubError(error.status_code, error.detail, headers=dict(error.headers or {})).response()
 
 
 async def handle_disconnect(request: Request, error: Exception) -> Response:
@@ -137,17 +172,17 @@ def create_app(store: Store, *, accounts: Accounts) -> Starlette:
     app = Starlette(
         routes=[
             *api_routes(),
-            Route(f"/large_files/{TYPE}/{REPO}/{{oid}}/{{size}}", commits.lfs_upload, methods=["PUT"]),
+            Route(f"{UPLOAD_PATH}{TYPE}/{REPO}/{{oid}}/{{size}}", commits.lfs_upload, methods=["PUT"]),
             *repo_routes(f"/{TYPE}"),
             *repo_routes(""),
-            Route("/", pages.home),
+            get("/", pages.home),
             Route(f"/{PATH}", unknown, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
         ],
         middleware=[
-            # A web page whose host name resolves to 127.0.0.1 must not read this hub (DNS rebinding).
-            Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
-            Middleware(AuthenticationMiddleware, accounts=accounts),
             Middleware(RawPathMiddleware),
+            Middleware(AdmissionMiddleware, accounts=accounts),
+            Middleware(OriginMiddleware),
+            Middleware(AuthenticationMiddleware),
         ],
         exception_handlers={
             HubError: handle_hub_error,

@@ -8,17 +8,21 @@ import hashlib
 import hmac
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
-from starlette.requests import Request
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from local_hub.admission import GuestShare, OwnerShare, Share, is_client_gone
 from local_hub.errors import HubError, authentication_required, repo_not_found
 from local_hub.repository import OWNER, Repository, url_path
 from local_hub.store import Store
 
 READER = "reader"
+UPLOAD_PATH = "/large_files/"
 UPLOAD_URL_LIFETIME_S = 3600  # an upload has to start within it
 
 
@@ -55,7 +59,7 @@ class Accounts:
     def authenticate(self, authorization: str) -> Account | None:
         """The account of an `Authorization` header, None if the token is not valid."""
         scheme, _, token = authorization.partition(" ")
-        given = token.strip().encode("utf-8", "surrogateescape")
+        given = token.strip().encode()
         for name, expected in self._tokens.items():
             if hmac.compare_digest(given, expected) and scheme.lower() == "bearer":
                 return Account(name)
@@ -66,8 +70,9 @@ class Accounts:
         expires = str(int(time.time()) + UPLOAD_URL_LIFETIME_S)
         return f"expires={expires}&signature={self._signature(path, expires)}"
 
-    def is_signed(self, path: str, *, expires: str, signature: str) -> bool:
-        """Whether `expires` and `signature` are from `sign`, for this `path`, and still valid."""
+    def is_signed(self, path: str, *, query: QueryParams) -> bool:
+        """Whether the query is from `sign`, for this `path`, and still valid."""
+        expires, signature = query.get("expires", ""), query.get("signature", "")
         is_genuine = hmac.compare_digest(signature.encode(), self._signature(path, expires).encode())
         return is_genuine and time.time() <= int(expires)
 
@@ -75,23 +80,55 @@ class Accounts:
         return hmac.new(self._tokens[OWNER], f"{path} {expires}".encode(), hashlib.sha256).hexdigest()
 
 
-class AuthenticationMiddleware:
-    """Sets `request.state.account` (None if anonymous). Rejects an invalid token with 401, whatever the path."""
+class AdmissionMiddleware:
+    """Finds out whose request it is, and lets it wait for its turn. It refuses nothing.
+
+    Sets `account` (None if anonymous), `share`, `has_invalid_token` and `is_signed_upload` in `request.state`.
+    """
 
     def __init__(self, app: ASGIApp, *, accounts: Accounts) -> None:
         self._app = app
         self._accounts = accounts
+        self._owner = OwnerShare()
+        self._guests = {READER: GuestShare(), None: GuestShare()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-            account = self._accounts.authenticate(authorization) if authorization else None
-            if authorization and account is None:
-                error = HubError(401, "Invalid credentials in Authorization header")
-                await error.response()(scope, receive, send)
-                return
-            scope = {**scope, "state": {**scope.get("state", {}), "account": account}}
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return
+        authorization = Headers(scope=scope).get("authorization", "")
+        account = self._accounts.authenticate(authorization) if authorization else None
+        path = scope["path"]
+        is_signed_upload = path.startswith(UPLOAD_PATH) and self._accounts.is_signed(
+            path, query=QueryParams(scope["query_string"])
+        )
+        is_owner = is_signed_upload or (account is not None and account.may_write)
+        share: Share = self._owner if is_owner else self._guests[account.name if account else None]
+        if is_owner and (connection := scope.get("extensions", {}).get("local_hub.connection")):
+            connection.is_owners = True
+        try:
+            await share.admit(partial(is_client_gone, scope))
+        except ClientDisconnect:
+            return
+        state = {
+            "account": account,
+            "share": share,
+            "has_invalid_token": bool(authorization) and account is None,
+            "is_signed_upload": is_signed_upload,
+        }
+        await self._app({**scope, "state": {**scope.get("state", {}), **state}}, receive, send)
+
+
+class AuthenticationMiddleware:
+    """Rejects an invalid token with 401, whatever the path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["state"]["has_invalid_token"]:
+            await HubError(401, "Invalid credentials in Authorization header").response()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def require_writer(request: Request) -> Account:
@@ -101,6 +138,20 @@ def require_writer(request: Request) -> Account:
     if not account.may_write:
         raise HubError(403, "Forbidden: this token has no write access")
     return account
+
+
+def authorize_nobody(request: Request) -> None:
+    """For an endpoint that is open to all."""
+
+
+def authorize_reader(request: Request) -> None:
+    """For an endpoint that reads the repo in its URL."""
+    open_repository(request)
+
+
+def authorize_writer(request: Request) -> None:
+    """For an endpoint that changes the repo in its URL."""
+    open_repository(request, write=True)
 
 
 def is_visible(repository: Repository, account: Account | None) -> bool:

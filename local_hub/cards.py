@@ -2,11 +2,14 @@
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
-import yaml
+from product_vqa.documents import parse_front_matter
 
-FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*\r?$", re.S | re.M)
+METADATA_LENGTH_MAX = 256 * 2**10  # characters, parsed within three seconds
+OPENING = re.compile(r"\ufeff?\s*---")
+CLOSING = re.compile(r"^---[ \t]*\r?$", re.MULTILINE)
 TAG_KEYS = ("library_name", "pipeline_tag", "tags", "language", "task_categories", "size_categories")
 TAG_PREFIXES = {"license": "license:", "datasets": "dataset:", "base_model": "base_model:"}
 
@@ -14,21 +17,25 @@ TAG_PREFIXES = {"license": "license:", "datasets": "dataset:", "base_model": "ba
 def parse_card(text: str) -> dict[str, Any]:
     """Parse the metadata of a README.md; {} if it has none.
 
-    Raises ValueError if the YAML is invalid, is not a mapping, or holds what JSON cannot (such as .nan).
+    Raises ValueError if it is too large, not valid YAML, not a mapping, or holds what JSON cannot (such as .nan).
     """
-    match = FRONT_MATTER.match(text)
-    if match is None:
-        return {}
+    head, rest = text[:METADATA_LENGTH_MAX], text[METADATA_LENGTH_MAX:]
     try:
-        metadata = yaml.safe_load(match[1])
-        metadata = json.loads(json.dumps(metadata, default=str, allow_nan=False))  # YAML has dates, JSON has none
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        metadata = parse_front_matter(head)
+        if not metadata and OPENING.match(head) and CLOSING.search(rest):
+            raise ValueError(f"more than {METADATA_LENGTH_MAX} characters")
+        return json.loads(json.dumps(metadata, default=str))  # YAML has dates, JSON has none
+    except (ValueError, TypeError) as error:
         raise ValueError(f"YAML of README.md: {error}") from error
-    if metadata is None:
+
+
+@lru_cache(maxsize=100)
+def read_metadata(text: str) -> dict[str, Any]:
+    """`parse_card`, but {} for an invalid card. Do not change the result: a search reads the same cards again."""
+    try:
+        return parse_card(text)
+    except ValueError:
         return {}
-    if not isinstance(metadata, dict):
-        raise ValueError(f"YAML of README.md: expected a mapping, got {type(metadata).__name__}")
-    return metadata
 
 
 def list_tags(card: dict[str, Any]) -> list[str]:

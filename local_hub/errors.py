@@ -4,6 +4,8 @@ import re
 
 from starlette.responses import JSONResponse
 
+MESSAGE_LENGTH_MAX = 1000  # characters
+
 
 class HubError(Exception):
     """Ends a request with `status` and `message`.
@@ -20,7 +22,8 @@ class HubError(Exception):
         headers: dict[str, str] | None = None,
         content: dict[str, object] | None = None,
     ) -> None:
-        message = message.encode("utf-8", "backslashreplace").decode()  # JSON can hold lone surrogates, UTF-8 cannot
+        # JSON can hold lone surrogates, UTF-8 cannot. The clients limit the length of a header.
+        message = message[:MESSAGE_LENGTH_MAX].encode("utf-8", "backslashreplace").decode()
         super().__init__(message)
         self.status = status
         self.headers = {"X-Error-Message": re.sub(r"[^\x20-\x7e]", "?", message)}  # a header is one line of Latin-1

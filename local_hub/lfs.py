@@ -8,14 +8,18 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
+import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from local_hub.errors import HubError
+from local_hub.patterns import PatternList
 
+FREE_SPACE_MIN = 100_000_000  # bytes of disk that an upload must leave
 REGULAR_SIZE_MAX = 10_000_000  # bytes; a larger file is an LFS file whatever its name
 # The Hub writes these patterns into the .gitattributes of a new repo.
 _PATTERNS = """
@@ -30,13 +34,10 @@ POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256
 POINTER_SIZE_MAX = 200
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
-_TOKEN = re.compile(r"(\*\*/|\*\*|\*|\?|\[!?[\w-]+\])")  # the parts of a pattern that match more than themselves
-_WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
-
-def is_lfs_file(path: str, *, size: int, patterns: Sequence[str]) -> bool:
+def is_lfs_file(path: str, *, size: int, patterns: PatternList) -> bool:
     """Whether a file is uploaded as an LFS file, given the patterns of the repo's .gitattributes."""
-    return size > REGULAR_SIZE_MAX or is_matched(path, patterns=patterns)
+    return size > REGULAR_SIZE_MAX or patterns.is_matched(path)
 
 
 def format_attributes(patterns: Iterable[str]) -> str:
@@ -53,29 +54,8 @@ def parse_gitignore(text: str) -> list[str]:
 
 
 def is_matched(path: str, *, patterns: Sequence[str]) -> bool:
-    """Whether `path` or a folder above it matches the patterns of a .gitattributes or .gitignore.
-
-    The last pattern that matches decides; one that begins with `!` excludes the path again.
-    """
-    for pattern in reversed(patterns):
-        if _compile_pattern(pattern.removeprefix("!")).fullmatch(path):
-            return not pattern.startswith("!")
-    return False
-
-
-@lru_cache(maxsize=1000)
-def _compile_pattern(pattern: str) -> re.Pattern[str]:
-    is_anchored = "/" in pattern.rstrip("/")  # a pattern without a slash matches at every depth
-    expression = "" if is_anchored else "(?:.*/)?"
-    for part in _TOKEN.split(pattern.strip("/")):
-        if part in _WILDCARDS:
-            expression += _WILDCARDS[part]
-        elif _TOKEN.fullmatch(part):
-            expression += part.replace("[!", "[^")  # a set of characters, or with `!` its complement
-        else:
-            expression += re.escape(part)
-    expression += "/.*" if pattern.endswith("/") else "(?:/.*)?"
-    return re.compile(expression, re.S)
+    """Whether `path` or a folder above it matches the patterns of a .gitattributes or .gitignore."""
+    return PatternList(patterns).is_matched(path)
 
 
 @dataclass(frozen=True)
@@ -110,8 +90,11 @@ class LfsStore:
     def receive(self, pointer: Pointer) -> Iterator[Callable[[bytes], None]]:
         """Yield the function that takes the content of `pointer`, chunk by chunk.
 
-        The file is stored when the block ends. A mismatch, an error or a kill leaves nothing in the store.
+        The file is stored when the block ends. A mismatch, an error or a kill leaves nothing in the store. Until
+        `mark_committed`, it is writable: this is how the next start of the hub knows what no commit refers to.
         """
+        if shutil.disk_usage(self._tmp_dir).free < pointer.size + FREE_SPACE_MIN:
+            raise HubError(507, f"LFS file {pointer.oid}: no space left for {pointer.size} bytes")
         path = self._tmp_dir / secrets.token_hex(16)
         sha256 = hashlib.sha256()
         size = 0
@@ -119,8 +102,6 @@ class LfsStore:
         def write(chunk: bytes) -> None:
             nonlocal size
             size += len(chunk)
-            if size > pointer.size:
-                raise HubError(400, f"LFS file {pointer.oid}: expected {pointer.size} bytes, got more")
             sha256.update(chunk)
             file.write(chunk)
 
@@ -136,3 +117,18 @@ class LfsStore:
             os.replace(path, folder / pointer.oid)
         finally:
             path.unlink(missing_ok=True)
+
+    def mark_committed(self, oid: str) -> None:
+        path = self.find(oid)
+        if path is not None:
+            path.chmod(0o444)
+
+    def list_uncommitted(self, *, older_than_s: float) -> list[Path]:
+        """The files that no commit refers to, as far as is known, and that were uploaded so many seconds ago."""
+        newest = time.time() - older_than_s
+        found = []
+        for path in self.folder.glob("*/*"):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWUSR and status.st_mtime <= newest:
+                found.append(path)
+        return found

@@ -5,10 +5,12 @@ the branch moves last, and the next start removes the lock files of a killed pro
 disk: after a power loss the newest commits may be missing or broken.
 """
 
+import itertools
 import json
 import os
 import re
 import threading
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,15 +20,21 @@ from typing import Any, TypeGuard
 import pygit2
 from pygit2.enums import FileMode, ObjectType, SortMode
 
-from local_hub.cards import parse_card
+from local_hub.cards import read_metadata
 from local_hub.errors import HubError, entry_not_found, revision_not_found
 from local_hub.lfs import POINTER_SIZE_MAX, LfsStore, Pointer, parse_attributes, parse_pointer
+from local_hub.patterns import PatternList
 
 OWNER = "local"  # the user who owns every repo and is the author of every commit
 MAIN = "main"
 ATTRIBUTES = ".gitattributes"
 COMMIT_ID_LENGTH_MIN = 7
 GIT_ERRORS = (pygit2.GitError, OSError, ValueError, KeyError)  # the Python exceptions for libgit2's errors
+PATH_LENGTH_MAX = 1024  # bytes
+NAME_LENGTH_MAX = 255  # bytes, the limit of file systems
+PATH_DEPTH_MAX = 50
+REF_LENGTH_MAX = 255  # bytes
+DELETED_FOLDERS_MAX = 1000  # of a commit; for each of them, all paths are searched
 # Control characters, and the lone surrogates that JSON can hold and UTF-8 cannot. libgit2 reads C strings: a NUL would
 # end a name early.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -36,12 +44,27 @@ def is_file_path(path: object) -> TypeGuard[str]:
     """Whether `path` may name a file in a repo, on every system that the repo may be downloaded to."""
     if not isinstance(path, str) or "\\" in path or UNPRINTABLE.search(path):
         return False
-    return all(part not in ("", ".", "..") and part.lower() != ".git" for part in path.split("/"))
+    if len(path.encode()) > PATH_LENGTH_MAX:
+        return False
+    parts = path.split("/")
+    return len(parts) <= PATH_DEPTH_MAX and all(map(_is_file_name, parts))
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether `name` is neither empty nor too long, nor `.`, `..` or .git as any file system spells them."""
+    if len(name.encode()) > NAME_LENGTH_MAX:
+        return False
+    # HFS+ ignores format characters, NTFS what is after a colon and trailing dots and spaces; both ignore the case.
+    visible = name if name.isascii() else "".join(char for char in name if unicodedata.category(char) != "Cf")
+    stem = visible.partition(":")[0].rstrip(". ").lower()
+    return stem not in ("", ".git")
 
 
 def is_ref_name(ref: str) -> bool:
     """Whether `ref` is a valid full name, such as refs/heads/main."""
-    return not UNPRINTABLE.search(ref) and pygit2.reference_is_valid_name(ref)
+    if UNPRINTABLE.search(ref) or len(ref.encode()) > REF_LENGTH_MAX:
+        return False
+    return pygit2.reference_is_valid_name(ref)
 
 
 def url_path(repo_id: str, *, repo_type: str) -> str:
@@ -103,6 +126,7 @@ class Repository:
         self.repo_id = repo_id
         self.lock = lock
         self.git = pygit2.Repository(str(folder / "git"))
+        self.tmp_dir = tmp_dir
         self.lfs_store = LfsStore(folder / "large_files", tmp_dir=tmp_dir)
 
     @property
@@ -177,13 +201,10 @@ class Repository:
         return self.read_blob(entry.oid).decode("utf-8", "replace")
 
     def card(self, commit: pygit2.Commit) -> dict[str, Any]:
-        try:
-            return parse_card(self.read_text(commit, "README.md"))
-        except ValueError:  # an invalid card hides its own metadata, not the repo
-            return {}
+        return read_metadata(self.read_text(commit, "README.md"))
 
-    def lfs_patterns(self, commit: pygit2.Commit) -> list[str]:
-        return parse_attributes(self.read_text(commit, ATTRIBUTES))
+    def lfs_patterns(self, commit: pygit2.Commit) -> PatternList:
+        return PatternList(parse_attributes(self.read_text(commit, ATTRIBUTES)))
 
     def history(self, commit: pygit2.Commit) -> Iterable[pygit2.Commit]:
         return self.git.walk(commit.id, SortMode.TOPOLOGICAL)
@@ -218,8 +239,8 @@ class Repository:
             commit_id = self.git.create_commit(None, author, author, message, tree, [head.id])
             try:
                 ref.set_target(commit_id)
-            except pygit2.GitError as error:  # a push by git itself does not take our lock
-                raise HubError(412, f"A commit to {branch} has happened meanwhile: {error}") from error
+            except GIT_ERRORS as error:  # a push by git itself does not take our lock
+                raise HubError(412, f"A commit to {branch} has happened meanwhile") from error
         return str(commit_id)
 
     def _write_tree(self, head: pygit2.Commit, operations: Sequence[Operation]) -> pygit2.Oid:
@@ -228,6 +249,8 @@ class Repository:
         old_paths = {entry.path for entry in index}
         paths = set(old_paths)
         blobs: dict[str, pygit2.Oid] = {}
+        if sum(operation.is_folder for operation in operations) > DELETED_FOLDERS_MAX:
+            raise HubError(400, f"a commit may delete at most {DELETED_FOLDERS_MAX} folders")
         for operation in operations:
             if operation.blob is not None:
                 paths.add(operation.path)
@@ -240,9 +263,10 @@ class Repository:
                 )
                 raise entry_not_found(message, commit_id=str(head.id))
             paths -= deleted
-        folders = {path[:end] for path in paths for end, letter in enumerate(path) if letter == "/"}
-        if conflicts := paths & folders:
-            raise HubError(400, f"{min(conflicts)} would be a file and a folder")
+        ordered = sorted(f"{path}/" for path in paths)  # a folder's files follow it
+        for first, second in itertools.pairwise(ordered):
+            if second.startswith(first):
+                raise HubError(400, f"{first.rstrip('/')} would be a file and a folder")
         for path in old_paths - paths:
             index.remove(path)
         for path in blobs.keys() & paths:
@@ -251,6 +275,15 @@ class Repository:
             except pygit2.GitError as error:  # libgit2 refuses more spellings of .git than `is_file_path`
                 raise HubError(400, f"not a valid path in a repo: {path!r}") from error
         return index.write_tree(self.git)
+
+    def list_lfs_files(self) -> set[str]:
+        """The sha256 of each LFS file that any commit may refer to, also those of branches that were deleted."""
+        pointers = (parse_pointer(self.read_blob(str(oid))) for oid in self.git.odb if self._may_be_pointer(oid))
+        return {pointer.oid for pointer in pointers if pointer}
+
+    def _may_be_pointer(self, oid: pygit2.Oid) -> bool:
+        kind, size = self.git.odb.read_header(oid)
+        return kind == ObjectType.BLOB and size <= POINTER_SIZE_MAX
 
     # Branches and tags
 
@@ -279,7 +312,8 @@ class Repository:
                 else:
                     self.git.references.create(ref, target.id)
             except GIT_ERRORS as error:  # for example, a/b exists and a is to be created
-                raise HubError(400, f"{ref} cannot be created: {error}") from error
+                message = str(error).replace(f"{self.folder}/", "")
+                raise HubError(400, f"{ref} cannot be created: {message}") from error
 
     def delete_ref(self, ref: str) -> None:
         if ref == f"refs/heads/{MAIN}":

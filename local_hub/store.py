@@ -23,12 +23,13 @@ import pygit2
 from filelock import FileLock, Timeout
 from pygit2.enums import FileMode
 
-from local_hub.lfs import LFS_PATTERNS, format_attributes
-from local_hub.repository import ATTRIBUTES, MAIN, Repository, Settings, make_signature
+from local_hub.lfs import LFS_PATTERNS, LfsStore, format_attributes
+from local_hub.repository import ATTRIBUTES, GIT_ERRORS, MAIN, Repository, Settings, make_signature
 
 REPO_TYPES = ("model", "dataset", "space")
 REPO_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
 REPO_NAME_LENGTH_MAX = 96
+UNCOMMITTED_LIFETIME_S = 24 * 3600  # an upload that was interrupted may be continued until then
 
 
 def is_repo_name(name: object) -> TypeGuard[str]:
@@ -78,6 +79,25 @@ class Store:
         for repo_type in REPO_TYPES:
             for git in self._type_dir(repo_type).glob("*/*/git"):
                 _remove_stale_files(git)
+        for repo_type in REPO_TYPES:
+            for folder in self._type_dir(repo_type).glob("*/*/large_files"):
+                self._remove_uncommitted(folder, repo_type=repo_type)
+
+    def _remove_uncommitted(self, folder: Path, *, repo_type: str) -> None:
+        """Delete the LFS files of a repo that were uploaded long ago and that no commit refers to."""
+        files = LfsStore(folder, tmp_dir=self.tmp_dir).list_uncommitted(older_than_s=UNCOMMITTED_LIFETIME_S)
+        if not files:
+            return
+        try:
+            repository = self.find(f"{folder.parent.parent.name}/{folder.parent.name}", repo_type=repo_type)
+            committed = repository.list_lfs_files() if repository else {path.name for path in files}
+        except GIT_ERRORS:  # a damaged repo keeps its files
+            return
+        for path in files:
+            if path.name in committed:
+                path.chmod(0o444)
+            else:
+                path.unlink()
 
     def close(self) -> None:
         self._lock.release()

@@ -1,10 +1,16 @@
-"""Explain what the machine refused a command: disk space, permission, open files, memory, threads."""
+"""Explain what the machine refused: disk space, permission, open files, memory, threads.
+
+It is the same line for whichever library found it.
+"""
 
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from product_vqa.errors import first_line
+from product_vqa.errors import InputError, first_line
 
 _REMEDIES = {
     errno.ENOSPC: "free some space there, or choose a folder on another disk",
@@ -19,10 +25,12 @@ _REMEDIES = {
     errno.ENOMEM: "free some memory",
     errno.EAGAIN: "raise the limit on processes (ulimit -u)",
 }
-# Libraries in Rust and C++, SQLite and Python's threads raise errors of their own.
+# Libraries in Rust and C++, SQLite and Python's threads raise errors of their own, with the system's text or number.
+_CLEAR = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENOMEM)
 _TEXTS = {
-    **{os.strerror(number): number for number in _REMEDIES if number != errno.EAGAIN},
+    **{os.strerror(number): number for number in _CLEAR},
     **{f"(os error {number})": number for number in _REMEDIES},
+    **{f"[errno {number}]": number for number in _REMEDIES},
     "database or disk is full": errno.ENOSPC,
     "disk I/O error": errno.EIO,
     "PytorchStreamWriter failed writing file": errno.ENOSPC,
@@ -30,19 +38,8 @@ _TEXTS = {
 }
 
 
-def explain_machine_error(error: BaseException) -> str | None:
-    """One line with the reason, the file if one is known, and the remedy; None for an error with another cause."""
-    found = _find(error)
-    if found is None or found.errno is None:
-        return None
-    reason = os.strerror(found.errno)
-    if found.errno == errno.EAGAIN:
-        reason = "no more threads or processes can be started"
-    where = f"{found.filename}: " if found.filename else ""
-    return f"{where}{reason}; {_REMEDIES[found.errno]}, and rerun the same command"
-
-
-def _find(error: BaseException | None) -> OSError | None:
+def find_machine_error(error: BaseException | None) -> OSError | None:
+    """The refusal of the machine that `error` is, wraps or follows from; None if it has another cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -55,6 +52,35 @@ def _find(error: BaseException | None) -> OSError | None:
                 return OSError(number, first_line(error), _path_in(str(error)))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+def explain_machine_error(error: BaseException, path: str | Path | None = None) -> str | None:
+    """One line with the reason, the file if one is known, and the remedy; None for an error with another cause.
+
+    `path` is what was being written. Without it, the line names the file that the system named, if it did.
+    """
+    found = find_machine_error(error)
+    if found is None or found.errno is None:
+        return None
+    reason = os.strerror(found.errno)
+    if found.errno == errno.EAGAIN:
+        reason = "no more threads or processes can be started"
+    where = path or found.filename
+    located = f"{where}: {reason}" if where else reason
+    return f"{located}; {_REMEDIES[found.errno]}, and rerun the same command"
+
+
+@contextmanager
+def machine_errors(path: str | Path) -> Iterator[None]:
+    """Raise InputError, which names `path`, for what the machine refuses. Other errors pass."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if (text := explain_machine_error(error, path)) is None:
+            raise
+        raise InputError(text) from error
 
 
 def _path_in(text: str) -> str | None:

@@ -5,30 +5,37 @@ content there, and `lfs_verify` confirms it. `commit` receives the other files a
 """
 
 import base64
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pygit2
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from local_hub.admission import run_in_thread
 from local_hub.auth import Accounts, open_repository, path_param
+from local_hub.bodies import read_chunks, read_lines
 from local_hub.errors import HubError, repo_not_found
 from local_hub.lfs import (
     REGULAR_SIZE_MAX,
     SHA256,
     Pointer,
     is_lfs_file,
-    is_matched,
     parse_gitignore,
     parse_pointer,
 )
+from local_hub.patterns import PatternList
 from local_hub.repository import OWNER, Operation, Repository, format_time, is_file_path
 from local_hub.routes.query import paginate
 from local_hub.store import Store
+from product_vqa.documents import DocumentError, parse_json
 
+FILES_MAX = 1000  # of one preupload or LFS batch; the clients send at most 256
+OPERATIONS_MAX = 50_000  # of one commit
+LFS_SIZE_MAX = 10**15  # bytes
+COMMIT_SIZE_MAX = 4 * 2**30  # bytes
+SMALL_LINE_SIZE_MAX = 64 * 2**10  # bytes; only the content of a file is larger, and has no commas
+COMMAS_MAX = 1000  # in a larger line: without them it cannot hold many values
 LINE_SIZE_MAX = 16 * 2**20  # bytes of a commit's line: room for the largest regular file in base64, and its path
 COMMITS_PER_PAGE = 100
 
@@ -39,11 +46,14 @@ def preupload(request: Request, body: dict[str, Any]) -> Response:
     refuse_pull_request(request)
     commit = repository.commit_at(path_param(request, "revision"))
     lfs_patterns = repository.lfs_patterns(commit)
-    ignored = parse_gitignore(str(body.get("gitIgnore") or repository.read_text(commit, ".gitignore")))
+    gitignore = body.get("gitIgnore") or repository.read_text(commit, ".gitignore")
+    if not isinstance(gitignore, str):
+        raise HubError(400, "gitIgnore must be the text of a .gitignore")
+    ignored = PatternList(parse_gitignore(gitignore))
     files = []
     for file in parse_objects(body, "files"):
         path, size = file.get("path"), file.get("size")
-        if not is_file_path(path) or not isinstance(size, int):
+        if not is_file_path(path) or type(size) is not int:
             raise HubError(
                 400, f"each file needs a path inside the repo and a size in bytes, got {path!r} and {size!r}"
             )
@@ -52,7 +62,7 @@ def preupload(request: Request, body: dict[str, Any]) -> Response:
             {
                 "path": path,
                 "uploadMode": "lfs" if is_lfs_file(path, size=size, patterns=lfs_patterns) else "regular",
-                "shouldIgnore": is_matched(path, patterns=ignored),
+                "shouldIgnore": ignored.is_matched(path),
                 "oid": entry.etag if entry and not entry.is_folder else None,
             }
         )
@@ -84,20 +94,19 @@ def lfs_batch(request: Request, body: dict[str, Any]) -> Response:
 
 async def lfs_upload(request: Request) -> Response:
     """Receive an LFS file. The signature of the URL is the authorization: the client sends no token."""
-    query = request.query_params
-    accounts: Accounts = request.app.state.accounts
-    expires, signature = query.get("expires", ""), query.get("signature", "")
-    if not accounts.is_signed(request.scope["path"], expires=expires, signature=signature):
+    if not request.state.is_signed_upload:
         raise HubError(403, "This upload URL is invalid or has expired. Request a new one.")
     store: Store = request.app.state.store
     params = request.path_params
     repo_id = f"{params['namespace']}/{params['name']}"
-    repository = await run_in_threadpool(store.find, repo_id, repo_type=params["repo_type"])
+    repository = await run_in_thread(request, store.find, repo_id, repo_type=params["repo_type"])
     if repository is None:
         raise repo_not_found(is_anonymous=True)
-    with repository.lfs_store.receive(Pointer(params["oid"], int(params["size"]))) as write:
-        async for chunk in request.stream():
-            await run_in_threadpool(write, chunk)
+    pointer = Pointer(params["oid"], int(params["size"]))
+    with repository.lfs_store.receive(pointer) as write:
+        too_large = HubError(400, f"LFS file {pointer.oid}: expected {pointer.size} bytes, got more")
+        async for chunk in read_chunks(request, size_max=pointer.size, too_large=too_large):
+            await run_in_thread(request, write, chunk)
     return Response()
 
 
@@ -111,13 +120,27 @@ def lfs_verify(request: Request, body: dict[str, Any]) -> Response:
 
 async def commit(request: Request) -> Response:
     """Commit to a branch. Each line of the body is a header or an operation, stored as it arrives to save memory."""
-    repository = await run_in_threadpool(open_repository, request, write=True)
+    repository = await run_in_thread(request, open_repository, request, write=True)
     refuse_pull_request(request)
-    builder = CommitBuilder(repository)
-    async for line in read_lines(request):
-        await run_in_threadpool(builder.add_line, line)
     branch = path_param(request, "revision").removeprefix("refs/heads/")
-    commit_id = await run_in_threadpool(builder.commit, branch)
+    await run_in_thread(request, repository.branch, branch)
+    builder = CommitBuilder(repository)
+    lines: list[bytes] = []
+    size = 0
+    async for line in read_lines(
+        request,
+        line_size_max=LINE_SIZE_MAX,
+        size_max=COMMIT_SIZE_MAX,
+        tmp_dir=repository.tmp_dir,
+        too_long=f"a file of more than {REGULAR_SIZE_MAX} bytes must be uploaded as an LFS file",
+    ):
+        lines.append(line)
+        size += len(line)
+        if size > SMALL_LINE_SIZE_MAX:
+            await run_in_thread(request, builder.add_lines, lines)
+            lines, size = [], 0
+    await run_in_thread(request, builder.add_lines, lines)
+    commit_id = await run_in_thread(request, builder.commit, branch)
     url = f"{request.base_url}{repository.url_path}/commit/{commit_id}"
     return JSONResponse({"success": True, "commitOid": commit_id, "commitUrl": url, "hookOutput": ""})
 
@@ -129,17 +152,26 @@ class CommitBuilder:
         self._repository = repository
         self._header: dict[str, Any] = {}
         self._operations: list[Operation] = []
+        self._lfs_files: set[str] = set()  # their sha256
 
-    def add_line(self, line: bytes) -> None:
+    def add_lines(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            self._add_line(line)
+
+    def _add_line(self, line: bytes) -> None:
+        if len(line) > SMALL_LINE_SIZE_MAX and line.count(b",") > COMMAS_MAX:
+            raise HubError(413, "a line of the commit holds too many values")
         try:
-            item = json.loads(line)
+            item = parse_json(line, max_bytes=LINE_SIZE_MAX)
             key, value = item["key"], item["value"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (DocumentError, KeyError, TypeError) as error:
             raise HubError(
                 400, f"a line of the commit is not a JSON object with key and value: {error!r}"[:200]
             ) from error
         if not isinstance(value, dict):
             raise HubError(400, f"the value of {key!r} in the commit is not a JSON object")
+        if len(self._operations) >= OPERATIONS_MAX:
+            raise HubError(413, f"a commit may have at most {OPERATIONS_MAX} operations")
         if key == "header":
             self._header = value
         else:
@@ -169,6 +201,8 @@ class CommitBuilder:
         pointer = parse_pointer(content)
         if pointer and self._repository.lfs_store.find(pointer.oid) is None:
             raise HubError(400, f"{path} points to {pointer.oid}, which has not been uploaded to this repo")
+        if pointer:
+            self._lfs_files.add(pointer.oid)
         return self._repository.git.create_blob(content)
 
     def _store_pointer(self, path: str, value: dict[str, Any]) -> pygit2.Oid:
@@ -179,6 +213,7 @@ class CommitBuilder:
         size = stored.stat().st_size
         if value.get("size", size) != size:
             raise HubError(400, f"{path}: LFS file {oid} has {size} bytes, not {value['size']}")
+        self._lfs_files.add(oid)
         return self._repository.git.create_blob(Pointer(oid, size).format())
 
     def commit(self, branch: str) -> str:
@@ -189,7 +224,10 @@ class CommitBuilder:
         if not summary:
             raise HubError(400, "a commit needs a header with a summary")
         message = f"{summary}\n\n{description}".strip()
-        return self._repository.commit(self._operations, branch=branch, message=message, parent=parent)
+        commit_id = self._repository.commit(self._operations, branch=branch, message=message, parent=parent)
+        for oid in self._lfs_files:
+            self._repository.lfs_store.mark_committed(oid)
+        return commit_id
 
 
 def history(request: Request) -> Response:
@@ -224,32 +262,13 @@ def parse_objects(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
     objects = body.get(key, [])
     if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
         raise HubError(400, f"{key} must be a list of JSON objects")
+    if len(objects) > FILES_MAX:
+        raise HubError(413, f"{key} may have at most {FILES_MAX} entries")
     return objects
 
 
 def parse_oid_and_size(item: dict[str, Any]) -> Pointer:
     oid, size = item.get("oid"), item.get("size")
-    if not isinstance(oid, str) or not SHA256.fullmatch(oid) or not isinstance(size, int) or size < 0:
+    if not isinstance(oid, str) or not SHA256.fullmatch(oid) or type(size) is not int or not 0 <= size <= LFS_SIZE_MAX:
         raise HubError(400, f"expected oid (a sha256) and size (in bytes), got {oid!r} and {size!r}")
     return Pointer(oid, size)
-
-
-async def read_lines(request: Request) -> AsyncIterator[bytes]:
-    """Yield the lines of the request's body as they arrive, except empty ones."""
-    pieces: list[bytes] = []  # of the current line
-    size = 0
-    async for chunk in request.stream():
-        *ends, rest = chunk.split(b"\n")
-        for end in ends:
-            line = b"".join((*pieces, end))
-            pieces = []
-            size = 0
-            if line.strip():
-                yield line
-        pieces.append(rest)
-        size += len(rest)
-        if size > LINE_SIZE_MAX:
-            raise HubError(413, f"a file of more than {REGULAR_SIZE_MAX} bytes must be uploaded as an LFS file")
-    last = b"".join(pieces)
-    if last.strip():
-        yield last

@@ -1,22 +1,25 @@
 """Endpoints that read the files of a repo: tree, paths info, and the files themselves."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
-from urllib.parse import parse_qs
 
 import pygit2
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from local_hub.auth import open_repository, path_param
+from local_hub.admission import run_in_thread
+from local_hub.auth import authorize_reader, open_repository, path_param
+from local_hub.blobs import BlobFile, open_blob
+from local_hub.bodies import read_form
 from local_hub.errors import HubError, entry_not_found
 from local_hub.repository import Entry, Repository, format_time
 from local_hub.routes.query import flag, paginate
 
 ENTRIES_PER_PAGE = 1000
 EXPANDED_ENTRIES_PER_PAGE = 50
+PATHS_MAX = 1000  # of one request
+CHUNK_SIZE = 64 * 2**10  # bytes of a regular file in memory while it is sent
 MEDIA_TYPE = "application/octet-stream"
 # Browsers must not guess the type of a file: HTML in a repo would run as a page of this hub.
 CACHE_HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
@@ -38,17 +41,19 @@ def tree(request: Request) -> Response:
 
 
 async def paths_info(request: Request) -> Response:
-    form = parse_qs((await request.body()).decode("utf-8", "replace"))
+    await run_in_thread(request, authorize_reader, request)
+    form = await read_form(request, num_fields_max=PATHS_MAX + 1)
 
     def find_and_describe() -> Response:
         repository = open_repository(request)
         commit = repository.commit_at(path_param(request, "revision"))
-        entries = [repository.entry(commit, path.strip("/")) for path in form.get("paths", [])]
+        paths = dict.fromkeys(path.strip("/") for path in form.get("paths", []))
+        entries = [repository.entry(commit, path) for path in paths]
         found = [entry for entry in entries if entry]
         expand = form.get("expand", ["false"])[0].lower() == "true"
         return JSONResponse(describe_entries(repository, commit, found, expand=expand))
 
-    return await run_in_threadpool(find_and_describe)
+    return await run_in_thread(request, find_and_describe)
 
 
 def describe_entries(
@@ -83,26 +88,39 @@ def resolve(request: Request) -> Response:
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if entry.pointer is None:
-        return send_range(repository.read_blob(entry.oid), request.headers.get("range", ""), headers=headers)
+        return send_range(repository, entry, request=request, headers=headers)
     path = repository.lfs_store.find(entry.pointer.oid)
     if path is None:
         raise HubError(500, f"the LFS file {entry.pointer.oid} of {entry.path} is missing from the root of this hub")
     return FileResponse(path, headers=headers, media_type=MEDIA_TYPE)
 
 
-def send_range(content: bytes, requested: str, *, headers: dict[str, str]) -> Response:
-    """Send the range of `content` that a Range header requests, or all of it.
+def send_range(repository: Repository, entry: Entry, *, request: Request, headers: dict[str, str]) -> Response:
+    """Send the range of a regular file that a Range header requests, or all of it.
 
     Several ranges in one header are answered with all of it, which HTTP allows.
     """
-    size = len(content)
-    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", requested.replace(" ", ""), re.ASCII)
-    if match is None or match[0] == "bytes=-":
-        return Response(content, headers=headers, media_type=MEDIA_TYPE)
-    first, last = match.groups()
-    start = int(first) if first else max(size - int(last), 0)
-    end = min(int(last) + 1, size) if first and last else size
-    if start >= end:
-        return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{size}"})
-    headers |= {"Content-Range": f"bytes {start}-{end - 1}/{size}"}
-    return Response(content[start:end], status_code=206, headers=headers, media_type=MEDIA_TYPE)
+    start, end, status_code = 0, entry.size, 200
+    requested = request.headers.get("range", "").replace(" ", "")
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", requested, re.ASCII)
+    if match and match[0] != "bytes=-":
+        first, last = match.groups()
+        start = int(first) if first else max(entry.size - int(last), 0)
+        end = min(int(last) + 1, entry.size) if first and last else entry.size
+        if start >= end:
+            return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{entry.size}"})
+        headers |= {"Content-Range": f"bytes {start}-{end - 1}/{entry.size}"}
+        status_code = 206
+    headers |= {"Content-Length": str(end - start)}
+    if request.method == "HEAD":
+        return Response(status_code=status_code, headers=headers, media_type=MEDIA_TYPE)
+    if entry.size <= CHUNK_SIZE:
+        content = repository.read_blob(entry.oid)[start:end]
+        return Response(content, status_code, headers=headers, media_type=MEDIA_TYPE)
+    chunks = read_in_chunks(open_blob(repository, entry.oid), start=start, end=end)
+    return StreamingResponse(chunks, status_code, headers=headers, media_type=MEDIA_TYPE)
+
+
+async def read_in_chunks(blob: BlobFile, *, start: int, end: int) -> AsyncIterator[bytes]:
+    for offset in range(start, end, CHUNK_SIZE):
+        yield blob.read(offset, min(CHUNK_SIZE, end - offset))
