@@ -242,7 +242,7 @@ def make_kinds() -> list[Kind]:
         Shim("ENOSPC at one write", writes, shim.FAIL, number=errno.ENOSPC),
         Shim("EIO at one file operation", CHANGES, shim.FAIL, number=errno.EIO),
         Shim("EIO at one read", shim.READ | shim.OPEN_READ, shim.FAIL, number=errno.EIO, where="everywhere"),
-        Shim("EACCES at one opening", shim.OPEN | shim.OPEN_READ, shim.FAIL, number=errno.EACCES, where="everywhere"),
+        Shim("EACCES at one opening", shim.OPEN | shim.OPEN_READ, shim.FAIL, number=errno.EACCES),
         Shim("EROFS from an operation on", CHANGES & ~shim.WRITE, shim.FAIL_FROM, number=errno.EROFS),
         Shim("EMFILE at one opening", shim.OPEN | shim.OPEN_READ, shim.FAIL, number=errno.EMFILE, where="everywhere"),
         Shim("short write", shim.WRITE, shim.SHORT, allowed=completed),

@@ -227,6 +227,8 @@ class Train(Scenario):
         if not (run / "adapter_config.json").is_file():
             return {}
         found = hashes(run, "[!.]*")
+        card = re.sub(r"(?m)^\| time \|.*$", "", (run / "README.md").read_text())
+        found["README.md"] = hashlib.sha256(card.encode()).hexdigest()
         del found["log.csv"]
         rows = csv.DictReader((run / "log.csv").open())
         return found | {"losses": json.dumps([(row["step"], row["loss"]) for row in rows if row["loss"]])}
