@@ -97,7 +97,10 @@ def test_other_errors_are_not_the_machines(error: Exception) -> None:
 def test_a_command_ends_in_one_line_and_a_fault_of_the_code_keeps_its_traceback() -> None:
     program = "from product_vqa.cli import run\ndef main(): open('/proc/self/mem', 'rb').read(1)\nrun(main)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, f"error: Input/output error; check the disk and its free space{RERUN}\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: Input/output error; check the disk and its free space{RERUN}\n",
+    )
     program = "from product_vqa.cli import run\ndef main(): raise KeyError('x')\nrun(main)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1 and "KeyError" in done.stderr
