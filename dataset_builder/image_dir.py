@@ -39,7 +39,7 @@ class ImageDir:
             first = url_by_name.setdefault(name, url)
             if name and first != url:
                 raise InputError(
-                    f"`image_dir` {self.folder}: {one_line(name)} could be the image of {printable(first)} or of "
+                    f"`image_dir` {self.folder}: {one_line(name)} could be the image of {one_line(first)} or of "
                     f"{one_line(url)}; "
                     "use `image_store`, which tells them apart"
                 )

@@ -107,7 +107,7 @@ def _save_weights(model: PeftModel, weights: dict[str, torch.Tensor], folder: Pa
 
 
 def _save_processor(processor: Any, folder: Path) -> None:
-    """Save the processor as it was loaded: each call leaves its padding and truncation in the tokenizer, to be saved."""
+    """Save the processor as it was loaded: its last call left padding and truncation in the tokenizer."""
     processor.tokenizer.backend_tokenizer.no_padding()
     processor.tokenizer.backend_tokenizer.no_truncation()
     processor.save_pretrained(folder)
