@@ -55,6 +55,33 @@ def main() -> None:
         description=__doc__,
     )  # fmt: skip
 
+    from dataset_builder.manifest import check_output_dir
+    from product_vqa.atomic_io import one_writer, restore_folder
+
+    folder = check_output_dir(options.output_dir)
+    with one_writer(folder, argument="output_dir"):  # until it is pushed, too
+        restore_folder(folder)
+        build(
+            folder,
+            options=options,
+            table_options=table_options,
+            source=source,
+            image_options=image_options,
+            selection=selection,
+            fetch_options=fetch_options,
+        )
+
+
+def build(
+    folder: Path,
+    *,
+    options: BuildOptions,
+    table_options: TableOptions,
+    source: ImageSourceOptions,
+    image_options: ImageOptions,
+    selection: SelectionOptions,
+    fetch_options: FetchOptions,
+) -> None:
     from dataset_builder.csv_reader import read_tables
     from dataset_builder.dataset_card import License, save_card
     from dataset_builder.disk_space import check_build, check_download
@@ -62,7 +89,7 @@ def main() -> None:
     from dataset_builder.fingerprint import compute_fingerprint
     from dataset_builder.image_store import ImageStore
     from dataset_builder.leakage import check_split, find_leaks
-    from dataset_builder.manifest import find_earlier_build, make_manifest, save_manifest
+    from dataset_builder.manifest import check_own_files, find_earlier_build, make_manifest, save_manifest
     from dataset_builder.placeholders import find_placeholders
     from dataset_builder.push import check_target, push
     from dataset_builder.row_filter import filter_rows
@@ -72,7 +99,6 @@ def main() -> None:
     from product_vqa.hub import page_url
 
     # Everything that can be refused is refused before the long work begins.
-    folder = Path(options.output_dir).resolve()
     earlier = find_earlier_build(folder)
     location = options.hub_dataset_id or folder.name
     if options.push_to_hub:
@@ -89,7 +115,7 @@ def main() -> None:
         download(images, urls, fetch_options, check_space=check_space)
     fingerprint = compute_fingerprint(tables, images, image_size=image_size, selection=selection)
 
-    with temporary_folder(folder) as temporary:
+    with write_errors_explained(folder), temporary_folder(folder) as temporary:
         if earlier and earlier.fingerprint == fingerprint:
             save_card(earlier, folder, location=location, license=license)
             print(f"unchanged: {options.output_dir}")
@@ -114,22 +140,23 @@ def main() -> None:
 
             # Write, with the card last.
             complete = temporary / "dataset"
-            with write_errors_explained():
-                dataset_info = write_dataset(splits, store, filtered.dropped, complete)
-                manifest = make_manifest(
-                    fingerprint=fingerprint,
-                    tables=tables,
-                    image_source="image_store" if store is images else "image_dir",
-                    image_size=image_size,
-                    selection=selection,
-                    filtered=filtered,
-                    splits=splits,
-                    leaks=leaks,
-                    placeholders=placeholders,
-                    dataset_info=dataset_info,
-                )
-                save_manifest(manifest, complete)
+            dataset_info = write_dataset(splits, store, filtered.dropped, complete)
+            manifest = make_manifest(
+                fingerprint=fingerprint,
+                tables=tables,
+                image_source="image_store" if store is images else "image_dir",
+                image_size=image_size,
+                selection=selection,
+                filtered=filtered,
+                splits=splits,
+                leaks=leaks,
+                placeholders=placeholders,
+                dataset_info=dataset_info,
+            )
+            save_manifest(manifest, complete)
             save_card(manifest, complete, location=location, license=license, earlier=folder)
+            if folder.exists():
+                check_own_files(folder)  # again: somebody may have put a file there
             replace_folder(complete, folder)
 
             for split, rows in splits.rows.items():

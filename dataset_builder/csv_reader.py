@@ -1,7 +1,6 @@
 """Reads train.csv and test.csv, and checks every row: an error names the file and the line."""
 
 import csv
-import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +10,14 @@ from typing import NamedTuple
 from dataset_builder.options import TableOptions
 from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv, parse_index
 from product_vqa.errors import InputError, argument
+from product_vqa.quoting import one_line
 from product_vqa.task.features import TEST_COLUMNS, TRAIN_COLUMNS
 from product_vqa.task.schema import ENTITIES
+
+# Longer values are not what the column is for, and would be published.
+MAX_LENGTHS = {"image_link": 8192, "group_id": 1000, "entity_name": 1000, "entity_value": 1000}
+_MIN_MAX_LENGTH = min(MAX_LENGTHS.values())
+MAX_ROW_LENGTH = 4 * 1024**2  # of all lines of a row
 
 
 class Row(NamedTuple):
@@ -73,19 +78,42 @@ def read_test_csv(path: str | Path) -> Table:
 
 def _read_table(path: str | Path, *, columns: tuple[str, ...]) -> Table:
     file, name = Path(path), str(path)
-    stream = open_csv(file)
-    try:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        rows = tuple(_read_rows(text, name=name, columns=columns))
-    except BROKEN_ARCHIVE as error:
-        raise InputError(f"{name}: broken {compression_name(stream)} ({error}); download it again") from error
-    if not rows:
-        raise InputError(f"{name}: has a header but no rows")
-    return Table(file.name, hashlib.sha256(file.read_bytes()).hexdigest(), rows)
+    if not file.name.isprintable():
+        raise InputError(f"{name!r}: the name of the file, which is published, must be printable; rename it")
+    with open_csv(file) as stream:
+        try:
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+            rows = tuple(_read_rows(_Lines(text, name=name), name=name, columns=columns))
+        except BROKEN_ARCHIVE as error:
+            reason = one_line(str(error))
+            raise InputError(f"{name}: broken {compression_name(stream)} ({reason}); download it again") from error
+        if not rows:
+            raise InputError(f"{name}: has a header but no rows")
+        return Table(file.name, stream.sha256(), rows)
 
 
-def _read_rows(lines: io.TextIOWrapper, *, name: str, columns: tuple[str, ...]) -> Iterator[Row]:
+class _Lines:
+    """The lines of a CSV, for one row after the other."""
+
+    def __init__(self, text: io.TextIOWrapper, *, name: str) -> None:
+        self._text = text
+        self._name = name
+        self.row_length = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._text)
+        self.row_length += len(line)
+        if self.row_length > MAX_ROW_LENGTH:
+            raise csv.Error(f"a row of more than {MAX_ROW_LENGTH} characters")
+        return line
+
+
+def _read_rows(lines: _Lines, *, name: str, columns: tuple[str, ...]) -> Iterator[Row]:
     reader = csv.reader(lines, strict=True)
+    first_line = 1  # of the row
     try:
         header = next(reader, None)
         if header is None:
@@ -94,7 +122,9 @@ def _read_rows(lines: io.TextIOWrapper, *, name: str, columns: tuple[str, ...]) 
         line_by_index: dict[int, int] = {}
         strings: dict[str, str] = {}  # most groups, entities and labels repeat: one object each halves the memory
         position = 0
+        first_line = reader.line_num + 1
         for cells in reader:
+            lines.row_length, row_length = 0, lines.row_length
             if not cells:  # an empty line
                 continue
             where = f"{name}, line {reader.line_num}"
@@ -104,11 +134,12 @@ def _read_rows(lines: io.TextIOWrapper, *, name: str, columns: tuple[str, ...]) 
                     "put a value that contains a comma in double quotes"
                 )
             cell = {column: cells[number] for column, number in cell_numbers.items()}
+            if row_length > _MIN_MAX_LENGTH:
+                _check_lengths(cell, where=where)
             entity_name, entity_value = cell["entity_name"], cell.get("entity_value", "")
             if entity_name not in ENTITIES:
-                raise InputError(
-                    f"{where}: unknown entity_name {entity_name!r}; expected one of {', '.join(ENTITIES)}"
-                )
+                found = one_line(repr(entity_name), max_length=50)
+                raise InputError(f"{where}: unknown entity_name {found}; expected one of {', '.join(ENTITIES)}")
             index = position
             if "index" in cell:
                 index = _parse_index(cell["index"], where=where)
@@ -124,27 +155,45 @@ def _read_rows(lines: io.TextIOWrapper, *, name: str, columns: tuple[str, ...]) 
                 entity_value=strings.setdefault(entity_value, entity_value),
             )
             position += 1
+            first_line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise InputError(
             f"{name}, after line {reader.line_num}: not UTF-8 text ({error.reason}); save the CSV as UTF-8"
         ) from error
     except csv.Error as error:
-        raise InputError(f"{name}, line {reader.line_num}: not a valid CSV ({error})") from error
+        where = f"{name}, line {first_line}"
+        if reader.line_num > first_line:
+            where += f" to {reader.line_num}"
+        hint = "; is a double quote never closed?" if reader.line_num > first_line else ""
+        raise InputError(f"{where}: not a valid CSV ({error}){hint}") from error
+
+
+def _check_lengths(cell: dict[str, str], *, where: str) -> None:
+    for column, max_length in MAX_LENGTHS.items():
+        length = len(cell.get(column, ""))
+        if length > max_length:
+            raise InputError(
+                f"{where}: {column} has {length} characters, more than {max_length}; correct or remove the row"
+            )
 
 
 def _find_columns(header: list[str], *, name: str, columns: tuple[str, ...]) -> dict[str, int]:
     """The positions of `columns` in the header, and of `index` where there is one. Other columns are ignored."""
     missing = [column for column in columns if column not in header]
     if missing:
-        found = ", ".join(header)[:200]
+        found = one_line(", ".join(header[:100]), max_length=200)
         raise InputError(
             f"{name}: no column {', '.join(missing)}; expected {', '.join(columns)}, found {found or 'none'}"
         )
-    return {column: header.index(column) for column in ("index", *columns) if column in header}
+    used = [column for column in ("index", *columns) if column in header]
+    for column in used:
+        if header.count(column) > 1:
+            raise InputError(f"{name}: has {header.count(column)} columns {column}; rename or remove all but one")
+    return {column: header.index(column) for column in used}
 
 
 def _parse_index(text: str, *, where: str) -> int:
     index = parse_index(text)
     if index is None:
-        raise InputError(f"{where}: index must be a whole number, got {text!r}")
+        raise InputError(f"{where}: index must be a whole number, got {one_line(repr(text), max_length=50)}")
     return index

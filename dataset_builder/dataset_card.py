@@ -1,5 +1,6 @@
 """Writes the dataset card: what the Hub shows, and where `load_dataset` finds the splits."""
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from dataset_builder.manifest import Manifest
 from dataset_builder.writer import ROWS_FOLDER
 from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
+from product_vqa.quoting import code_span, file_name, one_line
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import ENTITIES
 
@@ -89,12 +91,14 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None) 
         rows=rows,
         entities=[entity for entity in ENTITIES if any(entity in counts for counts in rows.values())],
         first_split=next(iter(rows)),
-        location=location,
+        location=json.dumps(one_line(location), ensure_ascii=False),
         example_question=format_prompt("item_weight"),
         meanings=_MEANINGS,
         license=shown_license,
         is_stated=license is not None,
         command=_command(manifest, license),
+        code_span=code_span,
+        file_name=file_name,
     )
     return str(card)
 
@@ -102,7 +106,7 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None) 
 def _command(manifest: Manifest, license: License | None) -> str:
     """The command that builds the dataset again, with the names of the CSVs but without folders of this machine."""
     images = "images" if manifest.picture_source == "image_dir" else "store"
-    arguments = [f"--{option} {shlex.quote(source['file'])}" for option, source in manifest.sources.items()]
+    arguments = [f"--{option} {shlex.quote(one_line(source['file']))}" for option, source in manifest.sources.items()]
     arguments += [
         f"--{manifest.picture_source} {images}",
         f"--image_size {manifest.image_size} --ranges {manifest.ranges}",
@@ -111,7 +115,7 @@ def _command(manifest: Manifest, license: License | None) -> str:
     if license:
         arguments.append(f"--license {license.id}")
         if license.name:
-            arguments.append(f"--license_name {shlex.quote(license.name)}")
+            arguments.append(f"--license_name {shlex.quote(one_line(license.name))}")
     arguments.append("--output_dir dataset")
     return " \\\n  ".join(["python -m dataset_builder.build", *arguments])
 

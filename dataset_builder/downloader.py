@@ -19,16 +19,15 @@ from dataset_builder.fetching import DEFAULT_LIMITS, Fetched, Fetcher, FetchErro
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_preparation import PreparedImage, prepare_image
 from dataset_builder.image_store import FAILURES_FILE, ImageStore, Status, UrlState, count_reasons
+from dataset_builder.network import MAX_UNANSWERED, Network
 from dataset_builder.options import FetchOptions, ImageSourceOptions
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError
+from product_vqa.quoting import one_line
 
 logger = logging.getLogger(__name__)
 # The sample of URLs that shows how much disk space an image takes: about 100, but at most every fourth.
 SAMPLE_SIZE, SAMPLE_STEP = 100, 4
-MAX_HOSTS_CHECKED = 32  # before the network counts as down
-MAX_CHECK_S = 2  # for which hosts that refuse a connection are asked again
-MAX_UNANSWERED = 32  # consecutive URLs without an answer, before the network is checked
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -84,7 +83,7 @@ def import_images(store: ImageStore, urls: Collection[str], image_dir: ImageDir)
     with (
         _storage_errors_explained(store),
         store.locked(),
-        ThreadPoolExecutor(num_threads) as pool,
+        _threads(num_threads) as pool,
         _preparing(store) as prepare,
     ):
         obtain = partial(_obtain, read=image_dir.read, prepare=prepare, save=store.save)
@@ -97,8 +96,8 @@ def _check_complete(store: ImageStore, urls: Collection[str], options: FetchOpti
     if pending:
         raise InputError(
             f"`image_store` {store.folder}: is not writable and lacks {len(pending)} of {len(urls)} images, "
-            f"for example {pending[0]}; copy it to a writable folder, or set `download` false to build from the "
-            "images that it has"
+            f"for example {one_line(pending[0])}; copy it to a writable folder, or set `download` false to build "
+            "from the images that it has"
         )
 
 
@@ -125,14 +124,14 @@ def _download_missing(
 ) -> None:
     with (
         store.locked(),
-        ThreadPoolExecutor(options.connections) as pool,
-        # Closed before the pool, which waits for its threads, so that no thread waits for its next attempt.
+        _threads(options.connections) as pool,
+        # Closed before the pool, which waits for its threads, so that no thread waits for a server.
         Fetcher(
             connections=options.connections, allow_private_hosts=options.allow_private_hosts, limits=limits
         ) as fetcher,
         _preparing(store) as prepare,
     ):
-        network = _Network(fetcher, urls)
+        network = Network(fetcher, store, urls)
         pending = _alternate_hosts(store.pending(urls, retry=_retry_policy(store, urls, options, network)))
 
         def obtain_all(some: list[str], save: Callable[[PreparedImage], None]) -> Iterator[UrlState]:
@@ -152,7 +151,7 @@ def _download_missing(
 
 
 def _retry_policy(
-    store: ImageStore, urls: Collection[str], options: FetchOptions, network: "_Network"
+    store: ImageStore, urls: Collection[str], options: FetchOptions, network: "Network"
 ) -> Callable[[UrlState], bool]:
     """Which of the URLs that failed are tried again."""
     if options.retry_failed:
@@ -170,11 +169,14 @@ def _retry_policy(
 
 
 def _alternate_hosts(urls: list[str]) -> list[str]:
-    """The URLs of several hosts in turns, so that a host that is down neither delays nor hides the others."""
-    by_host: dict[str, deque[str]] = {}
+    """The URLs of several hosts in turns, so that a host that is down neither delays nor hides the others.
+
+    Those of one host are spread, so that the first MAX_UNANSWERED of them show whether it has images at all.
+    """
+    by_host: dict[str, list[str]] = {}
     for url in urls:
-        by_host.setdefault(origin(url), deque()).append(url)
-    hosts = deque(by_host.values())
+        by_host.setdefault(origin(url), []).append(url)
+    hosts = deque(map(_spread, by_host.values()))
     ordered = []
     while hosts:
         host = hosts.popleft()
@@ -182,6 +184,11 @@ def _alternate_hosts(urls: list[str]) -> list[str]:
         if host:
             hosts.append(host)
     return ordered
+
+
+def _spread(items: list[str]) -> deque[str]:
+    step = max(1, len(items) // MAX_UNANSWERED)
+    return deque(item for start in range(step) for item in items[start::step])
 
 
 def _sample_first(
@@ -204,9 +211,21 @@ def _sample_first(
 
 
 @contextmanager
+def _threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool that drops what it has not begun when an error or SIGINT ends the block."""
+    pool = ThreadPoolExecutor(num_threads)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+@contextmanager
 def _preparing(store: ImageStore) -> Iterator[Callable[[bytes], PreparedImage]]:
     """`prepare_image` on one thread per core: decoded images take memory, however many threads download."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with _threads(os.cpu_count() or 1) as pool:
         yield lambda data: pool.submit(prepare_image, data, image_size=store.image_size).result()
 
 
@@ -231,7 +250,7 @@ def _obtain(
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno:  # not the image's fault: the disk is full, for instance
             raise cause from None
-        state = UrlState(url, Status.REFUSED, str(error), fetched.http_status, fetched.tries)
+        state = UrlState(url, Status.REFUSED, one_line(str(error)), fetched.http_status, fetched.tries)
     else:
         state = UrlState(
             url,
@@ -287,83 +306,3 @@ def _record_all(store: ImageStore, states: Iterable[UrlState], *, num_pending: i
             num_failed += state.status != Status.STORED
             progress.set_postfix_str(f"{num_failed / number:.1%} failed", refresh=False)
             progress.update()
-
-
-class _Network:
-    """Tells whether a host is down or the whole network, by asking the other hosts of the URLs."""
-
-    def __init__(self, fetcher: Fetcher, urls: Collection[str]) -> None:
-        self._fetcher = fetcher
-        self._urls = urls
-        self._answered: str | None = None  # the last URL that got an answer, of whatever kind
-        self._num_images = 0
-
-    def reachable(self, url_by_origin: dict[str, str]) -> set[str]:
-        """Those of the origins that accept a connection."""
-        return {name for name, reason in self._ask(url_by_origin).items() if reason == ""}
-
-    def check(self, urls: Iterable[str]) -> dict[str, str]:
-        """The origins of the URLs that accept no connection, with the reason. Only the first origins are asked.
-
-        Raises InputError if none accepts a connection.
-        """
-        url_by_origin: dict[str, str] = {}
-        for url in urls:
-            url_by_origin.setdefault(origin(url), url)
-            if len(url_by_origin) == MAX_HOSTS_CHECKED:
-                break
-        started = time.monotonic()
-        while True:
-            found = self._ask(url_by_origin)
-            down = {name: reason for name, reason in found.items() if reason}
-            if not down or "" in found.values():
-                return down
-            if time.monotonic() - started > MAX_CHECK_S:
-                name, reason = next(iter(down.items()))
-                raise _no_network(f"none of {len(down)} hosts can be reached, like {name} ({reason})")
-            time.sleep(0.5)
-
-    def _ask(self, url_by_origin: dict[str, str]) -> dict[str, str | None]:
-        with ThreadPoolExecutor(MAX_HOSTS_CHECKED) as pool:
-            reasons = pool.map(self._fetcher.why_unreachable, url_by_origin.values())
-            return dict(zip(url_by_origin, reasons, strict=True))
-
-    def sift(self, states: Iterable[UrlState]) -> Iterator[UrlState]:
-        """Pass the outcomes on, but hold back those without an answer until the network is known to work.
-
-        Raises InputError if it does not. Before the first image, a web page counts as no answer either: a network that
-        wants a login sends its page for every URL.
-        """
-        held: list[UrlState] = []
-        for state in states:
-            self._num_images += state.status == Status.STORED
-            is_page = not self._num_images and state.reason.startswith("not_a_picture")
-            if is_page or state.reason.startswith(("connection:", "timeout:")):
-                held.append(state)
-                if len(held) < MAX_UNANSWERED:
-                    continue
-                if self._answered is None:
-                    raise _no_network(
-                        f"none of the first {len(held)} URLs returned an image (for example {state.url}: "
-                        f"{state.reason}); the network may require a login"
-                    )
-                self._fetcher.give_up(self.check([self._answered, *(state.url for state in held)]))
-                yield from held
-                held.clear()
-                continue
-            if state.http_status is not None:  # or else no host was asked, which says nothing
-                self._answered = state.url
-                yield from held
-                held.clear()
-            yield state
-        unanswered = [state.url for state in held if not state.reason.startswith("not_a_picture")]
-        if unanswered:
-            self.check([*filter(None, [self._answered]), *unanswered, *self._urls])
-        yield from held
-
-
-def _no_network(reason: str) -> InputError:
-    return InputError(
-        f"no network: {reason}. No URL was marked as failed: rerun the command when the network is up, or "
-        "build from the images in the store with `download` false"
-    )

@@ -1,35 +1,34 @@
 """Fetches one URL: its bytes, or the reason why there are none."""
 
 import email.utils
-import ipaddress
 import random
-import socket
-import ssl
-import threading
+import re
 import time
 import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urljoin
 
-import certifi
 import urllib3
 from urllib3 import exceptions
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 import product_vqa
+from dataset_builder.connections import Attempt, Attempts, PrivateAddressError, make_pools
+from product_vqa.quoting import one_line
 
 _CHUNK_BYTES = 256 * 1024
+MAX_URL_LENGTH = 8192  # more than servers accept
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class FetchLimits:
     connect_timeout_s: float = 10
     read_timeout_s: float = 20  # between two chunks of a response
-    total_timeout_s: float = 90  # of one attempt with all its redirects
+    total_timeout_s: float = 90  # of one attempt: look-up, TLS, headers, body, and all redirects
     num_attempts: int = 4
     backoff_s: float = 0.5  # doubled after every attempt, and multiplied by 0.5 to 1.5 to spread out the threads
-    max_wait_s: float = 300  # longest Retry-After that is obeyed; if a host asks for more, its URLs fail
+    max_wait_s: float = 300  # of all Retry-After of a host without a response between them, or else its URLs fail
     max_redirects: int = 5
     max_bytes: int = 32 * 1024**2
 
@@ -44,105 +43,64 @@ class Fetched(NamedTuple):
 
 
 class FetchError(Exception):
-    """Why a URL could not be fetched: `token` or `token: detail`, as in `failed.csv` and `left_out.csv`."""
+    """Why a URL could not be fetched: `token` or `token: detail`, as in `failed.csv` and `left_out.csv`.
 
-    def __init__(self, reason: str, *, http_status: int | None = None, is_retryable: bool = False) -> None:
-        super().__init__(reason)
-        self.http_status = http_status
+    The detail may quote what a server sent: it is cut to one printable line.
+    """
+
+    http_status: int | None = None  # of the last response
+    tries = 0
+
+    def __init__(self, reason: str, *, is_retryable: bool = False) -> None:
+        super().__init__(one_line(reason))
         self.is_retryable = is_retryable  # in another run
-        self.tries = 0
 
 
 class _TransientError(FetchError):
     """Another attempt may succeed in this run. `wait_s`: the pause that the server asked for, if it did."""
 
-    def __init__(self, reason: str, *, http_status: int | None = None, wait_s: float | None = None) -> None:
-        super().__init__(reason, http_status=http_status, is_retryable=True)
+    def __init__(self, reason: str, *, wait_s: float | None = None) -> None:
+        super().__init__(reason, is_retryable=True)
         self.wait_s = wait_s
 
 
-class _PrivateAddressError(Exception):
-    """The host is this machine, or one of the local network."""
-
-
-class _PublicOnly(HTTPConnection):
-    """Connects to public addresses only, after a redirect too.
-
-    The address is checked before and after connecting, because a name server may answer differently the second time.
-    """
-
-    def _new_conn(self) -> socket.socket:
-        try:
-            for *_, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-                self._check(str(address[0]))
-        except OSError as error:
-            raise exceptions.NewConnectionError(self, f"no address ({error.strerror})") from error
-        connected = super()._new_conn()
-        try:
-            self._check(connected.getpeername()[0])
-        except _PrivateAddressError:
-            connected.close()
-            raise
-        return connected
-
-    def _check(self, address: str) -> None:
-        if not is_public_address(address):
-            raise _PrivateAddressError(f"{self.host} is {address}")
-
-
-class _PublicOnlyHTTPS(_PublicOnly, HTTPSConnection):
-    """The same over TLS."""
-
-
-class _PublicOnlyPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _PublicOnly
-
-
-class _PublicOnlyHTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _PublicOnlyHTTPS
-
-
-def is_public_address(address: str) -> bool:
-    """Whether an IP address belongs to the internet: not private, loopback, link-local or multicast."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        ip = ip.ipv4_mapped or ip.sixtofour or ip
-    return ip.is_global and not ip.is_multicast
+class _Pause(NamedTuple):
+    until: float  # by time.monotonic()
+    total_s: float  # of this pause and those before it, since the host's last response
 
 
 class Fetcher:
     """Fetches over HTTP and HTTPS. `connections` threads may use it at once.
 
     It sends no cookies, no passwords, and nothing from the environment. When a host asks for a pause, all threads
-    wait for it.
+    wait for it. Nothing that a server sends raises anything but a FetchError of its own URL.
     """
 
     def __init__(self, *, connections: int, allow_private_hosts: bool, limits: FetchLimits = DEFAULT_LIMITS) -> None:
         self.limits = limits
-        self._stopped = threading.Event()
+        self._attempts = Attempts(allow_private_hosts=allow_private_hosts)
         self._unreachable: dict[str, str] = {}  # origin -> why it accepts no connection
-        self._paused_until: dict[str, float] = {}  # host -> when it may be asked again, by time.monotonic()
-        self._pools = urllib3.PoolManager(
-            num_pools=connections,  # hosts with connections that stay open
-            maxsize=connections,
+        self._pauses: dict[str, _Pause] = {}  # of the hosts that asked for one
+        self._pools = make_pools(
+            connections=connections,
             timeout=urllib3.Timeout(connect=limits.connect_timeout_s, read=limits.read_timeout_s),
-            retries=False,
-            ssl_context=ssl.create_default_context(cafile=certifi.where()),
             headers={
                 "User-Agent": f"product-vqa/{product_vqa.__version__}",
                 "Accept": "image/*",
                 "Accept-Encoding": "identity",  # images are compressed already
             },
         )
-        if not allow_private_hosts:
-            self._pools.pool_classes_by_scheme = {"http": _PublicOnlyPool, "https": _PublicOnlyHTTPSPool}
 
     def __enter__(self) -> "Fetcher":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped.set()  # wakes the threads that wait for their next attempt
+        self.stop()
         self._pools.clear()
+
+    def stop(self) -> None:
+        """End the requests of all threads, and wake those that wait for their next attempt: their URLs fail."""
+        self._attempts.stop()
 
     def why_unreachable(self, url: str) -> str | None:
         """Why the host of a URL accepts no connection, or "" if it accepts one. No request is sent.
@@ -152,9 +110,10 @@ class Fetcher:
         connection = None
         try:
             _host(url)
-            connection = self._pools.connection_from_url(url)._new_conn()
-            connection.connect()
-        except (FetchError, _PrivateAddressError, ValueError):
+            with Attempt(self._attempts, 3 * self.limits.connect_timeout_s):
+                connection = self._pools.connection_from_url(url)._new_conn()
+                connection.connect()
+        except (FetchError, PrivateAddressError, ValueError):
             return None
         except (exceptions.HTTPError, OSError) as error:
             return _reason(error)
@@ -194,74 +153,121 @@ class Fetcher:
         raise AssertionError("num_attempts must be positive")
 
     def _wait_for_host(self, host: str) -> None:
-        pause_s = self._paused_until.get(host, 0) - time.monotonic()
+        pause = self._pauses.get(host)
+        if pause is None:
+            return
+        if pause.total_s > self.limits.max_wait_s:
+            raise FetchError(f"host_pauses: for {pause.total_s:.0f} s", is_retryable=True)
+        pause_s = pause.until - time.monotonic()
         if pause_s > 0 and not self._wait(pause_s):
-            raise FetchError(f"host_pauses: for {pause_s:.0f} s", is_retryable=True)
+            raise FetchError("host_pauses: until the run ended", is_retryable=True)
+
+    def _pause(self, host: str, wait_s: float) -> float:
+        """Let all threads wait for a host. Returns how long, or a time that is too long to be waited for.
+
+        Its pauses add up, or else a host that answers each request by asking for one would hold the run for days.
+        """
+        now = time.monotonic()
+        before = self._pauses.get(host, _Pause(now, 0))
+        until = max(before.until, now + wait_s)
+        total_s = before.total_s + until - max(before.until, now)
+        self._pauses[host] = _Pause(until, total_s)
+        return wait_s if total_s <= self.limits.max_wait_s else total_s
 
     def _wait(self, wait_s: float) -> bool:
         """Wait, and return True. False without waiting if that would take too long, or as soon as the run ends."""
-        return wait_s <= self.limits.max_wait_s and not self._stopped.wait(wait_s)
+        return wait_s <= self.limits.max_wait_s and not self._attempts.stopped.wait(wait_s)
 
     def _attempt(self, url: str) -> tuple[int, bytes]:
-        deadline = time.monotonic() + self.limits.total_timeout_s
-        try:
-            for _ in range(1 + self.limits.max_redirects):
+        time_s = self.limits.total_timeout_s
+        with Attempt(self._attempts, time_s) as attempt:
+            try:
+                fetched = self._follow(url, attempt)
+                if attempt.is_over():
+                    raise TimeoutError("the answer may be incomplete")
+                return fetched
+            except Exception as error:
+                failure = _fetch_error(error)
+                if attempt.is_over() and not isinstance(error, FetchError):
+                    failure = _TransientError(f"timeout: not complete after {time_s:g} s")
+                failure.http_status = attempt.http_status
+                raise failure from error.__cause__ if failure is error else error
+
+    def _follow(self, url: str, attempt: Attempt) -> tuple[int, bytes]:
+        """The response after all redirects: its status and body."""
+        for _ in range(1 + self.limits.max_redirects):
+            try:
                 response = self._pools.request("GET", url, redirect=False, preload_content=False, decode_content=False)
-                try:
-                    location = response.get_redirect_location()
-                    if not location:
-                        self._check_status(url, response)
-                        return response.status, self._body(response, deadline=deadline)
-                finally:
-                    # A connection that was read to its end is in its pool again by now, and stays open.
-                    response.close()
-                    response.release_conn()
+            except PrivateAddressError as error:  # is_retryable: with allow_private_hosts
+                raise FetchError(f"private_address: {error}", is_retryable=True) from error
+            try:
+                attempt.http_status = status = response.status
+                location = response.get_redirect_location()
+                if not location:
+                    self._check_status(url, response)
+                    return status, self._body(response)
+            finally:
+                # A connection that was read to its end is in its pool again by now, and stays open.
+                response.close()
+                response.release_conn()
+            try:
                 url = urljoin(url, location)
-                _host(url)
-        except _PrivateAddressError as error:
-            raise FetchError(f"private_address: {error}", is_retryable=True) from error  # allow_private_hosts
-        except ValueError as error:  # urllib3's LocationValueError, and what urljoin and IDNA raise
-            raise FetchError(f"bad_link: {error}") from error
-        except exceptions.HTTPError as error:
-            raise _TransientError(_reason(error)) from error
+            except ValueError as error:
+                raise FetchError(f"bad_link: {error}") from error
+            _host(url)
         raise FetchError(f"bad_answer: more than {self.limits.max_redirects} redirects")
 
     def _check_status(self, url: str, response: urllib3.BaseHTTPResponse) -> None:
         status = response.status
+        host = _host(url)
         if status in (408, 425, 429) or status >= 500:
             wait_s = parse_retry_after(response.headers.get("Retry-After"))
             if wait_s is not None:
-                self._paused_until[_host(url)] = time.monotonic() + wait_s
-            raise _TransientError(f"http_{status}", http_status=status, wait_s=wait_s)
+                wait_s = self._pause(host, wait_s)
+            raise _TransientError(f"http_{status}", wait_s=wait_s)
         if not 200 <= status < 300:
-            raise FetchError(f"http_{status}", http_status=status, is_retryable=status in (401, 403))
+            raise FetchError(f"http_{status}", is_retryable=status in (401, 403, 407))
+        if pause := self._pauses.get(host):
+            self._pauses[host] = pause._replace(total_s=0)
 
-    def _body(self, response: urllib3.BaseHTTPResponse, *, deadline: float) -> bytes:
+    def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         max_bytes = self.limits.max_bytes
-        status = response.status
         declared = response.headers.get("Content-Length", "0")
-        if declared.isdecimal() and int(declared) > max_bytes:
-            raise FetchError(f"too_many_bytes: {declared}", http_status=status)
+        if declared.isdecimal() and (len(declared) > 20 or int(declared) > max_bytes):
+            raise FetchError(f"too_many_bytes: {declared}")
         is_compressed = response.headers.get("Content-Encoding", "identity").lower() in ("gzip", "deflate")
         decompressor = zlib.decompressobj(wbits=47) if is_compressed else None  # some servers compress unasked
         body = bytearray()
+        num_received = 0  # what unpacks to nothing is not endless either
         while chunk := response.read1(_CHUNK_BYTES):
+            num_received += len(chunk)
             try:
                 # One byte more than allowed is enough to refuse: a decompression bomb is never unpacked further.
                 body += decompressor.decompress(chunk, max_bytes + 1 - len(body)) if decompressor else chunk
             except zlib.error as error:
-                raise FetchError(f"bad_answer: {error}", http_status=status) from error
-            if len(body) > max_bytes:
-                raise FetchError(f"too_many_bytes: more than {max_bytes}", http_status=status)
-            if time.monotonic() > deadline:
-                raise _TransientError(
-                    f"timeout: not complete after {self.limits.total_timeout_s:g} s", http_status=status
-                )
+                raise FetchError(f"bad_answer: {error}") from error
+            if max(len(body), num_received) > max_bytes:
+                raise FetchError(f"too_many_bytes: more than {max_bytes}")
         return bytes(body)
+
+
+def _fetch_error(error: Exception) -> FetchError:
+    """The failure of a URL. For what a server sends, libraries raise any type of exception, so none is let through."""
+    if isinstance(error, FetchError):
+        return error
+    if isinstance(error, exceptions.LocationValueError | UnicodeError):  # UnicodeError: IDNA
+        return FetchError(f"bad_link: {error}")
+    if isinstance(error, exceptions.HTTPError | OSError):
+        return _TransientError(_reason(error))
+    return FetchError(f"bad_answer: {type(error).__name__}: {error}", is_retryable=isinstance(error, MemoryError))
 
 
 def _host(url: str) -> str:
     """The host of an http or https URL. Raises FetchError for any other URL, and for one with a password."""
+    if len(url) > MAX_URL_LENGTH:
+        raise FetchError(f"bad_link: {len(url)} characters, more than {MAX_URL_LENGTH}")
+    if _CONTROL.search(url):
+        raise FetchError("bad_link: contains a line break or a control character")
     try:
         parts = urllib3.util.parse_url(url)
     except exceptions.LocationParseError as error:
@@ -301,5 +307,5 @@ def parse_retry_after(value: str | None) -> float | None:
         return float(value)  # infinite for very many digits, so longer than any limit
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError, TypeError):  # not a date, or out of range, or without a time
+    except Exception:  # not a date, or out of range, or without a time: the parser has several ways to fail
         return None

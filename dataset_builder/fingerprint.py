@@ -17,7 +17,7 @@ IMAGE_LIBRARIES = ("pillow", "cykooz-resizer", "imagehash")  # other versions ma
 def compute_fingerprint(
     tables: Tables, images: ImageDir | ImageStore, *, image_size: int, selection: SelectionOptions
 ) -> str:
-    """Hash the content of the CSVs, the images, the options, and FORMAT_VERSION.
+    """Hash the content of the CSVs, their images, the options, and FORMAT_VERSION.
 
     For a folder, the versions of the libraries that prepare its images count too. The images of a store are prepared
     already.
@@ -27,7 +27,7 @@ def compute_fingerprint(
     parts = [
         repr(sources),
         repr((image_size, selection.ranges, float(selection.validation_size), selection.seed, FORMAT_VERSION)),
-        images.fingerprint(),
+        images.fingerprint(tables.urls()),  # a folder or a store may also hold images of other CSVs
         repr([(name, library_version(name)) for name in libraries]),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,46 +1,42 @@
-"""The store of downloaded images: files named by their content, and a SQLite table with the outcome for each URL."""
+"""The store of downloaded images: files named by their content, and a SQLite table with the outcome for each URL.
 
-import csv
+A store may come from somebody else, or from a damaged disk: a row counts only if all its values are possible, and an
+image only if its file has the hash that is its name.
+"""
+
 import hashlib
 import os
-import shutil
-import sqlite3
+import re
+import stat
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
-
-from filelock import FileLock, Timeout
+from typing import Any, NamedTuple
 
 from dataset_builder.image_preparation import PreparedImage
 from dataset_builder.options import ImageOptions
+from dataset_builder.state_database import STATE_FILE, StateDatabase
+from product_vqa.atomic_io import atomic_write, one_writer
 from product_vqa.errors import InputError, argument
+from product_vqa.images import MAX_BYTES, MAX_SIDE
 from product_vqa.paths import writable_folder
+from product_vqa.quoting import write_cells
 
 FAILURES_FILE = "failed.csv"
-STATE_FILE = "state.sqlite"
-_VERSION = 2  # of the tables
-_TABLES = f"""
-CREATE TABLE IF NOT EXISTS links (
-  link TEXT PRIMARY KEY,   -- the URL
-  status TEXT NOT NULL,    -- stored | failed (another run could succeed) | refused (it could not)
-  reason TEXT NOT NULL,    -- why there is no image, `token` or `token: detail`; '' if there is one
-  http_status INTEGER,     -- of the last response; NULL if there was none
-  tries INTEGER NOT NULL,
-  seconds REAL NOT NULL,   -- fetching, waiting and preparing
-  finished_at TEXT NOT NULL,
-  num_bytes INTEGER, width INTEGER, height INTEGER,  -- from here on: of the stored image
-  sha256 TEXT,
-  phash INTEGER
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS settings (image_size INTEGER NOT NULL);
-PRAGMA user_version = {_VERSION};
-"""
+LOCK_FILE = "filling.lock"
 NOT_FETCHED = "not_fetched"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REASON = re.compile(r"[a-z][a-z0-9_]*(:[^\x00-\x1f\x7f]*)?")
+_MAX_REASON = 1000  # characters
+_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # a stored image is a JPEG or a PNG
+_PART = re.compile(r"[0-9a-f]{64}\.[0-9]+\.part")
+_BATCH, _NUM_READERS = 512, 16  # URLs whose files are checked together, by so many threads
 
 
 class Status(StrEnum):
@@ -93,6 +89,7 @@ class ImageStore:
 
     def __init__(self, folder: str | Path, *, image_size: int | None = None) -> None:
         self.folder = Path(folder)
+        self._folder_to_remove: tempfile.TemporaryDirectory[str] | None = None
         state_file = self.folder / STATE_FILE
         # On a read-only disk (Kaggle's inputs, for instance), or owned by somebody else.
         self.is_read_only = state_file.is_file() and not (
@@ -101,13 +98,8 @@ class ImageStore:
         if not self.is_read_only:
             with argument("image_store"):
                 writable_folder(folder)
-        try:
-            self._state = self._connect(state_file)
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise InputError(
-                f"`image_store` {folder}: {STATE_FILE} cannot be used ({error}); choose another folder, "
-                "or remove that file to download everything again"
-            ) from error
+        self._state = StateDatabase(self.folder, is_read_only=self.is_read_only)
+        self._verified: set[int] = set()  # files that were read and have the hash that is their name
         self.image_size = self._settle_image_size(image_size)
 
     @classmethod
@@ -119,46 +111,16 @@ class ImageStore:
         store._folder_to_remove = folder
         return store
 
-    def _connect(self, state_file: Path) -> sqlite3.Connection:
-        if self.is_read_only:
-            state = self._connect_read_only(state_file)
-        else:
-            state = sqlite3.connect(state_file, isolation_level=None)
-            # A row survives a killed process, but perhaps not a power cut: then its image is downloaded again.
-            state.execute("PRAGMA journal_mode = WAL")
-            state.execute("PRAGMA synchronous = NORMAL")
-        version = state.execute("PRAGMA user_version").fetchone()[0]
-        is_empty = not state.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version != _VERSION and not is_empty:
-            raise sqlite3.DatabaseError(f"made by another version of this command: tables {version}")
-        if not self.is_read_only:
-            state.executescript(_TABLES)
-        elif is_empty:
-            raise sqlite3.DatabaseError("it is empty, and cannot be written")
-        return state
-
-    def _connect_read_only(self, state_file: Path) -> sqlite3.Connection:
-        """Connect without writing to the folder.
-
-        SQLite creates files next to a database even to read it. `immutable` prevents that, but ignores the log that a
-        killed process left, so a database with a log is copied first.
-        """
-        log = state_file.with_name(f"{STATE_FILE}-wal")
-        if not log.is_file() or not log.stat().st_size:
-            return sqlite3.connect(
-                f"{state_file.resolve().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None
-            )
-        self._folder_to_remove = tempfile.TemporaryDirectory(prefix="image-store-")
-        copied = Path(self._folder_to_remove.name)
-        for file in (state_file, log):
-            shutil.copyfile(file, copied / file.name)
-        return sqlite3.connect(copied / STATE_FILE, isolation_level=None)
-
     def _settle_image_size(self, wanted: int | None) -> int:
-        found = self._state.execute("SELECT image_size FROM settings").fetchone()
-        if found is None:
-            found = (ImageOptions().image_size if wanted is None else wanted,)
-            self._state.execute("INSERT INTO settings VALUES (?)", found)
+        if not self.is_read_only and not self._state.row("SELECT 1 FROM settings"):
+            new = ImageOptions().image_size if wanted is None else wanted
+            self._state.execute("INSERT INTO settings SELECT ? WHERE NOT EXISTS (SELECT 1 FROM settings)", (new,))
+        found = [row[0] for row in self._state.rows("SELECT DISTINCT image_size FROM settings LIMIT 2")]
+        if len(found) != 1 or type(found[0]) is not int or not (found[0] == 0 or 1 <= found[0] <= MAX_SIDE):
+            raise InputError(
+                f"`image_store` {self.folder}: {STATE_FILE} has no valid image_size (found {found}); choose another "
+                f"folder, or remove {STATE_FILE}* there to download everything again"
+            )
         image_size: int = found[0]
         if wanted not in (None, image_size):
             raise InputError(
@@ -170,21 +132,18 @@ class ImageStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the store for one process that adds images. Raises InputError if another process holds it."""
-        try:
-            with FileLock(self.folder / "filling.lock", timeout=0):
-                for leftover in self.folder.glob("files/*/*.part"):
+        lock_file = self.folder / LOCK_FILE
+        with one_writer(self.folder, argument="image_store", lock_file=lock_file, doing="downloading into it"):
+            for leftover in self.folder.glob("files/*/*.part"):
+                if _PART.fullmatch(leftover.name):
                     leftover.unlink()
-                yield
-                # Whoever copies the store then copies one database file.
-                self._state.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except Timeout as error:
-            raise InputError(
-                f"`image_store` {self.folder}: another process is downloading into it; wait until it ends"
-            ) from error
+            yield
+            # Whoever copies the store then copies one database file.
+            self._state.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def save(self, image: PreparedImage) -> None:
         """Write an image to the file that is named by its sha256."""
-        if not self._is_complete(image.sha256, len(image.data)):
+        if not self._is_intact(image.sha256, len(image.data)):
             file = self._file(image.sha256)
             part = f"{file}.{threading.get_ident()}.part"
             os.makedirs(os.path.dirname(file), exist_ok=True)
@@ -195,21 +154,41 @@ class ImageStore:
     def record(self, state: UrlState) -> None:
         """Record the outcome for a URL. Its image must be saved before."""
         assert (state.status == Status.STORED) == (state.sha256 is not None)
-        self._state.execute(f"REPLACE INTO links VALUES ({', '.join('?' * len(state))})", state)
+        reason = "".join(char if char.isprintable() else " " for char in state.reason[:_MAX_REASON])
+        assert not reason or _REASON.fullmatch(reason), reason
+        self._state.execute(
+            f"REPLACE INTO links VALUES ({', '.join('?' * len(state))})", state._replace(reason=reason)
+        )
 
     def state(self, url: str) -> UrlState:
-        """The recorded outcome for a URL. If the file of its image is missing, the URL counts as not fetched."""
-        row = self._state.execute("SELECT * FROM links WHERE link = ?", (url,)).fetchone()
-        state = UrlState(*row) if row else UrlState(url, Status.FAILED, NOT_FETCHED)
-        if state.status == Status.STORED and not self._is_complete(state.sha256, state.num_bytes):
-            return UrlState(url, Status.FAILED, NOT_FETCHED)
+        """The recorded outcome for a URL.
+
+        The URL counts as not fetched if the file of its image is missing or is not the image that was stored, and if
+        its row is not one that `record` writes.
+        """
+        (state,) = self.states([url])
         return state
+
+    def states(self, urls: Iterable[str]) -> Iterator[UrlState]:
+        """`state` of each URL, in order. Each file is read once, to check its hash, and again if it has changed."""
+        urls = iter(urls)
+        with ThreadPoolExecutor(_NUM_READERS) as pool:
+            while batch := self._recorded(list(islice(urls, _BATCH))):
+                unverified = [state for state in batch if state.status == Status.STORED]
+                share = max(16, -(-len(unverified) // _NUM_READERS))
+                shares = [unverified[start : start + share] for start in range(0, len(unverified), share)]
+                # For a few files, threads cost more than they save.
+                intact = map(self._find_intact, shares) if len(shares) < 2 else pool.map(self._find_intact, shares)
+                urls_intact = set().union(*intact)
+                for state in batch:
+                    is_missing = state.status == Status.STORED and state.url not in urls_intact
+                    yield UrlState(state.url, Status.FAILED, NOT_FETCHED) if is_missing else state
 
     def find(self, urls: Iterable[str]) -> tuple[dict[str, StoredImage], dict[str, str]]:
         """The images of these URLs, and for each URL without an image the reason."""
         images: dict[str, StoredImage] = {}
         failures: dict[str, str] = {}
-        for state in map(self.state, urls):
+        for state in self.states(urls):
             image = state.image
             if image is None:
                 failures[state.url] = state.reason
@@ -219,68 +198,149 @@ class ImageStore:
 
     def failures(self, urls: Iterable[str]) -> dict[str, str]:
         """For each URL without an image the reason."""
-        states = map(self.state, urls)
-        return {state.url: state.reason for state in states if state.status != Status.STORED}
+        return {state.url: state.reason for state in self.states(urls) if state.status != Status.STORED}
 
     def failed(self) -> list[tuple[str, str]]:
         """Every URL that failed and could succeed in another run, with the reason."""
-        return self._state.execute("SELECT link, reason FROM links WHERE status = ?", (Status.FAILED,)).fetchall()
+        rows = self._state.rows("SELECT link, reason FROM links WHERE status = ?", (Status.FAILED,))
+        return [(url, reason) for url, reason in rows if isinstance(url, str) and isinstance(reason, str)]
 
     def pending(self, urls: Iterable[str], *, retry: Callable[[UrlState], bool]) -> list[str]:
         """The URLs that still have to be fetched.
 
-        These are URLs that were never tried, or whose file is missing, or that failed, could succeed, and for which
-        `retry` is true.
+        These are URLs that were never tried, or whose file is missing or damaged, or that failed, could succeed, and
+        for which `retry` is true.
         """
         return [
             state.url
-            for state in map(self.state, urls)
+            for state in self.states(urls)
             if state.reason == NOT_FETCHED or (state.status == Status.FAILED and retry(state))
         ]
 
     def mean_bytes(self) -> tuple[int, float]:
         """How many URLs have an image, and the mean size of these images."""
-        num_images, mean = self._state.execute(
-            "SELECT count(*), avg(num_bytes) FROM links WHERE status = ?", (Status.STORED,)
-        ).fetchone()
-        return num_images, mean or 0.0
+        sizes = self.sizes().values()
+        return len(sizes), sum(sizes) / len(sizes) if sizes else 0.0
 
     def sizes(self) -> dict[str, int]:
-        """The size in bytes of every URL's image."""
-        return dict(self._state.execute("SELECT link, num_bytes FROM links WHERE status = ?", (Status.STORED,)))
+        """The size in bytes of every URL's image, as recorded."""
+        rows = self._state.rows("SELECT link, num_bytes FROM links WHERE status = ?", (Status.STORED,))
+        return {url: size for url, size in rows if _is_in(size, 1, MAX_BYTES)}
 
     def read(self, url: str) -> bytes:
         """The file of a URL's image, which must be stored."""
-        sha256 = self.state(url).sha256
-        assert sha256 is not None, url
-        with open(self._file(sha256), "rb") as stream:
-            return stream.read()
+        image = self.state(url).image
+        assert image is not None, url
+        return self.read_image(image)
 
-    def fingerprint(self) -> str:
-        """A digest that changes when the image of a URL does."""
+    def read_image(self, image: StoredImage) -> bytes:
+        """The file of an image that `find` returned. Raises InputError if it has changed since."""
+        data = self._read_intact(image.sha256, image.num_bytes)
+        if data is None:
+            raise InputError(
+                f"`image_store` {self.folder}: {self._file(image.sha256)} has changed while the command ran; rerun "
+                "the command to download this image again"
+            )
+        return data
+
+    def fingerprint(self, urls: Iterable[str]) -> str:
+        """A digest that changes when the image of one of these URLs does."""
         digest = hashlib.sha256()
-        for row in self._state.execute("SELECT link, sha256, phash, reason FROM links ORDER BY link"):
+        for state in self.states(sorted(urls)):
+            row = (state.url, state.sha256, state.phash, state.reason)
             digest.update(f"{row}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
     def write_failures(self) -> None:
         """Write FAILURES_FILE: every URL without an image, and what is known about it."""
-        file = self.folder / FAILURES_FILE
         columns = ("link", "reason", "status", "http_status", "tries", "seconds", "finished_at")
         query = f"SELECT {', '.join(columns)} FROM links WHERE status != ? ORDER BY link"
-        with file.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["image_link", *columns[1:]])
-            writer.writerows(self._state.execute(query, (Status.STORED,)))
+        with (
+            atomic_write(self.folder / FAILURES_FILE) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as stream,
+        ):
+            write_cells(stream, [("image_link", *columns[1:])])
+            write_cells(stream, self._state.rows(query, (Status.STORED,)))
+
+    def _recorded(self, urls: list[str]) -> list[UrlState]:
+        """What the table says about these URLs, in order."""
+        query = f"SELECT * FROM links WHERE link IN ({', '.join('?' * len(urls))})"
+        states = {row[0]: UrlState(*row) for row in self._state.rows(query, urls)}
+        return [
+            state if (state := states.get(url)) and _is_possible(state) else UrlState(url, Status.FAILED, NOT_FETCHED)
+            for url in urls
+        ]
 
     def _file(self, sha256: str) -> str:
         return f"{self.folder}/files/{sha256[:2]}/{sha256}"  # called five times per image, and a Path is slow
 
-    def _is_complete(self, sha256: str | None, num_bytes: int | None) -> bool:
+    def _find_intact(self, states: list[UrlState]) -> set[str]:
+        """The URLs whose file is the image that was stored."""
+        return {state.url for state in states if self._is_intact(state.sha256, state.num_bytes)}
+
+    def _is_intact(self, sha256: str | None, num_bytes: int | None) -> bool:
+        assert sha256 is not None and num_bytes is not None
         try:
-            return sha256 is not None and os.stat(self._file(sha256)).st_size == num_bytes
-        except FileNotFoundError:
+            status = os.lstat(self._file(sha256))
+        except OSError:
             return False
+        mark = hash((sha256, status.st_size, status.st_ctime_ns))  # not the file itself: 350,000 of them
+        if mark not in self._verified:
+            if self._read_intact(sha256, num_bytes) is None:
+                return False
+            self._verified.add(mark)
+        return True
+
+    def _read_intact(self, sha256: str, num_bytes: int) -> bytes | None:
+        """A file's content if it is the image that was stored: of this size and hash, and not a link or a pipe."""
+        try:
+            descriptor = os.open(self._file(sha256), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != num_bytes:
+                return None
+            data = os.read(descriptor, num_bytes)
+        except OSError:  # a broken disk
+            return None
+        finally:
+            os.close(descriptor)
+        is_intact = data.startswith(_IMAGE_STARTS) and hashlib.sha256(data).hexdigest() == sha256
+        return data if is_intact else None
+
+
+def _is_possible(state: UrlState) -> bool:
+    """Whether `record` could have written this row."""
+    if not (
+        _is_in(state.tries, 0, 10**6)
+        and (state.http_status is None or _is_in(state.http_status, 0, 999))
+        and isinstance(state.seconds, float)
+        and isinstance(state.finished_at, str)
+        and isinstance(state.reason, str)
+    ):
+        return False
+    image = (state.num_bytes, state.width, state.height, state.sha256, state.phash)
+    if state.status != Status.STORED:
+        is_known = state.status in (Status.FAILED, Status.REFUSED)
+        return is_known and _is_reason(state.reason) and image == (None,) * len(image)
+    return (
+        not state.reason
+        and _is_in(state.num_bytes, 1, MAX_BYTES)
+        and _is_in(state.width, 1, MAX_SIDE)
+        and _is_in(state.height, 1, MAX_SIDE)
+        and isinstance(state.sha256, str)
+        and bool(_SHA256.fullmatch(state.sha256))
+        and isinstance(state.phash, int)
+    )
+
+
+def _is_reason(text: str) -> bool:
+    return len(text) <= _MAX_REASON and bool(_REASON.fullmatch(text))
+
+
+def _is_in(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
 
 
 def count_reasons(reasons: Iterable[str]) -> Counter[str]:

@@ -1,6 +1,5 @@
 """Finds labels that are probably wrong. They are reported, and stay in the dataset, but for unsuitable units."""
 
-import csv
 import math
 import statistics
 from collections import defaultdict
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from dataset_builder.csv_reader import Row, Table
 from dataset_builder.labels import UNIT_UNSUITABLE, judge_label
+from product_vqa.quoting import write_cells
 
 ZERO = "zero"
 OUTLIER = "outlier"  # among the labels of its entity in its unit
@@ -63,6 +63,4 @@ def _find_outliers(rows: list[tuple[Row, float]]) -> Iterator[Row]:
 def write_suspicious(found: list[Suspicious], file: Path) -> None:
     """Write one line per row and reason, with the columns of `left_out.csv`. `row` counts rows from 0."""
     with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["reason", "row", *Row._fields[1:]])
-        writer.writerows([reason, *row] for row, reason in found)
+        write_cells(stream, [("reason", "row", *Row._fields[1:]), *((reason, *row) for row, reason in found)])

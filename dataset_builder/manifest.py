@@ -11,18 +11,33 @@ import datasets
 
 import product_vqa
 from dataset_builder.csv_reader import Tables
+from dataset_builder.labels import RANGE_POLICIES
 from dataset_builder.leakage import Leak
 from dataset_builder.options import SelectionOptions
 from dataset_builder.placeholders import Placeholder
 from dataset_builder.row_filter import FilteredRows
-from dataset_builder.split import Oversize, Splits
+from dataset_builder.split import JOINING_COLUMNS, Oversize, Splits
+from dataset_builder.writer import DROPPED_FILE, ROWS_FOLDER
+from product_vqa.cards import CARD_FILE
+from product_vqa.documents import DocumentError, read_json
 from product_vqa.errors import InputError, argument
 from product_vqa.paths import writable_folder
+from product_vqa.quoting import one_line
+from product_vqa.task.features import SPLITS
+from product_vqa.task.schema import ENTITIES
 
 MANIFEST_FILE = "build.json"
 # All images of the challenge have such a URL. A single other image makes it a dataset of somebody else's, for which
 # the card's statement about the challenge's license may be wrong.
 _CHALLENGE_URL = re.compile(r"\s*https?://m\.media-amazon\.com/", re.IGNORECASE)
+
+_WRITTEN = re.compile(
+    f"({'|'.join(map(re.escape, (CARD_FILE, MANIFEST_FILE, DROPPED_FILE)))})"
+    rf"|data/({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.parquet|{ROWS_FOLDER}/({'|'.join(SPLITS)})\.parquet"
+)
+_WRITTEN_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # wherever somebody looks into a folder
+_NAME = re.compile(r"[\w.+!-]{1,80}")
+_REASON = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -91,36 +106,122 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
 
 
+def check_output_dir(path: str | Path) -> Path:
+    """The folder of a build. Its parent is created. Raises InputError if no dataset can be written there."""
+    with argument("output_dir"):
+        if "::" in str(path) or "://" in str(path):  # to `datasets`, an archive within another or a server
+            raise InputError(f"{path}: a folder of this machine without `::` and `://` in its name is needed")
+        folder = Path(path).resolve()
+        if "::" in str(folder):
+            raise InputError(f"{folder}: has `::` in its name; choose another folder")
+        writable_folder(folder.parent)
+        if folder.exists():
+            if not folder.is_dir():
+                raise InputError(f"{folder}: is a file; choose another name")
+            writable_folder(folder)
+        return folder
+
+
 def find_earlier_build(folder: Path) -> Manifest | None:
     """The manifest of the earlier build in `folder`, or None if the folder is missing or empty.
 
-    Raises InputError if anything else is there, or if the folder cannot be written. A build of another version, with
-    other keys, counts as none: it will be replaced.
+    Raises InputError if anything else is there. A build of another version, with other keys, counts as none, and so
+    does one of which a file is missing or truncated: it will be replaced.
     """
     with argument("output_dir"):
-        writable_folder(folder.parent)
-        if not folder.exists():
-            return None
-        if not folder.is_dir():
-            raise InputError(f"{folder}: is a file; choose another name")
-        writable_folder(folder)
-        if not any(folder.iterdir()):
+        if not folder.exists() or not any(folder.iterdir()):
             return None
         try:
-            content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = read_json(folder / MANIFEST_FILE)
+        except (OSError, DocumentError):
             content = None
-        if not isinstance(content, dict) or "fingerprint" not in content:
+        if not isinstance(content, dict) or not isinstance(content.get("fingerprint"), str):
             raise InputError(
                 f"{folder}: contains files that are not an earlier build of this command; "
                 "choose another folder, or empty it yourself"
             )
-        try:
-            return _from_json(content)
-        except (TypeError, KeyError):
-            return None
+        check_own_files(folder)
+        manifest = _from_json(content)
+        return manifest if manifest and _has_files(folder, manifest) else None
 
 
-def _from_json(content: dict[str, Any]) -> Manifest:
+def is_written(name: str) -> bool:
+    """Whether a build writes a file of this name (with `/`), and may replace or remove it."""
+    return bool(_WRITTEN.fullmatch(name))
+
+
+def check_own_files(folder: Path) -> None:
+    """Raise InputError if `folder` contains a file that no build writes: replacing the folder would remove it."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        is_file = path.is_symlink() or not path.is_dir()
+        if is_file and not is_written(name) and path.name not in _WRITTEN_BY_SYSTEMS:
+            raise InputError(
+                f"{folder}: contains {one_line(name)}, which no build writes and this one would remove; move it "
+                "elsewhere, or choose another folder"
+            )
+
+
+def _has_files(folder: Path, manifest: Manifest) -> bool:
+    """Whether the files of a build are there, with as many bytes of data as it wrote."""
+    rows = [folder / ROWS_FOLDER / f"{split}.parquet" for split in manifest.rows]
+    data = [file.stat().st_size for file in folder.glob("data/*.parquet")]
+    is_complete = all(file.is_file() for file in [folder / DROPPED_FILE, *rows])
+    return is_complete and sum(data) == manifest.dataset_info.get("download_size")
+
+
+def _from_json(content: dict[str, Any]) -> Manifest | None:
+    """The manifest; None unless it has the keys, and values of the types, that a build writes."""
     records = {"oversize": Oversize, "leaks": Leak, "placeholders": Placeholder}
-    return Manifest(**content | {key: [record(**one) for one in content[key]] for key, record in records.items()})
+    try:
+        if not all(isinstance(content[key], list) for key in records):
+            return None
+        lists = {key: [record(**one) for one in content[key]] for key, record in records.items()}
+        manifest = Manifest(**content | lists)
+        return manifest if _is_valid(manifest) else None
+    except (TypeError, KeyError, AttributeError, ValueError):
+        return None
+
+
+def _is_valid(manifest: Manifest) -> bool:
+    """Whether everything in it can be shown in a card."""
+    return (
+        all(re.fullmatch("[0-9a-f]{16}", text) for text in [manifest.fingerprint])
+        and manifest.picture_source in ("image_dir", "image_store")
+        and manifest.sources.keys() <= {"train_csv", "test_csv"}
+        and all(
+            source.keys() == {"file", "sha256"} and re.fullmatch("[0-9a-f]{64}", source["sha256"]) and source["file"]
+            for source in manifest.sources.values()
+        )
+        and _are_counts({"image_size": manifest.image_size, "seed": abs(manifest.seed)})
+        and manifest.ranges in RANGE_POLICIES
+        and type(manifest.validation_size) in (int, float)
+        and 0 <= manifest.validation_size < 1
+        and all(_NAME.fullmatch(name) and _NAME.fullmatch(version) for name, version in manifest.versions.items())
+        and bool(manifest.rows)
+        and manifest.rows.keys() <= set(SPLITS)
+        and all(counts.keys() <= set(ENTITIES) and _are_counts(counts) for counts in manifest.rows.values())
+        and all(
+            _are_counts(counts) and all(_REASON.fullmatch(reason) for reason in counts)
+            for counts in (manifest.rows_left_out, manifest.images_missing)
+        )
+        and all(_are_counts({"rows": one.rows}) and isinstance(one.example, str) for one in manifest.oversize)
+        and all(
+            _are_counts({"urls": one.urls, "rows": one.rows}) and isinstance(one.example, str) and bool(str(one))
+            for one in manifest.placeholders
+        )
+        and all(
+            len(leak.splits) == 2
+            and set(leak.splits) <= set(SPLITS)
+            and _are_counts({key: value for key, value in asdict(leak).items() if key not in ("splits", "shared")})
+            and _are_counts(leak.shared)
+            and leak.shared.keys() <= set(JOINING_COLUMNS)
+            for leak in manifest.leaks
+        )
+        and isinstance(manifest.dataset_info, dict)
+        and isinstance(manifest.is_challenge, bool)
+    )
+
+
+def _are_counts(counts: dict[str, Any]) -> bool:
+    return all(type(count) is int and count >= 0 for count in counts.values())

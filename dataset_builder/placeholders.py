@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from product_vqa.quoting import one_line
+
 MAX_TINY_SIDE = 15  # px: tracking pixels, and other images that are too small to show a word
 MIN_URLS = 10  # the same bytes under this many URLs are probably a shop's "no image"; the challenge has none
 NUM_REPORTED = 10  # of those, the images with the most URLs
@@ -23,13 +25,17 @@ class Placeholder:
     example: str  # a URL
 
     def __str__(self) -> str:
+        return self.describe(one_line(self.example))
+
+    def describe(self, example: str) -> str:
+        """The sentence for a report, with the URL as it is to be shown there."""
         what = {
             "tiny": f"tiny images (at most {MAX_TINY_SIDE} px per side)",
             "black": "black images, like the 100 x 100 placeholder that the challenge's own downloader writes",
             "one_colour": "images of a single colour",
             "repeated": "the same image",
         }[self.kind]
-        return f"{what}: {self.rows:,} rows, {self.urls:,} URLs, for example {self.example}"
+        return f"{what}: {self.rows:,} rows, {self.urls:,} URLs, for example {example}"
 
 
 def find_placeholders(rows: pd.DataFrame) -> list[Placeholder]:

@@ -1,13 +1,18 @@
 """Publishes a dataset folder as a repo on the Hub."""
 
+import logging
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi, errors
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its __all__
 
 from dataset_builder.dataset_card import NEEDED_METADATA
+from dataset_builder.manifest import MANIFEST_FILE, is_written
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import BRIEF_WAITS_S, commit_files, hub_errors, retry
+from product_vqa.quoting import one_line
+
+logger = logging.getLogger(__name__)
 
 
 def check_target(repo_id: str, *, private: bool) -> str:
@@ -32,9 +37,11 @@ def check_target(repo_id: str, *, private: bool) -> str:
                 f"use one of {', '.join(sorted(namespaces))} before the slash"
             )
         try:
-            is_private = retry(lambda: api.dataset_info(repo_id), waits_s=BRIEF_WAITS_S).private
+            info = retry(lambda: api.dataset_info(repo_id), waits_s=BRIEF_WAITS_S)
         except errors.RepositoryNotFoundError:
             return repo_id
+        is_private = info.private
+        _check_files(repo_id, [file.rfilename for file in info.siblings or []])
     if private != is_private:
         raise InputError(
             f"`hub_dataset_id` {repo_id} exists already and is {'private' if is_private else 'public'}: change its "
@@ -43,19 +50,39 @@ def check_target(repo_id: str, *, private: bool) -> str:
     return repo_id
 
 
+def _check_files(repo_id: str, names: list[str]) -> None:
+    """Raise InputError if a push would replace or remove data that no earlier push wrote."""
+    data = [name for name in names if name.startswith(("data/", "rows/"))]
+    if MANIFEST_FILE not in names and (written := [name for name in data if is_written(name)]):
+        raise InputError(
+            f"{repo_id} contains data that no build wrote, like {written[0]}, and a push would replace it; choose "
+            "another repo, or delete the data there first"
+        )
+    for name in data:
+        if not is_written(name):
+            logger.warning(
+                "%s: %s is not of a build. It is kept; if its name begins like that of a split, `load_dataset` reads "
+                "it as a part of the split.",
+                repo_id,
+                one_line(name),
+            )
+
+
 def push(folder: Path, repo_id: str, *, private: bool) -> CommitInfo:
     """Upload `folder` to the repo in one commit, or in none if nothing has changed.
 
-    Until then, readers see the earlier build. Data files of the earlier build are removed.
+    Until then, readers see the earlier build. Its data files are removed, and no others. Files that no build writes
+    are not uploaded.
     """
     with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"):
         api = HfApi()
+        names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
         retry(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
         return commit_files(
             repo_id,
-            {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()},
+            {name: folder / name for name in names if is_written(name)},
             message="Build with product-vqa",
             repo_type="dataset",
-            is_obsolete=lambda name: name.startswith(("data/", "rows/")),
+            is_obsolete=lambda name: is_written(name) and name.startswith(("data/", "rows/")),
             needed_metadata=NEEDED_METADATA,
         )

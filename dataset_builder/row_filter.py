@@ -11,6 +11,7 @@ from dataset_builder.csv_reader import Row, Table, Tables
 from dataset_builder.image_store import StoredImage, count_reasons
 from dataset_builder.labels import judge_label
 from product_vqa.errors import InputError
+from product_vqa.quoting import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +103,8 @@ def _check_images(rows: list[Row], failures: Mapping[str, str]) -> None:
         return
     url = next(iter(urls))
     raise InputError(
-        f"none of the {len(urls)} images could be loaded ({url}: {failures[url]}); check `image_dir`, where each file "
-        "must be named like the last part of its URL, or download into `image_store`"
+        f"none of the {len(urls)} images could be loaded ({one_line(url)}: {failures[url]}); check `image_dir`, where "
+        "each file must be named like the last part of its URL, or download into `image_store`"
     )
 
 

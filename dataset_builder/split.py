@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dataset_builder.row_filter import DatasetRow, FilteredRows, as_frame
+from product_vqa.quoting import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def split_rows(filtered: FilteredRows, *, validation_size: float, seed: int) -> 
             len(oversize),
             sum(component.rows for component in oversize),
             oversize[0].rows,
-            oversize[0].example,
+            one_line(oversize[0].example),
         )
     rows = {
         "train": tuple(compress(filtered.labelled, ~is_held_out)),
@@ -145,4 +146,4 @@ def _path_parts(url: str) -> tuple[str, ...]:
 
 
 def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+    return hashlib.sha256(text.encode()).digest()

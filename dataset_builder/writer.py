@@ -1,8 +1,8 @@
 """Writes the rows of a dataset: Parquet with and without the images, and the list of dropped rows."""
 
-import csv
 import shutil
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from dataset_builder.csv_reader import Row
 from dataset_builder.image_store import ImageStore, StoredImage
 from dataset_builder.row_filter import DatasetRow, Dropped
 from dataset_builder.split import Splits
-from product_vqa.errors import InputError
+from product_vqa.errors import InputError, first_line
+from product_vqa.machine_errors import explain_machine_error
+from product_vqa.quoting import write_cells
 from product_vqa.task.features import FEATURES
 
 ROWS_FOLDER = "rows"  # the rows without their images, one Parquet file per split
 DROPPED_FILE = "left_out.csv"
 MAX_SHARD_BYTES = 500 * 1024**2
 ROW_GROUP_ROWS = 100  # also the number of rows, with the bytes of their images, that are held in memory
+_ROWS_AHEAD = 16
 _IMAGE_COLUMNS = {
     "num_bytes": pa.int64(),
     "width": pa.int32(),
@@ -49,12 +52,20 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def write_errors_explained() -> Iterator[None]:
-    """Raise InputError where the dataset cannot be written."""
+def write_errors_explained(folder: Path) -> Iterator[None]:
+    """Raise InputError where the dataset cannot be written to `folder`."""
     try:
         yield
-    except (OSError, datasets.exceptions.DatasetGenerationError) as error:
-        raise InputError(f"`output_dir`: the dataset could not be written ({error.__cause__ or error})") from error
+    except BrokenPipeError:  # of the console
+        raise
+    except (OSError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, InputError):  # datasets wraps errors
+            cause = cause.__cause__
+        if isinstance(cause, InputError):  # an image of the store has changed
+            raise InputError(*cause.args) from error
+        reason = explain_machine_error(error, folder) or f"{folder}: cannot be written ({first_line(cause)})"
+        raise InputError(f"`output_dir` {reason}") from error
 
 
 def write_dataset(splits: Splits, store: ImageStore, dropped: Collection[Dropped], folder: Path) -> dict[str, Any]:
@@ -118,10 +129,23 @@ def split_generators(splits: Splits, store: ImageStore) -> list[datasets.SplitGe
 
 def generate_examples(rows: tuple[DatasetRow, ...], store: ImageStore) -> Iterator[tuple[int, dict[str, Any]]]:
     """What `_generate_examples` of a builder yields for the rows of a split."""
-    for number, selected in enumerate(rows):
-        # Bytes without a path: given a path, `Image` would read a file of that name in the working directory.
-        image = None if selected.image is None else store.read(selected.row.image_link)
+    # Bytes without a path: given a path, `Image` would read a file of that name in the working directory.
+    for number, (selected, image) in enumerate(zip(rows, _read_ahead(rows, store), strict=True)):
         yield number, _columns(selected) | {"image": image}
+
+
+def _read_ahead(rows: tuple[DatasetRow, ...], store: ImageStore) -> Iterator[bytes | None]:
+    """The image of each row. They are read, and their hashes checked, while the rows before them are written."""
+
+    def read(some: tuple[DatasetRow, ...]) -> list[bytes | None]:
+        return [None if selected.image is None else store.read_image(selected.image) for selected in some]
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(read, rows[:_ROWS_AHEAD])
+        for start in range(_ROWS_AHEAD, len(rows) + _ROWS_AHEAD, _ROWS_AHEAD):
+            images = ahead.result()
+            ahead = pool.submit(read, rows[start : start + _ROWS_AHEAD])
+            yield from images
 
 
 def write_rows(splits: Splits, folder: Path) -> None:
@@ -141,11 +165,13 @@ def write_rows(splits: Splits, folder: Path) -> None:
 
 
 def write_dropped(dropped: Collection[Dropped], file: Path) -> None:
-    """Write one line per dropped row or missing image, with the columns of its CSV. `row` counts rows from 0."""
+    """Write one line per dropped row or missing image, with the columns of its CSV. `row` counts rows from 0.
+
+    A text that a spreadsheet could run as a formula begins with an apostrophe (`product_vqa.quoting`).
+    """
     with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["left_out", "reason", "file", "row", *Row._fields[1:]])
-        writer.writerows([what, reason, name, *row] for what, name, row, reason in dropped)
+        write_cells(stream, [("left_out", "reason", "file", "row", *Row._fields[1:])])
+        write_cells(stream, ((what, reason, name, *row) for what, name, row, reason in dropped))
 
 
 def _columns(selected: DatasetRow) -> dict[str, Any]:

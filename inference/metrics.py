@@ -185,4 +185,4 @@ def calibration_error(confidences: np.ndarray, outcomes: np.ndarray, *, bins: in
         one["rows"] * abs(one["confidence"] - one["share_right"])
         for one in reliability(confidences, outcomes, bins=bins)
     )
-    return error / max(1, len(confidences))
+    return error / len(confidences)

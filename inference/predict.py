@@ -9,7 +9,9 @@ processes share the batches. After an interruption, only the missing batches are
 """
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from product_vqa.cli import parse_options, run
@@ -98,23 +100,34 @@ class PredictOptions:
 def main() -> None:
     (options,) = parse_options(PredictOptions, description="Predict the attribute that each row of a split asks for.")
 
-    from tqdm import tqdm
-
-    from inference.dataloader import RowBatches, default_workers, load_batches
-    from inference.predictions import count_not_finite, summarize, to_table
     from inference.shards import Shards
-    from inference.submission import check_output, write_submission
-    from product_vqa.dataset import load_split
+    from inference.submission import check_output
+    from product_vqa.atomic_io import one_writer
     from product_vqa.distributed import init_distributed
-    from product_vqa.hub import locate
-    from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
-    from product_vqa.workers import worker_errors
 
     with argument("output"):
         output = check_output(options.output)
         shards = Shards(output.with_suffix(".parts"))
 
     state = init_distributed()
+    # Of several processes that predict together, the main one holds the output for all.
+    with one_writer(output, argument="output") if state.is_main_process else nullcontext():
+        predict(options, output=output, shards=shards, state=state)
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+def predict(options: PredictOptions, *, output: Path, shards: "Shards", state: "PartialState") -> None:
+    from tqdm import tqdm
+
+    from inference.dataloader import RowBatches, default_workers, load_batches
+    from inference.predictions import count_not_finite, summarize, to_table
+    from inference.submission import write_submission
+    from product_vqa.dataset import load_split
+    from product_vqa.hub import locate
+    from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
+    from product_vqa.workers import worker_errors
+
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
     with state.main_process_first():  # it downloads; the others find the files in the cache
@@ -166,8 +179,6 @@ def main() -> None:
                 num_not_finite,
                 not_finite_remedy(reader.model.dtype),
             )
-    state.wait_for_everyone()
-    state.destroy_process_group()
 
 
 def agree_on_batch_size(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,15 @@ import pyarrow.parquet as pq
 
 from inference.predictions import PREDICTIONS
 from product_vqa.atomic_io import atomic_write
+from product_vqa.documents import DocumentError, read_bytes, read_json
 from product_vqa.errors import InputError, first_line
+from product_vqa.machine_errors import machine_errors
 
 logger = logging.getLogger(__name__)
 
 _RUN_FILE = "run.json"
 _DIGEST_KEY = b"product_vqa.digest"
+_MAX_SHARD_BYTES = 1024**3
 _REMEDY = "delete the folder, or choose another `output`"
 
 
@@ -51,7 +55,8 @@ class Shards:
 
         Every process must call this, the first one before the others.
         """
-        self.folder.mkdir(exist_ok=True)
+        with machine_errors(self.folder):
+            self.folder.mkdir(exist_ok=True)
         self._run = run
         before = self._recorded_run()
         if before is None:
@@ -71,16 +76,18 @@ class Shards:
     def _recorded_run(self) -> dict[str, Any] | None:
         file = self.folder / _RUN_FILE
         try:
-            run = json.loads(file.read_text()) if file.is_file() else None
-        except (OSError, ValueError) as error:
+            run = read_json(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, DocumentError) as error:
             raise InputError(f"{file} cannot be read ({first_line(error)}): {_REMEDY}") from error
-        if run is not None and not isinstance(run, dict):
+        if not isinstance(run, dict):
             raise InputError(f"{file} was not written by predict: {_REMEDY}")
         return run
 
     def has(self, number: int, indexes: Sequence[int]) -> bool:
         """Whether there is an intact shard of the batch `number`, whose rows have these indexes."""
-        if not self._file(number).exists():
+        if not os.path.lexists(self._file(number)):
             return False
         if self._read(number, indexes) is not None:
             return True
@@ -89,7 +96,7 @@ class Shards:
 
     def save(self, number: int, rows: pa.Table) -> None:
         with atomic_write(self._file(number)) as temporary:
-            pq.write_table(rows.replace_schema_metadata({_DIGEST_KEY: self._digest(rows)}), temporary)
+            pq.write_table(rows.replace_schema_metadata({_DIGEST_KEY: self._digest(rows.to_pylist())}), temporary)
 
     def load(self, batches: Sequence[Sequence[int]]) -> pa.Table:
         """The rows of all batches, each given by its indexes, in order. Raises InputError for a damaged shard."""
@@ -109,20 +116,21 @@ class Shards:
     def _read(self, number: int, indexes: Sequence[int]) -> pa.Table | None:
         """The shard's rows; None if they are not what this run wrote for these indexes."""
         try:
-            # From a stream: given the path, pyarrow would also read a folder of this name, as a dataset.
-            with self._file(number).open("rb") as stream:
-                table = pq.read_table(stream)
-        except (OSError, ValueError, pa.ArrowException):
+            # As bytes: given the path, pyarrow would also read a folder of this name, and wait for a pipe.
+            content = read_bytes(self._file(number), max_bytes=_MAX_SHARD_BYTES)
+            table = pq.read_table(pa.BufferReader(content), use_threads=False)
+            table.validate(full=True)
+            rows = table.to_pylist()
+        except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException):
             return None
         digest = (table.schema.metadata or {}).get(_DIGEST_KEY)
         table = table.replace_schema_metadata(None)
-        if table.schema != PREDICTIONS or table["index"].to_pylist() != list(indexes) or self._digest(table) != digest:
-            return None
-        return table
+        is_batch = table.schema == PREDICTIONS and [row["index"] for row in rows] == list(indexes)
+        return table if is_batch and self._digest(rows) == digest else None
 
-    def _digest(self, rows: pa.Table) -> bytes:
+    def _digest(self, rows: list[dict[str, Any]]) -> bytes:
         """A hash of the rows and of the run that made them."""
-        content = json.dumps([self._run, rows.to_pylist()], sort_keys=True)
+        content = json.dumps([self._run, rows], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest().encode()
 
     def _file(self, number: int) -> Path:

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 
 from inference.tables import read_indexes, read_table
 from product_vqa.atomic_io import atomic_write
-from product_vqa.errors import InputError
+from product_vqa.documents import DocumentError, parse_json
+from product_vqa.errors import InputError, first_line
 from product_vqa.paths import writable_folder
 
 _RUN_KEY = b"product_vqa.run"
+_REPORTED = ("adapter", "base_model", "dataset")  # keys of the run that a report shows
 
 
 def check_output(output: str | Path) -> Path:
@@ -45,8 +47,13 @@ def read_run(predictions: str | Path) -> dict[str, Any]:
     """
     if not str(predictions).endswith(".parquet"):
         return {}
-    metadata = pq.read_schema(predictions).metadata or {}
-    run: dict[str, Any] = json.loads(metadata.get(_RUN_KEY, b"{}"))
+    try:
+        metadata = pq.read_schema(predictions).metadata or {}
+        run = parse_json(metadata.get(_RUN_KEY, b"{}"))
+    except (OSError, pa.ArrowException, DocumentError) as error:
+        raise InputError(f"{predictions}: its metadata cannot be read ({first_line(error)}); predict again") from error
+    if not isinstance(run, dict) or not all(isinstance(run.get(key, ""), str | None) for key in _REPORTED):
+        raise InputError(f"{predictions}: its metadata was not written by inference.predict; predict again")
     return run
 
 

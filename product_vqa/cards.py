@@ -8,12 +8,14 @@ import hashlib
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from product_vqa.documents import DocumentError, parse_json, parse_yaml
 from product_vqa.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ _BEGIN = "<!-- product-vqa: generated begin: {name} {digest} -->\n"
 _END = "<!-- product-vqa: generated end -->\n"
 _SECTION = re.compile(
     r"^<!-- product-vqa: generated begin: ([^\n]*) ([0-9a-f]{12}) -->\n"
-    r"(.*?)^<!-- product-vqa: generated end -->(?:\n|\Z)",
+    r"((?:(?!^<!-- product-vqa: generated begin:).)*?)^<!-- product-vqa: generated end -->(?:\n|\Z)",
     re.MULTILINE | re.DOTALL,
 )
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.MULTILINE | re.DOTALL)
@@ -78,7 +80,9 @@ def merge_cards(new: str, old: str, *, needed: tuple[str, ...] = ()) -> str:
     """Return the card to write over `old`: `new` (marked by `mark_card`), with the edits that people made to `old`.
 
     - Text around the marks and sections that were edited or removed are kept as they are.
-    - Keys of the metadata that were edited, added or removed are kept too, except `needed` ones.
+    - Keys of the metadata that were edited, added or removed are kept too, except `needed` ones. Of these, the entries
+      for configurations of other names are kept.
+    - A section that occurs twice is kept twice.
     - A card without marks was written by a person: only the `needed` keys are updated.
     - `new` may have been edited too (in a folder). If both were, the edit in `old` wins.
 
@@ -120,11 +124,10 @@ def _parse(text: str) -> _Card:
     card = _Card()
     if match := _FRONT_MATTER.match(text):
         try:
-            metadata = yaml.safe_load(match[1])
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
+            metadata = parse_yaml(match[1])
+        except DocumentError as error:
             raise InputError(
-                f"the metadata at the top of the card {CARD_FILE} is not YAML ({reason}); fix it, or "
+                f"the metadata at the top of the card {CARD_FILE} is not YAML that can be read ({error}); fix it, or "
                 "delete the file to get a generated one"
             ) from error
         if isinstance(metadata, dict):
@@ -132,7 +135,7 @@ def _parse(text: str) -> _Card:
         text = text[match.end() :]
     if match := _STATE.search(text):
         try:
-            state = json.loads(match[1])
+            state = parse_json(match[1])
             card.generated, card.names = dict(state["metadata"]), list(state["sections"])
         except (ValueError, KeyError, TypeError):  # edited
             pass
@@ -150,16 +153,25 @@ def _merge_metadata(
     before: _Card, after: _Card, *, keys: tuple[str, ...], needed: tuple[str, ...], kept: list[str]
 ) -> str:
     new_text = {key: text for key, text in after.metadata_lines if key is not None}
+    after_metadata = dict(after.metadata)
+    for key in needed:
+        own = _own_entries(before.metadata.get(key), after.metadata) if before.is_edited(key) else []
+        if own and key in after_metadata:
+            after_metadata[key] = _as_entries(after_metadata[key]) + own
+            new_text[key] = yaml.safe_dump({key: after_metadata[key]}, sort_keys=False, allow_unicode=True)
+            kept.append(f"{key} ({', '.join(entry['config_name'] for entry in own)})")
+        elif key in before.metadata and before.is_edited(key) and before.metadata[key] != after_metadata.get(key):
+            logger.warning("The card's `%s` was edited. It is replaced: reading the data depends on it.", key)
     updates: dict[str, str | None] = {}  # key -> its new text, None to remove it
     for key in keys:
         is_added = key in before.metadata and key not in before.generated
         is_edited = key in before.generated and before.is_edited(key)
         if key not in needed and (is_added or is_edited):
             kept.append(key)
-        elif before.metadata.get(key) != after.metadata.get(key):
+        elif before.metadata.get(key) != after_metadata.get(key):
             updates[key] = new_text.get(key)
     expected = {key: value for key, value in before.metadata.items() if key not in updates}
-    expected |= {key: after.metadata[key] for key in updates if key in after.metadata}
+    expected |= {key: after_metadata[key] for key in updates if key in after_metadata}
     merged = []
     for line_key, text in before.metadata_lines:
         replacement = updates.pop(line_key, text) if line_key is not None else text
@@ -169,11 +181,24 @@ def _merge_metadata(
     return text if _parses_to(text, expected) else yaml.safe_dump(expected, sort_keys=False, allow_unicode=True)
 
 
+def _own_entries(value: Any, generated: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of `configs` or `dataset_info` for configurations that are not generated."""
+    names = {entry.get("config_name") for entry in _as_entries(generated.get("configs"))}
+    return [entry for entry in _as_entries(value) if str(entry.get("config_name", "default")) not in names]
+
+
+def _as_entries(value: Any) -> list[dict[str, Any]]:
+    """One entry per configuration. That of a single one may be stored without a list, and without its name."""
+    if isinstance(value, dict):
+        return [{"config_name": "default", **value}]
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
 def _parses_to(text: str, expected: dict[str, Any]) -> bool:
     """Return whether the YAML has the expected content: lines in an unusual layout may belong to another key."""
     try:
-        return (yaml.safe_load(text) or {}) == expected
-    except yaml.YAMLError:
+        return (parse_yaml(text) or {}) == expected
+    except DocumentError:
         return False
 
 
@@ -181,19 +206,24 @@ def _merge_sections(before: _Card, after: _Card, *, kept: list[str]) -> list[_Se
     new = {section.name: section for section in after.sections if section.name is not None}
     old = {section.name: section for section in before.sections if section.name is not None}
     removed = [name for name in before.names if name not in old]
-    kept += [name for name, section in old.items() if section.is_edited]
+    counts = Counter(section.name for section in before.sections if section.name is not None)
+    duplicates = {name for name, count in counts.items() if count > 1}
+    edited = {id(section) for section in before.sections if section.is_edited}
+    kept += dict.fromkeys(section.name for section in before.sections if section.name and section.is_edited)
     kept += [f"{name} (removed)" for name in removed]
 
-    def chosen(name: str) -> _Section | None:
-        """Return the old or the new section of that name; None if it is dropped."""
-        if name in removed or (name in old and old[name].is_edited):
-            return old.get(name)
-        return new.get(name)
+    def chosen(section: _Section) -> _Section | None:
+        """Return the section, its new version, or None if it is dropped."""
+        if section.name is None or id(section) in edited:
+            return section
+        if section.name not in duplicates and section.name in old and old[section.name].is_edited:
+            return old[section.name]
+        return None if section.name in removed else new.get(section.name)
 
-    if not any(_is_own_text(section) for section in before.sections):
+    if not duplicates and not any(_is_own_text(section) for section in before.sections):
         order = after.sections + [section for name, section in old.items() if name not in new and section.is_edited]
     else:
-        kept.append("text around the marks")
+        kept += ["text around the marks"] if any(_is_own_text(section) for section in before.sections) else []
         order = list(before.sections)
         names = list(new)
         for index, name in enumerate(names):
@@ -201,7 +231,7 @@ def _merge_sections(before: _Card, after: _Card, *, kept: list[str]) -> list[_Se
                 preceding = [position for position, section in enumerate(order) if section.name in names[:index]]
                 position = preceding[-1] + 1 if preceding else len(order)
                 order[position:position] = [_Section(None, "\n"), new[name]]
-    merged = [section if section.name is None else chosen(section.name) for section in order]
+    merged = [chosen(section) for section in order]
     return [section for section in merged if section is not None]
 
 

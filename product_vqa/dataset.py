@@ -1,62 +1,156 @@
-"""Load single splits of a built dataset, from a folder or from a repo at a commit."""
+"""Load single splits of a built dataset, from a folder or from a repo at a commit.
+
+The dataset may be a stranger's. Its card chooses among the Parquet files of the dataset itself, and nothing else in it
+counts: no URL or path, in the card or in a row, is ever opened. The Parquet files are checked before they are read,
+and their texts before they are used.
+"""
 
 import glob
 import re
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
-from datasets import Dataset, Image, load_dataset
+from datasets import Dataset, Features, Image, load_dataset
 from datasets.exceptions import DatasetsError
-from huggingface_hub import DatasetCard
 
 from product_vqa.cards import CARD_FILE
+from product_vqa.documents import DocumentError, parse_front_matter, read_bytes
 from product_vqa.errors import InputError, first_line
-from product_vqa.hub import Location, download, list_files
+from product_vqa.hub import Location, download, find_file, list_files
+from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.task.features import FEATURES, SPLITS
+from product_vqa.task.schema import ENTITIES
+
+MAX_CARD_BYTES = 2 * 1024**2
+MAX_PATTERNS = 10_000  # of files, in a card
+MAX_TEXT_BYTES = 64 * 1024  # of a URL, a label, a group
+_TEXT = ("BYTE_ARRAY",)
+_COLUMNS = {
+    "index": ("INT64", "INT32"),
+    "image.bytes": _TEXT,
+    "image.path": _TEXT,
+    **{name: _TEXT for name in FEATURES if name not in ("index", "image")},
+}
+_FEATURES = Features({**FEATURES, "image": Image(decode=False)})
+# What pyarrow and datasets raise for a damaged file, in addition to their own errors.
+_DAMAGED = (
+    pa.ArrowException, DatasetsError, OSError, ValueError, TypeError, KeyError, AttributeError, IndexError,
+    NotImplementedError, OverflowError, RecursionError, MemoryError,
+)  # fmt: skip
 
 
 def load_splits(location: Location, splits: list[str]) -> dict[str, Dataset]:
     """Load those of `splits` that exist. Only their files are downloaded; `load_dataset` would download all.
 
-    Images are not decoded; `product_vqa.images.as_image` decodes them from the bytes in the dataset. Raises InputError
-    if there is no dataset, its columns differ, or it stores paths instead of images.
+    Images are not decoded; `product_vqa.images.as_image` decodes them from their bytes. Only the columns of
+    a built dataset are read. Raises InputError if there is no dataset, its columns differ, a file or a text in it is
+    damaged, or it stores paths instead of images.
     """
     found = find_splits(location)
     files = download_splits(location, {split: found[split] for split in splits if split in found})
     if not files:
         return {}
+    for split, paths in files.items():
+        for path, name in zip(paths, found[split], strict=True):
+            _check_file(path, name, location=location, split=split)
     try:
         # The name of a folder may look like a pattern: `runs [2]`.
         loaded = load_dataset(
             "parquet",
             data_files={split: [glob.escape(str(file)) for file in paths] for split, paths in files.items()},
+            columns=list(_FEATURES),
+            features=_FEATURES,
         )
-    except (FileNotFoundError, ValueError, DatasetsError) as error:
+    except _DAMAGED as error:
         raise dataset_error(location, error) from error
     for split, dataset in loaded.items():
-        missing = [name for name in FEATURES if name not in dataset.column_names]
-        if missing or not isinstance(dataset.features["image"], Image):
-            raise InputError(
-                f"{location}: split {split} has no {', '.join(missing) or 'images in its column `image`'}; "
-                f"its columns are {', '.join(dataset.column_names)}. Build the dataset with dataset_builder.build"
-            )
-        loaded[split] = dataset.cast_column("image", Image(decode=False))
-        _check_embedded(loaded[split], name=f"{location}: split {split}")
+        _check_rows(dataset, name=f"{location}: split {split}")
     return dict(loaded)
 
 
-def _check_embedded(dataset: Dataset, *, name: str) -> None:
-    """Raise InputError if an image is only a path. It could point anywhere on this machine, or to a server."""
-    column = dataset.data.column("image")
-    row = pc.index(pc.and_(pc.is_valid(column), pc.is_null(pc.struct_field(column, "bytes"))), True).as_py()
-    if row != -1:
+def _check_file(file: Path, name: str, *, location: Location, split: str) -> None:
+    """Raise InputError unless the file has the columns of a built dataset and can be read within the limits."""
+    try:
+        present = check_parquet(file, _COLUMNS)
+    except (ParquetError, OSError) as error:
+        raise dataset_error(location, f"{name}: {first_line(error)}") from error
+    tops = list(dict.fromkeys(path.partition(".")[0] for path in present))
+    missing = [column for column in FEATURES if column not in tops]
+    if missing or not {"image.bytes", "image.path"} <= set(present):
         raise InputError(
-            f"{name}: the image of index {dataset['index'][row]} is only a path ({column[row]['path'].as_py()!r}); "
-            "build the dataset with dataset_builder.build, which stores the images themselves"
+            f"{location}: split {split} has no {', '.join(missing) or 'images in its column `image`'}; its columns "
+            f"are {', '.join(_printable(top) for top in tops)[:500]}. Build the dataset with dataset_builder.build"
         )
+
+
+def _check_rows(dataset: Dataset, *, name: str) -> None:
+    """Raise InputError, with the index of the row, if a row holds what no built dataset does."""
+    table = dataset.data
+    indexes = table.column("index")
+    if indexes.null_count:
+        raise InputError(f"{name}: the index of row {_first(pc.is_null(indexes))} is null (rows are counted from 0)")
+
+    def refuse(row: int, what: str) -> InputError:
+        return InputError(f"{name}: {what.replace('INDEX', f'index {indexes[row].as_py()}')}")
+
+    for column in (column for column in FEATURES if column not in ("index", "image")):
+        values = table.column(column)
+        _check_texts(values, column, refuse)
+        if values.null_count:
+            raise refuse(_first(pc.is_null(values)), f"the {column} of INDEX is null")
+    _check_images(table.column("image"), refuse)
+    entities = table.column("entity_name")
+    for unknown in pc.unique(entities).to_pylist():
+        if unknown not in ENTITIES:
+            row = pc.index(entities, unknown).as_py()
+            raise refuse(row, f"the entity_name of INDEX is {unknown[:50]!r}; expected one of {', '.join(ENTITIES)}")
+
+
+def _check_texts(values: pa.ChunkedArray, column: str, refuse: Callable[[int, str], InputError]) -> None:
+    row = 0
+    for chunk in values.chunks:
+        try:
+            chunk.validate(full=True)
+        except pa.ArrowInvalid:
+            raise refuse(row + _first_not_utf8(chunk), f"the {column} of INDEX is not UTF-8 text") from None
+        lengths = pc.binary_length(chunk)
+        if (pc.max(lengths).as_py() or 0) > MAX_TEXT_BYTES:
+            longest = pc.index(lengths, pc.max(lengths)).as_py()
+            raise refuse(
+                row + longest, f"the {column} of INDEX has {lengths[longest]} bytes, more than {MAX_TEXT_BYTES}"
+            )
+        row += len(chunk)
+
+
+def _first_not_utf8(chunk: pa.Array) -> int:
+    for row, value in enumerate(chunk.cast(pa.binary())):
+        try:
+            (value.as_py() or b"").decode()
+        except UnicodeDecodeError:
+            return row
+    raise AssertionError
+
+
+def _check_images(column: pa.ChunkedArray, refuse: Callable[[int, str], InputError]) -> None:
+    """Raise InputError if an image is only a path. It could point anywhere on this machine, or to a server."""
+    paths = pa.chunked_array([chunk.field("path") for chunk in column.chunks], type=pa.string())
+    _check_texts(paths, "path of the image", refuse)
+    row = _first(pc.and_(pc.is_valid(column), pc.is_null(pc.struct_field(column, "bytes"))))
+    if row != -1:
+        path = column[row]["path"].as_py()
+        raise refuse(
+            row,
+            f"the image of INDEX is only a path ({path if path is None else path[:200]!r}); "
+            "build the dataset with dataset_builder.build, which stores the images themselves",
+        )
+
+
+def _first(is_so: pa.ChunkedArray) -> int:
+    return int(pc.index(is_so, True).as_py())
 
 
 def load_split(location: Location, split: str) -> Dataset:
@@ -72,12 +166,15 @@ def find_splits(location: Location, *, config: str | None = None) -> dict[str, l
 
     `config` is the configuration of the card; its default is `default`, or else the first. Without such a
     configuration, there are no splits. No Parquet file is downloaded. (`datasets` resolves the card's patterns against
-    the files in the cache. Offline, if only some splits are in the cache, it refuses all of them.) Raises InputError
-    if there are no Parquet files.
+    the files in the cache. Offline, if only some splits are in the cache, it refuses all of them. It would also open
+    URLs and files outside of the dataset.) Raises InputError if there are no Parquet files.
     """
     files = [name for name in list_files(location, repo_type="dataset") if name.endswith(".parquet")]
     if not files:
         raise dataset_error(location, "it holds no Parquet files")
+    for name in files:
+        if "::" in name or "\\" in name or not name.isprintable():  # `::` chains URLs in fsspec
+            raise dataset_error(location, f"the name of its file {_printable(name)} is not allowed")
     patterns = _card_patterns(location, config=config)
     if patterns is None:
         return _name_splits(files) if config is None else {}
@@ -94,23 +191,37 @@ def download_splits(location: Location, names: dict[str, list[str]]) -> dict[str
     if not patterns:
         return {}
     folder = download(location, patterns=[CARD_FILE, *patterns], repo_type="dataset")
-    return {split: [folder / name for name in files] for split, files in names.items()}
+    return {split: [_existing_file(location, folder, name) for name in files] for split, files in names.items()}
+
+
+def _existing_file(location: Location, folder: Path, name: str) -> Path:
+    file = find_file(location, folder, name)
+    if file is None:
+        raise dataset_error(location, f"its file {_printable(name)} does not exist")
+    return file
 
 
 def dataset_error(location: Location, reason: Exception | str) -> InputError:
     """Return the error for a location that does not hold a dataset of this project."""
+    if isinstance(reason, DatasetsError) and reason.__cause__ is not None:  # "An error occurred while generating ..."
+        reason = f"{type(reason.__cause__).__name__}: {first_line(reason.__cause__)}"
     text = reason if isinstance(reason, str) else first_line(reason)
-    return InputError(f"{location} is not a dataset built by dataset_builder.build: {text}")
+    return InputError(f"{location} is not a dataset built by dataset_builder.build: {_printable(text)[:500]}")
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)
 
 
 def _card_patterns(location: Location, *, config: str | None) -> dict[str, list[str]] | None:
     """Read the patterns of each split's files from the metadata of the card; None if it has none."""
-    file = download(location, patterns=[CARD_FILE, ".gitattributes"], repo_type="dataset") / CARD_FILE
-    if not file.is_file():
+    folder = download(location, patterns=[CARD_FILE, ".gitattributes"], repo_type="dataset")
+    file = find_file(location, folder, CARD_FILE)
+    if file is None:
         return None
     try:
-        metadata = DatasetCard(file.read_text(encoding="utf-8")).data.to_dict()
-        configs: list[dict[str, Any]] = metadata.get("configs", [])
+        metadata = parse_front_matter(read_bytes(file, max_bytes=MAX_CARD_BYTES))
+        configs: list[dict[str, Any]] = metadata.get("configs") or []
         by_name = {str(one["config_name"]): one["data_files"] for one in configs if "data_files" in one}
         if not by_name or (config is not None and config not in by_name):
             return None
@@ -119,9 +230,18 @@ def _card_patterns(location: Location, *, config: str | None) -> dict[str, list[
         if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
             listed = [{"split": "train", "path": listed}]
         paths = {str(one["split"]): one["path"] for one in listed}
-        return {split: [path] if isinstance(path, str) else list(path) for split, path in paths.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        raise dataset_error(location, f"`configs` in its {CARD_FILE} is malformed ({type(error).__name__})") from error
+        patterns = {split: [path] if isinstance(path, str) else list(path) for split, path in paths.items()}
+        if sum(map(len, patterns.values())) > MAX_PATTERNS:
+            raise ValueError(f"more than {MAX_PATTERNS} patterns")
+        if not all(isinstance(pattern, str) for wanted in patterns.values() for pattern in wanted):
+            raise TypeError("a pattern is not a text")
+    except DocumentError as error:
+        raise dataset_error(location, f"its {CARD_FILE} is malformed: {error}") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise dataset_error(
+            location, f"`configs` in its {CARD_FILE} is malformed ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    return patterns
 
 
 def _name_splits(files: list[str]) -> dict[str, list[str]]:

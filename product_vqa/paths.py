@@ -1,17 +1,41 @@
 """Check paths before any long work starts."""
 
 import os
+import stat
 from pathlib import Path
+from typing import IO
 
 from product_vqa.errors import InputError
 
 
 def readable_file(path: str | Path) -> Path:
-    """Return `path` as a Path. Raises InputError if it is not a file."""
+    """Return `path` as a Path. Raises InputError if it is not a regular file, and says what it is."""
     file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{file}: {'is a folder, not a file' if file.is_dir() else 'no such file'}")
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"{file}: cannot be read ({getattr(error, 'strerror', error)})") from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{file}: is a folder, not a file")
+    if not stat.S_ISREG(mode):
+        kind = "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "a pipe or a socket"
+        raise InputError(f"{file}: is {kind}, not a file; write its content to a file and pass that")
     return file
+
+
+def open_regular(path: str | Path) -> IO[bytes]:
+    """Open a file as `readable_file` does, which refuses what blocks or never ends. Raises InputError."""
+    file = readable_file(path)
+    try:
+        # Not blocking, since the file could have been replaced by a pipe in between.
+        stream = open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        raise InputError(f"{file}: is not a file anymore")
+    return stream
 
 
 def writable_folder(path: str | Path) -> Path:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from product_vqa.errors import InputError
+from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -56,6 +56,9 @@ def check_content(location: Location, patterns: Sequence[str], *, expected: str 
 def _sha256(names: Iterable[str], folder: Path) -> str:
     total = hashlib.sha256()
     for name in names:
-        with (folder / name).open("rb") as stream:
-            total.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        try:
+            with (folder / name).open("rb") as stream:
+                total.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        except (OSError, UnicodeEncodeError) as error:
+            raise InputError(f"{folder}: its file {name!r} cannot be read: {first_line(error)}") from error
     return total.hexdigest()

@@ -61,7 +61,7 @@ DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs
 
 
 # Installed by those who use them, or declared but heavy: imported where they are used, in libraries too.
-OPTIONAL = {"deepspeed", "trackio"}
+OPTIONAL = {"atheris", "deepspeed", "trackio"}
 
 
 @cache

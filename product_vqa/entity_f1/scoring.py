@@ -20,10 +20,10 @@ _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s+([a-z]+(?: [a-z]+)*)")
 class Counts:
     """The outcomes of predictions, and the scores made from them."""
 
-    true_positives: int = 0
-    false_positives: int = 0
-    false_negatives: int = 0
-    true_negatives: int = 0
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
 
     @property
     def precision(self) -> float:

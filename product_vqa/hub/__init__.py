@@ -2,7 +2,7 @@
 
 from product_vqa.hub.commits import commit_files
 from product_vqa.hub.errors import TokenError, hub_errors
-from product_vqa.hub.locations import Location, download, list_files, locate, read_file
+from product_vqa.hub.locations import Location, download, find_file, list_files, locate, read_file
 from product_vqa.hub.retries import BRIEF_WAITS_S, MAX_WAIT_S, WAITS_S, retry
 from product_vqa.hub.urls import page_url
 
@@ -14,6 +14,7 @@ __all__ = [
     "TokenError",
     "commit_files",
     "download",
+    "find_file",
     "hub_errors",
     "list_files",
     "locate",

@@ -1,5 +1,6 @@
 """Resolve a name to a folder or to a repo at a commit, and download its files."""
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -11,7 +12,7 @@ from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import hf_raise_for_status
 
 from product_vqa.cards import CARD_FILE
-from product_vqa.errors import InputError
+from product_vqa.errors import InputError, first_line
 from product_vqa.hub.errors import hub_errors
 from product_vqa.hub.retries import BRIEF_WAITS_S, retry
 from product_vqa.hub.urls import page_url
@@ -90,7 +91,10 @@ def download(location: Location, *, patterns: list[str], repo_type: str = "model
 
 
 def list_files(location: Location, *, repo_type: str = "model") -> list[str]:
-    """List the relative paths of all files, with slashes. In a repo, also those that are not downloaded."""
+    """List the relative paths of all files, with slashes. In a repo, also those that are not downloaded.
+
+    What is not a regular file, such as a pipe, is not listed; `find_file` refuses a link that leads out of the folder.
+    """
     if location.folder is not None:
         return sorted(
             file.relative_to(location.folder).as_posix() for file in location.folder.rglob("*") if file.is_file()
@@ -109,6 +113,34 @@ def list_files(location: Location, *, repo_type: str = "model") -> list[str]:
         return cached()
     except errors.CachedRepoTreeNotFoundError as error:
         raise InputError(f"{location} is not in the cache, and HF_HUB_OFFLINE forbids downloading it") from error
+
+
+def find_file(location: Location, folder: Path, name: str) -> Path | None:
+    """Find a file in the folder that `download` returned for the location; None if there is none of that name.
+
+    Raises InputError if it is not a regular file, or a link out of the folder: somebody else may have made the folder.
+    """
+    file = folder / name
+    try:
+        mode = file.stat().st_mode
+        target = file.resolve()
+        if target.is_relative_to(folder.resolve()):
+            is_inside = True
+        else:  # in the cache of the Hub's client, files are links: snapshots/COMMIT/NAME -> blobs/HASH
+            is_inside = folder.parent.name == "snapshots" and target.is_relative_to(
+                (folder.parent.parent / "blobs").resolve()
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        if file.is_symlink():
+            raise InputError(f"{location}: its file {name!r} is a link to a file that does not exist") from None
+        return None
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise InputError(f"{location}: its file {name!r} cannot be read: {first_line(error)}") from error
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{location}: its file {name!r} is not a regular file")
+    if not is_inside:
+        raise InputError(f"{location}: its file {name!r} is a link out of the folder; replace the link by the file")
+    return file
 
 
 def read_file(repo_id: str, name: str, *, repo_type: str = "model", revision: str | None = None) -> bytes:

@@ -1,18 +1,35 @@
 """Download a LoRA adapter, find its base model, and apply it."""
 
-import json
+import logging
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import PaliGemmaForConditionalGeneration
 
 from product_vqa.errors import InputError, argument, first_line
-from product_vqa.hub import Location, download, locate
+from product_vqa.hub import Location, download, find_file, locate
+from product_vqa.modeling.adapter_config import check_config, check_weights, make_lora_config
+from product_vqa.modeling.calibration import CALIBRATION_FILE
+from product_vqa.modeling.model_files import (
+    PROCESSOR_FILES,
+    PROCESSOR_JSON,
+    Tensor,
+    check_files,
+    read_header,
+    read_json_file,
+)
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_sha256
-from product_vqa.task.prompt import TASK_FILE, BasePrecision, load_task
+from product_vqa.task.prompt import TASK_FILE, BasePrecision, format_prompt, load_task
+
+logger = logging.getLogger(__name__)
+
+_ADAPTER_FILES = [ADAPTER_CONFIG, ADAPTER_WEIGHTS, TASK_FILE, CALIBRATION_FILE, *PROCESSOR_FILES]
+_REPO_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -25,17 +42,25 @@ class Adapter:
     base_model_name: str | None
     base_model_revision: str | None
     base_precision: BasePrecision | None  # None if training did not record it
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
 
     @property
     def processor(self) -> Location | None:
         """Where the adapter's own processor is; None if it has none."""
-        has_processor = (self.folder / "processor_config.json").is_file()
+        has_processor = (self.folder / PROCESSOR_JSON[0]).is_file()
         return Location(str(self.folder)) if has_processor else None
 
     def locate_base_model(self) -> Location:
         """Locate the base model that the adapter's config names. Raises InputError if there is none."""
         if not self.base_model_name:
             raise InputError(f"{self.location}: its {ADAPTER_CONFIG} names no base model; pass `base_model`")
+        is_published = self.location.folder is None
+        if is_published and (".." in self.base_model_name or not _REPO_ID.fullmatch(self.base_model_name)):
+            raise InputError(
+                f"{self.location}: `base_model_name_or_path` in its {ADAPTER_CONFIG} is {self.base_model_name!r}; "
+                "expected the name of a repo. Pass `base_model` to use another base model"
+            )
         with argument("base_model"):
             try:
                 return locate(self.base_model_name, revision=self.base_model_revision)
@@ -48,27 +73,50 @@ class Adapter:
 def download_adapter(location: Location) -> Adapter:
     """Download an adapter and read its config.
 
-    Raises InputError if it is not a LoRA adapter, a file is damaged, or it was trained with another prompt template.
+    Raises InputError if it is not a LoRA adapter, a file is damaged, its config asks for what is not supported, or it
+    was trained with another prompt template.
     """
-    folder = download(location, patterns=["*.json", ADAPTER_WEIGHTS, "tokenizer*"])
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(f"{location} has no {name}: is it a LoRA adapter? (Pickle files are not loaded.)")
-    try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    except ValueError:  # includes UnicodeDecodeError
-        config = None
-    if not isinstance(config, dict) or "peft_type" not in config:
+    folder = download(location, patterns=_ADAPTER_FILES)
+    check_files(location, folder)
+    name = str(location)
+    weights = find_file(location, folder, ADAPTER_WEIGHTS)
+    config = read_json_file(location, folder, ADAPTER_CONFIG, damaged="damaged or not from peft")
+    if weights is None or config is None:
+        missing = ADAPTER_CONFIG if config is None else ADAPTER_WEIGHTS
+        raise InputError(f"{location} has no {missing}: is it a LoRA adapter? (Pickle files are not loaded.)")
+    if "peft_type" not in config:
         raise InputError(f"{location}: its {ADAPTER_CONFIG} is damaged or not from peft; download it again")
-    task_file = folder / TASK_FILE
+    check_config(config, name=name)
+    tensors = read_header(location, weights, ADAPTER_WEIGHTS)
+    check_weights(config, tensors, name=name)
+    task_file = find_file(location, folder, TASK_FILE)
+    if task_file is None:
+        logger.warning(
+            "%s has no %s, so it was not trained with this project. If it was trained with other prompts than %r, its "
+            "answers will be worse",
+            location,
+            TASK_FILE,
+            format_prompt("item_weight"),
+        )
     return Adapter(
         location,
         folder,
         adapter_sha256(folder),
-        base_model_name=config.get("base_model_name_or_path"),
-        base_model_revision=config.get("revision"),
-        base_precision=load_task(task_file, adapter=str(location)) if task_file.is_file() else None,
+        base_model_name=_text(config, "base_model_name_or_path", name=name),
+        base_model_revision=_text(config, "revision", name=name),
+        base_precision=load_task(task_file, adapter=name) if task_file else None,
+        config=config,
+        tensors=tensors,
     )
+
+
+def _text(config: dict[str, Any], field: str, *, name: str) -> str | None:
+    value = config.get(field)
+    if value is not None and not (isinstance(value, str) and len(value) <= 1000 and value.isprintable()):
+        raise InputError(
+            f"{name}: `{field}` in its {ADAPTER_CONFIG} is {str(value)[:80]!r}; expected the name of a repo"
+        )
+    return value
 
 
 def apply_adapter(
@@ -83,17 +131,18 @@ def apply_adapter(
         # If weights are missing, peft only warns, and the model answers as if it were not trained.
         warnings.filterwarnings("error", message="Found missing adapter keys")
         try:
-            adapted = PeftModel.from_pretrained(model, str(adapter.folder))
+            config = make_lora_config(adapter.config, model, adapter.tensors, name=str(adapter.location))
+            adapted = PeftModel.from_pretrained(model, str(adapter.folder), config=config)
+            applied = adapted.merge_and_unload() if merge else adapted.get_base_model()
         except SafetensorError as error:
             raise InputError(
                 f"{adapter.location}: its {ADAPTER_WEIGHTS} is damaged ({first_line(error)}): download it again (with "
                 "git lfs pull, if it is the pointer of a Git LFS file)"
             ) from error
-        except (ValueError, RuntimeError, KeyError, UserWarning) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, UserWarning) as error:
             # torch lists each weight on a line of its own, after a first line without details.
             mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
             reason = mismatches[0] if mismatches else first_line(error)
-            raise InputError(f"{adapter.location} does not fit base model {base_model}: {reason}") from error
-    applied = adapted.merge_and_unload() if merge else adapted.get_base_model()
+            raise InputError(f"{adapter.location} does not fit base model {base_model}: {reason[:500]}") from error
     assert isinstance(applied, PaliGemmaForConditionalGeneration)
     return applied

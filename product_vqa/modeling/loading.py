@@ -1,21 +1,37 @@
 """Load a PaliGemma base model, its config and its processor, and choose the dtype."""
 
+import glob
 import logging
+from pathlib import Path
 from typing import Any
 
-import httpx2  # huggingface_hub's own client
 import torch
+from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoProcessor,
     BitsAndBytesConfig,
+    GenerationConfig,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
 )
 
 from product_vqa.errors import InputError, first_line
-from product_vqa.hub import BRIEF_WAITS_S, Location, retry
+from product_vqa.hub import Location, download, find_file
+from product_vqa.modeling.base_config import estimate_parameters, make_config
+from product_vqa.modeling.model_files import (
+    BASE_CONFIG,
+    PROCESSOR_FILES,
+    PROCESSOR_JSON,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    check_files,
+    check_tokenizer_file,
+    find_weights,
+    read_header,
+    read_json_file,
+)
+from product_vqa.modeling.processor_check import check_image_settings, check_processor
 
 # Suffixes alone (`q_proj`) would also adapt SigLIP, with 1.5 M more parameters at r=8.
 LANGUAGE_MODEL_LINEARS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
@@ -74,29 +90,36 @@ def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def load_processor(location: Location) -> PaliGemmaProcessor:
-    """Load the processor of a base model, or of an adapter that has one. Raises InputError if there is none."""
+    """Load the processor of a base model, or of an adapter that has one.
+
+    Raises InputError if there is none, or it does not turn a question and an image into a batch as PaliGemma's does.
+    """
+    folder = download(location, patterns=PROCESSOR_FILES)
+    check_files(location, folder)
+    settings = {name: read_json_file(location, folder, name) for name in PROCESSOR_JSON}
+    check_image_settings(settings, name=str(location))
+    check_tokenizer_file(location, folder)
     try:
-        processor = retry(
-            lambda: AutoProcessor.from_pretrained(location.name, revision=location.revision), waits_s=BRIEF_WAITS_S
-        )
-    except (OSError, ValueError, httpx2.TransportError) as error:
-        raise InputError(f"{location}: its processor could not be loaded: {first_line(error)}") from error
+        processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except BaseException as error:
+        # tokenizers raises a plain Exception for a damaged file, and what is no Exception if its Rust code panics.
+        # Other damaged files cause errors of any type.
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise InputError(f"{location}: its processor could not be loaded: {first_line(error)[:300]}") from error
     if not isinstance(processor, PaliGemmaProcessor):
         raise InputError(f"{location} has a {type(processor).__name__}, not a PaliGemmaProcessor")
+    check_processor(processor, name=str(location))
     return processor
 
 
 def load_config(location: Location) -> PaliGemmaConfig:
-    """Load the config of a base model. Raises InputError if it is not a PaliGemma."""
-    try:
-        config = retry(
-            lambda: AutoConfig.from_pretrained(location.name, revision=location.revision), waits_s=BRIEF_WAITS_S
-        )
-    except (OSError, ValueError, KeyError, httpx2.TransportError) as error:
-        raise InputError(f"{location} has no model that could be loaded: {first_line(error)}") from error
-    if config.model_type != "paligemma":
-        raise InputError(f"{location} is a {config.model_type} model; a PaliGemma is needed")
-    return config
+    """Load the config of a base model. Raises InputError if it is not a PaliGemma, or a field is out of range."""
+    folder = download(location, patterns=[BASE_CONFIG])
+    content = read_json_file(location, folder, BASE_CONFIG)
+    if content is None:
+        raise InputError(f"{location} has no model that could be loaded: it has no {BASE_CONFIG}")
+    return make_config(content, name=str(location))
 
 
 def load_base_model(
@@ -112,23 +135,52 @@ def load_base_model(
     The weights are loaded directly onto `device` (None: the CPU). Otherwise each process would hold all of them in the
     host's memory first. Raises InputError if it is not a PaliGemma, or could not be loaded.
     """
-    load_config(location)
+    config = load_config(location)
+    folder = _download_weights(location, config)
     try:
-        model = retry(
-            lambda: PaliGemmaForConditionalGeneration.from_pretrained(
-                location.name,
-                revision=location.revision or "main",
-                dtype=dtype,
-                attn_implementation=attn_implementation,
-                quantization_config=nf4_config(dtype) if load_in_4bit else None,
-                device_map={"": device or "cpu"} if device is not None or load_in_4bit else None,
-                use_safetensors=True,
-            ),
-            waits_s=BRIEF_WAITS_S,
+        loaded: Any = PaliGemmaForConditionalGeneration.from_pretrained(
+            str(folder),
+            config=config,
+            generation_config=GenerationConfig(),  # the repo's own is not read
+            trust_remote_code=False,
+            local_files_only=True,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            quantization_config=nf4_config(dtype) if load_in_4bit else None,
+            device_map={"": device or "cpu"} if device is not None or load_in_4bit else None,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, ImportError, httpx2.TransportError) as error:
-        raise InputError(f"{location} could not be loaded: {first_line(error)}") from error
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        # torch and transformers list each weight on a line of its own.
+        raise InputError(f"{location} could not be loaded: {first_line(error)[:300]}") from error
+    model: PaliGemmaForConditionalGeneration = loaded[0]
+    if missing := sorted(loaded[1]["missing_keys"]):  # transformers only warns, and the model answers at random
+        raise InputError(f"{location} could not be loaded: its weights lack {len(missing)}, for example {missing[0]}")
+    model.config._name_or_path = location.name
     return model
+
+
+def _download_weights(location: Location, config: PaliGemmaConfig) -> Path:
+    """Download the weights; returns their folder. Raises InputError if they are damaged or not those of the config."""
+    folder = download(location, patterns=[WEIGHTS, WEIGHTS_INDEX])
+    check_files(location, folder)
+    if (folder / "adapter_config.json").exists():  # transformers would load that too
+        raise InputError(f"{location} holds an adapter, not only a base model")
+    names = find_weights(location, folder)
+    folder = download(location, patterns=[WEIGHTS, WEIGHTS_INDEX, *map(glob.escape, names)])
+    held = 0
+    for name in names:
+        file = find_file(location, folder, name)
+        if file is None:
+            raise InputError(f"{location} has no {name}, which its {WEIGHTS_INDEX} lists")
+        held += sum(tensor.size for tensor in read_header(location, file, name).values())
+    needed = estimate_parameters(config)
+    if not needed / 3 <= held <= needed * 3:
+        raise InputError(
+            f"{location}: its weights are {held} numbers, but a model of its config.json has about {needed}"
+        )
+    return folder
 
 
 def dequantize(model: PaliGemmaForConditionalGeneration) -> PaliGemmaForConditionalGeneration:
@@ -149,7 +201,7 @@ def dequantize(model: PaliGemmaForConditionalGeneration) -> PaliGemmaForConditio
 
 
 def check_image_size(model_config: Any, processor: PaliGemmaProcessor, *, base_model: Location) -> None:
-    """Raise InputError if the processor resizes images to another size than the base model was built for."""
+    """Raise InputError if the processor makes other images or tokens than the base model was built for."""
     size = model_config.vision_config.image_size
     processor_size = processor.image_processor.size["height"]
     tokens = (size // model_config.vision_config.patch_size) ** 2
@@ -157,4 +209,12 @@ def check_image_size(model_config: Any, processor: PaliGemmaProcessor, *, base_m
         raise InputError(
             f"base model {base_model} takes images of {size} px ({tokens} image tokens), but the processor resizes to "
             f"{processor_size} px ({processor.image_seq_length} tokens): use the base model's own processor"
+        )
+    vocabulary = model_config.text_config.vocab_size
+    largest = max(processor.tokenizer.get_vocab().values())
+    if processor.image_token_id != model_config.image_token_id or largest >= vocabulary:
+        raise InputError(
+            f"base model {base_model} has {vocabulary} tokens, and token {model_config.image_token_id} stands for the "
+            f"image; the processor has a token {largest}, and {processor.image_token_id} stands for the image: use "
+            "the base model's own processor"
         )

@@ -43,7 +43,7 @@ def format_number(number: Decimal) -> str:
     form equals most labels as a string.
     """
     integer, _, fraction = f"{number:f}".partition(".")
-    return f"{integer.lstrip('0') or '0'}.{fraction.rstrip('0') or '0'}"
+    return f"{integer}.{fraction.rstrip('0') or '0'}"
 
 
 def format_quantity(quantity: Quantity) -> str:

@@ -105,6 +105,15 @@ def drip(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.1)
 
 
+def drip_headers(handler: BaseHTTPRequestHandler) -> None:
+    """Sends a byte of a header now and then, and never ends."""
+    handler.send_response(200)
+    handler.flush_headers()
+    for _ in range(600):
+        handler.wfile.write(b"X")
+        time.sleep(0.1)
+
+
 def endless(handler: BaseHTTPRequestHandler) -> None:
     handler.send_response(200)
     handler.end_headers()

@@ -11,6 +11,8 @@ from dataset_builder import build
 from dataset_builder.downloader import download
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
+from dataset_builder.writer import temporary_folder
+from product_vqa.atomic_io import one_writer
 from product_vqa.errors import InputError
 from tests.commands import call, run_module
 from tests.dataset_builder.files import (
@@ -168,6 +170,29 @@ def test_a_build_that_fails_leaves_the_earlier_one(shop: Shop, monkeypatch: pyte
     # A build that succeeds takes its place.
     call(build.main, monkeypatch, *shop.arguments()[2:], "--output_dir", folder)
     assert sorted(file.name for file in (folder / "data").iterdir()) == ["test-00000-of-00001.parquet"]
+
+
+def test_a_second_build_into_one_folder_is_one_line_and_leaves_the_first_alone(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shop.folder / "out"
+    with temporary_folder(folder) as first, one_writer(folder, argument="output_dir"):
+        (first / "half").touch()
+        with pytest.raises(InputError, match=rf"^--output_dir {folder}: another process is writing it; wait until"):
+            call(build.main, monkeypatch, *shop.arguments(), "--output_dir", folder)
+        assert (first / "half").is_file()
+    assert not folder.exists() and not list(shop.folder.glob(".*"))
+
+
+def test_an_earlier_build_survives_a_kill_while_it_is_replaced(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shop.folder / "out"
+    call(build.main, monkeypatch, *shop.arguments(), "--output_dir", folder)
+    with (folder / "README.md").open("a") as card:
+        card.write("\nMine.\n")
+    folder.rename(shop.folder / ".out.old")  # the first of two renames, then the kill
+    call(build.main, monkeypatch, *shop.arguments(), "--output_dir", folder, "--validation_size", "0")
+    assert (folder / "README.md").read_text().endswith("\nMine.\n")
+    assert not list(shop.folder.glob(".*"))
 
 
 @pytest.mark.slow

@@ -1,13 +1,21 @@
+import io
 import json
+import re
+from collections import Counter
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from markdown_it import MarkdownIt
+from PIL import Image
 
 from dataset_builder import build
 from tests.commands import call
 from tests.dataset_builder.files import (
+    TRAIN_COLUMNS,
     Shop,
     card_data,
+    write_csv,
 )
 
 
@@ -93,3 +101,40 @@ def test_one_image_from_elsewhere_makes_it_no_challenge(shop: Shop, monkeypatch:
     shop.test_csv.write_text(rows.replace("m.media-amazon.com/p/test2", "m.media-amazon.com.evil/p/test2"))
     call(build.main, monkeypatch, *shop.arguments(), "--output_dir", shop.folder / "out")
     assert card_data(shop.folder / "out")["license_name"] == "not-stated"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n\n# HEADING\n\n", "\r\n\r\n## HEADING\r\n", "<script>alert(1)</script>", "[link](https://evil.example)",
+        "![image](https://evil.example/x)", "`` ` `` <b>x</b>", "\u2028# HEADING", "\n---\nlicense: mit\n---\n",
+        "\n<!-- product-vqa: generated end -->\n", "{{ 7 * 7 }}", "\x1b[2J", "https://evil.example/x",
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_strangers_wrote_makes_no_heading_link_or_html_in_the_card(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """In URLs, which appear as examples of placeholders, and in the names of the CSVs."""
+    black = io.BytesIO()
+    Image.new("RGB", (100, 100)).save(black, "PNG")
+    (shop.image_dir / "x.png").write_bytes(black.getvalue())
+    tags = []
+    for words in ("x", text):
+        url = f"https://shop.example/x.png?{words}"
+        csv_file = shop.folder / f"a{words.replace('/', '_')}.csv"
+        write_csv(csv_file, TRAIN_COLUMNS, [*shop.train_rows, [url, "g", "width", "20 inch"]])
+        options: list[str | Path] = ["--train_csv", csv_file, "--image_dir", shop.image_dir]
+        call(build.main, monkeypatch, *options, "--output_dir", shop.folder / "out")
+        card = (shop.folder / "out" / "README.md").read_text()
+        assert "black images" in card and len(card_data(shop.folder / "out")) == 10
+        html = (
+            MarkdownIt("commonmark")
+            .enable("table")
+            .render(re.sub(r"\A---.*?^---$", "", card, flags=re.DOTALL | re.MULTILINE))
+        )
+        html = re.sub("<code.*?</code>", "", html, flags=re.DOTALL)
+        assert ".example" not in html  # the Hub makes a link of a URL, unless it is code
+        tags.append(Counter(re.findall(r"<(/?\w+|!--)", html)))
+    assert tags[0] == tags[1] and tags[0]["h2"] >= 5
+    assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dataset_builder import downloader, fetching
+from dataset_builder import connections, network
 from dataset_builder.downloader import download, map_unordered
 from dataset_builder.fetching import FetchLimits
 from dataset_builder.image_preparation import prepare_image
@@ -84,17 +84,17 @@ def test_what_failed_is_tried_again_when_asked(server: ImageServer, tmp_path: Pa
     urls = [f"{server.url}/{name}.jpg" for name in "ab"]
     server.answers["/a.jpg"] = jpeg(1)
     store = ImageStore(tmp_path)
-    before = store.fingerprint()
+    before = store.fingerprint(urls)
     server.answers["/b.jpg"] = lambda handler: send(handler, b"go away", status=403)
     download(store, urls, OPTIONS)
     server.answers["/b.jpg"] = jpeg(2)
-    first = store.fingerprint()
+    first = store.fingerprint(urls)
     assert download(store, urls, OPTIONS) == {"http_403": 1}
     assert server.requests == {"/a.jpg": 1, "/b.jpg": 1}
     again = FetchOptions(connections=4, allow_private_hosts=True, retry_failed=True)
     assert not download(store, urls, again)
     assert server.requests == {"/a.jpg": 1, "/b.jpg": 2}
-    assert len({before, first, store.fingerprint()}) == 3
+    assert len({before, first, store.fingerprint(urls)}) == 3
     assert (tmp_path / "failed.csv").read_text().splitlines() == [
         "image_link,reason,status,http_status,tries,seconds,finished_at"
     ]
@@ -126,15 +126,15 @@ def test_a_server_with_every_fault_leaves_every_url_with_its_reason(
         "/500.jpg": (first_then(status(500), whole), "stored", "", 200, 2),
         "/always500.jpg": (status(500), "failed", "http_500", 500, 2),
         "/silence.jpg": (slowly(whole, pause_s=3), "failed", "timeout: ReadTimeoutError", None, 2),
-        "/cut.jpg": (cut, "failed", "connection: ProtocolError", None, 2),
+        "/cut.jpg": (cut, "failed", "connection: ProtocolError", 200, 2),
         "/truncated.jpg": (whole[:-300], "refused", "image_unreadable: OSError", 200, 1),
         "/html.jpg": (b"<!DOCTYPE html><title>Robot check</title>", "refused", "not_a_picture", 200, 1),
         "/shorter.jpg": (length(whole, 300), "refused", "image_unreadable", 200, 1),
-        "/longer.jpg": (length(whole, len(whole) + 9), "failed", "connection: ProtocolError", None, 2),
-        "/loop.jpg": (status(302, Location="/loop.jpg"), "refused", "bad_answer: more than 5", None, 1),
+        "/longer.jpg": (length(whole, len(whole) + 9), "failed", "connection: ProtocolError", 200, 2),
+        "/loop.jpg": (status(302, Location="/loop.jpg"), "refused", "bad_answer: more than 5", 302, 1),
         "/metadata.jpg": (
             status(302, Location="http://169.254.169.254/latest/meta-data"),
-            "failed", "private_address: 169.254.169.254", None, 1,
+            "failed", "private_address: 169.254.169.254", 302, 1,
         ),
         "/huge.png": (huge_png(50_000, 50_000), "refused", "too_many_pixels", 200, 1),
         "/bomb.jpg": (bomb, "refused", "too_many_bytes", 200, 1),
@@ -145,8 +145,8 @@ def test_a_server_with_every_fault_leaves_every_url_with_its_reason(
     urls = [server.url + path for path in [*good, *answers]]
     random.Random(0).shuffle(urls)
     # The server itself is at a private address. The option would allow it, but every other private address as well.
-    is_public = fetching.is_public_address
-    monkeypatch.setattr(fetching, "is_public_address", lambda address: address == "127.0.0.1" or is_public(address))
+    is_public = connections.is_public_address
+    monkeypatch.setattr(connections, "is_public_address", lambda address: address == "127.0.0.1" or is_public(address))
     caplog.set_level("INFO")
     limits = FetchLimits(read_timeout_s=1.5, total_timeout_s=2, num_attempts=2, backoff_s=0.05, max_bytes=4 * 1024**2)
     store = ImageStore(tmp_path / "store")
@@ -180,7 +180,7 @@ NO_NETWORK: dict[str, Callable[[], str]] = {
 def test_nothing_is_recorded_against_urls_that_no_network_led_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
-    monkeypatch.setattr(downloader, "MAX_CHECK_S", 0)
+    monkeypatch.setattr(network, "MAX_CHECK_S", 0)
     pattern = NO_NETWORK[trouble]()
     urls = [pattern.format(number) for number in range(20)] + ["", "ftp://shop.example/a.jpg"]
     store = ImageStore(tmp_path)
@@ -197,7 +197,7 @@ def test_a_network_that_breaks_off_stops_the_run_and_records_nothing_against_wha
 ) -> None:
     urls = [f"{server.url}/{number}.jpg" for number in range(300)]
     server.answers = dict.fromkeys((f"/{number}.jpg" for number in range(300)), jpeg(1))
-    server.answers["/3.jpg"] = status(404)
+    server.answers["/27.jpg"] = status(404)
 
     def hang_up(handler: BaseHTTPRequestHandler) -> None:
         """The last answer: from here on no connection is accepted, and the open ones end."""
@@ -205,12 +205,12 @@ def test_a_network_that_breaks_off_stops_the_run_and_records_nothing_against_wha
         server.close()
         send(handler, jpeg(2))
 
-    server.answers["/60.jpg"] = hang_up
+    server.answers["/235.jpg"] = hang_up
     store = ImageStore(tmp_path)
     with pytest.raises(InputError, match="no network: none of 1 hosts can be reached"):
         download(store, urls, FetchOptions(connections=32, allow_private_hosts=True), limits=QUICK_RETRIES)
     failures = store.failures(urls)
-    assert failures.pop(urls[3]) == "http_404"
+    assert failures.pop(urls[27]) == "http_404"
     assert set(failures.values()) == {"not_fetched"}
     assert 150 < len(failures) < 260
 

@@ -4,18 +4,20 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from dataset_builder import build
 from dataset_builder.downloader import download
 from dataset_builder.image_preparation import prepare_image
-from dataset_builder.image_store import ImageStore, Status, StoredImage, UrlState, count_reasons
+from dataset_builder.image_store import LOCK_FILE, ImageStore, Status, StoredImage, UrlState, count_reasons
 from dataset_builder.options import FetchOptions
 from product_vqa.errors import InputError
-from tests.commands import in_namespace
+from tests.commands import call, in_namespace
 from tests.dataset_builder.files import jpeg, write_train_csv
 from tests.dataset_builder.image_server import ImageServer
 
@@ -59,6 +61,179 @@ def test_an_image_whose_file_is_gone_or_cut_is_fetched_again(server: ImageServer
     assert store.failures(urls) == dict.fromkeys(urls, "not_fetched")
     assert not download(store, urls, OPTIONS)
     assert [store.read(url) for url in urls] == [jpeg(1), jpeg(2)]
+
+
+def garble(file: Path) -> None:
+    file.write_bytes(bytes(byte ^ 1 for byte in file.read_bytes()))
+
+
+def swap_two_bytes(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[100:102] = content[101:99:-1]
+    file.write_bytes(content)
+
+
+def zero(file: Path) -> None:
+    """As some file systems leave a file after a power cut."""
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def link(file: Path) -> None:
+    elsewhere = file.with_name("elsewhere")
+    file.rename(elsewhere)
+    file.symlink_to(elsewhere)
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def device(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("is_online", [True, False])
+@pytest.mark.parametrize("damage", [garble, swap_two_bytes, zero, link, pipe, device], ids=lambda one: one.__name__)
+def test_what_is_not_the_stored_image_is_downloaded_again_and_never_published(
+    server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None],
+    is_online: bool,
+) -> None:  # fmt: skip
+    server.answers |= {f"/{name}.jpg": jpeg(number) for number, name in enumerate("ab")}
+    urls = [f"{server.url}/{name}.jpg" for name in "ab"]
+    download(ImageStore(tmp_path / "store"), urls, OPTIONS)
+    (damaged,) = tmp_path.glob(f"store/files/*/{sha256(jpeg(0))}")
+    damage(damaged)
+    arguments: list[str | Path] = [
+        "--train_csv", write_train_csv(tmp_path / "train.csv", urls), "--image_store", tmp_path / "store",
+        "--validation_size", "0", "--allow_private_hosts", "--output_dir", tmp_path / "out",
+    ]  # fmt: skip
+    call(build.main, monkeypatch, *arguments, "--download", str(is_online).lower())
+    (file,) = tmp_path.glob("out/data/*.parquet")
+    published = [image["bytes"] for image in pq.read_table(file)["image"].to_pylist()]
+    assert published == ([jpeg(0), jpeg(1)] if is_online else [jpeg(1)])
+    assert ("not_fetched" in (tmp_path / "out" / "left_out.csv").read_text()) is not is_online
+    assert [hashlib.sha256(image).hexdigest() for image in published] == pq.read_table(
+        tmp_path / "out" / "rows" / "train.parquet"
+    )["sha256"].to_pylist()
+    assert ImageStore(tmp_path / "store").failures(urls) == ({} if is_online else {urls[0]: "not_fetched"})
+
+
+IMPOSSIBLE: list[tuple[str, object]] = [
+    ("sha256", "../../../../../../../../etc/passwd"),
+    ("sha256", "/etc/passwd"),
+    ("sha256", "A" * 64),
+    ("sha256", "0" * 64 + "\n"),
+    ("sha256", b"0" * 64),
+    ("sha256", None),
+    ("sha256", 7),
+    ("num_bytes", -1),
+    ("num_bytes", 0),
+    ("num_bytes", 33 * 1024**2),
+    ("num_bytes", "many"),
+    ("num_bytes", 100.5),
+    ("width", 0),
+    ("width", 1 << 40),
+    ("height", "tall"),
+    ("height", None),
+    ("phash", None),
+    ("phash", "black"),
+    ("status", "STORED"),
+    ("status", "failed"),
+    ("status", b"stored"),
+    ("reason", "but there is one"),
+    ("http_status", "ok"),
+    ("tries", -1),
+    ("tries", "often"),
+    ("seconds", "long"),
+    ("finished_at", b"now"),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), IMPOSSIBLE, ids=str)
+def test_a_row_with_an_impossible_value_counts_as_not_fetched(tmp_path: Path, column: str, value: object) -> None:
+    store = stored_once(tmp_path)
+    assert store.find(["a"])[1] == {}
+    store._state.execute(f"UPDATE links SET {column} = ?", (value,))
+    assert store.find(["a"]) == ({}, {"a": "not_fetched"})
+    assert store.pending(["a"], retry=lambda state: False) == ["a"]
+    assert store.sizes().keys() <= {"a"} and store.mean_bytes()[1] >= 0
+    assert isinstance(store.fingerprint(["a"]), str)
+    store.write_failures()
+    store.record(UrlState("a", Status.REFUSED, "http_404"))  # downloaded again
+    assert store.failures(["a"]) == {"a": "http_404"}
+
+
+@pytest.mark.parametrize(
+    "reason", ["# heading", "a|b", "<b>", "", "Http_404", "http_404: \n# heading", "x: " + "y" * 2000, b"http_404"]
+)
+def test_a_reason_that_no_download_records_counts_as_not_fetched(tmp_path: Path, reason: object) -> None:
+    store = ImageStore(tmp_path)
+    store.record(UrlState("a", Status.REFUSED, "http_404: detail"))
+    assert store.failures(["a"]) == {"a": "http_404: detail"}
+    store._state.execute("UPDATE links SET reason = ?", (reason,))
+    assert store.failures(["a"]) == {"a": "not_fetched"}
+
+
+def test_a_reason_is_recorded_on_one_line(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    store.record(UrlState("a", Status.REFUSED, "bad_answer: \x1b[2J\nof a server " + "x" * 5000))
+    reason = store.failures(["a"])["a"]
+    assert reason.startswith("bad_answer:  [2J of a server xxx") and len(reason) == 1000
+
+
+def test_a_file_with_the_right_hash_that_holds_something_else_counts_as_not_fetched(tmp_path: Path) -> None:
+    store = stored_once(tmp_path)
+    content = b"root:x:0:0:" * 10
+    file = tmp_path / "files" / sha256(content)[:2] / sha256(content)
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
+    store._state.execute("UPDATE links SET sha256 = ?, num_bytes = ?", (sha256(content), len(content)))
+    assert store.find(["a"]) == ({}, {"a": "not_fetched"})
+
+
+def test_links_in_a_store_lead_nowhere(tmp_path: Path) -> None:
+    """A downloading process truncates, removes and writes files of the store only."""
+    mine = {name: tmp_path / "mine" / name for name in ("lock", "failed.csv", "download.part")}
+    (tmp_path / "mine").mkdir()
+    for file in mine.values():
+        file.write_text("mine")
+    store = ImageStore(tmp_path / "store")
+    (store.folder / "files").mkdir()
+    (store.folder / "files" / "ab").symlink_to(tmp_path / "mine")
+    (store.folder / "failed.csv").symlink_to(mine["failed.csv"])
+    with store.locked():
+        store.write_failures()
+    (store.folder / LOCK_FILE).symlink_to(mine["lock"])
+    with pytest.raises(InputError, match=r"\.lock cannot be locked"), store.locked():
+        pass
+    assert all(file.read_text() == "mine" for file in mine.values())
+
+
+def test_the_list_of_failures_runs_no_formula(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    store.record(UrlState("=1+1", Status.REFUSED, "http_404"))
+    store.write_failures()
+    assert (tmp_path / "failed.csv").read_text().splitlines()[1].startswith("'=1+1,http_404,")
+
+
+def test_a_build_depends_on_the_images_of_its_own_urls_only(tmp_path: Path) -> None:
+    store = stored_once(tmp_path)
+    before = store.fingerprint(["a", "b"])
+    store.record(UrlState("unrelated", Status.REFUSED, "http_404"))
+    assert store.fingerprint(["b", "a"]) == before
+    store.record(UrlState("b", Status.REFUSED, "http_404"))
+    assert store.fingerprint(["a", "b"]) != before
+
+
+def stored_once(folder: Path) -> ImageStore:
+    """A store with one image, of the URL `a`."""
+    store, image = ImageStore(folder), prepare_image(jpeg(1), image_size=448)
+    store.save(image)
+    stored = (len(image.data), image.width, image.height, image.sha256, image.phash)
+    store.record(UrlState("a", Status.STORED, "", 200, 1, 0.1, "now", *stored))
+    return store
 
 
 @pytest.mark.slow

@@ -99,6 +99,34 @@ def test_a_killed_build_resumes_and_gives_the_same_files(server: ImageServer, tm
 
 
 @pytest.mark.faults
+def test_two_builds_at_once_into_one_folder_end_well_also_if_one_is_killed(
+    server: ImageServer, tmp_path: Path
+) -> None:
+    builds = Builds(server, tmp_path)
+    undisturbed = builds.finish("undisturbed")
+    rng = random.Random(0)
+    for number in range(10):
+        name = f"together{number}"
+        processes = []
+        for _ in range(2):
+            processes.append(builds.start(name))
+            time.sleep(rng.uniform(0, 1))
+        if number % 2:
+            time.sleep(rng.uniform(0, 3))
+            builds.kill(name, processes[number % 4 == 1])
+        codes = [process.wait(timeout=120) for process in processes]
+        log = (tmp_path / name / "log").read_text()
+        assert set(codes) <= {0, 2, -9} and "Traceback" not in log, log
+        assert 0 in codes or -9 in codes
+        out = tmp_path / name / "out"
+        if 0 in codes:
+            assert {
+                file.relative_to(out).as_posix(): file.read_bytes() for file in out.rglob("*") if file.is_file()
+            } == undisturbed
+        assert builds.finish(name) == undisturbed
+
+
+@pytest.mark.faults
 def test_a_build_survives_twenty_kills_at_random_moments(server: ImageServer, tmp_path: Path) -> None:
     builds = Builds(server, tmp_path)
     start = time.monotonic()

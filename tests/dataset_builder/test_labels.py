@@ -22,6 +22,7 @@ from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY
         ("2.2223333344444455e+20 gram", LabelForm.EXPONENT),
         ("5 horsepower", LabelForm.UNIT_UNKNOWN),
         ("3 kilowatt hour", LabelForm.UNIT_UNKNOWN),
+        ("5 Kilowatt Hour", LabelForm.UNIT_UNKNOWN),
         ("5.016481104150004 e+17 pound", LabelForm.BROKEN),
         ("", LabelForm.BROKEN),
         ("gram", LabelForm.BROKEN),

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +8,7 @@ import pytest
 
 from dataset_builder import build
 from dataset_builder.leakage import Leak
-from dataset_builder.manifest import find_earlier_build
+from dataset_builder.manifest import check_output_dir, find_earlier_build
 from product_vqa.errors import InputError
 from tests.commands import call
 from tests.dataset_builder.files import Shop
@@ -21,6 +23,20 @@ KEYS = [
 def built(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Path:
     call(build.main, monkeypatch, *shop.arguments(), "--validation_size", "0.25", "--output_dir", shop.folder / "out")
     return shop.folder / "out"
+
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shop = Shop(tmp_path_factory.mktemp("shop"))
+    with pytest.MonkeyPatch.context() as patch:
+        call(build.main, patch, *shop.arguments(), "--output_dir", shop.folder / "out")
+    return shop.folder / "out"
+
+
+@pytest.fixture
+def copied(built_once: Path, tmp_path: Path) -> Path:
+    """The folder of a build, to be changed."""
+    return Path(shutil.copytree(built_once, tmp_path / "out"))
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -61,6 +77,90 @@ def test_a_build_of_another_version_counts_as_none(built: Path, change: dict[str
         content |= change
     (built / "build.json").write_text(json.dumps(content))
     assert find_earlier_build(built) is None
+
+
+INVALID: list[dict[str, Any]] = [
+    {"fingerprint": "# heading"}, {"sources": []}, {"sources": {"train_csv": {"file": "a"}}},
+    {"sources": {"x": {"file": "a", "sha256": "0" * 64}}}, {"picture_source": "<b>"}, {"image_size": "448"},
+    {"ranges": "# heading"}, {"validation_size": "0"}, {"validation_size": 2}, {"seed": None},
+    {"versions": {"a": "\n# heading"}}, {"versions": {"a": 1}}, {"rows": {}}, {"rows": {"# heading": {}}},
+    {"rows": {"train": {"<b>": 1}}}, {"rows": {"train": {"width": "1"}}}, {"rows_left_out": {"# a": 1}},
+    {"images_missing": {"http_404": "1"}}, {"oversize": [{"rows": "1", "example": "a"}]},
+    {"leaks": [{"splits": ["train", "<b>"]}]}, {"leaks": {}}, {"placeholders": "abc"},
+    {"placeholders": [{"kind": "<b>", "urls": 1, "rows": 1, "example": "a"}]}, {"dataset_info": []},
+    {"is_challenge": "yes"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", INVALID, ids=str)
+def test_a_record_with_other_types_than_a_build_writes_counts_as_none(copied: Path, change: dict[str, Any]) -> None:
+    assert find_earlier_build(copied) is not None
+    (copied / "build.json").write_text(json.dumps(read(copied) | change))
+    assert find_earlier_build(copied) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("is_garbled", [False, True])
+def test_a_truncated_or_garbled_record_is_one_line(copied: Path, share: float, is_garbled: bool) -> None:
+    content = bytearray((copied / "build.json").read_bytes())
+    position = int(share * len(content))
+    content[position : position + 40 if is_garbled else None] = b"\xff" if is_garbled else b""
+    (copied / "build.json").write_bytes(content)
+    with pytest.raises(InputError, match=rf"^`output_dir` {copied}: contains files that are not an earlier build"):
+        find_earlier_build(copied)
+
+
+def test_a_record_that_is_a_pipe_does_not_hang(copied: Path) -> None:
+    (copied / "build.json").unlink()
+    os.mkfifo(copied / "build.json")
+    with pytest.raises(InputError, match="contains files that are not an earlier build"):
+        find_earlier_build(copied)
+
+
+def test_a_build_of_which_a_file_is_missing_is_built_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, built: Path
+) -> None:
+    before = {file: file.read_bytes() for file in built.rglob("*.*") if file.is_file()}
+    for name in ("data/train-00000-of-00001.parquet", "rows/test.parquet", "left_out.csv"):
+        (built / name).unlink()
+        assert find_earlier_build(built) is None
+        call(build.main, monkeypatch, *shop.arguments(), "--validation_size", "0.25", "--output_dir", built)
+        assert {file: file.read_bytes() for file in built.rglob("*.*") if file.is_file()} == before
+    os.truncate(built / "data" / "train-00000-of-00001.parquet", 100)
+    assert find_earlier_build(built) is None
+
+
+def test_a_file_that_no_build_writes_is_never_removed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, built: Path
+) -> None:
+    arguments = [*shop.arguments(), "--output_dir", str(built), "--validation_size"]
+    for name in ("notes.txt", "data/mine.parquet", "rows/notes.md", ".env", "images/a.jpg", "data/train-1.parquet"):
+        (built / name).parent.mkdir(exist_ok=True)
+        (built / name).write_text("mine")
+        for validation_size in ("0.25", "0"):  # the same again, and another
+            with pytest.raises(InputError, match=rf"^--output_dir {built}: contains {name}, which no build writes"):
+                call(build.main, monkeypatch, *arguments, validation_size)
+        assert (built / name).read_text() == "mine"
+        (built / name).unlink()
+    (built / ".DS_Store").touch()
+    call(build.main, monkeypatch, *arguments, "0")
+
+
+@pytest.mark.parametrize("path", ["a::b", "a::b/out", "s3://bucket/out", "zip://x::out"])
+def test_a_folder_that_datasets_would_take_for_an_archive_or_a_server_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"^`output_dir` {path}: a folder of this machine without `::`"):
+        check_output_dir(path)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_within_one_with_colons_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a::b").mkdir()
+    monkeypatch.chdir(tmp_path / "a::b")
+    with pytest.raises(InputError, match=r"^`output_dir` .*a::b/out: has `::` in its name; choose another folder"):
+        check_output_dir("out")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])

@@ -161,6 +161,36 @@ def test_a_second_push_keeps_what_was_edited_by_hand_in_the_card(
     assert DatasetCard(card()).data.to_dict()["license"] == "cc-by-4.0"
 
 
+def test_data_that_no_build_wrote_is_neither_replaced_nor_removed(
+    shop: Shop, hub: LocalHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    point_at(hub, monkeypatch)
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    arguments = push_arguments(shop, "local/own")
+
+    def upload(name: str, content: bytes = b"mine") -> str | None:
+        done = api.upload_file(repo_id="local/own", repo_type="dataset", path_in_repo=name, path_or_fileobj=content)
+        return done.oid
+
+    api.create_repo("local/own", repo_type="dataset", private=True)
+    commit = upload("data/train-00000-of-00001.parquet")  # as `push_to_hub` of `datasets` names it
+    message = "^--hub_dataset_id local/own contains data that no build wrote, like data/train-00000-of-00001.parquet"
+    with pytest.raises(InputError, match=message):
+        call(build.main, monkeypatch, *arguments)
+    assert published(hub, "local/own")[1] == commit and not (shop.folder / "out").exists()
+
+    api.delete_file("data/train-00000-of-00001.parquet", "local/own", repo_type="dataset")
+    own = ["data/notes.txt", "data/train-extra.parquet", "notes.md", "rows/mine.parquet"]
+    for name in own:
+        upload(name)
+    for validation_size in ("0.25", "0"):
+        call(build.main, monkeypatch, *arguments, "--validation_size", validation_size)
+        files = published(hub, "local/own")[2]
+        assert set(own) < set(files)
+        assert ("data/validation-00000-of-00001.parquet" in files) is (validation_size == "0.25")
+    assert "local/own: data/train-extra.parquet is not of a build. It is kept" in caplog.text
+
+
 def test_the_folders_own_card_may_be_edited_too(shop: Shop, hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at(hub, monkeypatch)
     arguments, file = push_arguments(shop, "local/edited-here"), shop.folder / "out" / "README.md"

@@ -1,3 +1,4 @@
+import logging
 import random
 
 import numpy as np
@@ -6,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builder.split import MIN_OVERSIZE_ROWS, components, hold_out
+from dataset_builder.csv_reader import Row
+from dataset_builder.image_store import StoredImage
+from dataset_builder.row_filter import DatasetRow, FilteredRows
+from dataset_builder.split import MIN_OVERSIZE_ROWS, components, hold_out, split_rows
 
 COLUMNS = ["index", "image_link", "sha256", "phash", "group_id", "entity_name", "entity_value"]
 
@@ -56,7 +60,7 @@ def test_what_is_not_known_joins_nothing() -> None:
     assert len(set(components(rows.drop(columns=["sha256", "phash"])))) == 5
 
 
-@pytest.mark.parametrize("validation_size", [0.0, 0.001, 0.05, 0.5, 0.99])
+@pytest.mark.parametrize("validation_size", [0.0, 0.001, 0.05, 0.5, 0.99, 1.0])
 def test_the_share_of_rows_is_what_was_asked(validation_size: float) -> None:
     is_held_out, _ = hold_out(many_rows(1000), validation_size=validation_size, seed=0)
     assert abs(is_held_out.sum() - round(validation_size * 1000)) <= 2  # all components have two rows
@@ -99,6 +103,88 @@ def test_a_component_that_is_too_large_stays_in_train_and_is_named() -> None:
     assert joined.sum() == 40
     assert not is_held_out[joined].any()
     assert abs(is_held_out.sum() - 900) <= 2
+    is_held_out, oversize = hold_out(rows, validation_size=0.0, seed=0)
+    assert not is_held_out.any() and oversize == []
+
+
+@pytest.mark.parametrize(("number", "allowed"), [(100, 10), (4000, 20)])  # or 0.5 % of the rows, if that is more
+def test_ten_rows_or_half_a_percent_of_the_rows_can_be_held_out_together(number: int, allowed: int) -> None:
+    urls = ["a"] * allowed + ["b"] * (allowed + 1) + [f"l{n}" for n in range(number - 2 * allowed - 1)]
+    rows = frame(*((n, url, None, None, "g", "width", f"{n}.0 inch") for n, url in enumerate(urls)))
+    _, oversize = hold_out(rows, validation_size=0.5, seed=0)
+    assert [(part.rows, part.example) for part in oversize] == [(allowed + 1, "b")]
+
+
+def held_out_in_turn(urls: list[str]) -> list[str]:
+    """The URLs in the order in which a growing validation split takes them. None shares an image with another."""
+    rows = frame(*((n, url, None, None, "g", "width", f"{n}.0 inch") for n, url in enumerate(urls)))
+    order: list[str] = []
+    for size in range(1, len(urls) + 1):
+        is_held_out, _ = hold_out(rows, validation_size=size / len(urls), seed=7)
+        order += [url for url in rows["image_link"][is_held_out] if url not in order]
+        assert len(order) == size
+    return order
+
+
+def test_images_are_taken_in_the_order_of_the_hashes_of_their_names() -> None:
+    """A split stays the same in later versions. Hashes: `printf '7 1.jpg' | sha256sum`, 7 is the seed."""
+    one, two, three, four, five = (
+        "http://a.example/x/1.jpg",  # a0d203bb
+        "http://a.example/x/2.jpg?size=1",  # f287062d, of `2.jpg?size=1`
+        "http://a.example/x/3.jpg#top?x#y",  # 1fdfffce, of `3.jpg`
+        "4.jpg",  # b00fc5e1
+        "/x/5.jpg",  # 989c839d
+    )
+    assert held_out_in_turn([one, two, three, four, five]) == [three, five, one, four, two]
+
+
+def test_of_images_of_one_name_the_hashes_of_their_folders_decide_from_the_last_to_the_first() -> None:
+    one, two, three, other, another = (
+        "http://z.example/1/main.jpg",  # 6a310c46, of `1`
+        "http://a.example//2//main.jpg",  # 8847ccf9, of `2`
+        "http://a.example/3/main.jpg",  # 0f3dc674, of `3`
+        "http://a.example/http://b.example/4/main.jpg",  # 85e77972, of `4`, then e5819b94, of `b.example`
+        "http://a.example/http://c.example/4/main.jpg",  # 85e77972, of `4`, then aee1e947, of `c.example`
+    )
+    assert held_out_in_turn([one, two, three, other, another]) == [three, one, another, other, two]
+
+
+def test_a_component_is_ranked_by_the_first_of_its_images_whatever_their_order() -> None:
+    rows = many_rows(1000)
+    rows["sha256"] = [str(n % 500 // 5) for n in range(1000)]  # five images each
+    held_out = [
+        set(part["image_link"][hold_out(part, validation_size=0.3, seed=0)[0]]) for part in (rows, rows.iloc[::-1])
+    ]
+    assert held_out[0] == held_out[1] and len(held_out[0]) > 130
+
+
+def test_the_rows_are_divided_and_large_groups_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    urls = ["http://x/a"] * 11 + ["http://x/b"] * 13 + [f"http://x/{n}" for n in range(76)]
+    labelled = tuple(
+        DatasetRow(Row(n, n, url, "g", "width", "x"), f"{n}.0 inch", StoredImage(1, 2, 3, f"s{url}", hash(url)))
+        for n, url in enumerate(urls)
+    )
+    test = tuple(DatasetRow(Row(n, n, "http://x/0", "g", "width", ""), "", None) for n in range(2))
+    with caplog.at_level(logging.WARNING, logger="dataset_builder.split"):
+        splits = split_rows(FilteredRows(labelled, test, ()), validation_size=0.1, seed=0)
+    assert caplog.messages == [
+        "2 groups of related rows are too large to be held out, and stay in train with 24 rows; the largest has 13 "
+        "rows, for example http://x/b"
+    ]
+    assert [(part.rows, part.example) for part in splits.oversize] == [(13, "http://x/b"), (11, "http://x/a")]
+    assert {split: len(rows) for split, rows in splits.rows.items()} == {"train": 90, "validation": 10, "test": 2}
+    assert sorted([*splits.rows["train"], *splits.rows["validation"]]) == list(labelled)
+    assert splits.rows["test"] == test
+    table = splits.as_frame()
+    assert list(table.index) == list(range(102))
+    assert list(table["split"]) == ["train"] * 90 + ["validation"] * 10 + ["test"] * 2
+    assert list(table["index"]) == [row.row.index for rows in splits.rows.values() for row in rows]
+
+
+def test_a_split_without_rows_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
+    row = DatasetRow(Row(0, 0, "http://x/0", "g", "width", "x"), "1.0 inch", StoredImage(1, 2, 3, "s", 4))
+    splits = split_rows(FilteredRows((row,), (), ()), validation_size=0.0, seed=0)
+    assert splits.rows == {"train": (row,)} and splits.oversize == () and not caplog.messages
 
 
 def test_the_order_of_the_rows_does_not_matter_and_the_seed_does() -> None:

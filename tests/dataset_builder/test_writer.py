@@ -1,6 +1,11 @@
+import csv
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -10,7 +15,7 @@ from dataset_builder.image_preparation import prepare_image
 from dataset_builder.image_store import ImageStore, Status, StoredImage, UrlState
 from dataset_builder.row_filter import DatasetRow, Dropped
 from dataset_builder.split import Splits
-from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
+from dataset_builder.writer import temporary_folder, write_dataset, write_dropped, write_errors_explained
 from product_vqa.errors import InputError
 from tests.commands import call
 from tests.dataset_builder.files import (
@@ -120,11 +125,63 @@ def read_one(file: Path) -> dict[str, Any]:
     return dict(row)
 
 
-def test_a_dataset_that_could_not_be_written_is_one_line() -> None:
-    message = "`output_dir`: the dataset could not be written"
-    with pytest.raises(InputError, match=message) as refusal, write_errors_explained():
-        raise OSError(28, "No space left on device")
+FAILURES = [
+    (OSError(errno.ENOSPC, "?"), "No space left on device; free some space there"),
+    (OSError(errno.EDQUOT, "?"), "Disk quota exceeded; free some of your quota"),
+    (OSError(errno.EIO, "?"), "Input/output error; check the disk"),
+    (OSError(errno.EROFS, "?"), "Read-only file system; choose a folder on a disk that can"),
+    (OSError(errno.EFBIG, "?"), "File too large; raise the limit on the size of files"),
+    (PermissionError(errno.EACCES, "?"), "Permission denied; change its permissions"),
+    (pa.ArrowInvalid("Unusual\nin two lines"), r"cannot be written \(Unusual\)"),
+]
+
+
+def fail(error: Exception, *, is_wrapped: bool) -> None:
+    if is_wrapped:
+        raise datasets.exceptions.DatasetGenerationError("An error occurred") from error
+    raise error
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+@pytest.mark.parametrize(("error", "complaint"), FAILURES, ids=[str(case[0]) for case in FAILURES])
+def test_a_dataset_that_could_not_be_written_is_one_line(
+    tmp_path: Path, error: Exception, complaint: str, is_wrapped: bool
+) -> None:
+    with (
+        pytest.raises(InputError, match=rf"^`output_dir` {tmp_path}: {complaint}") as refusal,
+        write_errors_explained(tmp_path),
+    ):
+        fail(error, is_wrapped=is_wrapped)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("change", ["garbled", "cut", "removed", "a pipe"])
+def test_an_image_that_changes_while_it_is_written_ends_the_build_in_one_line(
+    made: tuple[Splits, ImageStore], tmp_path: Path, change: str
+) -> None:
+    splits, store = made
+    (file,) = store.folder.glob("files/*/*")
+    content = file.read_bytes()
+    file.unlink()
+    if change == "a pipe":
+        os.mkfifo(file)
+    elif change != "removed":
+        file.write_bytes(bytes(len(content)) if change == "garbled" else content[:-1])
+    message = rf"^`image_store` {store.folder}: {file} has changed while the command ran; rerun"
+    with pytest.raises(InputError, match=message), write_errors_explained(tmp_path):
+        write_dataset(splits, store, [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\n=1", " =1", "\u00a0=1", "\ufeff=1", "＝1"]
+)
+def test_a_formula_does_not_run_in_the_list_of_dropped_rows(tmp_path: Path, text: str) -> None:
+    row = Row(0, -7, text, text, "depth", text)
+    write_dropped([Dropped("row", "=1.csv", row, "broken")], tmp_path / "left_out.csv")
+    with (tmp_path / "left_out.csv").open(newline="", encoding="utf-8") as stream:
+        _, cells = csv.reader(stream)
+    assert cells == ["row", "broken", "'=1.csv", "0", "-7", f"'{text}", f"'{text}", "depth", f"'{text}"]
 
 
 @pytest.mark.parametrize("is_killed", [False, True])

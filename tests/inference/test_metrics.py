@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from inference.metrics import (
+    THRESHOLDS,
     calibration_error,
+    compare,
     mark_right,
     mistakes,
     reliability,
@@ -69,6 +71,92 @@ def test_the_interval_holds_the_score_and_narrows_with_rows(tmp_path: Path) -> N
     assert together[1] - together[0] > 1.2 * widths[1]
 
 
+def make_table(*rows: tuple[str, ...]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["image_link", "group_id", "entity_name", "reference", "prediction"])
+
+
+FOUR_ROWS = make_table(
+    ("a", "7", "width", "1.0 inch", "1.0 inch"),
+    ("a", "7", "height", "2.0 inch", "3.0 inch"),
+    ("b", "", "width", "4.0 inch", ""),
+    ("c", "8", "height", "5.0 inch", "5 inch"),  # equal as a quantity only
+)
+
+
+def test_a_table_is_scored_in_total_by_entity_and_by_group() -> None:
+    scores = score_table(FOUR_ROWS)
+    by_entity, by_group = scores.pop("by_entity"), scores.pop("by_group")
+    assert scores.pop("mistakes") == {"missing": 1, "right_unit": 1}
+    quantities = ("f1_quantity", "f1_converted", "f1_within_2_percent")
+    assert scores == {
+        "rows": 4, "answered": 3, "true_positives": 1, "false_positives": 2, "false_negatives": 1, "true_negatives": 0,
+        "precision": pytest.approx(1 / 3), "recall": 1 / 2, "f1": pytest.approx(2 / 5),
+        **dict.fromkeys(quantities, pytest.approx(2 / 3)),
+    }  # fmt: skip
+    assert by_entity == {
+        "width": {
+            "rows": 2, "answered": 1, "true_positives": 1, "false_positives": 0, "false_negatives": 1,
+            "true_negatives": 0, "precision": 1.0, "recall": 1 / 2, "f1": pytest.approx(2 / 3),
+            **dict.fromkeys(quantities, pytest.approx(2 / 3)),
+        },
+        "height": {
+            "rows": 2, "answered": 2, "true_positives": 0, "false_positives": 2, "false_negatives": 0,
+            "true_negatives": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0,
+            **dict.fromkeys(quantities, pytest.approx(2 / 3)),
+        },
+    }  # fmt: skip
+    assert {name: group["f1"] for name, group in by_group.items()} == {"7": pytest.approx(2 / 3), "8": 0.0}
+
+
+def test_the_twenty_largest_groups_are_listed() -> None:
+    groups = ["small"] + [f"g{n}" for n in range(20) for _ in range(2)]
+    scores = score_table(make_table(*(("a", group, "width", "1.0 inch", "1.0 inch") for group in groups)))
+    assert scores["by_group"].keys() == {f"g{n}" for n in range(20)}
+
+
+def test_each_interval_is_that_of_its_own_score() -> None:
+    """Every prediction differs from its label as a string, and equals it as a quantity."""
+    table = make_table(*((str(n), "", "width", "1.0 inch", "1 inch") for n in range(5)))
+    scores = score_table(table, resamples=20)
+    assert scores["f1_interval"] == [0.0, 0.0] and scores["f1_quantity_interval"] == [1.0, 1.0]
+    scores = score_weighted(table, pd.Series(["width"]), resamples=20)
+    assert scores["f1_interval"] == [0.0, 0.0] and scores["f1_quantity_interval"] == [1.0, 1.0]
+
+
+def test_weighted_scores_by_hand() -> None:
+    table = make_table(
+        *(("a", "", "width", f"{n}.0 inch", "1.0 inch") for n in (1, 2, 3)),
+        ("b", "", "height", "5.0 inch", "5 inch"),
+        ("c", "", "voltage", "1.0 volt", "9.0 volt"),  # counts nothing: `entities` has no voltage
+    )
+    scores = score_weighted(table, pd.Series(["width", "height", "height", "depth"]))
+    # Shares 1/4 and 1/2 over 3/5 and 1/5: a width counts 5/12, a height 5/2.
+    # Exact: 5/12 true and 10/12 + 30/12 false positives; as quantities: 35/12 and 10/12.
+    assert scores == {
+        "f1": pytest.approx(10 / 50), **dict.fromkeys(("f1_quantity", "f1_converted"), pytest.approx(70 / 80)),
+        "f1_within_2_percent": pytest.approx(70 / 80), "share_unknown": 0.25, "unknown": ["depth"],
+    }  # fmt: skip
+
+
+def test_two_tables_of_predictions_are_compared() -> None:
+    references = [f"{n}.0 inch" for n in (1, 2, 3, 4, 5)]
+    ours, theirs = (
+        make_table(*((str(n), "", "width", reference, prediction) for n, (reference, prediction) in enumerate(pairs)))
+        for pairs in (
+            zip([*references, ""], ["1.0 inch", "2.0 inch", "3.0 inch", "9.0 inch", "9.0 inch", ""], strict=True),
+            zip([*references, ""], ["1.0 inch", "9.0 inch", "", "4.0 inch", "9.0 inch", ""], strict=True),
+        )
+    )
+    compared = compare(ours, theirs, resamples=200)
+    # 2 x 3 / (2 x 3 + 2) and 2 x 2 / (2 x 2 + 2 + 1)
+    assert compared["difference"] == pytest.approx(6 / 8 - 4 / 7)
+    low, high = compared.pop("difference_interval")
+    assert low < compared["difference"] < high and low >= -1 and high <= 1
+    assert compared == {"difference": compared["difference"], "only_these_right": 2, "only_other_right": 1}
+    same = compare(ours, ours, resamples=20)
+    assert same == {"difference": 0.0, "difference_interval": [0.0, 0.0], "only_these_right": 0, "only_other_right": 0}
+
+
 def test_the_label_of_another_attribute_of_the_same_image_is_recognized() -> None:
     table = pd.DataFrame(
         {
@@ -88,6 +176,48 @@ def test_a_row_without_a_confidence_keeps_its_prediction_in_a_sweep() -> None:
     points = sweep(table, thresholds=(0.0, 0.9))["points"]
     assert [point["coverage"] for point in points] == [1.0, 0.5]
     assert [point["precision"] for point in points] == [0.5, 1.0]
+
+
+def test_a_sweep_names_the_lowest_of_the_best_thresholds() -> None:
+    table = pd.DataFrame(
+        {
+            "prediction": ["1.0 inch", "2.0 inch", "9.0 inch", "9.0 inch", ""],
+            "reference": ["1.0 inch", "2.0 inch", "3.0 inch", "", "5.0 inch"],
+            "confidence": [0.9, 0.5, 0.2, 0.1, 0.0],
+        }
+    )
+    swept = sweep(table, thresholds=iter((0.0, 0.2, 0.3, 0.5, 0.6)))
+    assert [tuple(point.values()) for point in swept["points"]] == [
+        (0.0, 4 / 5, 2 / 4, 2 / 3, pytest.approx(4 / 7)),
+        (0.2, 3 / 5, 2 / 3, 2 / 3, pytest.approx(2 / 3)),
+        (0.3, 2 / 5, 1.0, 2 / 4, pytest.approx(2 / 3)),
+        (0.5, 2 / 5, 1.0, 2 / 4, pytest.approx(2 / 3)),
+        (0.6, 1 / 5, 1.0, 1 / 4, pytest.approx(2 / 5)),
+    ]
+    assert all(list(point) == ["confidence", "coverage", "precision", "recall", "f1"] for point in swept["points"])
+    assert swept["best"]["confidence"] == 0.2  # F1 4/7, 2/3, 2/3, 2/3, 2/5
+    assert [point["confidence"] for point in sweep(table)["points"]] == list(THRESHOLDS)
+    assert THRESHOLDS[:3] == (0.0, 0.05, 0.1) and THRESHOLDS[-1] == 0.95 and len(THRESHOLDS) == 20
+
+
+def test_the_better_threshold_is_found_where_f1_differs_by_little() -> None:
+    table = pd.DataFrame(
+        {
+            "prediction": [f"{n}.0 inch" for n in range(100)],
+            "reference": [f"{max(n, 1)}.0 inch" for n in range(100)],
+            "confidence": [0.1] + [0.9] * 99,
+        }
+    )
+    assert sweep(table, thresholds=(0.0, 0.5))["best"]["confidence"] == 0.0  # 198 / 199, 198 / 199
+    assert sweep(table.assign(reference=["", *table["reference"][1:]]), thresholds=(0.0, 0.5))["best"]["f1"] == 1.0
+
+
+def test_bins_hold_equally_many_answers_in_their_order() -> None:
+    confidences, outcomes = np.full(40, 0.5), np.arange(40) < 20
+    assert [group["share_right"] for group in reliability(confidences, outcomes, bins=2)] == [1.0, 0.0]
+    assert [group["rows"] for group in reliability(confidences, outcomes)] == [4] * 10
+    assert len(reliability(confidences[:3], outcomes[:3])) == 3
+    assert calibration_error(confidences, outcomes) == 0.5  # ten bins; in a single one the error would be 0
 
 
 def test_calibration_error_by_hand() -> None:

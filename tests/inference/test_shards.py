@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from inference import predict
 from inference.predictions import PREDICTIONS
 from inference.shards import Shards
 from inference.submission import read_run
+from product_vqa.atomic_io import one_writer
 from product_vqa.errors import InputError
 from product_vqa.provenance import adapter_sha256
 from tests.commands import call
@@ -261,3 +262,73 @@ def test_a_broken_record_of_the_run_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match=r"run\.json .*delete"):
         shards.open({"rows": 3})
+
+
+def damaged(content: bytes, *, step: int) -> Iterator[bytes]:
+    """Cut at every `step`-th byte, and with that byte changed."""
+    for position in range(0, len(content), step):
+        yield content[:position]
+        for mask in (0x01, 0x80, 0xFF):
+            yield content[:position] + bytes([content[position] ^ mask]) + content[position + 1 :]
+
+
+def check_damage(folder: Path, *, step: int) -> int:
+    """Read a shard in every damaged form: its rows are those that were written, or it counts as missing."""
+    shards, written = Shards(folder), rows(1, 2)
+    shards.open({"rows": 2})
+    shards.save(0, written)
+    (file,) = folder.glob("*.parquet")
+    num_cases = 0
+    for content in damaged(file.read_bytes(), step=step):
+        file.write_bytes(content)
+        if shards.has(0, [1, 2]):
+            assert shards.load([[1, 2]]).equals(written)
+        num_cases += 1
+    return num_cases
+
+
+def test_a_shard_that_is_cut_or_garbled_anywhere_is_as_written_or_missing(tmp_path: Path) -> None:
+    assert check_damage(tmp_path / "s.parts", step=61) > 150
+
+
+@pytest.mark.faults
+def test_a_shard_that_is_cut_or_garbled_at_any_byte_is_as_written_or_missing(tmp_path: Path) -> None:
+    assert check_damage(tmp_path / "s.parts", step=1) > 9_000
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_a_shard_that_is_not_a_regular_file_is_computed_again(tmp_path: Path, kind: str) -> None:
+    shards = Shards(tmp_path / "s.parts")
+    shards.open({})
+    file = tmp_path / "s.parts" / "000000.parquet"
+    {"pipe": os.mkfifo, "folder": Path.mkdir, "device": lambda link: link.symlink_to("/dev/zero")}[kind](file)
+    assert not shards.has(0, [1])
+
+
+@pytest.mark.parametrize("text", ['{"a": ' * 5000, '{"batch_size": ' + "9" * 5000 + "}", '{"rows": NaN}', "\ud800"])
+def test_a_hostile_record_of_the_run_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text, errors="surrogatepass")
+    with pytest.raises(InputError, match=r"run\.json cannot be read .*delete the folder") as refusal:
+        Shards(tmp_path).open({"rows": 3})
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_record_of_the_run_that_is_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(InputError, match=r"run\.json cannot be read .*not a regular file"):
+        Shards(tmp_path).open({"rows": 3})
+
+
+@pytest.mark.slow
+def test_two_predictions_to_one_output_are_not_mixed(
+    adapter_folder: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = arguments({"adapter": adapter_folder, "dataset": tiny_dataset}, tmp_path / "s.csv")
+    with (
+        one_writer(tmp_path / "s.csv", argument="output"),
+        pytest.raises(InputError, match=rf"^--output {tmp_path}/s\.csv: another process is writing it; wait until"),
+    ):
+        call(predict.main, monkeypatch, *options)
+    assert not list(tmp_path.iterdir())
+    call(predict.main, monkeypatch, *options)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["s.csv", "s.parquet"]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from inference import predict
@@ -67,3 +68,12 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(
 def test_the_folder_of_the_output_is_created(tmp_path: Path) -> None:
     assert check_output(tmp_path / "new" / "s.csv") == tmp_path / "new" / "s.csv"
     assert (tmp_path / "new").is_dir()
+
+
+@pytest.mark.parametrize("run", [b"", b"[]", b"{", b'{"adapter": {"a": 1}}', b"[" * 5000, b'{"rows": NaN}', b"\xff"])
+def test_a_record_that_predict_did_not_write_is_one_line(tmp_path: Path, run: bytes) -> None:
+    table = pa.table({"index": [1], "prediction": [""]}).replace_schema_metadata({b"product_vqa.run": run})
+    pq.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(InputError, match=r"^\S*p\.parquet: its metadata .*; predict again") as refusal:
+        read_run(tmp_path / "p.parquet")
+    assert "\n" not in str(refusal.value)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from product_vqa.atomic_io import atomic_write, replace_folder
+from product_vqa.atomic_io import atomic_write, one_writer, replace_folder, restore_folder
+from product_vqa.errors import InputError
 
 
 def test_a_file_has_its_earlier_content_until_the_new_one_is_complete(tmp_path: Path) -> None:
@@ -44,7 +45,8 @@ def test_a_process_killed_while_writing_leaves_the_earlier_file(tmp_path: Path) 
     )
     assert subprocess.run([sys.executable, "-c", code, file], timeout=60).returncode == -9
     assert file.read_text() == "earlier"
-    with atomic_write(file) as temporary:  # what the kill left is in nobody's way
+    assert len(os.listdir(tmp_path)) == 2
+    with atomic_write(file) as temporary:  # removes what the kill left
         temporary.write_text("later")
     assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == {"calibration.json": "later"}
 
@@ -69,3 +71,94 @@ def test_a_folder_that_cannot_be_replaced_is_there_as_before(tmp_path: Path) -> 
         replace_folder(tmp_path / "building", final)
     assert (final / "data").read_text() == "earlier"
     assert os.listdir(tmp_path) == ["dataset"]
+
+
+def test_two_writers_of_one_file_do_not_mix_their_content(tmp_path: Path) -> None:
+    file = tmp_path / "submission.csv"
+    with atomic_write(file) as first:
+        first.write_text("first")
+        with atomic_write(file) as second:
+            second.write_text("second, and longer")
+            first.write_text("first again")
+        assert file.read_text() == "second, and longer"
+    assert file.read_text() == "first again"
+    assert os.listdir(tmp_path) == ["submission.csv"]
+
+
+def test_another_process_does_not_remove_what_is_being_written(tmp_path: Path) -> None:
+    """Each process removes what killed ones left; the temporary file of a running one is locked."""
+    program = (
+        "import sys; from pathlib import Path; from product_vqa.atomic_io import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as temporary: temporary.write_text('theirs')\n"
+    )
+    with atomic_write(tmp_path / "a") as temporary:
+        temporary.write_text("ours")
+        assert subprocess.run([sys.executable, "-c", program, tmp_path / "b"], timeout=60).returncode == 0
+    assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == {"a": "ours", "b": "theirs"}
+
+
+def test_a_link_that_somebody_put_there_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    for name in ("calibration.json", ".calibration.json.part"):
+        (tmp_path / name).symlink_to(tmp_path / "mine")
+    with atomic_write(tmp_path / "calibration.json") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "calibration.json").read_text() == "new" and not (tmp_path / "calibration.json").is_symlink()
+
+
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_write(tmp_path / "atomic") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+HOLD = (
+    "import os, sys, time; from pathlib import Path; from product_vqa.atomic_io import one_writer\n"
+    "with one_writer(Path(sys.argv[1]), argument='output'):\n"
+    "    if os.fork():\n"  # a worker process, which outlives the kill for a moment
+    "        print('held', flush=True)\n"
+    "    time.sleep(5)\n"
+)
+
+
+def test_one_process_writes_at_a_time_and_a_kill_frees_the_lock_at_once(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "out"], stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    with (
+        pytest.raises(InputError, match=rf"^`output` {tmp_path}/out: another process is writing it; wait until"),
+        one_writer(tmp_path / "out", argument="output"),
+    ):
+        pass
+    holder.kill()
+    holder.wait(timeout=30)
+    with one_writer(tmp_path / "out", argument="output"):
+        pass
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_lock_file_that_is_something_else_is_one_line(tmp_path: Path, kind: str) -> None:
+    lock_file = tmp_path / ".out.lock"
+    if kind == "link":
+        (tmp_path / "mine").write_text("mine")
+        lock_file.symlink_to(tmp_path / "mine")
+    else:
+        lock_file.mkdir()
+    with (
+        pytest.raises(InputError, match=rf"^`output` {tmp_path}/out: {lock_file} cannot be locked .*; remove it"),
+        one_writer(tmp_path / "out", argument="output"),
+    ):
+        pass
+    assert os.path.lexists(lock_file)
+    assert kind != "link" or (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_folder_is_restored_after_a_kill_between_the_two_renames(tmp_path: Path) -> None:
+    folder_with(tmp_path / ".dataset.old", "earlier")
+    restore_folder(tmp_path / "dataset")
+    assert (tmp_path / "dataset" / "data").read_text() == "earlier"
+    folder_with(tmp_path / ".dataset.old", "much earlier")  # killed while it was being removed
+    restore_folder(tmp_path / "dataset")
+    assert (tmp_path / "dataset" / "data").read_text() == "earlier"

@@ -163,7 +163,8 @@ def test_metadata_of_any_layout_mean_what_they_should_after_a_merge(front: str) 
     old = f"---\n{front}---\n{body}"
     for new in (card(2), card(3)):
         old = merge_cards(new, old, needed=("configs",))
-        assert metadata(old) == yaml.safe_load(front) | {"configs": metadata(new)["configs"]}
+        own = [{"config_name": "rows"}] if "rows" in front else []
+        assert metadata(old) == yaml.safe_load(front) | {"configs": metadata(new)["configs"] + own}
         assert merge_cards(new, old, needed=("configs",)) == old
 
 
@@ -207,3 +208,77 @@ def test_no_line_written_anywhere_is_lost(line: int, words: str, tags: list[str]
     assert f"OWN {words}\n" in merged
     assert metadata(merged)["tags"] == tags
     assert merge_cards(card(2), merged) == merged
+
+
+def test_each_copy_of_a_section_that_occurs_twice_keeps_its_edits() -> None:
+    """Copied, then edited: the edit in the first copy was lost."""
+    begin = card(1).index("<!-- product-vqa: generated begin: Use")
+    end = card(1).index("\n<!-- product-vqa: generated begin: Licence")
+    copied = card(1)[:end] + "\n" + card(1)[begin:]
+    for first, second in (("FIRST", "run it"), ("run it", "SECOND"), ("FIRST", "SECOND")):
+        head, _, tail = copied.partition("run it")
+        edited = head + first + tail.replace("run it", second)
+        merged = merge_cards(card(2), edited)
+        assert merged.index(f"\n{first}\n") < merged.rindex(f"\n{second}\n")
+        assert "2 rows." in merged and merged.count("generated begin: Use") == 2
+        assert merge_cards(card(2), merged) == merged
+
+
+def test_configurations_of_other_names_are_kept_and_a_replaced_edit_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = "- config_name: mine\n  data_files: mine/*\n"
+    edited = edit(card(1), "  data_files: data/*\n", f"  data_files: elsewhere/*\n{own}")
+    for new in (card(2), card(3)):
+        merged = merge_cards(new, edited, needed=("configs",))
+        assert metadata(merged)["configs"] == [
+            {"config_name": "default", "data_files": "data/*"},
+            {"config_name": "mine", "data_files": "mine/*"},
+        ]
+        assert merge_cards(new, merged, needed=("configs",)) == merged
+        edited = merged
+    assert not caplog.records
+    edited = edit(card(1), "data/*", "elsewhere/*")
+    assert metadata(merge_cards(card(2), edited, needed=("configs",)))["configs"][0]["data_files"] == "data/*"
+    assert "The card's `configs` was edited. It is replaced" in caplog.text
+
+
+def test_columns_of_own_configurations_are_kept_next_to_those_of_the_build() -> None:
+    new = mark_card(CARD.format(rows=1).replace("tags:", "dataset_info:\n  download_size: 7\ntags:"))
+    own = "dataset_info:\n- config_name: default\n  download_size: 1\n- config_name: mine\n  download_size: 3\ntags:"
+    merged = merge_cards(new, edit(card(1), "tags:", own), needed=("configs", "dataset_info"))
+    assert metadata(merged)["dataset_info"] == [
+        {"config_name": "default", "download_size": 7},
+        {"config_name": "mine", "download_size": 3},
+    ]
+
+
+def test_a_section_whose_end_mark_was_deleted_is_own_text() -> None:
+    end = "<!-- product-vqa: generated end -->\n"
+    first, _, rest = card(1).partition(end)
+    merged = merge_cards(card(2), first + rest)
+    assert "1 rows." in merged and merged.count("run it") == 1
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        "a0: &a0 [x]\\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\\n" for n in range(1, 9)),
+        "a: " + "[" * 5000,
+        "a: " + "9" * 5000,
+        "a: .nan",
+        "a: 2026-13-40",
+        "? [a, b]\n: c",
+    ],
+    ids=["aliases", "deep", "digits", "nan", "date", "key"],
+)
+def test_metadata_of_a_stranger_cost_one_line(front: str) -> None:
+    broken = card().replace("license: other", front)
+    with pytest.raises(InputError, match=r"card README\.md is not YAML .*; fix it, or delete") as refusal:
+        merge_cards(card(2), broken)
+    assert "\n" not in str(refusal.value)
+
+
+def test_thousands_of_marks_take_no_time() -> None:
+    begin = card().splitlines()[next(n for n, line in enumerate(card().splitlines()) if "begin: Use" in line)]
+    assert merge_cards(card(2), card(1) + f"{begin}\n" * 20_000).count(begin) == 20_000 + 1

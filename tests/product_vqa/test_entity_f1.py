@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[2]
 )
 def test_each_pair_counts_as_the_challenge_says(prediction: str, reference: str, counts: Counts) -> None:
     assert count([prediction], [reference]) == counts
+    twice = Counts(*(2 * number for number in vars(counts).values()))
+    assert count([prediction] * 2, [reference] * 2) == twice
 
 
 def test_f1_is_the_harmonic_mean_worked_out_by_hand() -> None:

@@ -13,6 +13,7 @@ from product_vqa.provenance import (
     adapter_sha256,
     check_content,
     content_sha256,
+    processor_sha256,
 )
 
 
@@ -29,6 +30,8 @@ def test_a_folder_is_its_files_and_not_their_dates_or_its_name(folder: Path, tmp
     os.utime(folder / "data" / "test-0.parquet", (1, 1))
     (folder / "README.md").write_text("another card")
     (folder / ".cache" / "x.parquet").write_text("another")
+    (folder / "data" / ".y.parquet").write_text("another")
+    (folder / "data" / "folder.parquet").mkdir()
     moved = folder.rename(tmp_path_factory.mktemp("elsewhere") / "moved")
     assert content_sha256(Location(str(moved)), DATASET_FILES) == before
 
@@ -52,6 +55,54 @@ def test_another_content_is_another_hash(folder: Path, change: str) -> None:
     assert content_sha256(Location(str(folder)), DATASET_FILES) != before
 
 
+def test_the_hash_is_that_of_names_and_hashes_and_stays_the_same_in_later_versions(tmp_path: Path) -> None:
+    # { printf 'a.parquet\0'; printf 1 | sha256sum | cut -c-64; printf 'b/c.parquet\0'; printf 2 | sha256sum |
+    #   cut -c-64; } | sha256sum
+    (tmp_path / "a.parquet").write_text("1")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c.parquet").write_text("2")
+    assert (
+        content_sha256(Location(str(tmp_path)), DATASET_FILES)
+        == "2c493f15f2b69597d1ad3949c4beec39efdcce836de3b9b9a3650a5e339e5233"
+    )
+    # The same for adapter_config.json and adapter_model.safetensors.
+    (tmp_path / "adapter_config.json").write_text("1")
+    (tmp_path / "adapter_model.safetensors").write_text("2")
+    assert adapter_sha256(tmp_path) == "dc591d46f0c6ccb66bf210c3448e1d2b4fda5c2a11546384859c0bfdbf7fa076"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "folder/tokenizer.json", "tokenizer.model"])
+def test_a_base_model_is_its_weights_configuration_and_processor(tmp_path: Path, name: str) -> None:
+    location = Location(str(tmp_path))
+    empty = content_sha256(location, BASE_MODEL_FILES)
+    for other in ("README.md", "model.gguf", "image.png"):
+        (tmp_path / other).touch()
+    assert content_sha256(location, BASE_MODEL_FILES) == empty
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    assert content_sha256(location, BASE_MODEL_FILES) != empty
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer.model",
+        "special_tokens_map.json", "added_tokens.json",
+    ],
+)  # fmt: skip
+def test_a_processor_is_its_files_and_not_the_adapters(tmp_path: Path, name: str) -> None:
+    empty = processor_sha256(tmp_path)
+    for other in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, "config.json", "README.md"):
+        (tmp_path / other).write_text(other)
+    (tmp_path / "tokenizer_folder").mkdir()
+    assert processor_sha256(tmp_path) == empty
+    (tmp_path / name).write_text("1")
+    first = processor_sha256(tmp_path)
+    assert first != empty
+    (tmp_path / name).write_text("2")
+    assert processor_sha256(tmp_path) not in (first, empty)
+
+
 def test_a_repo_is_its_commit() -> None:
     assert content_sha256(Location("user/dataset", "0" * 40), BASE_MODEL_FILES) is None
 
@@ -62,7 +113,11 @@ def test_what_is_expected_is_compared(folder: Path) -> None:
     assert check_content(location, DATASET_FILES, expected=None) == found
     assert check_content(location, DATASET_FILES, expected=found) == found
     with (
-        pytest.raises(InputError, match=r"`dataset_sha256` 0123: the content of .* is now"),
+        pytest.raises(
+            InputError,
+            match=rf"^`dataset_sha256` 0123: the content of {folder} is now {found}; use the folder that the run "
+            "started with, or drop this argument to start a new run$",
+        ),
         argument("dataset_sha256"),
     ):
         check_content(location, DATASET_FILES, expected="0123")

@@ -1,7 +1,9 @@
 """Which checkpoint a run resumes from."""
 
 import json
+import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,14 @@ from tests.commands import call
 from tests.tiny import make_rows, save_tiny_base
 from tests.training.runs import check_equal_adapters
 from training import sft
-from training.checkpoints import check_same_run, find_checkpoint, find_damage, remove_checkpoint, save_manifest
+from training.checkpoints import (
+    check_same_run,
+    find_checkpoint,
+    find_damage,
+    read_state,
+    remove_checkpoint,
+    save_manifest,
+)
 from training.run_config import save_config
 
 pytestmark = pytest.mark.slow
@@ -117,7 +126,231 @@ def test_a_garbled_manifest_is_named(tmp_path: Path, text: str) -> None:
     assert find_damage(folder) == f"{folder}/manifest.json has changed since it was written"
 
 
+def test_a_manifest_names_every_file_with_its_size_and_hash_and_has_a_hash_of_its_own(tmp_path: Path) -> None:
+    """Hashes: `printf 1 | sha256sum`, and `printf '{"files": ..., "run": ...}' | sha256sum` with sorted keys."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b").write_text("22")
+    (tmp_path / "a.txt").write_text("1")
+    (tmp_path / "manifest.json").write_text("an earlier one")
+    save_manifest(tmp_path, run={"config": {"lora_r": 4}})
+    one = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+    two = "785f3ec7eb32f30b90cd0fcf3657d388b5ff4297f2f9716ff66e9b69c05ddd09"
+    content = {
+        "sha256": "c27368564185c6f859cdd5b6e52cf0acdf9f318221f4d72f7bf389f06cbe31b9",
+        "run": {"config": {"lora_r": 4}},
+        "files": {"a.txt": {"size": 1, "sha256": one}, "sub/b": {"size": 2, "sha256": two}},
+    }
+    assert (tmp_path / "manifest.json").read_text() == json.dumps(content, indent=1) + "\n"
+    assert find_damage(tmp_path) is None
+    (tmp_path / "sub" / "b").write_text("23")
+    assert find_damage(tmp_path) == f"{tmp_path}/sub/b has changed since it was written (its sha256 differs)"
+    (tmp_path / "sub" / "b").write_text("2")
+    assert find_damage(tmp_path) == f"{tmp_path}/sub/b has 1 bytes instead of 2"
+    (tmp_path / "sub" / "b").unlink()
+    assert find_damage(tmp_path) == f"{tmp_path}/sub/b is missing"
+    (tmp_path / "manifest.json").unlink()
+    assert find_damage(tmp_path) == f"{tmp_path}/manifest.json is missing"
+    (tmp_path / "manifest.json").mkdir()
+    assert find_damage(tmp_path) == f"{tmp_path}/manifest.json has changed since it was written"
+
+
+def test_what_is_removed_is_named_with_its_cause(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_checkpoint(tmp_path, 5)
+    (write_checkpoint(tmp_path, 10) / "trainer_state.json").unlink()
+    write_checkpoint(tmp_path, 15, complete=False)
+    assert find(tmp_path) == str(tmp_path / "checkpoint-5")
+    assert caplog.messages == [
+        f"{tmp_path}/checkpoint-15/manifest.json is missing (the run was killed while it wrote checkpoint-15): "
+        "checkpoint removed, resuming from checkpoint-5",
+        f"{tmp_path}/checkpoint-10/trainer_state.json is missing: checkpoint removed, resuming from checkpoint-5",
+    ]
+    caplog.clear()
+    shutil.rmtree(tmp_path / "checkpoint-5")
+    write_checkpoint(tmp_path, 20, complete=False)
+    assert find(tmp_path) is None
+    assert caplog.messages == [
+        f"{tmp_path}/checkpoint-20/manifest.json is missing (the run was killed while it wrote checkpoint-20): "
+        "checkpoint removed, no checkpoint was ever complete: starting from the beginning",
+    ]
+
+
+def test_errors_name_the_checkpoint_and_the_remedy(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, 5)
+    messages = []
+    for action in (
+        lambda: find(tmp_path, given=str(tmp_path / "none")),
+        lambda: find(tmp_path, given=str(write_checkpoint(tmp_path / "early", 4, complete=False))),
+        lambda: (folder / "trainer_state.json").unlink() or find(tmp_path, given=str(folder)),
+        lambda: find(tmp_path),
+        lambda: (tmp_path / "sft_config.yaml").write_text("") or check_same_run(tmp_path, {}, processes=1),
+    ):
+        with pytest.raises(InputError) as raised:
+            action()
+        messages.append(str(raised.value).replace(str(tmp_path), "."))
+    assert messages == [
+        "`resume_from_checkpoint` ./none: no such folder. Without this option the run resumes from the last complete "
+        "checkpoint in `output_dir`",
+        "`resume_from_checkpoint` ./early/checkpoint-4: a file that resuming needs is missing or damaged; choose "
+        "another checkpoint",
+        "`resume_from_checkpoint` ./checkpoint-5: ./checkpoint-5/trainer_state.json is missing; choose another "
+        "checkpoint",
+        "`output_dir` .: no complete checkpoint is left (./checkpoint-5/trainer_state.json is missing). Restore the "
+        "file, or delete the folder's checkpoints to start over",
+        "./sft_config.yaml cannot be read: choose another `output_dir`, or delete this one to start over",
+    ]
+
+
+def test_a_given_checkpoint_needs_the_best_one_only_where_that_is_kept(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 5, complete=False)
+    last = write_checkpoint(tmp_path, 10)
+    (last / "trainer_state.json").write_text(json.dumps({"global_step": 10, "best_global_step": 5}))
+    save_manifest(last, run={})
+    assert find(tmp_path, given=str(last)) == str(last)
+    with pytest.raises(InputError, match=r"checkpoint-10: .*/checkpoint-5/manifest.json is missing; choose another"):
+        find(tmp_path, given=str(last), keeps_best=True)
+    (last / "trainer_state.json").write_text(json.dumps({"global_step": 10, "best_global_step": 10}))
+    save_manifest(last, run={})
+    assert find(tmp_path, given=str(last), keeps_best=True) == str(last)
+
+
+def describe(**changes: Any) -> dict[str, Any]:
+    return {"config": {"lora_r": 8, "samples_per_step": 4}, "sharding": "no sharding", "processes": 2} | changes
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        (describe(), describe(), None),
+        ({}, describe(), None),  # an earlier version recorded nothing
+        (describe(), describe(processes=4), None),
+        (describe(sharding="DeepSpeed"), describe(sharding="DeepSpeed"), None),
+        (
+            describe(), describe(config={"lora_r": 16, "samples_per_step": 4}),
+            "{} holds a run with another configuration (lora_r: 8 -> 16): choose another folder, or delete this one",
+        ),
+        (
+            describe(), describe(config={"lora_r": 8, "samples_per_step": 6}, processes=3),
+            "{} holds a run with another configuration (samples_per_step: 4 -> 6): 4 samples per step need 1, 2 or 4 "
+            "processes, or choose another folder, or delete this one",
+        ),
+        (
+            describe(sharding="FSDP"), describe(),
+            "{} was saved under FSDP, but this launch uses no sharding: use the same file of "
+            "training/accelerate_configs",
+        ),
+        (
+            describe(sharding="DeepSpeed"), describe(sharding="DeepSpeed", processes=4),
+            "{} holds DeepSpeed shards for 2 processes: launch with the same number of processes",
+        ),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_is_resumed_only_by_the_same_run_under_the_same_sharding(
+    tmp_path: Path, before: dict[str, Any], now: dict[str, Any], message: str | None
+) -> None:
+    folder = write_checkpoint(tmp_path, 5)
+    save_manifest(folder, run=before)
+    for given in (None, str(folder)):
+        if message is None:
+            assert find_checkpoint(tmp_path, PartialState(cpu=True), run=now, given=given) == str(folder)
+        else:
+            with pytest.raises(InputError, match=f"^{re.escape(message.format(folder))}$"):
+                find_checkpoint(tmp_path, PartialState(cpu=True), run=now, given=given)
+
+
 # ---- Checkpoints of earlier versions -------------------------------------------------------------------------------
+
+
+def write_early_checkpoint(output_dir: Path, step: int, *, processes: int = 1) -> Path:
+    """A checkpoint of a version that wrote no manifest, in a run whose configuration has no `samples_per_step`."""
+    folder = write_checkpoint(output_dir, step, complete=False)
+    (output_dir / "sft_config.yaml").write_text("per_device_train_batch_size: 2\ngradient_accumulation_steps: 3\n")
+    (folder / "adapter_model.safetensors").write_bytes(bytes([2, 0, 0, 0, 0, 0, 0, 0]) + b"{}")
+    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{number}.pth" for number in range(processes)]
+    for name in ["optimizer.pt", "scheduler.pt", *names]:
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            archive.writestr("data.pkl", "1234")
+    return folder
+
+
+def shard(folder: Path, name: str) -> None:
+    """Replace the optimizer's file by a folder, as DeepSpeed and FSDP save it."""
+    (folder / "optimizer.pt").rename(folder / "state.pt")
+    (folder / name).mkdir()
+    (folder / "state.pt").rename(folder / name / "state.pt")
+
+
+EARLY_DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "no optimizer": lambda folder: (folder / "optimizer.pt").unlink(),
+    "no scheduler": lambda folder: (folder / "scheduler.pt").unlink(),
+    "no random state": lambda folder: (folder / "rng_state.pth").unlink(),
+    "no adapter": lambda folder: (folder / "adapter_model.safetensors").unlink(),
+    "no state": lambda folder: (folder / "trainer_state.json").unlink(),
+    "a state that is no JSON": lambda folder: (folder / "trainer_state.json").write_text("{"),
+    "another step": lambda folder: (folder / "trainer_state.json").write_text('{"global_step": 3}'),
+    "half an adapter": lambda folder: truncate(folder / "adapter_model.safetensors"),
+    "half an optimizer": lambda folder: truncate(folder / "optimizer.pt"),
+    "half a random state": lambda folder: truncate(folder / "rng_state.pth"),
+    "half a shard": lambda folder: (shard(folder, "optimizer_0"), truncate(folder / "optimizer_0" / "state.pt")),
+    "a garbled scheduler": lambda folder: (folder / "scheduler.pt").write_bytes(
+        (folder / "scheduler.pt").read_bytes().replace(b"1234", b"1235")
+    ),
+    "a garbled .bin": lambda folder: (folder / "training_args.bin").write_text("no archive"),
+}
+
+
+@pytest.mark.parametrize("damage", EARLY_DAMAGES)
+def test_a_damaged_checkpoint_of_an_earlier_version_is_removed(tmp_path: Path, damage: str) -> None:
+    first, last = write_early_checkpoint(tmp_path, 2), write_early_checkpoint(tmp_path, 4)
+    EARLY_DAMAGES[damage](last)
+    assert find(tmp_path) == str(first)
+    assert find_damage(first) is None, "it has a manifest now"
+    assert json.loads((first / "manifest.json").read_text())["run"] == {}
+    assert not last.exists()
+
+
+@pytest.mark.parametrize("sharding", [None, "optimizer_0", "global_step4"])
+def test_a_complete_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path, sharding: str | None) -> None:
+    write_early_checkpoint(tmp_path / "run-of-june", 2)
+    last = write_early_checkpoint(tmp_path / "run-of-june", 4)
+    (last / "README.md").write_text("not an archive")
+    if sharding:
+        shard(last, sharding)
+    if sharding == "global_step4":
+        (last / "scheduler.pt").unlink()  # DeepSpeed keeps it in its own files
+    assert find(tmp_path, given=str(last)) == str(last)
+    assert not (last / "manifest.json").exists()
+    assert find(tmp_path / "run-of-june") == str(last)
+    assert read_state(last).global_step == 4
+
+
+def test_a_run_that_writes_manifests_gets_none_afterwards(tmp_path: Path) -> None:
+    first, last = write_early_checkpoint(tmp_path, 2), write_early_checkpoint(tmp_path, 4)
+    (tmp_path / "sft_config.yaml").write_text("samples_per_step: 8\n")
+    save_manifest(first, run={})
+    with pytest.raises(InputError, match=r"checkpoint-4/manifest.json is missing; choose"):
+        find(tmp_path, given=str(last))
+    assert find(tmp_path) == str(first)
+
+
+def test_the_samples_per_step_of_an_earlier_version_are_those_of_its_last_checkpoint(tmp_path: Path) -> None:
+    config = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "samples_per_step": 12}
+    recorded = {"dataset_sha256": "0123", "base_sha256": "4567"}
+    write_early_checkpoint(tmp_path, 2, processes=5)
+    check_same_run(tmp_path, config | {"samples_per_step": 30} | recorded, processes=5)
+    write_early_checkpoint(tmp_path, 4, processes=2)
+    write_early_checkpoint(tmp_path, 6, processes=0)  # killed before it wrote any
+    check_same_run(tmp_path, config, processes=2)
+    check_same_run(tmp_path, config | recorded, processes=2)
+    with pytest.raises(
+        InputError, match=rf"^`output_dir` {tmp_path} .*samples_per_step: 12 -> 8.* on 3 processes with"
+    ):
+        check_same_run(tmp_path, config | {"samples_per_step": 8}, processes=3)
+    for step in (2, 4, 6):
+        shutil.rmtree(tmp_path / f"checkpoint-{step}")
+    check_same_run(tmp_path, config | {"samples_per_step": 8}, processes=3)  # nothing shows how many processes it had
+    write_early_checkpoint(tmp_path, 2)
+    (tmp_path / "sft_config.yaml").write_text("gradient_accumulation_steps: 3\n")  # and batches of eight, by default
+    check_same_run(tmp_path, {"gradient_accumulation_steps": 3, "samples_per_step": 24}, processes=1)
 
 
 @pytest.fixture(scope="module")

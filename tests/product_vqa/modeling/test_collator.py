@@ -49,6 +49,11 @@ def test_the_golden_training_batch(processor: PaliGemmaProcessor) -> None:
     assert batch["pixel_values"].dtype == torch.uint8
     normalized = normalize_images(batch["pixel_values"], processor=processor, dtype=torch.float32)
     assert 0.8 < normalized.abs().max() <= 1
+    assert torch.equal(
+        normalize_images(normalized, processor=processor, dtype=torch.bfloat16), normalized.to(torch.bfloat16)
+    )
+    on_meta = normalize_images(batch["pixel_values"].to("meta"), processor=processor, dtype=torch.float16)
+    assert (on_meta.device.type, on_meta.dtype, on_meta.shape) == ("meta", torch.float16, (3, 3, 28, 28))
 
 
 @of_paligemma
@@ -203,5 +208,40 @@ def test_the_collator_names_the_rows_and_where_their_answers_are_predicted(proce
 @pytest.mark.parametrize(("image", "reason"), [(None, "no_image"), ({"bytes": b"<html>"}, "not_a_picture")])
 def test_a_row_whose_image_cannot_be_used_is_named(image: object, reason: str) -> None:
     row = {"image": image, "index": 7, "image_link": "https://shop.example/a.jpg"}
-    with pytest.raises(InputError, match=rf"index 7 \(https://shop.example/a.jpg\) cannot be used: {reason}; drop"):
+    with pytest.raises(
+        InputError,
+        match=rf"^the image of index 7 \(https://shop.example/a.jpg\) cannot be used: {reason}; drop that row "
+        "from the dataset$",
+    ):
         load_row_image(row)
+
+
+@of_paligemma
+def test_the_side_of_the_padding_is_not_the_tokenizers(processor: PaliGemmaProcessor) -> None:
+    default = processor.tokenizer.padding_side
+    try:
+        for side in ("left", "right"):
+            processor.tokenizer.padding_side = side
+            assert make_training_batch(make_rows(2), processor=processor)["attention_mask"][1, [0, -1]].tolist() == [
+                1,
+                0,
+            ]
+            assert make_generation_batch(make_rows(2), processor=processor)["attention_mask"][1, [0, -1]].tolist() == [
+                0,
+                1,
+            ]
+    finally:
+        processor.tokenizer.padding_side = default
+
+
+@of_paligemma
+def test_a_worker_process_passes_images_through_the_pipe(processor: PaliGemmaProcessor) -> None:
+    """And nothing else: an array does not use /dev/shm."""
+    rows = make_rows(2)
+    here = TrainingCollator(processor)(rows)
+    loader = torch.utils.data.DataLoader(rows, batch_size=2, collate_fn=TrainingCollator(processor), num_workers=1)
+    (batch,) = loader
+    assert batch.keys() == here.keys()
+    assert {name for name, values in batch.items() if isinstance(values, np.ndarray)} == {"pixel_values"}
+    assert (batch["pixel_values"] == here["pixel_values"].numpy()).all()
+    assert torch.equal(batch["labels"], here["labels"])

@@ -1,8 +1,11 @@
 """The automaton accepts canonical answers in the entity's units, and nothing else."""
 
 import re
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import PaliGemmaProcessor, PreTrainedTokenizerBase
 
 from product_vqa.errors import InputError
@@ -56,23 +59,90 @@ def test_the_automaton_knows_the_length_of_its_longest_answer(
     assert automaton.max_tokens == max(lengths) == max_answer_tokens(processor.tokenizer)
 
 
+def test_the_tables_list_tokens_next_states_and_where_a_unit_begins(
+    automaton: AnswerAutomaton, processor: PaliGemmaProcessor
+) -> None:
+    tokenizer = processor.tokenizer
+    states, width = automaton.token_ids.shape
+    assert automaton.token_ids.dtype == automaton.next_states.dtype == torch.int64
+    assert automaton.begins_unit.dtype == torch.bool and automaton.begins_unit.shape == (states, width)
+    is_padding = automaton.token_ids == -1
+    assert (automaton.token_ids >= 0).logical_or(is_padding).all()
+    assert torch.equal(automaton.next_states[is_padding], torch.arange(states)[:, None].expand(-1, width)[is_padding])
+    assert not automaton.begins_unit[is_padding].any()
+    assert is_padding.sum(dim=1).min() == 0, "the widest state has no padding"
+
+    assert automaton.end_state == 0
+    assert automaton.token_ids[0].tolist() == [tokenizer.pad_token_id] + [-1] * (width - 1)
+    assert automaton.next_states[0].tolist() == [0] * width
+    for entity_name, units in UNITS_BY_ENTITY.items():
+        for unit in units:
+            state, marks = automaton.start_by_entity[entity_name], []
+            tokens = [*tokenizer.encode(f"34.5 {unit}", add_special_tokens=False), tokenizer.eos_token_id]
+            for token in tokens:
+                (column,) = (automaton.token_ids[state] == token).nonzero()[0].tolist()
+                marks.append(bool(automaton.begins_unit[state, column]))
+                state = int(automaton.next_states[state, column])
+            assert marks.index(True) == 4  # behind the number; what is marked after that does not matter
+
+
+def test_the_start_states_are_on_the_device_of_the_tables(automaton: AnswerAutomaton) -> None:
+    starts = automaton.start_states(["width", "voltage", "width"])
+    assert starts.tolist() == [automaton.start_by_entity[name] for name in ("width", "voltage", "width")]
+    assert automaton.start_by_entity["width"] == automaton.start_by_entity["depth"]  # the same units
+    moved = automaton.to(torch.device("meta"))
+    tables = (moved.token_ids, moved.next_states, moved.begins_unit, moved.start_states(["width"]))
+    assert {tensor.device.type for tensor in tables} == {"meta"}
+    assert (moved.start_by_entity, moved.end_state, moved.max_tokens) == (
+        automaton.start_by_entity, automaton.end_state, automaton.max_tokens,
+    )  # fmt: skip
+
+
 def test_an_answer_may_be_empty_if_it_is_allowed(processor: PaliGemmaProcessor) -> None:
     allowed = AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=True)
     assert accepts(allowed, processor.tokenizer, "width", "")
     assert accepts(allowed, processor.tokenizer, "width", "3.0 inch")
 
 
-def test_a_tokenizer_that_joins_digits_is_refused_with_a_remedy(processor: PaliGemmaProcessor) -> None:
-    class JoinedDigits:
-        """The tokenizer, but `12` is one token."""
+def split_unit(text: str) -> list[str]:
+    """The unit is one piece, its space included."""
+    number, _, unit = text.partition(" ")
+    return [*number, f" {unit}"]
 
-        eos_token_id, pad_token_id = 1, 0
 
-        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-            return processor.tokenizer.encode(text.replace("12", "1"), add_special_tokens=False)
-
-        def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
-            return processor.tokenizer.convert_ids_to_tokens(ids)
-
-    with pytest.raises(InputError, match=r"not into one token per digit. .*`constrain` off"):
-        AnswerAutomaton.from_tokenizer(JoinedDigits())
+@pytest.mark.parametrize(
+    ("split", "what"),
+    [
+        (
+            lambda text: [text[:2], *split_unit(text[2:])],
+            "splits '0.0 centilitre' into ['0.', '0', ' centilitre'], not into one token per digit",
+        ),
+        (
+            lambda text: ["12", *split_unit(text[2:])] if text[:2] == "12" else split_unit(text),
+            "splits '12.34 centilitre' into ['12', '.', '3', '4', ' centilitre'], not into one token per digit",
+        ),
+        (
+            lambda text: ["987", *split_unit(text[3:])] if text[:2] == "98" else split_unit(text),
+            "splits '987.65 centilitre' into ['987', '.', '6', '5', ' centilitre'], not into one token per digit",
+        ),
+        (
+            lambda text: [*split_unit(text)[:-1], "<unk>"],
+            "splits '0.0 centilitre' into ['0', '.', '0', '<unk>'], not into one token per digit",
+        ),
+        (
+            lambda text: [*split_unit(text)[:-1], "▁centi", "litre"] if text[0] == "1" else split_unit(text),
+            "splits ' centilitre' depending on the number before it ([[' centilitre'], ['▁centi', 'litre'], "
+            "[' centilitre']])",
+        ),
+    ],
+)
+def test_a_tokenizer_without_one_path_per_answer_is_refused_with_a_remedy(
+    split: Callable[[str], list[str]], what: str
+) -> None:
+    tokenizer = SimpleNamespace(
+        eos_token_id=1, pad_token_id=0, convert_ids_to_tokens=list,
+        encode=lambda text, *, add_special_tokens: split(text),
+    )  # fmt: skip
+    message = f"the base model's tokenizer {what}. Answers cannot be constrained with it: turn `constrain` off"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        AnswerAutomaton.from_tokenizer(tokenizer)

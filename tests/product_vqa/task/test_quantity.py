@@ -29,7 +29,7 @@ numbers = st.decimals(min_value=0, max_value=10**9, places=6, allow_nan=False, a
     ],
 )
 def test_a_quantity_is_written_as_python_prints_a_float(text: str, canonical: str) -> None:
-    assert format_quantity(parse_quantity(text)) == canonical
+    assert format_quantity(parse_quantity(text)) == str(parse_quantity(text)) == canonical
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,30 @@ import pytest
 from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
 from tests.commands import ROOT
 
+# `entity_unit_map` of the challenge's constants.py, in its own order.
+LENGTHS = "centimetre foot inch metre millimetre yard"
+WEIGHTS = "gram kilogram microgram milligram ounce pound ton"
+VOLUMES = (
+    "centilitre cubic_foot cubic_inch cup decilitre fluid_ounce gallon imperial_gallon litre microlitre millilitre "
+    "pint quart"
+)
+CHALLENGE = {
+    "width": LENGTHS,
+    "depth": LENGTHS,
+    "height": LENGTHS,
+    "item_weight": WEIGHTS,
+    "maximum_weight_recommendation": WEIGHTS,
+    "voltage": "kilovolt millivolt volt",
+    "wattage": "kilowatt watt",
+    "item_volume": VOLUMES,
+}
 
-def test_the_challenge_has_eight_entities_and_31_units() -> None:
-    assert len(ENTITIES) == 8
-    assert len(UNITS) == 31
-    assert sum(len(units) for units in UNITS_BY_ENTITY.values()) == 3 * 6 + 2 * 7 + 3 + 2 + 13
-    assert all(len(set(units)) == len(units) for units in UNITS_BY_ENTITY.values())
+
+def test_the_entities_and_units_are_those_of_the_challenge() -> None:
+    units = {entity: tuple(unit.replace("_", " ") for unit in text.split()) for entity, text in CHALLENGE.items()}
+    assert units == UNITS_BY_ENTITY
+    assert tuple(CHALLENGE) == ENTITIES and len(ENTITIES) == 8
+    assert {unit for names in units.values() for unit in names} == UNITS and len(UNITS) == 31
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,20 @@ def test_every_unit_has_a_size_and_those_of_an_entity_one_dimension() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "number", "unit"),
+    [
+        ("2 foot", "0.6096", "metre"),
+        ("2 kilogram", "2000", "gram"),
+        ("2 millivolt", "0.002", "volt"),
+        ("2 kilowatt", "2000", "watt"),
+        ("2 cup", "0.473176473", "litre"),
+    ],
+)
+def test_each_dimension_has_a_base_unit(text: str, number: str, unit: str) -> None:
+    assert to_base_unit(parse_quantity(text)) == Quantity(Decimal(number), unit)
+
+
+@pytest.mark.parametrize(
     ("text", "other"),
     [
         ("1 kilogram", "1000 gram"),

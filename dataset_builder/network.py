@@ -1,0 +1,144 @@
+"""Tells whether a host is down, or the whole network, or whether the network wants a login.
+
+A URL must not fail because of the network: what fails is not downloaded in the next run.
+"""
+
+import time
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from dataset_builder.fetching import Fetcher, FetchError, origin
+from dataset_builder.image_store import ImageStore, Status, UrlState
+from product_vqa.errors import InputError
+from product_vqa.images import ImageError, open_image
+from product_vqa.quoting import one_line
+
+MAX_HOSTS_CHECKED = 32  # before the network counts as down
+MAX_CHECK_S = 2  # for which hosts that refuse a connection are asked again
+MAX_UNANSWERED = 32  # consecutive URLs without an answer of their server, before the network is checked
+# What a network that wants a login sends in place of the answers of all servers: its page, an error, a redirect to
+# itself, or its own address for every name.
+_LOGIN = (
+    *("http_3", "http_401", "http_403", "http_407", "http_5"),
+    *("not_a_picture", "bad_answer: more than", "private_address"),
+)
+
+
+class Network:
+    """The network of a run."""
+
+    def __init__(self, fetcher: Fetcher, store: ImageStore, urls: Collection[str]) -> None:
+        self._fetcher = fetcher
+        self._store = store
+        self._urls = urls
+        self._answered: str | None = None  # the last URL that got an answer, of whatever kind
+        self._served: str | None = None  # the last URL that gave an image
+
+    def reachable(self, url_by_origin: dict[str, str]) -> set[str]:
+        """Those of the origins that accept a connection."""
+        return {name for name, reason in self._ask(url_by_origin).items() if reason == ""}
+
+    def check(self, urls: Iterable[str]) -> dict[str, str]:
+        """The origins of the URLs that accept no connection, with the reason. Only the first origins are asked.
+
+        Raises InputError if none accepts a connection.
+        """
+        url_by_origin: dict[str, str] = {}
+        for url in urls:
+            url_by_origin.setdefault(origin(url), url)
+            if len(url_by_origin) == MAX_HOSTS_CHECKED:
+                break
+        started = time.monotonic()
+        while True:
+            found = self._ask(url_by_origin)
+            down = {name: reason for name, reason in found.items() if reason}
+            if not down or "" in found.values():
+                return down
+            if time.monotonic() - started > MAX_CHECK_S:
+                name, reason = next(iter(down.items()))
+                raise _no_network(f"none of {len(down)} hosts can be reached, like {name} ({reason})")
+            time.sleep(0.5)
+
+    def _ask(self, url_by_origin: dict[str, str]) -> dict[str, str | None]:
+        with ThreadPoolExecutor(MAX_HOSTS_CHECKED) as pool:
+            try:
+                reasons = list(pool.map(self._fetcher.why_unreachable, url_by_origin.values()))
+            except BaseException:
+                self._fetcher.stop()  # or else the pool waits for servers
+                raise
+        return dict(zip(url_by_origin, reasons, strict=True))
+
+    def sift(self, states: Iterable[UrlState]) -> Iterator[UrlState]:
+        """Pass the outcomes on, but hold back those without an answer until the network is known to work.
+
+        Raises InputError if it does not. What a network that wants a login sends for every URL counts as no answer.
+        """
+        held: list[UrlState] = []
+        for state in states:
+            if _is_unanswered(state.reason) or _is_login(state.reason):
+                held.append(state)
+                if len(held) == MAX_UNANSWERED:
+                    self._check_held(held)
+                    yield from held
+                    held.clear()
+                continue
+            if state.http_status is not None:  # or else no host was asked, which says nothing
+                self._answered = state.url
+                if state.status == Status.STORED:
+                    self._served = state.url
+                yield from held
+                held.clear()
+            yield state
+        unanswered = [state for state in held if _is_unanswered(state.reason)]
+        if unanswered:
+            self.check([*filter(None, [self._answered]), *(state.url for state in unanswered), *self._urls])
+        if self._answered is None and any(state.reason == "http_511" for state in held) and not self._is_open():
+            raise _no_images(held, are_first=True)
+        yield from held
+
+    def _check_held(self, held: list[UrlState]) -> None:
+        """Raises InputError if these outcomes, one after the other, mean that there is no network."""
+        may_want_login = any(_is_login(state.reason) for state in held)
+        if not (self._is_open() if may_want_login else self._answered):
+            raise _no_images(held, are_first=self._served is None)
+        if unanswered := [state.url for state in held if _is_unanswered(state.reason)]:
+            self._fetcher.give_up(self.check([*filter(None, [self._answered]), *unanswered]))
+
+    def _is_open(self) -> bool:
+        """Whether a URL that gave an image, in this run or in an earlier one, gets an answer of its server now."""
+        stored = (url for url in self._urls if self._store.state(url).status == Status.STORED)
+        return any(self._is_answered(url) for url in ([self._served] if self._served else islice(stored, 3)))
+
+    def _is_answered(self, url: str) -> bool:
+        try:
+            with open_image(self._fetcher.fetch(url).data):
+                return True
+        except (FetchError, ImageError) as error:
+            return not _is_unanswered(str(error)) and not _is_login(str(error))
+
+
+def _is_unanswered(reason: str) -> bool:
+    return reason.startswith(("connection:", "timeout:"))
+
+
+def _is_login(reason: str) -> bool:
+    """Whether a network that wants a login may be the reason."""
+    return reason.startswith(_LOGIN)
+
+
+def _no_images(held: list[UrlState], *, are_first: bool) -> InputError:
+    example = held[-1]
+    may_be_local = example.reason.startswith("private_address")
+    return _no_network(
+        f"none of the {'first' if are_first else 'last'} {len(held)} URLs returned an image (for example "
+        f"{one_line(example.url)}: {example.reason}); the network may require a login"
+        + (", or set `allow_private_hosts` if you wrote these URLs yourself" if may_be_local else "")
+    )
+
+
+def _no_network(reason: str) -> InputError:
+    return InputError(
+        f"no network: {reason}. No URL was marked as failed: rerun the command when the network is up, or "
+        "build from the images in the store with `download` false"
+    )

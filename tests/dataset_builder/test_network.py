@@ -1,0 +1,112 @@
+"""A network that wants a login never marks URLs as failed, and a host that refuses all is not taken for one."""
+
+from pathlib import Path
+
+import pytest
+
+from dataset_builder.downloader import download
+from dataset_builder.fetching import FetchLimits
+from dataset_builder.image_store import ImageStore
+from dataset_builder.options import FetchOptions
+from product_vqa.errors import InputError
+from tests.dataset_builder.files import jpeg
+from tests.dataset_builder.image_server import Answer, ImageServer, status
+
+OPTIONS = FetchOptions(connections=8, allow_private_hosts=True)
+LIMITS = FetchLimits(num_attempts=1, max_redirects=2)
+PAGE = b"<!DOCTYPE html><title>Welcome to the hotel</title>"
+PORTALS: dict[str, Answer | bytes] = {
+    "page": PAGE,
+    "401": status(401),
+    "403": status(403),
+    "407": status(407),
+    "511": status(511),
+    "503": status(503),
+    "redirect to a page": status(302, Location="/login"),
+    "redirect to itself": status(302, Location="/login?again"),
+    "redirect without a target": status(302),
+}
+
+
+def fill(server: ImageServer, answer: Answer | bytes, *, num_urls: int) -> list[str]:
+    server.answers = dict.fromkeys((f"/{number}.jpg" for number in range(num_urls)), answer)
+    server.answers |= {"/login": PAGE, "/login?again": status(302, Location="/login?again")}
+    return [f"{server.url}/{number}.jpg" for number in range(num_urls)]
+
+
+@pytest.mark.parametrize("portal", PORTALS)
+def test_a_network_that_wants_a_login_stops_the_run_and_marks_nothing(
+    server: ImageServer, tmp_path: Path, portal: str
+) -> None:
+    urls = fill(server, PORTALS[portal], num_urls=60)
+    store = ImageStore(tmp_path)
+    with pytest.raises(InputError, match=r"none of the first 32 URLs returned an image .* may require a login"):
+        download(store, urls, OPTIONS, limits=LIMITS)
+    assert set(store.failures(urls).values()) == {"not_fetched"}
+    assert server.requests.total() < 200
+
+
+def test_a_network_that_redirects_to_its_own_address_stops_the_run(
+    server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataset_builder.connections.is_public_address", lambda address: address == "127.0.0.1")
+    urls = fill(server, status(302, Location="http://192.168.0.1/login"), num_urls=60)
+    store = ImageStore(tmp_path)
+    with pytest.raises(InputError, match=r"private_address: 192\.168\.0\.1 .* may require a login"):
+        download(store, urls, FetchOptions(), limits=LIMITS)
+    assert set(store.failures(urls).values()) == {"not_fetched"}
+
+
+def test_one_511_is_a_network_that_wants_a_login(server: ImageServer, tmp_path: Path) -> None:
+    urls = fill(server, status(511), num_urls=1)
+    with pytest.raises(InputError, match="no network"):
+        download(ImageStore(tmp_path), urls, OPTIONS, limits=LIMITS)
+    assert ImageStore(tmp_path).failures(urls) == {urls[0]: "not_fetched"}
+
+
+@pytest.mark.parametrize("portal", ["403", "511", "page"])
+def test_a_login_that_ends_in_the_middle_of_a_run_stops_it(server: ImageServer, tmp_path: Path, portal: str) -> None:
+    urls = fill(server, jpeg(1), num_urls=200)
+    answer = PORTALS[portal]
+
+    def end_login(handler: object) -> None:
+        server.answers = dict.fromkeys(server.answers, answer)
+        status(404)(handler)  # type: ignore[arg-type]
+
+    server.answers["/54.jpg"] = end_login  # the tenth URL to be asked for
+    store = ImageStore(tmp_path)
+    with pytest.raises(InputError, match=r"none of the last 32 URLs returned an image"):
+        download(store, urls, OPTIONS, limits=LIMITS)
+    failures = store.failures(urls)
+    assert failures.pop(urls[54]) == "http_404"
+    assert 150 < len(failures) < 198
+    # Other requests were on their way when the last image came.
+    assert len([reason for reason in failures.values() if reason != "not_fetched"]) < OPTIONS.connections
+
+
+@pytest.mark.parametrize("portal", ["403", "511", "503", "page", "redirect to itself"])
+def test_a_host_that_refuses_all_its_urls_costs_only_these(server: ImageServer, tmp_path: Path, portal: str) -> None:
+    other = ImageServer()
+    other.answers = dict.fromkeys((f"/{number}.jpg" for number in range(5)), jpeg(1))
+    urls = fill(server, PORTALS[portal], num_urls=200)
+    others = [f"{other.url}/{number}.jpg" for number in range(5)]
+    store = ImageStore(tmp_path)
+    (reason,) = download(store, [*urls, *others], OPTIONS, limits=LIMITS)
+    other.close()
+    assert reason != "not_fetched" and set(store.failures([*urls, *others])) == set(urls)
+
+
+def test_a_host_that_refuses_its_first_urls_is_not_taken_for_a_login(server: ImageServer, tmp_path: Path) -> None:
+    urls = fill(server, status(403), num_urls=200)
+    server.answers |= dict.fromkeys((f"/{number}.jpg" for number in range(150, 200)), jpeg(1))
+    assert download(ImageStore(tmp_path), urls, OPTIONS, limits=LIMITS) == {"http_403": 150}
+
+
+def test_what_is_refused_may_be_retried_where_other_images_are_stored(server: ImageServer, tmp_path: Path) -> None:
+    urls = fill(server, status(403), num_urls=100)
+    server.answers["/0.jpg"] = jpeg(1)
+    store = ImageStore(tmp_path)
+    assert download(store, urls, OPTIONS, limits=LIMITS) == {"http_403": 99}
+    again = FetchOptions(connections=8, allow_private_hosts=True, retry_failed=True)
+    assert download(store, urls, again, limits=LIMITS) == {"http_403": 99}
+    assert server.requests["/99.jpg"] == 2
