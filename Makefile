@@ -1,4 +1,4 @@
-# make install | quickstart | test | test-fast | faults | mutants | bench | style | quality | reference | lock
+# make install | quickstart | test | test-fast | faults | fuzz | mutants | bench | style | quality | audit | reference | lock
 # Everything runs in .venv of this checkout; it need not be activated.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install quickstart test test-fast faults mutants bench style quality reference lock
+.PHONY: install quickstart test test-fast faults fuzz mutants bench style quality audit reference lock
 
 install: .venv/.installed
 
@@ -35,6 +35,10 @@ test-fast: install
 faults: install
 	$(BIN)/pytest -m faults --timeout 1800
 
+# Two million cases of what strangers may write, on two cores: half an hour. `python -m tests.fuzz --help` for parts.
+fuzz: install
+	$(BIN)/python -m tests.fuzz
+
 # Does a test fail wherever a module that decides is changed? Two hours; `make mutants MODULE=quantity.py`: minutes.
 mutants: install
 	$(BIN)/python -m tests.mutants $(MODULE)
@@ -54,6 +58,11 @@ quality: install
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/python -m tests.vocabulary
+	$(BIN)/python -m tests.scan
+
+# Known vulnerabilities of the pinned packages. Asks a database on the internet, and fails where it does not answer.
+audit: install
+	$(BIN)/python -m tests.audit
 
 reference: install
 	$(BIN)/python docs/reference.py

@@ -77,10 +77,23 @@ def parse_yaml(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> Any:
         raise
     except yaml.YAMLError as error:
         raise DocumentError(f"not YAML: {_one_line(error)}") from error
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:  # month 13; an unhashable key
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+    ) as error:  # month 13; an unhashable key
         raise DocumentError(f"not YAML: {_one_line(error)}") from error
     _check(content)
     return content
+
+
+def repeated_keys(text: str | bytes) -> list[str]:
+    """The keys of a YAML mapping that occur more than once. Call `parse_yaml`, which checks the text, first."""
+    root = yaml.compose(_decode(text, max_bytes=MAX_BYTES), Loader=_Loader)
+    keys = [str(key.value) for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+    return [key for number, key in enumerate(keys) if key in keys[:number]]
 
 
 def parse_front_matter(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -158,6 +171,9 @@ def _check(content: Any) -> None:
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
+                for key in item:
+                    if not isinstance(key, str | int | float | None):
+                        raise DocumentError(f"a key that JSON does not have: {type(key).__name__}")
                 below += item.keys()
                 below += item.values()
             elif isinstance(item, list | tuple | set):

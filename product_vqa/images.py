@@ -14,6 +14,11 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what shops serve; none that starts a program
+# What compresses a TIFF. Not fax codes (group 3 and 4): of a damaged one, their decoder returns memory that it has not
+# written to, so pieces of this process would be pixels of a published image.
+TIFF_COMPRESSIONS = (
+    "raw", "tiff_lzw", "packbits", "tiff_deflate", "tiff_adobe_deflate", "jpeg", "tiff_jpeg", "lzma", "zstd", "webp",
+)  # fmt: skip
 MAX_BYTES = 32 * 1024**2
 MAX_PIXELS = 64 * 1000**2  # 8,000 x 8,000: 0.2 GB to decode; the challenge's images are about 1,400 x 1,400
 MAX_SIDE = 20_000  # px, for shops' longest strips. 1 x 60,000,000 is within MAX_PIXELS, but takes 4.7 GB and a minute
@@ -69,6 +74,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     with _image_errors():
         if isinstance(image, ImageFile.ImageFile) and image.format not in (*FORMATS, "MPO"):
             raise ImageError(f"format_not_allowed: {image.format}; allowed are {', '.join(FORMATS)}")
+        _check_compression(image)
         rgb = turn_upright(flatten(image), read_orientation(image))
         if rgb is image:
             rgb = image.copy()
@@ -85,6 +91,7 @@ def open_image(data: bytes) -> Iterator[Image.Image]:
         data = _first_frame_of_gif(data)
     with _image_errors(), Image.open(BytesIO(data), formats=FORMATS) as image:
         _check_size(image)
+        _check_compression(image)
         yield image
 
 
@@ -185,6 +192,13 @@ def _check_size(image: Image.Image) -> None:
         raise ImageError(f"side_too_long: {width}x{height}")
     if not (width and height):
         raise ImageError(f"no_pixels: {width}x{height}")
+
+
+def _check_compression(image: Image.Image) -> None:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        compression = image.info.get("compression", "raw")
+        if compression not in TIFF_COMPRESSIONS:
+            raise ImageError(f"format_not_allowed: a TIFF with compression {compression}")
 
 
 @contextmanager

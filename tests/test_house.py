@@ -48,6 +48,8 @@ COMMANDS = [
     "benchmarks.build",
     "benchmarks.dtype_sensitivity",
     "benchmarks.image_server",
+    "benchmarks.local_hub_attackers",
+    "benchmarks.local_hub_load",
     "benchmarks.model_card",
     "benchmarks.predict",
     "benchmarks.predict_scale",
@@ -59,7 +61,7 @@ DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs
 
 
 # Installed by those who use them, or declared but heavy: imported where they are used, in libraries too.
-OPTIONAL = {"deepspeed", "trackio"}
+OPTIONAL = {"atheris", "deepspeed", "trackio"}
 
 
 @cache

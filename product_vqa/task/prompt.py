@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from product_vqa.documents import read_json
 from product_vqa.errors import InputError
 from product_vqa.task.schema import UNITS_BY_ENTITY
 
@@ -40,7 +41,7 @@ def load_task(file: Path, *, adapter: str) -> BasePrecision | None:
     Raises InputError if the adapter was trained with another prompt template, or the file is malformed.
     """
     try:
-        task = json.loads(file.read_text())
+        task = read_json(file)
         template = task.get("prompt_template")
         recorded = task.get("base_model")
         precision = None if recorded is None else BasePrecision(**recorded)

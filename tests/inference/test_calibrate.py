@@ -201,7 +201,15 @@ def test_calibrating_twice_gives_the_same_calibration(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[1]", '{"answer": {}, "number": {}}', '{"answer": {"temperature": -1}, "number": {}, "unit": {}}'],
+    [
+        "",
+        "{}",
+        "[1]",
+        "[" * 5000,
+        '{"answer": {"temperature": 1' + "0" * 400 + '}, "number": {}, "unit": {}}',
+        '{"answer": {}, "number": {}}',
+        '{"answer": {"temperature": -1}, "number": {}, "unit": {}}',
+    ],
 )
 def test_a_file_that_is_not_a_calibration_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "calibration.json").write_text(text)

@@ -1,6 +1,7 @@
 """check: each kind of problem is found with its index, and the official checker's verdicts are ours."""
 
 import json
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +31,14 @@ def write(tmp_path: Path, text: str) -> Path:
     file = tmp_path / "submission.csv"
     file.write_text(text)
     return file
+
+
+@pytest.mark.parametrize("text", ["5" + " " * 200_000 + "!", "5" * 200_000 + "!", "5 " + "a " * 100_000 + "!"])
+def test_a_long_prediction_is_refused_at_once(text: str) -> None:
+    started = time.process_time()
+    problem = check_prediction(text)
+    assert problem is not None and problem[0] == "format"
+    assert time.process_time() - started < 2  # minutes, if each space is tried as the last one
 
 
 def test_a_submission_with_every_index_is_accepted(tmp_path: Path, test_csv: Path) -> None:

@@ -10,6 +10,7 @@ from starlette.datastructures import QueryParams
 from local_hub import LocalHub
 from local_hub.auth import Accounts
 from tests.local_hub.raw_requests import Send, pointer_to, request_upload, upload_path
+from tests.local_hub.raw_sockets import WRITES
 
 
 @pytest.fixture
@@ -142,23 +143,6 @@ def test_settings_change_who_sees_a_repo(api: HfApi, reader: HfApi, repo: str) -
     assert not reader.repo_exists(repo) and api.model_info(repo).private
     api.update_repo_settings(repo, private=False)
     assert reader.repo_exists(repo)
-
-
-WRITES = [
-    ("POST", "/api/repos/create", '{"name":"x"}'),
-    ("DELETE", "/api/repos/delete", '{"name":"NAME"}'),
-    ("POST", "/api/repos/move", '{"fromRepo":"local/NAME","toRepo":"local/other","type":"model"}'),
-    ("PUT", "/api/models/local/NAME/settings", '{"visibility":"private"}'),
-    ("POST", "/api/models/local/NAME/branch/x", "{}"),
-    ("DELETE", "/api/models/local/NAME/branch/x", None),
-    ("POST", "/api/models/local/NAME/tag/main", '{"tag":"x"}'),
-    ("DELETE", "/api/models/local/NAME/tag/x", None),
-    ("POST", "/api/models/local/NAME/preupload/main", '{"files":[]}'),
-    ("POST", "/api/models/local/NAME/commit/main", '{"key":"header","value":{"summary":"x"}}'),
-    ("POST", "/local/NAME.git/info/lfs/objects/batch", '{"operation":"upload","objects":[]}'),
-    ("POST", "/local/NAME.git/info/lfs/objects/verify", f'{{"oid":"{"0" * 64}","size":1}}'),
-    ("GET", "/api/models/local/NAME/auth-check/write", None),
-]
 
 
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)

@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -135,6 +136,13 @@ INDEXES = {
 @pytest.mark.parametrize(("text", "index"), INDEXES.items())
 def test_an_index_is_a_whole_number_however_it_is_spelt(text: str, index: int | None) -> None:
     assert parse_index(text) == index
+
+
+@pytest.mark.parametrize("text", ["5" * 300_000 + "x", "." + "5" * 300_000 + "x", "5" * 300_000 + ".5e"])
+def test_a_long_index_is_refused_at_once(text: str) -> None:
+    started = time.process_time()
+    assert parse_index(text) is None
+    assert time.process_time() - started < 2  # minutes, if the digits are split at each position
 
 
 @given(index=st.integers(-(10**15), 10**15))

@@ -43,7 +43,7 @@ def test_an_adapter_of_another_prompt_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{", "7", '{"prompt_template": "What is the {entity}?", "base_model": 7}',
+    ["", "[]", "{", "7", "[" * 5000, '{"prompt_template": "What is the {entity}?", "base_model": 7}',
      '{"prompt_template": "What is the {entity}?", "base_model": {"dtype": "int4", "load_in_4bit": true}}',
      '{"prompt_template": "What is the {entity}?", "base_model": {"dtype": "float32", "load_in_4bit": "no"}}',
      '{"prompt_template": "What is the {entity}?", "base_model": {"dtype": "float32"}}'],
