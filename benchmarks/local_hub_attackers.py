@@ -1,15 +1,15 @@
 """Clients that misbehave, for `benchmarks.local_hub_load`.
 
-python -m benchmarks.local_hub_attackers PORT REPO SECONDS CLIENTS [KIND ...]
+python -m benchmarks.local_hub_attackers 8765 local/public 60 200
 
 One process with raw sockets, so that the clients take little CPU time from the hub. It prints the number of requests
 of each kind, as JSON.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -158,9 +158,15 @@ class Attackers:
 
 
 def main() -> None:
-    port, repo, seconds, num_clients = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-    attackers = Attackers(port, repo, time.monotonic() + seconds)
-    asyncio.run(attackers.run(num_clients, sys.argv[5:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("port", type=int)
+    parser.add_argument("repo", help="a public repo of the hub with a file large.bin")
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("clients", type=int)
+    parser.add_argument("kinds", nargs="*", help="functions of this module, such as huge_body (default: all)")
+    options = parser.parse_args()
+    attackers = Attackers(options.port, options.repo, time.monotonic() + options.seconds)
+    asyncio.run(attackers.run(options.clients, options.kinds))
     print(json.dumps({"requests": attackers.num_requests, "cpu_seconds": round(time.process_time(), 1)}))
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from dataset_builder.options import TableOptions
 from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv, parse_index
-from product_vqa.errors import InputError, argument, printable
+from product_vqa.errors import InputError, argument
+from product_vqa.quoting import one_line
 from product_vqa.task.features import TEST_COLUMNS, TRAIN_COLUMNS
 from product_vqa.task.schema import ENTITIES
 
@@ -84,7 +85,7 @@ def _read_table(path: str | Path, *, columns: tuple[str, ...]) -> Table:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
             rows = tuple(_read_rows(_Lines(text, name=name), name=name, columns=columns))
         except BROKEN_ARCHIVE as error:
-            reason = printable(str(error))
+            reason = one_line(str(error))
             raise InputError(f"{name}: broken {compression_name(stream)} ({reason}); download it again") from error
         if not rows:
             raise InputError(f"{name}: has a header but no rows")
@@ -137,7 +138,7 @@ def _read_rows(lines: _Lines, *, name: str, columns: tuple[str, ...]) -> Iterato
                 _check_lengths(cell, where=where)
             entity_name, entity_value = cell["entity_name"], cell.get("entity_value", "")
             if entity_name not in ENTITIES:
-                found = printable(repr(entity_name), max_length=50)
+                found = one_line(repr(entity_name), max_length=50)
                 raise InputError(f"{where}: unknown entity_name {found}; expected one of {', '.join(ENTITIES)}")
             index = position
             if "index" in cell:
@@ -180,7 +181,7 @@ def _find_columns(header: list[str], *, name: str, columns: tuple[str, ...]) -> 
     """The positions of `columns` in the header, and of `index` where there is one. Other columns are ignored."""
     missing = [column for column in columns if column not in header]
     if missing:
-        found = printable(", ".join(header[:100]), max_length=200)
+        found = one_line(", ".join(header[:100]), max_length=200)
         raise InputError(
             f"{name}: no column {', '.join(missing)}; expected {', '.join(columns)}, found {found or 'none'}"
         )
@@ -194,5 +195,5 @@ def _find_columns(header: list[str], *, name: str, columns: tuple[str, ...]) -> 
 def _parse_index(text: str, *, where: str) -> int:
     index = parse_index(text)
     if index is None:
-        raise InputError(f"{where}: index must be a whole number, got {printable(repr(text), max_length=50)}")
+        raise InputError(f"{where}: index must be a whole number, got {one_line(repr(text), max_length=50)}")
     return index

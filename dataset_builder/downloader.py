@@ -21,8 +21,9 @@ from dataset_builder.image_preparation import PreparedImage, prepare_image
 from dataset_builder.image_store import FAILURES_FILE, ImageStore, Status, UrlState, count_reasons
 from dataset_builder.network import MAX_UNANSWERED, Network
 from dataset_builder.options import FetchOptions, ImageSourceOptions
-from product_vqa.errors import InputError, printable
+from product_vqa.errors import InputError
 from product_vqa.images import ImageError
+from product_vqa.quoting import one_line
 
 logger = logging.getLogger(__name__)
 # The sample of URLs that shows how much disk space an image takes: about 100, but at most every fourth.
@@ -95,7 +96,7 @@ def _check_complete(store: ImageStore, urls: Collection[str], options: FetchOpti
     if pending:
         raise InputError(
             f"`image_store` {store.folder}: is not writable and lacks {len(pending)} of {len(urls)} images, "
-            f"for example {printable(pending[0])}; copy it to a writable folder, or set `download` false to build "
+            f"for example {one_line(pending[0])}; copy it to a writable folder, or set `download` false to build "
             "from the images that it has"
         )
 
@@ -249,7 +250,7 @@ def _obtain(
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno:  # not the image's fault: the disk is full, for instance
             raise cause from None
-        state = UrlState(url, Status.REFUSED, printable(str(error)), fetched.http_status, fetched.tries)
+        state = UrlState(url, Status.REFUSED, one_line(str(error)), fetched.http_status, fetched.tries)
     else:
         state = UrlState(
             url,

@@ -14,7 +14,7 @@ from urllib3 import exceptions
 
 import product_vqa
 from dataset_builder.connections import Attempt, Attempts, PrivateAddressError, make_pools
-from product_vqa.errors import printable
+from product_vqa.quoting import one_line
 
 _CHUNK_BYTES = 256 * 1024
 MAX_URL_LENGTH = 8192  # more than servers accept
@@ -52,7 +52,7 @@ class FetchError(Exception):
     tries = 0
 
     def __init__(self, reason: str, *, is_retryable: bool = False) -> None:
-        super().__init__(printable(reason))
+        super().__init__(one_line(reason))
         self.is_retryable = is_retryable  # in another run
 
 

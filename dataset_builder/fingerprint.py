@@ -23,13 +23,11 @@ def compute_fingerprint(
     already.
     """
     sources = tuple(table and (table.name, table.sha256) for table in tables)
-    # A store may also hold images of other CSVs.
-    found = images.fingerprint() if isinstance(images, ImageDir) else images.fingerprint(tables.urls())
     libraries = IMAGE_LIBRARIES if isinstance(images, ImageDir) else ()
     parts = [
         repr(sources),
         repr((image_size, selection.ranges, float(selection.validation_size), selection.seed, FORMAT_VERSION)),
-        found,
+        images.fingerprint(tables.urls()),  # a folder or a store may also hold images of other CSVs
         repr([(name, library_version(name)) for name in libraries]),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

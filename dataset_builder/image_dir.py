@@ -3,12 +3,13 @@
 import hashlib
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from dataset_builder.fetching import Fetched, FetchError
-from product_vqa.errors import InputError
+from product_vqa.documents import read_bytes
+from product_vqa.errors import InputError, printable
 from product_vqa.images import MAX_BYTES
 
 
@@ -17,8 +18,16 @@ class ImageDir:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise InputError(f"`image_dir` {folder}: no such folder")
+        try:
+            mode = os.stat(folder).st_mode
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            is_missing = isinstance(error, FileNotFoundError)
+            reason = "no such folder" if is_missing else f"cannot be read ({getattr(error, 'strerror', error)})"
+            raise InputError(f"`image_dir` {folder}: {reason}") from error
+        if not stat.S_ISDIR(mode):
+            raise InputError(f"`image_dir` {folder}: is not a folder")
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise InputError(f"`image_dir` {folder}: cannot be read (Permission denied)")
 
     def check_names(self, urls: Collection[str]) -> None:
         """Raises InputError if two URLs end in the same name: their file can only be the image of one of them."""
@@ -28,40 +37,47 @@ class ImageDir:
             first = url_by_name.setdefault(name, url)
             if name and first != url:
                 raise InputError(
-                    f"`image_dir` {self.folder}: {name} could be the image of {first} or of {url}; "
+                    f"`image_dir` {self.folder}: {printable(name)} could be the image of {printable(first)} or of "
+                    f"{printable(url)}; "
                     "use `image_store`, which tells them apart"
                 )
 
     def read(self, url: str) -> Fetched:
         """The file of this URL's image. Raises FetchError if there is none."""
         try:
-            name = _file_name(url)
-            if not name:
-                raise FileNotFoundError
-            file = self.folder / name
-            status = file.stat()
-            if not stat.S_ISREG(status.st_mode):
-                raise FetchError("image_unreadable: not a file")
-            if status.st_size > MAX_BYTES:
-                raise FetchError(f"too_many_bytes: {status.st_size}")
-            return Fetched(file.read_bytes())
-        except FileNotFoundError as error:
+            file = self._file(url)
+            num_bytes = file.stat().st_size
+            if num_bytes > MAX_BYTES:
+                raise FetchError(f"too_many_bytes: {num_bytes}")
+            return Fetched(read_bytes(file, max_bytes=MAX_BYTES))
+        except FileNotFoundError as error:  # also a link whose target is missing
             raise FetchError("image_missing") from error
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        except (OSError, ValueError) as error:
             raise FetchError(f"image_unreadable: {getattr(error, 'strerror', error)}") from error
 
-    def fingerprint(self) -> str:
-        """A digest that changes when a file does: its name, its size, or the time of its last change."""
-        digest = hashlib.sha256(str(self.folder.resolve()).encode())
-        with os.scandir(self.folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                try:
-                    status = entry.stat()
-                    state = f"{status.st_size} {status.st_mtime_ns}"
-                except OSError as error:  # a broken symbolic link
-                    state = f"error {error.errno}"
-                digest.update(f"{entry.name} {state}\n".encode(errors="surrogateescape"))
+    def fingerprint(self, urls: Iterable[str]) -> str:
+        """A digest that changes when the file of one of these URLs does: its size, or the time of its last change.
+
+        Other files in the folder do not matter.
+        """
+        digest = hashlib.sha256(os.fsencode(self.folder.resolve()))
+        for url in urls:
+            try:
+                status = self._file(url).stat()
+                state = f"{status.st_size} {status.st_mtime_ns}"
+            except (OSError, ValueError) as error:
+                state = f"error {getattr(error, 'errno', None)}"
+            digest.update(f"{url} {state}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
+
+    def _file(self, url: str) -> Path:
+        """Raises FileNotFoundError if the URL does not end in a name, and ValueError for a NUL in it."""
+        name = _file_name(url)
+        if not name:
+            raise FileNotFoundError
+        if "\0" in name:
+            raise ValueError("the name has a NUL byte")
+        return self.folder / name
 
 
 def _file_name(url: str) -> str:

@@ -36,7 +36,7 @@ _REASON = re.compile(r"[a-z][a-z0-9_]*(:[^\x00-\x1f\x7f]*)?")
 _MAX_REASON = 1000  # characters
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # a stored image is a JPEG or a PNG
 _PART = re.compile(r"[0-9a-f]{64}\.[0-9]+\.part")
-_BATCH, _NUM_READERS = 1024, 16  # URLs whose files are checked together, by so many threads
+_BATCH, _NUM_READERS = 512, 16  # URLs whose files are checked together, by so many threads
 
 
 class Status(StrEnum):
@@ -173,7 +173,7 @@ class ImageStore:
         """`state` of each URL, in order. Each file is read once, to check its hash, and again if it has changed."""
         urls = iter(urls)
         with ThreadPoolExecutor(_NUM_READERS) as pool:
-            while batch := [self._recorded(url) for url in islice(urls, _BATCH)]:
+            while batch := self._recorded(list(islice(urls, _BATCH))):
                 unverified = [state for state in batch if state.status == Status.STORED]
                 share = max(16, -(-len(unverified) // _NUM_READERS))
                 shares = [unverified[start : start + share] for start in range(0, len(unverified), share)]
@@ -262,11 +262,14 @@ class ImageStore:
             write_cells(stream, [("image_link", *columns[1:])])
             write_cells(stream, self._state.rows(query, (Status.STORED,)))
 
-    def _recorded(self, url: str) -> UrlState:
-        row = self._state.row("SELECT * FROM links WHERE link = ?", (url,))
-        if row is not None and _is_possible(state := UrlState(*row)):
-            return state
-        return UrlState(url, Status.FAILED, NOT_FETCHED)
+    def _recorded(self, urls: list[str]) -> list[UrlState]:
+        """What the table says about these URLs, in order."""
+        query = f"SELECT * FROM links WHERE link IN ({', '.join('?' * len(urls))})"
+        states = {row[0]: UrlState(*row) for row in self._state.rows(query, urls)}
+        return [
+            state if (state := states.get(url)) and _is_possible(state) else UrlState(url, Status.FAILED, NOT_FETCHED)
+            for url in urls
+        ]
 
     def _file(self, sha256: str) -> str:
         return f"{self.folder}/files/{sha256[:2]}/{sha256}"  # called five times per image, and a Path is slow
@@ -298,8 +301,7 @@ class ImageStore:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size != num_bytes:
                 return None
-            with open(descriptor, "rb", buffering=0, closefd=False) as stream:
-                data = stream.readall()
+            data = os.read(descriptor, num_bytes)
         except OSError:  # a broken disk
             return None
         finally:

@@ -10,8 +10,9 @@ from itertools import islice
 
 from dataset_builder.fetching import Fetcher, FetchError, origin
 from dataset_builder.image_store import ImageStore, Status, UrlState
-from product_vqa.errors import InputError, printable
+from product_vqa.errors import InputError
 from product_vqa.images import ImageError, open_image
+from product_vqa.quoting import one_line
 
 MAX_HOSTS_CHECKED = 32  # before the network counts as down
 MAX_CHECK_S = 2  # for which hosts that refuse a connection are asked again
@@ -131,7 +132,7 @@ def _no_images(held: list[UrlState], *, are_first: bool) -> InputError:
     may_be_local = example.reason.startswith("private_address")
     return _no_network(
         f"none of the {'first' if are_first else 'last'} {len(held)} URLs returned an image (for example "
-        f"{printable(example.url)}: {example.reason}); the network may require a login"
+        f"{one_line(example.url)}: {example.reason}); the network may require a login"
         + (", or set `allow_private_hosts` if you wrote these URLs yourself" if may_be_local else "")
     )
 

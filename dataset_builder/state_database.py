@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from product_vqa.disk_errors import find_disk_error
 from product_vqa.errors import InputError
+from product_vqa.machine_errors import find_machine_error
 
 STATE_FILE = "state.sqlite"
 _VERSION = 2  # of the tables
@@ -118,7 +118,7 @@ class StateDatabase:
             code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # without the details
             if code in _BUSY:
                 raise InputError(f"{where} is in use by another process; wait until it ends") from error
-            if code in _DISK or find_disk_error(error):
+            if code in _DISK or find_machine_error(error):
                 raise InputError(
                     f"`image_store` {self.folder}: cannot be written ({error}: {STATE_FILE}); free some space "
                     "there and rerun the command: downloaded images are kept"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.web_server import PageGuard, Uploads, upload_folder
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError
 from product_vqa.images import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SIDE, ImageError, load_image
@@ -89,17 +90,41 @@ def main() -> None:
         load_in_4bit=options.load_in_4bit,
         num_beams=options.num_beams,
     )
-    page = make_page(reader, title=options.adapter, examples=examples)
-    page.queue(max_size=MAX_WAITING, default_concurrency_limit=1).launch(
-        server_name=options.host,
-        server_port=options.port or None,
+    with upload_folder() as folder:
+        uploads = Uploads()
+        page = make_page(reader, title=options.adapter, examples=examples, uploads=uploads)
+        uploads.keep(folder)
+        serve(page, uploads, folder=folder, host=options.host, port=options.port)
+
+
+def serve(
+    page: "gr.Blocks", uploads: Uploads, *, folder: Path, host: str, port: int, prevent_thread_lock: bool = False
+) -> str:
+    """Serve the page until the process is interrupted, behind `inference.web_server.PageGuard`; returns its URL."""
+    from starlette.middleware import Middleware
+
+    is_loopback = host in ("127.0.0.1", "localhost", "::1")
+    guard = Middleware(
+        PageGuard, folder=folder, uploads=uploads, max_upload_bytes=MAX_BYTES, is_loopback=is_loopback
+    )  # fmt: skip
+    # api_open=False: no request skips the queue. show_error=False: the page shows our own messages only.
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port or None,
         max_file_size=MAX_BYTES,
         share=False,
-        show_error=True,
+        show_error=False,
         footer_links=["api", "gradio"],
         ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+        prevent_thread_lock=prevent_thread_lock,
+        app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
         **theme(),
     )
+    return str(url)
 
 
 def space_arguments() -> list[str] | None:
@@ -118,11 +143,10 @@ def find_examples(folder: str | None) -> list[str]:
     return [str(file) for file in sorted(Path(folder).iterdir()) if file.suffix.lower() in EXAMPLE_SUFFIXES]
 
 
-def open_image(file: str | Path) -> "Image.Image":
+def open_image(file: str | Path, *, uploads: Uploads | None = None) -> "Image.Image":
     """Load an uploaded image. Raises ValueError, with a message for the page, if it is not one or is too large."""
     try:
-        with open(file, "rb") as stream:
-            return load_image(stream.read(MAX_BYTES + 1))
+        return load_image((uploads or Uploads()).read(Path(file), max_bytes=MAX_BYTES + 1))
     except OSError as error:
         raise ValueError("The uploaded file no longer exists. Upload it again.") from error
     except ImageError as error:
@@ -147,15 +171,19 @@ def theme() -> dict[str, Any]:
     return {"theme": gr.themes.Default(font=sans, font_mono=mono)}
 
 
-def make_page(reader: "AttributeReader", *, title: str, examples: list[str] | None = None) -> "gr.Blocks":
+def make_page(
+    reader: "AttributeReader", *, title: str, examples: list[str] | None = None, uploads: Uploads | None = None
+) -> "gr.Blocks":
     """Build the page; the caller serves it."""
     import gradio as gr
+
+    uploads = uploads or Uploads()
 
     def open_upload(payload: Any) -> "Image.Image":
         if payload is None or payload.path is None:
             raise gr.Error("Upload an image first.", duration=6, print_exception=False)
         try:
-            return open_image(payload.path)
+            return open_image(payload.path, uploads=uploads)
         except ValueError as error:
             raise gr.Error(str(error), duration=8, print_exception=False) from error
 

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from inference.predictions import PREDICTIONS
 from product_vqa.atomic_io import atomic_write
-from product_vqa.disk_errors import disk_errors
 from product_vqa.documents import DocumentError, read_bytes, read_json
 from product_vqa.errors import InputError, first_line
+from product_vqa.machine_errors import machine_errors
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Shards:
 
         Every process must call this, the first one before the others.
         """
-        with disk_errors(self.folder):
+        with machine_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
         self._run = run
         before = self._recorded_run()

@@ -59,7 +59,7 @@ class Accounts:
     def authenticate(self, authorization: str) -> Account | None:
         """The account of an `Authorization` header, None if the token is not valid."""
         scheme, _, token = authorization.partition(" ")
-        given = token.strip().encode("utf-8", "surrogateescape")
+        given = token.strip().encode()
         for name, expected in self._tokens.items():
             if hmac.compare_digest(given, expected) and scheme.lower() == "bearer":
                 return Account(name)

@@ -1,4 +1,4 @@
-"""The server process: its limits, and its end. It stops when it is told to, whatever it is doing at that moment."""
+"""The server process: its limits, and its end. A signal stops it, whatever it is doing at that moment."""
 
 import os
 import resource
@@ -16,7 +16,7 @@ from local_hub.connections import Connection
 
 BACKLOG = 1024  # connections that wait to be accepted; each further one would try again after a second
 OPEN_FILES = 16_384
-GRACE_S = 3  # for the requests in progress when the hub is told to stop
+GRACE_S = 3  # for the requests in progress when a signal stops the hub
 STOP_TIMEOUT_S = 6.0  # after which the system ends the process
 PARENT_CHECK_S = 0.5
 SWITCH_INTERVAL_S = 0.001  # after which a thread lets another one work; Python's default is 5 ms
@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
 
 
 def serve(app: ASGIApp, listener: socket.socket, *, parent: int | None = None) -> None:
-    """Serve until the process is told to stop or, with `parent`, until that process ends."""
+    """Serve until a signal stops the hub or, with `parent`, until that process ends."""
     raise_open_files_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # uvloop and httptools would gain nothing on loopback. Without them the hub behaves the same on every system.
@@ -65,6 +65,7 @@ def serve(app: ASGIApp, listener: socket.socket, *, parent: int | None = None) -
         timeout_graceful_shutdown=GRACE_S,
     )
     server = Server(config)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # uvicorn raises it again at the end; Python would print a traceback
     if parent is not None:
         threading.Thread(target=server.stop_with_parent, args=(parent,), daemon=True).start()
     server.run(sockets=[listener])

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from product_vqa.disk_errors import disk_errors, find_disk_error
 from product_vqa.errors import InputError
+from product_vqa.machine_errors import find_machine_error, machine_errors
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
     A kill leaves the old file, or none. Raises InputError, which names `file`, where the disk fails.
     """
-    with disk_errors(file), _temporary_file(file) as temporary:
+    with machine_errors(file), _temporary_file(file) as temporary:
         yield temporary
         os.replace(temporary, file)
 
@@ -89,7 +89,7 @@ def one_writer(
     lock_file = lock_file or path.with_name(f".{path.name}.lock")
     name = f"`{argument}` {path}"
     lock = FileLock(lock_file, timeout=_WAIT_FOR_LOCK_S)
-    with disk_errors(lock_file):
+    with machine_errors(lock_file):
         try:
             lock.acquire()
         except Timeout as error:
@@ -99,7 +99,7 @@ def one_writer(
         except NotImplementedError as error:
             raise InputError(f"{name}: its file system has no locks; choose a folder on another disk") from error
         except OSError as error:
-            if find_disk_error(error):
+            if find_machine_error(error):
                 raise
             if not (error.errno in _NO_LOCKS and lock_file.is_file() and not lock_file.is_symlink()):
                 raise InputError(f"{name}: {lock_file} cannot be locked ({error.strerror}); remove it") from error

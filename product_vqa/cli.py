@@ -4,23 +4,28 @@ import argparse
 import difflib
 import inspect
 import logging
+import math
 import os
 import re
 import select
 import sys
 import warnings
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import psutil
-import yaml
 from trl import TrlParser  # type: ignore[attr-defined]  # exported lazily
 
-from product_vqa.disk_errors import explain_disk_error
-from product_vqa.errors import InputError
+from product_vqa.documents import parse_yaml, read_bytes, repeated_keys
+from product_vqa.errors import InputError, first_line
+from product_vqa.machine_errors import explain_machine_error
+from product_vqa.quoting import printable
+from product_vqa.redaction import hide_secrets
 
 LAUNCHER_VARIABLE = "PRODUCT_VQA_LAUNCHER"  # set by product_vqa.launch
+MAX_CONFIG_BYTES = 1_000_000  # of the file of --config
 
 # Silence two lines that libraries print in every process about their own calls. At import and not in `run`: these
 # libraries may be imported before `run` is called.
@@ -49,17 +54,75 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(TrlParser):
-    """A TrlParser (default < YAML < command line) that checks the types of YAML values like those of flags."""
+    """A TrlParser (default < YAML < command line) that checks the values of a YAML file like those of flags."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(message.replace("argument ", ""))  # argparse would print the usage: up to 200 lines
+        raise InputError(_short(message))  # argparse would print the usage: up to 200 lines
 
-    def set_defaults_with_config(self, **config: Any) -> list[str]:
-        # argparse converts and checks a default only if it is a string. `lora_r: 8.5` and `learning_rate: 2e-4` (which
-        # YAML reads as text) would otherwise pass unchecked.
-        return super().set_defaults_with_config(
-            **{key: str(value) if isinstance(value, int | float) else value for key, value in config.items()}
-        )
+    def set_defaults_from(self, file: str) -> None:
+        """Take the values of a YAML file as defaults. Raises InputError, with the file and the key, for a wrong one.
+
+        The file may come from a stranger, so it holds options only: TrlParser's own key `env`, which sets variables of
+        the environment (HF_ENDPOINT, PYTHONPATH), is refused.
+        """
+        hints = {name: hint for kind in self.dataclass_types for name, hint in get_type_hints(kind).items()}
+        options = {action.dest: action for action in self._actions if action.dest in hints and action.nargs != 0}
+        flags = {f"--{name}" for name in options}
+        config = _read_config(file)
+        if "env" in config and "env" not in options:
+            raise InputError(f"{file}: env: a configuration sets no environment variables; set them in the shell")
+        unknown = [f"{key}{_suggestion(f'--{key}', flags)}" for key in config if key not in options]
+        if unknown:
+            raise InputError(f"{file}: unknown key {', '.join(unknown)}; --help lists all options")
+        for key, value in config.items():
+            try:
+                self.set_defaults(**{key: self._convert(value, options[key], _kinds(hints[key]))})
+            except (argparse.ArgumentError, ValueError) as error:
+                raise InputError(f"{file}: {key}: {_short(getattr(error, 'message', str(error)))}") from error
+            options[key].required = False
+
+    def _convert(self, value: Any, action: argparse.Action, kinds: set[Any]) -> Any:
+        """Convert a value of YAML as argparse converts the text of a flag, and check it alike.
+
+        argparse itself checks a default only if it is text. `lora_r: 8.5` and `learning_rate: 2e-4` (which YAML reads
+        as text) would otherwise pass unchecked, and so would a mapping for a number.
+        """
+        if value is None:
+            if type(None) not in kinds and action.default is not None:
+                raise ValueError("has no value; write one, or remove the key")
+            return None
+        if isinstance(value, dict):
+            if dict not in kinds:
+                raise ValueError("must be a single value, got a mapping")
+            return value
+        if isinstance(value, list) and list not in kinds:
+            raise ValueError("must be a single value, got a list")
+        texts = [_as_text(one) for one in (value if isinstance(value, list) else [value])]
+        if isinstance(value, list) and action.nargs != "+":  # a list, where a flag takes one name of it
+            return texts
+        return self._get_values(action, texts) if texts else []
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        value = super()._get_value(action, arg_string)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise argparse.ArgumentError(action, f"must be a finite number, got {arg_string}")
+        return value
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """The types that a field may have: {dict, str, NoneType} for `dict[str, Any] | str | None`."""
+    return {get_origin(one) or one for one in get_args(hint) or (hint,)} | {get_origin(hint) or hint}
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str | int | float | date):
+        return str(value)
+    raise ValueError(f"must be text or a number, got {type(value).__name__}")
+
+
+def _short(message: str) -> str:
+    """An error of argparse without the second spelling of its option: `--max_steps/--max-steps`."""
+    return re.sub(r"(--\w+)(/--[\w-]+)+", r"\1", message.removeprefix("argument "))
 
 
 def parse_options(*dataclass_types: type, description: str, argv: list[str] | None = None) -> tuple[Any, ...]:
@@ -76,27 +139,42 @@ def parse_options(*dataclass_types: type, description: str, argv: list[str] | No
         usage=f"{_program_name()} [--config FILE] [options]",
         formatter_class=_HelpFormatter,
     )
-    flags = {flag for action in parser._actions for flag in action.option_strings}
-    names = {action.dest for action in parser._actions}
-    _option_names.update(names)
-    arguments: list[str] = []
-    for argument in sys.argv[1:] if argv is None else argv:
-        flag, _, value = argument.partition("=")
-        if flag == "--config" and value:  # TrlParser does not recognize --config=FILE
-            arguments += [flag, value]
-            continue
-        if flag.startswith("--") and flag not in flags | {"--config"}:
-            raise InputError(f"unknown option {flag}{_suggestion(flag, flags)}; --help lists all options")
-        arguments.append(argument)
-    config_file = _config_file(arguments)
+    _option_names.update(action.dest for action in parser._actions)
+    arguments, config_file = _split_arguments(
+        sys.argv[1:] if argv is None else argv,
+        flags={flag for action in parser._actions for flag in action.option_strings},
+    )
     if config_file is not None:
-        _check_config(config_file, names)
+        parser.set_defaults_from(config_file)
     try:
-        return tuple(parser.parse_args_and_config(args=arguments))
+        # A file next to the script would be read for more arguments, by default.
+        return tuple(parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False))
     except InputError:
         raise
-    except ValueError as error:
-        raise InputError(f"{error} ({config_file})" if config_file is not None else str(error)) from error
+    except (ValueError, TypeError, OverflowError) as error:  # from the checks of a dataclass of a library
+        message = first_line(error)
+        raise InputError(f"{message} ({config_file})" if config_file is not None else message) from error
+
+
+def _split_arguments(arguments: list[str], *, flags: set[str]) -> tuple[list[str], str | None]:
+    """Split the command line into options and the file of `--config`; raises InputError for an unknown option."""
+    rest: list[str] = []
+    config_files: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        flag, _, value = argument.partition("=")
+        if flag == "--config":
+            file = value or next(remaining, "")
+            if not file:
+                raise InputError("--config needs a file: --config training/configs/quickstart.yaml")
+            config_files.append(file)
+        elif flag.startswith("--") and flag not in flags:
+            raise InputError(f"unknown option {flag}{_suggestion(flag, flags)}; --help lists all options")
+        else:
+            rest.append(argument)
+    if len(config_files) > 1:
+        raise InputError(f"--config is given {len(config_files)} times; one file holds all options of a run")
+    return rest, config_files[0] if config_files else None
 
 
 def _program_name() -> str:
@@ -110,30 +188,22 @@ def _suggestion(flag: str, flags: set[str]) -> str:
     return f" (did you mean {nearest[0]}?)" if nearest else ""
 
 
-def _config_file(arguments: list[str]) -> Path | None:
-    if "--config" not in arguments:
-        return None
-    position = arguments.index("--config") + 1
-    if position == len(arguments):
-        raise InputError("--config needs a file: --config training/configs/quickstart.yaml")
-    return Path(arguments[position])
-
-
-def _check_config(file: Path, names: set[str]) -> None:
-    """Raise InputError unless the file is a YAML mapping whose keys are options."""
-    if not file.is_file():
-        raise InputError(f"--config {file}: no such file")
+def _read_config(file: str) -> dict[str, Any]:
+    """Raises InputError unless the file is a YAML mapping with text as keys."""
     try:
-        config = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"--config {file} is not YAML: {error}") from error
+        content = read_bytes(file, max_bytes=MAX_CONFIG_BYTES)
+        config = parse_yaml(content)
+        repeated = repeated_keys(content)
+    except FileNotFoundError as error:
+        raise InputError(f"--config {file}: no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name, or a DocumentError
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"--config {file}{' is' if reason.startswith('not ') else ':'} {reason}") from error
     if not isinstance(config, dict):
         raise InputError(f"--config {file} must hold `key: value` lines, got {type(config).__name__}")
-    flags = {f"--{name}" for name in names}
-    known = names | {"env"}  # TrlParser's own key: variables to set in the environment
-    unknown = [f"{key}{_suggestion(f'--{key}', flags)}" for key in config if key not in known]
-    if unknown:
-        raise InputError(f"{file}: unknown key {', '.join(unknown)}; --help lists all options")
+    if repeated:
+        raise InputError(f"--config {file}: key {repeated[0]} is given twice; remove one")
+    return config
 
 
 _option_names: set[str] = set()  # of the command that is running
@@ -146,7 +216,12 @@ def with_flags(text: str) -> str:
 
 class _FlagFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return with_flags(super().format(record))
+        return printable(hide_secrets(with_flags(super().format(record))))
+
+
+def format_error(text: str) -> str:
+    """Return an error's message as a command prints it: one line, with flags for arguments and without any secret."""
+    return printable(hide_secrets(with_flags(" ".join(text.split("\n")))))
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -159,8 +234,6 @@ def run(main: Callable[[], int | None]) -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns about odd headers
     try:
         code = main() or 0
-    except InputError as error:
-        code = _fail(str(error))
     except KeyboardInterrupt:
         print("Interrupted. Rerun the same command to resume.", file=sys.stderr)
         code = 130
@@ -168,17 +241,16 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception as error:
-        if (message := explain_disk_error(error)) is None:
+        text = str(error) if isinstance(error, InputError) else explain_machine_error(error)
+        if text is None and isinstance(error, OSError):  # a file that disappeared, say
+            text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        if text is None:
             raise
-        code = _fail(message)
+        message = format_error(text)
+        print(f"error: {message}", file=sys.stderr)
+        _tell_launcher(message)
+        code = 2
     sys.exit(code)
-
-
-def _fail(text: str) -> int:
-    message = with_flags(text)
-    print(f"error: {message}", file=sys.stderr)
-    _tell_launcher(message)
-    return 2
 
 
 def _tell_launcher(message: str) -> None:

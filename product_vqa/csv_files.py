@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import io
 import lzma
-import os
 import re
 import struct
 import zipfile
@@ -14,16 +13,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, cast
 
-from product_vqa.errors import InputError, printable
+from product_vqa.errors import InputError
 from product_vqa.paths import open_regular
+from product_vqa.quoting import one_line
 
 # Raised while reading from the stream that `open_csv` returned, if the file is truncated or damaged.
 BROKEN_ARCHIVE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 MAX_LINE_BYTES = 1024**2  # a reader holds a line in memory several times
-# A compressed file may unpack to so many times its size, or to MAX_UNPACKED_BYTES. The challenge's CSVs, and others
-# with a URL in each row, unpack to 6 to 15 times their size; a bomb to 1,000 times and more.
-MAX_UNPACKED_RATIO = 30
-MAX_UNPACKED_BYTES = 64 * 1024**2
+# From MAX_UNPACKED_BYTES on, a file may unpack to so many times what was read of it. The challenge's CSVs, and others
+# with a URL in each row, unpack to about 6 times their size; a bomb to 1,000 times and more.
+MAX_UNPACKED_RATIO = 20
+MAX_UNPACKED_BYTES = 32 * 1024**2
 _CHUNK_BYTES = 64 * 1024
 _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
@@ -83,8 +83,6 @@ class _Content(io.RawIOBase):
         self.file = file
         self._name = name
         self._stream, self.compression = _decompressed(file, name=name)
-        num_bytes = os.fstat(file.fileno()).st_size
-        self._max_unpacked = max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * num_bytes)
         self._num_unpacked = 0
         self._num_lines = 0
         self._line_bytes = 0  # of the line that is not complete yet
@@ -102,9 +100,10 @@ class _Content(io.RawIOBase):
         if not self._num_unpacked:
             _check_start(data, name=self._name)
         self._num_unpacked += len(data)
-        if self._num_unpacked > self._max_unpacked and self.compression != "file":
+        is_large = self._num_unpacked > MAX_UNPACKED_BYTES and self.compression != "file"
+        if is_large and self._num_unpacked > MAX_UNPACKED_RATIO * self.file.tell():
             raise InputError(
-                f"{self._name}: unpacks to more than {MAX_UNPACKED_RATIO} times its size, as no table of URLs does; "
+                f"{self._name}: unpacks to more than {MAX_UNPACKED_RATIO} times its size, unlike a table of URLs; "
                 "if it is one, decompress it and pass the CSV"
             )
         if b"\0" in data:
@@ -129,7 +128,11 @@ def open_csv(path: str | Path) -> CsvStream:
     MAX_LINE_BYTES, and a decompression bomb.
     """
     name = str(path)
-    stream = CsvStream(_Content(open_regular(path), name=name))
+    file = open_regular(path)
+    try:
+        stream = CsvStream(_Content(file, name=name))
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
     suffix = Path(path).suffix
     expected = _SUFFIXES.get(suffix.lower())
     if stream.compression == "file" and expected is not None:
@@ -137,7 +140,7 @@ def open_csv(path: str | Path) -> CsvStream:
     try:
         stream.peek(1)
     except BROKEN_ARCHIVE as error:
-        reason = printable(str(error))
+        reason = one_line(str(error))
         raise InputError(f"{name}: broken {stream.compression} ({reason}); download it again") from error
     return stream
 
@@ -153,10 +156,15 @@ def _check_start(start: bytes, *, name: str) -> None:
             raise InputError(f"{name}: {what}")
     if start[257:262] == b"ustar":
         raise InputError(f"{name}: is a tar archive; unpack it first")
-    if start.startswith((_GZIP, _XZ, *_ZIP)):
+    if start.startswith((_GZIP, _XZ, *_ZIP)) or _is_bzip2(start):
         raise InputError(f"{name}: is compressed twice; decompress it once")
     if _PAGE.match(start):
         raise InputError(f"{name}: is a web page or XML, not a CSV; download the file again")
+
+
+def _is_bzip2(start: bytes) -> bool:
+    """Not a CSV whose header starts with BZh. The second form is that of an empty file."""
+    return start.startswith(_BZIP2) and start[4:8] in (b"1AY&", b"\x17rE8")
 
 
 def _decompressed(file: IO[bytes], *, name: str) -> tuple[IO[bytes], str]:
@@ -164,7 +172,7 @@ def _decompressed(file: IO[bytes], *, name: str) -> tuple[IO[bytes], str]:
     file.seek(0)
     if start.startswith(_GZIP):
         return cast(IO[bytes], gzip.GzipFile(fileobj=file)), "gzip"
-    if start.startswith(_BZIP2) and start[4:8] == b"1AY&":  # not a CSV whose header starts with BZh
+    if _is_bzip2(start):
         return bz2.BZ2File(file), "bzip2"
     if start.startswith(_XZ):
         return lzma.LZMAFile(file), "xz"
@@ -182,11 +190,11 @@ def _only_member(file: IO[bytes], *, name: str) -> IO[bytes]:
     except (RuntimeError, NotImplementedError) as error:  # a password; a method that Python does not know
         raise InputError(f"{name}: this zip cannot be read ({error}); unpack it first") from error
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, LookupError, struct.error, zlib.error) as error:
-        raise InputError(f"{name}: broken zip ({printable(str(error))}); download it again") from error
+        raise InputError(f"{name}: broken zip ({one_line(str(error))}); download it again") from error
     if "[Content_Types].xml" in members:
         raise InputError(f"{name}: is an Excel workbook; save it as a CSV in UTF-8")
     if stream is None:
-        found = printable(", ".join(sorted(members)[:100]), max_length=200) or "none"
+        found = one_line(", ".join(sorted(members)[:100]), max_length=200) or "none"
         raise InputError(f"{name}: a zip must hold one file, this one holds {found}; unpack it and pass the CSV")
     return stream
 

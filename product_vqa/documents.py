@@ -89,6 +89,13 @@ def parse_yaml(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     return content
 
 
+def repeated_keys(text: str | bytes) -> list[str]:
+    """The keys of a YAML mapping that occur more than once. Call `parse_yaml`, which checks the text, first."""
+    root = yaml.compose(_decode(text, max_bytes=MAX_BYTES), Loader=_Loader)
+    keys = [str(key.value) for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+    return [key for number, key in enumerate(keys) if key in keys[:number]]
+
+
 def parse_front_matter(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Parse the metadata of a card: the YAML between two lines `---` at its top; {} without one.
 

@@ -32,10 +32,3 @@ def argument(name: str) -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def printable(text: str, *, max_length: int = 300) -> str:
-    """Return text from a stranger as part of one line: cut, and without line breaks and control characters."""
-    line = " ".join(text[: 2 * max_length].split())
-    line = line if line.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in line)
-    return line if len(line) <= max_length else f"{line[: max_length - 3]}..."

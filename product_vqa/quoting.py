@@ -26,10 +26,15 @@ def write_cells(stream: TextIO, rows: Iterable[Iterable[Any]]) -> None:
     csv.writer(stream).writerows([as_cell(value) for value in row] for row in rows)
 
 
-def one_line(text: str) -> str:
-    """At most 300 printable characters on one line: others appear as `\\n`, `\\x1b` and so on."""
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:_MAX_CHARS])
-    return shown if len(text) <= _MAX_CHARS else f"{shown}..."
+def printable(text: str) -> str:
+    """Escape characters that would control a terminal, as `\\x1b`; line breaks and tabs stay."""
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+
+
+def one_line(text: str, *, max_length: int = _MAX_CHARS) -> str:
+    """At most `max_length` printable characters on one line: others appear as `\\n`, `\\x1b` and so on."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: max_length + 1])
+    return shown if len(shown) <= max_length else f"{shown[: max_length - 3]}..."
 
 
 def code_span(text: str, *, in_table: bool = False) -> str:

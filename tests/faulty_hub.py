@@ -1,5 +1,6 @@
 """The local Hub in this process, behind a door that answers one chosen request with a fault."""
 
+import asyncio
 import secrets
 import threading
 import time
@@ -38,6 +39,10 @@ class FaultyHub:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._thread.start()
+
+    @property
+    def count(self) -> int:
+        return len(self.requests)
 
     def begin(self, fault: Callable[..., Any] | None = None, *, at: int = -1) -> None:
         with self._lock:
@@ -80,6 +85,11 @@ def answer(status: int, body: bytes = b'{"error": "a bad moment"}', **headers: s
 async def reset(hub: FaultyHub, scope: Any, receive: Any, send: Any) -> None:
     """Hangs up."""
     hub.hang_up(scope)
+
+
+async def hang(hub: FaultyHub, scope: Any, receive: Any, send: Any) -> None:
+    """Never answers."""
+    await asyncio.sleep(3600)
 
 
 async def done_but_500(hub: FaultyHub, scope: Any, receive: Any, send: Any) -> None:

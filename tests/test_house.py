@@ -48,6 +48,8 @@ COMMANDS = [
     "benchmarks.build",
     "benchmarks.dtype_sensitivity",
     "benchmarks.image_server",
+    "benchmarks.local_hub_attackers",
+    "benchmarks.local_hub_load",
     "benchmarks.model_card",
     "benchmarks.predict",
     "benchmarks.predict_scale",

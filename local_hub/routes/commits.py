@@ -125,6 +125,8 @@ async def commit(request: Request) -> Response:
     branch = path_param(request, "revision").removeprefix("refs/heads/")
     await run_in_thread(request, repository.branch, branch)
     builder = CommitBuilder(repository)
+    lines: list[bytes] = []
+    size = 0
     async for line in read_lines(
         request,
         line_size_max=LINE_SIZE_MAX,
@@ -132,7 +134,12 @@ async def commit(request: Request) -> Response:
         tmp_dir=repository.tmp_dir,
         too_long=f"a file of more than {REGULAR_SIZE_MAX} bytes must be uploaded as an LFS file",
     ):
-        await run_in_thread(request, builder.add_line, line)
+        lines.append(line)
+        size += len(line)
+        if size > SMALL_LINE_SIZE_MAX:
+            await run_in_thread(request, builder.add_lines, lines)
+            lines, size = [], 0
+    await run_in_thread(request, builder.add_lines, lines)
     commit_id = await run_in_thread(request, builder.commit, branch)
     url = f"{request.base_url}{repository.url_path}/commit/{commit_id}"
     return JSONResponse({"success": True, "commitOid": commit_id, "commitUrl": url, "hookOutput": ""})
@@ -147,7 +154,11 @@ class CommitBuilder:
         self._operations: list[Operation] = []
         self._lfs_files: set[str] = set()  # their sha256
 
-    def add_line(self, line: bytes) -> None:
+    def add_lines(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            self._add_line(line)
+
+    def _add_line(self, line: bytes) -> None:
         if len(line) > SMALL_LINE_SIZE_MAX and line.count(b",") > COMMAS_MAX:
             raise HubError(413, "a line of the commit holds too many values")
         try:

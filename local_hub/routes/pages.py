@@ -1,5 +1,6 @@
 """HTML pages: the list of repos, and the README and files of one repo. Both show only what is public."""
 
+import contextlib
 from html import escape
 from urllib.parse import quote
 
@@ -10,7 +11,8 @@ from local_hub.auth import is_visible, open_repository
 from local_hub.repository import MAIN
 from local_hub.store import REPO_TYPES, Store
 
-HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'", "Cache-Control": "no-store"}
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 STYLE = "body{font:16px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}pre{white-space:pre-wrap}"
 
 
@@ -18,8 +20,12 @@ def home(request: Request) -> Response:
     store: Store = request.app.state.store
     body = ""
     for repo_type in REPO_TYPES:
-        repositories = [repo for repo in store.list_repositories(repo_type) if is_visible(repo, None)]
-        body += f"<h2>{repo_type}s</h2>{link_list([(repo.url_path, repo.repo_id) for repo in repositories])}"
+        links = []
+        for repository in store.list_repositories(repo_type):
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                if is_visible(repository, None):
+                    links.append((repository.url_path, repository.repo_id))
+        body += f"<h2>{repo_type}s</h2>{link_list(links)}"
     return render_page("Local Hub", body)
 
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from local_hub.auth import Account, is_visible, open_by_id, open_repository, path_param, require_writer
 from local_hub.cards import list_tags, parse_card
 from local_hub.errors import HubError, authentication_required
-from local_hub.repository import MAIN, Entry, Repository, format_time, url_path
+from local_hub.repository import GIT_ERRORS, MAIN, Entry, Repository, format_time, url_path
 from local_hub.routes.query import flag, number, paginate
 from local_hub.store import REPO_TYPES, Store, is_repo_id
 
@@ -172,10 +172,14 @@ def search(request: Request) -> Response:
     store: Store = request.app.state.store
     found = []
     for repository in store.list_repositories(request.path_params["repo_type"]):
-        if is_visible(repository, request.state.account):
+        try:
+            if not is_visible(repository, request.state.account):
+                continue
             described = describe_repository(repository, repository.commit_at(MAIN))
-            if is_match(described, request.query_params):
-                found.append(described)
+        except (HubError, *GIT_ERRORS):  # deleted meanwhile, or damaged
+            continue
+        if is_match(described, request.query_params):
+            found.append(described)
     sort_key = "createdAt" if request.query_params.get("sort") == "createdAt" else "lastModified"
     found.sort(key=lambda described: described[sort_key], reverse=True)
     size = min(number(request.query_params, "limit", default=REPOS_PER_PAGE) or REPOS_PER_PAGE, REPOS_PER_PAGE)

@@ -22,6 +22,9 @@ T = TypeVar("T")
 WAITS_S = (1, 2, 5, 15, 30, 60)
 BRIEF_WAITS_S = (1, 2)
 MAX_WAIT_S = 300  # longest wait that a Hub may ask for
+# The client has no time limits of its own: a Hub that stops answering would hold a command forever. While it makes a
+# commit of many files, the Hub may be silent for a minute.
+TIMEOUTS_S = {"connect": 10.0, "read": 120.0, "write": 120.0, "pool": 120.0}
 _TRANSIENT_STATUS = (408, 412, 425, 429, 500, 502, 503, 504)  # 412: somebody else committed in between
 _PERMANENT = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.ProxyError)
 
@@ -102,9 +105,18 @@ def _limit_waits(response: httpx2.Response) -> None:
         response.headers["Retry-After"] = str(math.ceil(seconds))
 
 
+def _limit_time(request: httpx2.Request) -> None:
+    """Set the time limits that the client did not set: the longest silence, not the whole transfer."""
+    asked = {name: limit for name, limit in request.extensions.get("timeout", {}).items() if limit is not None}
+    request.extensions["timeout"] = {**TIMEOUTS_S, **asked}
+
+
 def _make_client() -> httpx2.Client:
     client = default_client_factory()
-    client.event_hooks = {**client.event_hooks, "response": [*client.event_hooks["response"], _limit_waits]}
+    client.event_hooks = {
+        "request": [*client.event_hooks["request"], _limit_time],
+        "response": [*client.event_hooks["response"], _limit_waits],
+    }
     return client
 
 

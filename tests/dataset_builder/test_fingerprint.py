@@ -59,7 +59,7 @@ def test_the_fingerprint_of_a_given_input_is_that_of_earlier_versions(
 ) -> None:
     """If this fails, a rerun builds every existing dataset again: increase FORMAT_VERSION only for other rows."""
     monkeypatch.setattr(fingerprint, "library_version", lambda name: "1.0")
-    monkeypatch.setattr(ImageDir, "fingerprint", lambda self: "that of the folder")
+    monkeypatch.setattr(ImageDir, "fingerprint", lambda self, urls: "that of the folder")
     monkeypatch.setattr(ImageStore, "fingerprint", lambda self, urls: "that of the store")
     assert fingerprint_of(shop) == "0437a865b0698367"
     assert (

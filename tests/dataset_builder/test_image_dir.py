@@ -1,4 +1,5 @@
 import os
+import socket
 import threading
 from pathlib import Path
 
@@ -26,10 +27,14 @@ def test_a_folder_gives_a_reason_for_each_image_it_lacks(tmp_path: Path) -> None
     threading.Thread(target=lambda: os.close(os.open(folder / "f.jpg", os.O_WRONLY)), daemon=True).start()
     with (folder / "g.jpg").open("wb") as sparse:
         sparse.truncate(10 * 2**30)
-    (folder / "z.jpg").symlink_to("/nowhere")
-    assert ImageDir(folder).fingerprint()
+    (folder / "h.jpg").symlink_to("/dev/zero")
+    (folder / "i.jpg").symlink_to("i.jpg")
+    (folder / "j.jpg").symlink_to("/nowhere")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "k.jpg"))
     urls = ["https://h/x/a.jpg?size=1", "https://h/b+c.jpg", "https://h/d.jpg", "https://h/..", "", "https://h/e.jpg"]
-    urls += ["https://h/f.jpg", "https://h/g.jpg"]
+    urls += [f"https://h/{name}.jpg" for name in "fghijk"] + ["https://h/\0.jpg", f"https://h/{'n' * 5000}.jpg"]
+    assert ImageDir(folder).fingerprint(urls)
     store = ImageStore(tmp_path / "store")
     import_images(store, urls, ImageDir(folder))
     assert {url: reason.partition(":")[0] for url, reason in store.failures(urls).items()} == {
@@ -40,6 +45,12 @@ def test_a_folder_gives_a_reason_for_each_image_it_lacks(tmp_path: Path) -> None
         "https://h/e.jpg": "image_missing",
         "https://h/f.jpg": "image_unreadable",
         "https://h/g.jpg": "too_many_bytes",
+        "https://h/h.jpg": "image_unreadable",
+        "https://h/i.jpg": "image_unreadable",
+        "https://h/j.jpg": "image_missing",
+        "https://h/k.jpg": "image_unreadable",
+        "https://h/\0.jpg": "image_unreadable",
+        f"https://h/{'n' * 5000}.jpg": "image_unreadable",
     }
     assert store.read(urls[0]) == jpeg()
 
@@ -59,10 +70,31 @@ def test_two_urls_that_end_in_one_name_are_refused(tmp_path: Path) -> None:
         ImageDir(tmp_path).check_names(["https://h/x/a.jpg", "https://h/y/a.jpg"])
 
 
-def test_a_changed_file_changes_the_fingerprint(tmp_path: Path) -> None:
+def test_a_changed_file_changes_the_fingerprint_if_it_is_used(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(jpeg())
-    before = ImageDir(tmp_path).fingerprint()
-    assert ImageDir(tmp_path).fingerprint() == before
+    urls = ["https://h/a.jpg", "https://h/b.jpg"]
+    before = ImageDir(tmp_path).fingerprint(urls)
+    (tmp_path / "unused.jpg").write_bytes(jpeg())
+    (tmp_path / "dangling.jpg").symlink_to("/nowhere")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert ImageDir(tmp_path).fingerprint(urls) == before
     file.write_bytes(jpeg(1))
-    assert ImageDir(tmp_path).fingerprint() != before
+    changed = ImageDir(tmp_path).fingerprint(urls)
+    (tmp_path / "b.jpg").write_bytes(jpeg())
+    assert len({before, changed, ImageDir(tmp_path).fingerprint(urls)}) == 3
+
+
+def test_what_is_not_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("/nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name, complaint in {
+        "file": "is not a folder", "pipe": "is not a folder", "loop": "cannot be read (Too many levels",
+        "dangling": "no such folder", "nothing": "no such folder", "a\0b": "cannot be read",
+        "n" * 300: "cannot be read",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError) as refusal:
+            ImageDir(tmp_path / name)
+        assert str(refusal.value).startswith("`image_dir` ") and complaint in str(refusal.value), name

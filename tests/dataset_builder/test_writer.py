@@ -126,12 +126,12 @@ def read_one(file: Path) -> dict[str, Any]:
 
 
 FAILURES = [
-    (OSError(errno.ENOSPC, "No space left on device"), r"\(No space left on device\); free some space there"),
-    (OSError(errno.EDQUOT, "Disk quota exceeded"), r"\(Disk quota exceeded\); free some of your quota"),
-    (OSError(errno.EIO, "Input/output error"), r"\(Input/output error\); check the disk"),
-    (OSError(errno.EROFS, "Read-only file system"), r"\(Read-only file system\); choose a folder on a disk that can"),
-    (OSError(errno.EFBIG, "File too large"), r"\(File too large\); raise the limit on the size of files"),
-    (PermissionError(errno.EACCES, "Permission denied"), r"cannot be written \(\[Errno 13\] Permission denied\)"),
+    (OSError(errno.ENOSPC, "?"), "No space left on device; free some space there"),
+    (OSError(errno.EDQUOT, "?"), "Disk quota exceeded; free some of your quota"),
+    (OSError(errno.EIO, "?"), "Input/output error; check the disk"),
+    (OSError(errno.EROFS, "?"), "Read-only file system; choose a folder on a disk that can"),
+    (OSError(errno.EFBIG, "?"), "File too large; raise the limit on the size of files"),
+    (PermissionError(errno.EACCES, "?"), "Permission denied; change its permissions"),
     (pa.ArrowInvalid("Unusual\nin two lines"), r"cannot be written \(Unusual\)"),
 ]
 
@@ -148,7 +148,7 @@ def test_a_dataset_that_could_not_be_written_is_one_line(
     tmp_path: Path, error: Exception, complaint: str, is_wrapped: bool
 ) -> None:
     with (
-        pytest.raises(InputError, match=rf"^`output_dir` {tmp_path}: .*{complaint}") as refusal,
+        pytest.raises(InputError, match=rf"^`output_dir` {tmp_path}: {complaint}") as refusal,
         write_errors_explained(tmp_path),
     ):
         fail(error, is_wrapped=is_wrapped)

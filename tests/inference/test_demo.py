@@ -13,8 +13,10 @@ pytest.importorskip("gradio", reason="the page needs the extra `demo`")
 import gradio
 
 from inference import AttributeReader, demo
+from inference.web_server import Uploads, upload_folder
 from product_vqa.cli import parse_options
 from product_vqa.errors import InputError
+from product_vqa.images import MAX_BYTES
 from product_vqa.task.schema import ENTITIES
 from tests.browser import console_errors, open_browser, requested_urls
 from tests.commands import call
@@ -27,14 +29,18 @@ def reader(adapter: tuple[str, Any]) -> AttributeReader:
 
 
 @pytest.fixture(scope="module")
-def page(reader: AttributeReader) -> Iterator[str]:
-    blocks = demo.make_page(reader, title="local/trained-adapter")
-    _, url, _ = blocks.queue(max_size=8).launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, max_file_size="100kb", show_error=True, quiet=True,
-        ssr_mode=False, **demo.theme(),
-    )  # fmt: skip
-    yield url
-    blocks.close()
+def page(reader: AttributeReader, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    examples = tmp_path_factory.mktemp("examples")
+    for number in range(2):
+        make_image(10 + number).save(examples / f"example-{number}.png")
+    with upload_folder() as folder:
+        uploads = Uploads()
+        title = "local/trained-adapter"
+        blocks = demo.make_page(reader, title=title, examples=demo.find_examples(str(examples)), uploads=uploads)
+        uploads.keep(folder)
+        url = demo.serve(blocks, uploads, folder=folder, host="127.0.0.1", port=0, prevent_thread_lock=True)
+        yield url
+        blocks.close()
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     make_image(0).save(tmp_path / "image.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "image.png").read_bytes()[:300])
     (tmp_path / "text.png").write_text("not an image")
-    (tmp_path / "large.png").write_bytes(b"\x89PNG" + bytes(200_000))
+    (tmp_path / "large.png").write_bytes(b"\x89PNG" + bytes(MAX_BYTES + 100_000))
     return {file.stem: file for file in tmp_path.iterdir()}
 
 

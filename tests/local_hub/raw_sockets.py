@@ -10,6 +10,23 @@ from typing import Any
 from local_hub import LocalHub
 from tests.local_hub.raw_requests import port_of
 
+# Each request that needs write access, to the repo local/NAME.
+WRITES = [
+    ("POST", "/api/repos/create", '{"name":"x"}'),
+    ("DELETE", "/api/repos/delete", '{"name":"NAME"}'),
+    ("POST", "/api/repos/move", '{"fromRepo":"local/NAME","toRepo":"local/other","type":"model"}'),
+    ("PUT", "/api/models/local/NAME/settings", '{"visibility":"private"}'),
+    ("POST", "/api/models/local/NAME/branch/x", "{}"),
+    ("DELETE", "/api/models/local/NAME/branch/x", None),
+    ("POST", "/api/models/local/NAME/tag/main", '{"tag":"x"}'),
+    ("DELETE", "/api/models/local/NAME/tag/x", None),
+    ("POST", "/api/models/local/NAME/preupload/main", '{"files":[]}'),
+    ("POST", "/api/models/local/NAME/commit/main", '{"key":"header","value":{"summary":"x"}}'),
+    ("POST", "/local/NAME.git/info/lfs/objects/batch", '{"operation":"upload","objects":[]}'),
+    ("POST", "/local/NAME.git/info/lfs/objects/verify", f'{{"oid":"{"0" * 64}","size":1}}'),
+    ("GET", "/api/models/local/NAME/auth-check/write", None),
+]
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -19,7 +36,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        return json.loads(self.body)
+        return json.JSONDecoder().raw_decode(self.body.decode())[0]
 
 
 def connect(hub: LocalHub) -> socket.socket:

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from starlette.datastructures import QueryParams
 
 from local_hub import LocalHub
 from local_hub.auth import Accounts
 from tests.local_hub.raw_requests import Send, pointer_to, request_upload, upload_path
+from tests.local_hub.raw_sockets import WRITES
 
 
 @pytest.fixture
@@ -28,6 +30,67 @@ def gated_repo(api: HfApi, repo: str) -> str:
 def test_each_token_belongs_to_an_account(api: HfApi, reader: HfApi, send: Send) -> None:
     assert (api.whoami()["name"], reader.whoami()["name"]) == ("local", "reader")
     assert send("GET", "/api/whoami-v2", token=None).status == 401
+
+
+@pytest.mark.parametrize(("name", "role"), [("local", "write"), ("reader", "read")])
+def test_whoami_describes_the_account(api: HfApi, reader: HfApi, name: str, role: str) -> None:
+    token = {"displayName": name, "role": role, "createdAt": "2024-01-01T00:00:00.000Z"}
+    assert {"local": api, "reader": reader}[name].whoami() == {
+        "name": name, "fullname": name, "email": f"{name}@localhost", "type": "user", "orgs": [],
+        "auth": {"type": "access_token", "accessToken": token},
+    }  # fmt: skip
+
+
+def test_the_forms_of_an_authorization_header() -> None:
+    accounts = Accounts(token="hf_owner", reader_token="hf_reader")
+    for header in ("Bearer hf_owner", "bearer hf_owner", "BEARER   hf_owner "):
+        account = accounts.authenticate(header)
+        assert account is not None and account.name == "local" and account.may_write
+    account = accounts.authenticate("Bearer hf_reader")
+    assert account is not None and account.name == "reader" and not account.may_write
+    for header in ("", "Bearer", "Bearer ", "hf_owner", "Basic hf_owner", "Bearer hf_owner x", "Bearer hf_Owner"):
+        assert accounts.authenticate(header) is None, header
+    for header in ("Bearer hf_reader", "Bearer ", "Bearer None"):
+        assert Accounts(token="hf_owner").authenticate(header) is None, header
+
+
+def test_a_signature_is_that_of_path_and_time_and_ends_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """printf '/large_files/x 4600' | openssl dgst -sha256 -hmac hf_owner"""
+    accounts = Accounts(token="hf_owner")
+    signature = "272bc8dec731a6657b649ec250f0ac6068f648d852466ecd8ec0c9de09e4d2e3"
+    monkeypatch.setattr(time, "time", lambda: 1000.5)
+    assert accounts.sign("/large_files/x") == f"expires=4600&signature={signature}"
+    for now, query, is_signed in (
+        (1000.5, {"expires": "4600", "signature": signature}, True),
+        (4600.0, {"expires": "4600", "signature": signature}, True),
+        (4600.1, {"expires": "4600", "signature": signature}, False),
+        (1000.5, {"expires": "4601", "signature": signature}, False),
+        (1000.5, {"expires": "4600"}, False),
+        (1000.5, {"signature": signature}, False),
+        (1000.5, {"expires": "x", "signature": ""}, False),
+    ):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        assert accounts.is_signed("/large_files/x", query=QueryParams(query)) is is_signed, (now, query)
+    assert not accounts.is_signed("/large_files/y", query=QueryParams({"expires": "4600", "signature": signature}))
+
+
+def test_refusals_say_why(send: Send, hub: LocalHub, gated_repo: str) -> None:
+    file = f"/{gated_repo}/resolve/main/a.txt"
+    write = f"/api/models/{gated_repo}/branch/x"
+    restricted = f"Access to model {gated_repo} is restricted."
+    visit = f"Visit {hub.endpoint}/{gated_repo} to ask for access."
+    for method, path, token, status, code, message in (
+        ("GET", file, None, 401, "GatedRepo", f"{restricted} You must be authenticated to access it. {visit}"),
+        ("GET", file, hub.reader_token, 403, "GatedRepo", f"{restricted} {visit}"),
+        ("POST", write, None, 401, None, "Invalid username or password."),
+        ("POST", write, hub.reader_token, 403, None, "Forbidden: this token has no write access"),
+        ("GET", "/api/models/local/%ff", hub.token, 400, None, "name is not UTF-8: %ff"),
+        ("GET", "/api/models/%c3%28/x", hub.token, 400, None, "namespace is not UTF-8: %c3%28"),
+        ("GET", "/api/models/local/nope", hub.token, 404, "RepoNotFound", "Repository not found"),
+    ):
+        response = send(method, path, "{}" if method == "POST" else None, token=token)
+        headers = response.headers
+        assert (response.status, headers.get("x-error-code"), headers["x-error-message"]) == (status, code, message)
 
 
 def test_a_private_repo_is_hidden_from_other_accounts(
@@ -80,23 +143,6 @@ def test_settings_change_who_sees_a_repo(api: HfApi, reader: HfApi, repo: str) -
     assert not reader.repo_exists(repo) and api.model_info(repo).private
     api.update_repo_settings(repo, private=False)
     assert reader.repo_exists(repo)
-
-
-WRITES = [
-    ("POST", "/api/repos/create", '{"name":"x"}'),
-    ("DELETE", "/api/repos/delete", '{"name":"NAME"}'),
-    ("POST", "/api/repos/move", '{"fromRepo":"local/NAME","toRepo":"local/other","type":"model"}'),
-    ("PUT", "/api/models/local/NAME/settings", '{"visibility":"private"}'),
-    ("POST", "/api/models/local/NAME/branch/x", "{}"),
-    ("DELETE", "/api/models/local/NAME/branch/x", None),
-    ("POST", "/api/models/local/NAME/tag/main", '{"tag":"x"}'),
-    ("DELETE", "/api/models/local/NAME/tag/x", None),
-    ("POST", "/api/models/local/NAME/preupload/main", '{"files":[]}'),
-    ("POST", "/api/models/local/NAME/commit/main", '{"key":"header","value":{"summary":"x"}}'),
-    ("POST", "/local/NAME.git/info/lfs/objects/batch", '{"operation":"upload","objects":[]}'),
-    ("POST", "/local/NAME.git/info/lfs/objects/verify", f'{{"oid":"{"0" * 64}","size":1}}'),
-    ("GET", "/api/models/local/NAME/auth-check/write", None),
-]
 
 
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)

@@ -11,8 +11,7 @@ from huggingface_hub import HfApi
 
 from local_hub import LocalHub
 from tests.local_hub.raw_requests import Send, commit_body, pointer_to, upload_path
-from tests.local_hub.raw_sockets import connect, exchange, head, read_answer
-from tests.local_hub.test_auth import WRITES
+from tests.local_hub.raw_sockets import WRITES, connect, exchange, head, read_answer
 
 HUGE = str(600_000_000)
 
@@ -85,7 +84,7 @@ def test_a_refused_upload_takes_no_memory(hub: LocalHub, repo: str) -> None:
     assert hub.process is not None
     memory = psutil.Process(hub.process.pid).memory_info
     before = memory().rss
-    for path in (f"/api/models/{repo}/commit/main", "/api/validate-yaml", f"/api/models/{repo}/paths-info/main"):
+    for path in (f"/api/models/{repo}/commit/main", "/api/validate-yaml"):
         with connect(hub) as connection:
             connection.sendall(head("POST", path, Content_Length=HUGE))
             with contextlib.suppress(ConnectionError):  # the hub closes the connection
@@ -95,7 +94,7 @@ def test_a_refused_upload_takes_no_memory(hub: LocalHub, repo: str) -> None:
     assert memory().rss - before < 30_000_000
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_the_lines_of_a_large_commit_are_not_kept_in_memory(api: HfApi, hub: LocalHub, repo: str) -> None:
     assert hub.process is not None
     process = psutil.Process(hub.process.pid)

@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,25 +7,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from local_hub import LocalHub
-from tests.commands import ROOT, run_module
-
-
-def start_hub(root: Path, *, environment: dict[str, str]) -> tuple["subprocess.Popen[str]", str]:
-    """Start a hub on a free port. Returns its process and the line that it printed."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "local_hub", "--root", str(root), "--port", "0"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stdout is not None
-    return process, process.stdout.readline()
-
-
-def parse_variables(line: str) -> dict[str, str]:
-    return dict(word.split("=") for word in line.split() if "=" in word)
+from tests.commands import run_module
+from tests.local_hub.processes import parse_variables, start_hub
 
 
 @pytest.mark.slow

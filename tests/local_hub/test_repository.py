@@ -1,5 +1,6 @@
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from huggingface_hub import CommitOperation, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from local_hub import LocalHub
 from local_hub.repository import is_ref_name
 from tests.local_hub.raw_requests import Send, commit_body
 
@@ -111,3 +113,40 @@ def test_git_itself_reads_the_repo_and_the_pointers_of_lfs_files(
     sha256_of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert shown == f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256_of_abc}\nsize 3\n"
     subprocess.run([*git, "fsck", "--strict"], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("x" * 256, "é" * 128, "/".join("x" * 51), "/".join(["x" * 200] * 6), ".git.", ".git ", ".GIT/x", "a/.git:x"),
+        *(".g\u200cit/x", "...", "a/ /b", "\u200d"),
+    ],
+)
+def test_a_path_that_some_system_cannot_store_is_refused(repo: str, send: Send, path: str) -> None:
+    body = commit_body(("file", {"path": path, "content": "", "encoding": "base64"}))
+    assert send("POST", f"/api/models/{repo}/commit/main", body).status == 400
+
+
+@pytest.mark.parametrize("path", ["x" * 255, "/".join("x" * 50), "/".join(["x" * 200] * 5), "a.", "x.git/y", "gité"])
+def test_a_long_or_odd_path_is_stored(api: HfApi, repo: str, path: str) -> None:
+    api.upload_file(repo_id=repo, path_in_repo=path, path_or_fileobj=b"x")
+    assert path in api.list_repo_files(repo)
+
+
+def test_a_long_name_of_a_branch_is_refused_without_a_path_of_the_server(repo: str, send: Send, hub: LocalHub) -> None:
+    for name in ("x" * 256, "x" * 244, "main%2Fx"):
+        response = send("POST", f"/api/models/{repo}/branch/{name}", "{}")
+        assert response.status == (200 if name == "x" * 244 else 400), name
+        assert str(hub.root).encode() not in response.body
+
+
+@pytest.mark.slow
+def test_a_commit_of_many_operations_takes_no_quadratic_time(repo: str, send: Send) -> None:
+    empty = {"content": "", "encoding": "base64"}
+    files = [("file", {"path": f"{number % 100}/{number}", **empty}) for number in range(5000)]
+    folders = [("deletedFolder", {"path": f"{number}"}) for number in range(100)]
+    start = time.monotonic()
+    url = f"/api/models/{repo}/commit/main"
+    assert send("POST", url, commit_body(*files, *folders, ("file", {"path": "kept", **empty}))).status == 200
+    assert time.monotonic() - start < 15
+    assert send("POST", url, commit_body(*files[:2], *([("deletedFolder", {"path": "0"})] * 1001))).status == 400

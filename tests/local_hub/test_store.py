@@ -1,6 +1,7 @@
 import json
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from local_hub import LocalHub
 from local_hub.store import Store, is_repo_name
-from tests.local_hub.raw_requests import Send
+from tests.local_hub.raw_requests import Send, make_send, pointer_to, upload_path
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,29 @@ def test_symbolic_links_on_disk_are_not_followed(
     repo_folder(repo).rename(tmp_path / "moved")
     repo_folder(repo).symlink_to(tmp_path / "moved")
     assert send("GET", f"/api/models/{repo}").status == 404
+
+
+@pytest.mark.faults
+def test_an_old_upload_that_was_never_committed_is_deleted_at_the_next_start(tmp_path: Path) -> None:
+    names = {}
+    with LocalHub(tmp_path) as hub:
+        api, send = HfApi(endpoint=hub.endpoint, token=hub.token), make_send(hub)
+        api.create_repo("local/x")
+        for name in ("committed", "old", "new"):
+            content = name.encode()
+            names[pointer_to(content).oid] = name
+            send("PUT", upload_path(send, "local/x", pointer_to(content)), content, token=None)
+        api.upload_file(repo_id="local/x", path_in_repo="x.bin", path_or_fileobj=b"committed")
+        api.upload_file(repo_id="local/x", path_in_repo="y.bin", path_or_fileobj=b"committed too")
+        names[pointer_to(b"committed too").oid] = "committed too"
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for path in tmp_path.glob("models/local/x/large_files/*/*"):
+        if names[path.name] != "new":
+            os.utime(path, (two_days_ago, two_days_ago))
+        if names[path.name] == "committed too":
+            path.chmod(0o644)  # as if the hub had been killed right after the commit
+    with LocalHub(tmp_path) as hub:
+        stored = {names[path.name] for path in tmp_path.glob("models/local/x/large_files/*/*")}
+        assert stored == {"committed", "committed too", "new"}
+        send = make_send(hub)
+        assert send("GET", "/local/x/resolve/main/y.bin").body == b"committed too"

@@ -1,7 +1,7 @@
 """Run tests against mutants: in a copy of the repo, each in a process of its own with the libraries already loaded."""
 
 import contextlib
-import importlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = ["-x", "-m", "not slow and not faults", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
 PLUGINS = "pytest_timeout,_hypothesis_pytestplugin"  # to look for plugins takes longer than many a test
 # Of processor time, for mutants that never end, whatever else the machine does; and of time, for those that wait.
-MIN_CPU_S, MIN_TIMEOUT_S = 10, 60
+MIN_CPU_S, MIN_TIMEOUT_S = 10, 20
 TIMEOUT_FACTOR = 5  # of what the tests take without a mutant
 MAX_BYTES = 8 * 1024**3  # of memory that a mutant may ask for
 
@@ -94,7 +94,7 @@ def _serve(copy: Path, module: str, texts: Sequence[str], tests: Sequence[str], 
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     file = copy / module
-    shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
+    Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
     for text in texts:
         file.write_text(text)
         sender.send(tuple(_run_tests(copy, tests, **limits)))

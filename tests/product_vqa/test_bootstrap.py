@@ -32,6 +32,13 @@ def test_f1_by_hand() -> None:
     assert f1(np.array([[3.0, 1.0, 2.0], [0.0, 0.0, 4.0], [0.0, 0.0, 0.0]])).tolist() == [pytest.approx(2 / 3), 0, 0]
 
 
+def test_f1_of_small_weights_and_of_nothing() -> None:
+    assert f1(np.array([[0.25, 0.0, 0.0], [0.25, 0.25, 0.25]])).tolist() == [1.0, 0.5]
+    used = [np.full(1000, 7.0) for _ in range(20)]  # memory that the result might get
+    del used
+    assert (f1(np.zeros((1000, 3))) == 0).all()
+
+
 def test_a_resample_draws_as_many_images_as_there_are_and_is_reproducible() -> None:
     outcomes = np.ones((7, 3))
     sums = resample(outcomes, resamples=50)

@@ -1,7 +1,10 @@
+import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -64,6 +67,150 @@ def test_a_config_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str, me
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
         parse("--config", str(tmp_path / "c.yaml"))
+
+
+@dataclass
+class Containers:
+    names: list[str] = field(default_factory=list)
+    tracker: None | str | list[str] = None  # noqa: RUF036  # as TrainingArguments writes it
+    settings: dict[str, Any] | str | None = None
+    level: Literal["low", "high"] = "low"
+    limit: int | None = 5
+    push: bool = False
+
+
+def parse_containers(file: Path) -> Containers:
+    (options,) = parse_options(Containers, description="Test.", argv=["--config", str(file)])
+    return options
+
+
+def test_yaml_values_may_be_lists_and_mappings_where_the_option_is_one(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "names: [a, 1]\ntracker: [x, y]\nsettings: {a: {b: 1}}\nlevel: high\nlimit: null\n"
+    )
+    assert parse_containers(tmp_path / "c.yaml") == Containers(["a", "1"], ["x", "y"], {"a": {"b": 1}}, "high", None)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("limit: [1]", "limit: must be a single value, got a list"),
+        ("limit: {a: 1}", "limit: must be a single value, got a mapping"),
+        ("limit: 2024-01-01 10:00:00", "limit: invalid int value: '2024-01-01 10:00:00'"),
+        ("limit: !!binary aGVsbG8=", "limit: must be text or a number, got bytes"),
+        ("limit: !!python/object/apply:os.system [id]", "is not YAML: could not determine a constructor"),
+        ("limit: 1.0", "limit: invalid int value: '1.0'"),
+        ("names: [[a]]", "names: must be text or a number, got list"),
+        ("tracker: [{a: 1}]", "tracker: must be text or a number, got dict"),
+        ("level: medium", "level: invalid choice: 'medium'"),
+        ("level: null", "level: has no value"),
+        ("push: null", "push: has no value"),
+        ("push: [true]", "push: must be a single value"),
+        ("1: x", "unknown key 1"),
+        ("null: x", "unknown key None"),
+        ("[a]: x", "is not YAML: .*unhashable key"),
+        ("limit: 1\nlimit: 2", "key limit is given twice; remove one"),
+        ("limit: 1" + "0" * 5000, "a number of 5001 characters"),
+        ("env: {HF_ENDPOINT: 'http://evil.example', LD_PRELOAD: /tmp/x.so}", "sets no environment variables"),
+        ("no_push: true", "unknown key no_push"),
+        ("help: true", "unknown key help"),
+    ],
+)  # fmt: skip
+def test_a_wrong_yaml_value_is_one_line_with_the_file_and_the_key(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(line + "\n")
+    before = dict(os.environ)
+    with pytest.raises(InputError, match=message) as raised:
+        parse_containers(file)
+    assert str(file) in str(raised.value) and "\n" not in str(raised.value)
+    assert dict(os.environ) == before
+
+
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (ALIASES.encode(), "with aliases expanded"),
+        (b"limit: &a [*a]", "recursive"),
+        (b"limit: " + b"[" * 5000, "nesting"),
+        (b"\xff\xfe\x00limit", "is not UTF-8"),
+        (b"limit: \x00", "is not YAML"),
+        (b"", "must hold `key: value` lines, got NoneType"),
+        (b"limit: 1\n---\nlimit: 2\n", "is not YAML"),
+        (None, "No such file"),
+    ],
+)  # fmt: skip
+def test_a_hostile_config_is_one_line_within_a_second(tmp_path: Path, content: bytes | None, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    if content is None:
+        file.symlink_to(tmp_path / "nowhere")
+        message = "no such file"
+    else:
+        file.write_bytes(content)
+    began = time.monotonic()
+    with pytest.raises(InputError, match=message) as raised:
+        parse_containers(file)
+    assert time.monotonic() - began < 5
+    assert str(file) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_pipe_a_device_and_a_large_file_are_refused_as_configs_without_being_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "large").open("wb") as stream:
+        stream.truncate(10 * 1024**3)
+    for name, message in (("fifo", "is not a regular file"), ("large", "10737418240 bytes, more than 1000000"),
+                          (".", "not a regular file|directory"), ("a\0b", "null")):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            parse_containers(tmp_path / name)
+    with pytest.raises(InputError, match="/dev/zero is not a regular file"):
+        parse_containers(Path("/dev/zero"))
+
+
+def test_two_configs_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("name: x\n")
+    with pytest.raises(InputError, match="--config is given 2 times"):
+        parse("--config", str(tmp_path / "c.yaml"), f"--config={tmp_path / 'c.yaml'}")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_number_that_is_not_finite_is_refused(value: str) -> None:
+    with pytest.raises(InputError, match=f"--rate: must be a finite number, got {value}"):
+        parse("--name", "x", f"--rate={value}")
+
+
+def test_a_file_of_arguments_next_to_the_script_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "script.args").write_text("--count 9\n")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py"), "--name", "x"])
+    (options,) = parse_options(Options, description="Test.")
+    assert options.count == 3
+
+
+def run_program(program: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | environment
+    )
+
+
+@pytest.mark.slow
+def test_errors_and_log_lines_hold_no_secret_and_control_no_terminal() -> None:
+    program = (
+        "import logging, os\n"
+        "from product_vqa.cli import run\n"
+        "from product_vqa.errors import InputError\n"
+        "text = ' '.join([os.environ['HF_TOKEN'], os.environ['WANDB_API_KEY'], 'https://me:pass@hub.example/x'])\n"
+        "text += ' \\x1b[2J\\u202e'\n"
+        "def main():\n"
+        "    logging.warning('log: %s', text)\n"
+        "    raise InputError('error: ' + text)\n"
+        "run(main)"
+    )
+    done = run_program(program, HF_TOKEN="hf_thetoken", WANDB_API_KEY="0123456789")
+    line = "*** *** https://***@hub.example/x \\x1b[2J\\u202e"
+    assert (done.returncode, done.stderr) == (2, f"log: {line}\nerror: error: {line}\n")
 
 
 def test_an_input_error_ends_a_command_with_one_line_and_code_2() -> None:

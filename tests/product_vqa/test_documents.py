@@ -143,7 +143,7 @@ def test_the_limits_themselves_are_allowed(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=f"^\\[Errno 0] 3 bytes, more than 2: '{file}'$"):
             read(file, max_bytes=2)
         deep = "[" * 99 + "1" + "]" * 99  # 99 lists and a number
-        assert parse(deep)
+        assert parse(deep) and parse("[" * 100 + "]" * 100)
         with pytest.raises(DocumentError, match=r"^nested deeper than 100 levels$"):
             parse(f"[{deep}]")
     assert parse_json("9" * 1000) == parse_yaml("9" * 1000) == int("9" * 1000)
@@ -154,6 +154,21 @@ def test_the_limits_themselves_are_allowed(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match=r"^17 bytes, more than 16$"):
         parse_front_matter("---\nabcdef: 1\n---", max_bytes=16)
     assert parse_front_matter("---\nabcdef: 1\n---", max_bytes=17) == {"abcdef": 1}
+
+
+@pytest.mark.slow
+def test_a_larger_limit_holds_for_reading_and_parsing(tmp_path: Path) -> None:
+    text = f'"{"x" * (9 * 2**20)}"'
+    file = tmp_path / "file"
+    file.write_text(text)
+    for read in (read_json, read_yaml):
+        with pytest.raises(OSError, match="more than 8388608"):
+            read(file)
+        assert len(read(file, max_bytes=10 * 2**20)) == 9 * 2**20
+    card = f"---\na: {text}\n---\n"
+    with pytest.raises(DocumentError, match="more than 8388608"):
+        parse_front_matter(card)
+    assert len(parse_front_matter(card, max_bytes=10 * 2**20)["a"]) == 9 * 2**20
 
 
 def test_values_are_counted_with_aliases_expanded() -> None:
@@ -218,6 +233,7 @@ def test_files_are_read_within_their_limit(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "file.json"
     file.write_text('{"a": 1}')
     assert read_json(file) == read_yaml(str(file)) == {"a": 1}
+    assert read_bytes(file, max_bytes=8) == b'{"a": 1}'
     with pytest.raises(OSError, match="8 bytes, more than 7"):
         read_bytes(file, max_bytes=7)
     with pytest.raises(DocumentError, match="not UTF-8"):
@@ -247,3 +263,8 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
         assert outcome, file
         if file != tmp_path:
             assert str(outcome[0]) == f"[Errno 0] not a regular file: '{file}'"
+
+
+def test_keys_that_are_given_twice_are_found() -> None:
+    assert documents.repeated_keys("a: 1\nb: {c: 1, c: 2}\na: 2\n") == ["a"]
+    assert documents.repeated_keys(b"- a\n- a\n") == documents.repeated_keys("") == []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from product_vqa.quoting import as_cell, code_span, file_name, one_line
+from product_vqa.quoting import as_cell, code_span, file_name, one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,8 @@ def test_no_cell_begins_as_a_formula_and_no_line_breaks(text: str) -> None:
         ("\x1b[2Jgone", "\\x1b[2Jgone"),
         ("right\u202eleft", "right\\u202eleft"),
         ("größe", "größe"),
-        ("x" * 301, "x" * 300 + "..."),
+        ("x" * 300, "x" * 300),
+        ("x" * 301, "x" * 297 + "..."),
     ],
 )
 def test_one_line_is_printable(text: str, line: str) -> None:
@@ -78,3 +79,7 @@ def test_a_code_span_ends_where_its_text_does(text: str, span: str) -> None:
 )
 def test_a_file_name_makes_no_markup(name: str, shown: str) -> None:
     assert file_name(name) == shown
+
+
+def test_line_breaks_and_tabs_stay_where_text_may_have_them() -> None:
+    assert printable("a\x1b[2J\x07\u202e\tb\n\u00e9 \u4e2d") == "a\\x1b[2J\\x07\\u202e\tb\n\u00e9 \u4e2d"

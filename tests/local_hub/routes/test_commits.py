@@ -82,3 +82,29 @@ def test_an_lfs_upload_of_other_content_is_refused_and_leaves_no_file(
     assert files_below(hub.root / "arrivals") == files_below(repo_folder(repo) / "large_files") == []
     assert send("POST", f"/{repo}.git/info/lfs/objects/verify", json.dumps(vars(pointer))).status == 404
     assert send("PUT", upload_path(send, repo, pointer), b"content", token=None).status == 200
+
+
+def test_a_commit_holds_a_limited_number_of_values_and_operations(repo: str, send: Send) -> None:
+    url = f"/api/models/{repo}/commit/main"
+    assert send("POST", url, b'{"key":"header","value":{"x":[' + b"1," * 40_000 + b"1]}}").status == 413
+    deletions = '{"key":"deletedFile","value":{"path":"x"}}\n' * 50_001
+    assert send("POST", url, deletions).status == 413
+
+
+def test_a_preupload_lists_a_limited_number_of_files(repo: str, send: Send) -> None:
+    files = [{"path": str(number), "size": 1} for number in range(1001)]
+    for count, status in ((1000, 200), (1001, 413)):
+        body = json.dumps({"files": files[:count]})
+        assert send("POST", f"/api/models/{repo}/preupload/main", body).status == status
+
+
+@pytest.mark.parametrize("size", [True, -1, 1.0, 10**16, 10**400, "1", None])
+def test_a_size_that_is_not_a_number_of_bytes_is_refused(repo: str, send: Send, size: object) -> None:
+    body = json.dumps({"operation": "upload", "objects": [{"oid": "0" * 64, "size": size}]})
+    assert send("POST", f"/{repo}.git/info/lfs/objects/batch", body).status == 400
+
+
+def test_an_upload_that_does_not_fit_on_the_disk_is_refused(repo: str, send: Send) -> None:
+    path = upload_path(send, repo, Pointer("0" * 64, 10**15))
+    response = send("PUT", path, b"x", token=None)
+    assert response.status == 507 and "no space left" in response.json["error"]

@@ -10,9 +10,9 @@ from huggingface_hub import HfApi, constants
 
 from product_vqa.dataset import load_split
 from product_vqa.errors import InputError, argument
-from product_vqa.hub import MAX_WAIT_S, download, locate
+from product_vqa.hub import MAX_WAIT_S, download, locate, retries
 from product_vqa.modeling.loading import load_config, load_processor
-from tests.faulty_hub import FaultyHub, answer, done_but_500, done_but_reset, reset
+from tests.faulty_hub import FaultyHub, answer, done_but_500, done_but_reset, hang, reset
 from tests.product_vqa.hub.pushes import PUSHES, push_dataset
 
 FAULTS: dict[str, Any] = {
@@ -108,6 +108,21 @@ def test_a_wait_that_is_asked_for_is_kept_within_bounds(
         assert at != 6 or bad_hub.requests[6].startswith("PUT /large_files")
         assert longest - 1 <= sum(slept) <= max(longest, 2)
         slept.clear()
+
+
+def test_a_hub_that_never_answers_is_asked_again(
+    bad_hub: FaultyHub, slept: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The client itself sets no time limit for most of its requests."""
+    monkeypatch.setitem(retries.TIMEOUTS_S, "read", 0.3)
+    at, hung = 0, 0
+    while at == hung:
+        bad_hub.begin(hang, at=at)
+        push_dataset("local/hanging", tmp_path)
+        hung += bool(slept)
+        slept.clear()
+        at += 1
+    assert hung >= 5
 
 
 def test_an_asked_date_is_waited_for(bad_hub: FaultyHub, slept: list[float], tmp_path: Path) -> None:
