@@ -40,6 +40,8 @@ ALLOWED_CALLS = {
 ALLOWED_SECRETS = {
     ("tests/dataset_builder/test_fetching.py", "Basic Auth Credentials"): "a URL with a password, which is refused",
     ("tests/fuzz/answers.py", "Basic Auth Credentials"): "a URL with a password, which is refused",
+    ("tests/product_vqa/test_cli.py", "Basic Auth Credentials"): "a password that must not be printed",
+    ("tests/product_vqa/test_redaction.py", "Basic Auth Credentials"): "a password that must not be printed",
     ("tests/hostile/server_answers.py", "Basic Auth Credentials"): "a URL with a password, which is refused",
 }
 # Long hexadecimal text is a commit or a hash here; tokens of the Hub are looked for instead.
