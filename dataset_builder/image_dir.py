@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from dataset_builder.fetching import Fetched, FetchError
 from product_vqa.documents import read_bytes
-from product_vqa.errors import InputError, printable
+from product_vqa.errors import InputError
 from product_vqa.images import MAX_BYTES
+from product_vqa.quoting import one_line
 
 
 class ImageDir:
@@ -37,9 +38,8 @@ class ImageDir:
             first = url_by_name.setdefault(name, url)
             if name and first != url:
                 raise InputError(
-                    f"`image_dir` {self.folder}: {printable(name)} could be the image of {printable(first)} or of "
-                    f"{printable(url)}; "
-                    "use `image_store`, which tells them apart"
+                    f"`image_dir` {self.folder}: {one_line(name)} could be the image of {one_line(first)} or of "
+                    f"{one_line(url)}; use `image_store`, which tells them apart"
                 )
 
     def read(self, url: str) -> Fetched:
