@@ -11,6 +11,7 @@ from dataset_builder.fetching import Fetched, FetchError
 from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError
 from product_vqa.images import MAX_BYTES
+from product_vqa.machine_errors import find_machine_error
 from product_vqa.quoting import one_line
 
 
@@ -39,8 +40,7 @@ class ImageDir:
             if name and first != url:
                 raise InputError(
                     f"`image_dir` {self.folder}: {one_line(name)} could be the image of {one_line(first)} or of "
-                    f"{one_line(url)}; "
-                    "use `image_store`, which tells them apart"
+                    f"{one_line(url)}; use `image_store`, which tells them apart"
                 )
 
     def read(self, url: str) -> Fetched:
@@ -54,6 +54,8 @@ class ImageDir:
         except FileNotFoundError as error:  # also a link whose target is missing
             raise FetchError("image_missing") from error
         except (OSError, ValueError) as error:
+            if find_machine_error(error) and not isinstance(error, PermissionError):
+                raise  # not the image's fault: too many files are open, for instance
             raise FetchError(f"image_unreadable: {getattr(error, 'strerror', error)}") from error
 
     def fingerprint(self, urls: Iterable[str]) -> str:

@@ -118,7 +118,6 @@ def replace_folder(temporary: Path, final: Path) -> None:
     """
     restore_folder(final)
     old = _old(final)
-    shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         final.rename(old)
     try:
@@ -131,8 +130,10 @@ def replace_folder(temporary: Path, final: Path) -> None:
 
 
 def restore_folder(final: Path) -> None:
-    """Rename the old folder back if a process was killed between the two renames of `replace_folder`."""
-    if not final.exists() and _old(final).is_dir():
+    """Complete what `replace_folder` was killed at: rename the old folder back, or remove it if there is a new one."""
+    if final.exists():
+        shutil.rmtree(_old(final), ignore_errors=True)
+    elif _old(final).is_dir():
         _old(final).rename(final)
 
 

@@ -17,7 +17,7 @@ _REMEDIES = {
     errno.EDQUOT: "free some of your quota, or choose a folder on another disk",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EROFS: "choose a folder on a disk that can be written",
-    errno.EIO: "check the disk",
+    errno.EIO: "check the disk and its free space",
     errno.EACCES: "change its permissions",
     errno.EPERM: "change its permissions",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
@@ -33,7 +33,10 @@ _TEXTS = {
     **{f"[errno {number}]": number for number in _REMEDIES},
     "database or disk is full": errno.ENOSPC,
     "disk I/O error": errno.EIO,
-    "PytorchStreamWriter failed writing file": errno.ENOSPC,
+    # torch hides why a file could not be written.
+    "PytorchStreamWriter failed writing file": errno.EIO,
+    "inline_container.cc": errno.EIO,
+    "iostream error": errno.EIO,
     "can't start new thread": errno.EAGAIN,
 }
 

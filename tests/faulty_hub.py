@@ -1,6 +1,5 @@
 """The local Hub in this process, behind a door that answers one chosen request with a fault."""
 
-import asyncio
 import secrets
 import threading
 import time
@@ -89,7 +88,8 @@ async def reset(hub: FaultyHub, scope: Any, receive: Any, send: Any) -> None:
 
 async def hang(hub: FaultyHub, scope: Any, receive: Any, send: Any) -> None:
     """Never answers."""
-    await asyncio.sleep(3600)
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def done_but_500(hub: FaultyHub, scope: Any, receive: Any, send: Any) -> None:

@@ -62,7 +62,7 @@ def save_adapter(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     _save_weights(trainer.model, weights, temporary, base_model=sources.named_base_model)
-    trainer.processing_class.save_pretrained(temporary)
+    _save_processor(trainer.processing_class, temporary)
     save_task(temporary, dtype=config["dtype"], load_in_4bit=config["load_in_4bit"])
     save_config(temporary, config)
     _save_log(temporary / LOG_FILE, trainer.state.log_history)
@@ -104,6 +104,13 @@ def _save_weights(model: PeftModel, weights: dict[str, torch.Tensor], folder: Pa
         model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
     finally:  # checkpoints are for this machine
         config.base_model_name_or_path, config.revision = before
+
+
+def _save_processor(processor: Any, folder: Path) -> None:
+    """Save the processor as it was loaded: its last call left padding and truncation in the tokenizer."""
+    processor.tokenizer.backend_tokenizer.no_padding()
+    processor.tokenizer.backend_tokenizer.no_truncation()
+    processor.save_pretrained(folder)
 
 
 def _save_log(file: Path, log_history: list[dict[str, Any]]) -> None:

@@ -94,6 +94,12 @@ def test_every_entity_gives_its_share() -> None:
         assert is_held_out[part.index].mean() == pytest.approx(0.1, abs=0.015), entity
 
 
+def test_the_shares_of_many_entities_are_not_all_rounded_up() -> None:
+    """A tenth of two rows is up to one row of each entity, and a tenth of ten rows is one row."""
+    rows = frame(*((n, f"l{n}", None, None, "g", f"entity {n // 2}", f"{n}.0 inch") for n in range(10)))
+    assert [hold_out(rows, validation_size=size, seed=0)[0].sum() for size in (0.1, 0.2, 0.3, 0.5)] == [1, 2, 3, 5]
+
+
 def test_a_component_that_is_too_large_stays_in_train_and_is_named() -> None:
     rows = many_rows(1000)
     rows.loc[100:119, "phash"] = 7  # 20 rows, and 20 others that have their urls

@@ -128,7 +128,7 @@ def read_one(file: Path) -> dict[str, Any]:
 FAILURES = [
     (OSError(errno.ENOSPC, "?"), "No space left on device; free some space there"),
     (OSError(errno.EDQUOT, "?"), "Disk quota exceeded; free some of your quota"),
-    (OSError(errno.EIO, "?"), "Input/output error; check the disk"),
+    (OSError(errno.EIO, "?"), "Input/output error; check the disk and its free space"),
     (OSError(errno.EROFS, "?"), "Read-only file system; choose a folder on a disk that can"),
     (OSError(errno.EFBIG, "?"), "File too large; raise the limit on the size of files"),
     (PermissionError(errno.EACCES, "?"), "Permission denied; change its permissions"),

@@ -7,12 +7,14 @@ in more than one line.
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tests.faults.injections import Outcome, inject, undisturbed
 from tests.faults.kinds import Trial, make_kinds
 from tests.faults.lane import Lane
 from tests.faults.plan import SCENARIOS, choose, is_possible, why_skipped
+from tests.faults.scenarios import Scenario
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -31,27 +34,29 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="parts of this part that run at once (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="chooses the points of each kind (default: %(default)s)")
     parser.add_argument("--points", type=int, default=24, help="most points per kind and scenario (default: 24)")
-    parser.add_argument("--only", default="", help="scenarios whose name contains this")
-    parser.add_argument("--kind", default="", help="kinds whose name contains this")
+    parser.add_argument("--only", default="", help="scenarios whose name matches this pattern")
+    parser.add_argument("--kind", default="", help="kinds whose name matches this pattern")
     parser.add_argument("--kept", type=Path, help="folder for what is left by an injection that found a fault")
     parser.add_argument("--report", type=Path, help="write the outcomes to this file as JSON")
     return parser.parse_args(argv)
 
 
-def run_part(arguments: argparse.Namespace, folder: Path) -> list[Outcome]:
+def run_part(
+    arguments: argparse.Namespace, folder: Path, scenarios: Sequence[type[Scenario]] = SCENARIOS
+) -> list[Outcome]:
     """Every injection whose number falls into this part."""
     part, parts = map(int, arguments.part.split("/"))
     lane = Lane(folder, seed=arguments.seed)
     outcomes: list[Outcome] = []
     number = 0
     try:
-        for make in SCENARIOS:
-            if arguments.only not in make.name:
+        for make in scenarios:
+            if not re.search(arguments.only, make.name):
                 continue
             trial = Trial(make(lane))
             expected = undisturbed(trial)
             for kind in [*make_kinds(), *make_damages()]:
-                if arguments.kind not in kind.name or not is_possible(kind, trial.scenario):
+                if not re.search(arguments.kind, kind.name) or not is_possible(kind, trial.scenario):
                     continue
                 if reason := why_skipped(kind):
                     print(f"skipped: {kind.name}: {reason}", flush=True)

@@ -44,7 +44,7 @@ class Damage(Kind):
             Damaged(state, file.relative_to(folder).as_posix(), share)
             for state, folder in save_states(trial).items()
             for file in sorted(folder.rglob("*"))
-            if file.is_file() and file.stat().st_size and file.name not in scenario.never_read
+            if file.is_file() and file.stat().st_size and scenario.is_read_back(file.relative_to(folder).as_posix())
             for share in self.shares
         ]
 

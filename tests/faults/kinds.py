@@ -6,9 +6,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.dataset_builder import image_server
 from tests.faults import commands as shim
@@ -75,7 +77,8 @@ class Shim(Kind):
         self.where, self.allowed = where, allowed
 
     def _below(self, trial: Trial) -> list[Path]:
-        return [trial.folder] if self.where == "work" else [trial.folder, *trial.scenario.inputs]
+        folders = [trial.folder, *trial.scenario.caches]
+        return folders if self.where == "work" else [*folders, *trial.scenario.inputs]
 
     def points(self, scenario: Scenario, trial: Trial) -> list[int]:
         ended = trial.start(fault=Fault(self.operations), below=self._below(trial)).wait()
@@ -102,6 +105,29 @@ class Moment(Kind):
         running = trial.start()
         time.sleep(point * trial.seconds)
         running.signal(self.signal_number)
+        return [running.wait()]
+
+
+class KilledWorker(Kind):
+    """A worker process of the data loader is killed, as by a machine that is out of memory."""
+
+    def points(self, scenario: Scenario, trial: Trial) -> list[int]:
+        return list(range(6))
+
+    def inject(self, trial: Trial, point: int) -> list[Ended]:
+        command = shim.Command(trial.command.module, [*trial.command.arguments, "--dataloader_num_workers", "2"])
+        running = trial.commands.start(command, folder=trial.folder)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with suppress(psutil.Error):
+                process = psutil.Process(running.pid)
+                workers = process.children()
+                if len(workers) == 2 or process.status() == psutil.STATUS_ZOMBIE:
+                    break
+            time.sleep(0.002)
+        time.sleep(0.01 * (point // 2))
+        for worker in workers[point % 2 : point % 2 + 1]:
+            worker.kill()
         return [running.wait()]
 
 
@@ -242,7 +268,7 @@ def make_kinds() -> list[Kind]:
         Shim("ENOSPC at one write", writes, shim.FAIL, number=errno.ENOSPC),
         Shim("EIO at one file operation", CHANGES, shim.FAIL, number=errno.EIO),
         Shim("EIO at one read", shim.READ | shim.OPEN_READ, shim.FAIL, number=errno.EIO, where="everywhere"),
-        Shim("EACCES at one opening", shim.OPEN | shim.OPEN_READ, shim.FAIL, number=errno.EACCES, where="everywhere"),
+        Shim("EACCES at one opening", shim.OPEN | shim.OPEN_READ, shim.FAIL, number=errno.EACCES),
         Shim("EROFS from an operation on", CHANGES & ~shim.WRITE, shim.FAIL_FROM, number=errno.EROFS),
         Shim("EMFILE at one opening", shim.OPEN | shim.OPEN_READ, shim.FAIL, number=errno.EMFILE, where="everywhere"),
         Shim("short write", shim.WRITE, shim.SHORT, allowed=completed),
@@ -257,6 +283,7 @@ def make_kinds() -> list[Kind]:
         Limit("open files limit (RLIMIT_NOFILE)", "open_files", [14, 16, 18, 20, 24, 28, 32, 48]),
         FullDisk("full disk (tmpfs)"),
         TwoAtOnce("two runs at once"),
+        KilledWorker("SIGKILL of a worker process"),
         BadAnswer("image server: 429", "images", image_server.status(429, Retry_After="1"), completed),
         BadAnswer("image server: 500", "images", image_server.status(500), completed),
         BadAnswer("image server: cut", "images", image_server.cut, completed),

@@ -6,19 +6,42 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
+from tests.faults.damage import Damage
 from tests.faults.hub_scenario import LocalHubSession
-from tests.faults.kinds import BadAnswer, FullDisk, Kind
-from tests.faults.scenarios import Build, Calibrate, Predict, Push, Rebuild, Scenario, Train
+from tests.faults.kinds import BadAnswer, FullDisk, KilledWorker, Kind
+from tests.faults.scenarios import (
+    Build,
+    Calibrate,
+    Predict,
+    PredictCopies,
+    PredictFromHub,
+    Push,
+    Rebuild,
+    Scenario,
+    Train,
+    TrainAndPush,
+)
 
-SCENARIOS: list[type[Scenario]] = [Build, Rebuild, Push, Train, Predict, Calibrate, LocalHubSession]
+SCENARIOS: list[type[Scenario]] = [
+    Build, Rebuild, Push, Train, Predict, Calibrate, LocalHubSession, PredictCopies, PredictFromHub, TrainAndPush,
+]  # fmt: skip
+SERVERS = {"images": ("build",), "hub": ("push", "predict from the Hub", "train and push")}
 Point = TypeVar("Point")
 
 
 def is_possible(kind: Kind, scenario: Scenario) -> bool:
-    """Servers can only fail where they are asked; what a push builds was built before."""
+    """Servers can only fail where they are asked. Some scenarios are there for some kinds alone."""
     if isinstance(kind, BadAnswer):
-        return scenario.name == {"images": "build", "hub": "push"}[kind.server]
-    return scenario.name != "push" or kind.name.startswith(("SIG", "two", "no thread", "EMFILE"))
+        return scenario.name in SERVERS[kind.server]
+    if isinstance(kind, KilledWorker):
+        return scenario.name == "predict"
+    if isinstance(kind, Damage):
+        return scenario.name not in SERVERS["hub"]
+    if scenario.name == "predict from the Hub":
+        return kind.name.startswith(("SIGKILL", "ENOSPC", "EIO at one file", "short"))
+    if scenario.name == "push":
+        return kind.name.startswith(("SIG", "two", "no thread", "EMFILE"))
+    return scenario.name not in ("predict from copies", "train and push")
 
 
 def why_skipped(kind: Kind) -> str | None:

@@ -38,7 +38,7 @@ class Scenario:
     inputs: tuple[Path, ...] = ()
     also_allowed: frozenset[str] = frozenset()  # ways to end, next to those of the kind
     brief_sleeps = False
-    never_read: tuple[str, ...] = ()  # names of files that no command reads, so that damage to them is not noticed
+    caches: tuple[Path, ...] = ()  # folders elsewhere that it writes
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
@@ -56,6 +56,10 @@ class Scenario:
     def is_partial_allowed(self, found: dict[str, str], expected: dict[str, str]) -> bool:
         """Whether what a fault left is right: each output is absent or complete."""
         return found.items() <= expected.items()
+
+    def is_read_back(self, file: str) -> bool:
+        """Whether a rerun reads this file, so that damage to it matters."""
+        return True
 
     def is_input(self, file: str) -> bool:
         """Whether nothing says what this file must hold: if it is damaged, another result is right too."""
@@ -107,6 +111,9 @@ class Build(Scenario):
     def is_partial_allowed(self, found: dict[str, str], expected: dict[str, str]) -> bool:
         return found in ({}, expected)
 
+    def is_read_back(self, file: str) -> bool:
+        return file.startswith("store/") or file in ("out/build.json", "out/README.md")
+
     def is_input(self, file: str) -> bool:
         return file.startswith("store/state.sqlite") or file == "out/README.md"
 
@@ -147,6 +154,12 @@ class Rebuild(Scenario):
         ended = lane.commands.learn(self._build("earlier.csv", self.folder / "prior"), folder=self.folder / "prior")
         assert ended.code == 0, ended.stderr
         self.earlier = hashes(self.folder / "prior" / "out")
+
+    def is_read_back(self, file: str) -> bool:
+        return file in ("out/build.json", "out/README.md")
+
+    def is_input(self, file: str) -> bool:
+        return file == "out/README.md"  # edits by hand are kept
 
     def _build(self, table: str, folder: Path) -> Command:
         arguments = ["--train_csv", self.folder / table, "--image_dir", self.folder / "images", "--output_dir",
@@ -227,6 +240,8 @@ class Train(Scenario):
         if not (run / "adapter_config.json").is_file():
             return {}
         found = hashes(run, "[!.]*")
+        card = re.sub(r"(?m)^\| time \|.*$", "", (run / "README.md").read_text())
+        found["README.md"] = hashlib.sha256(card.encode()).hexdigest()
         del found["log.csv"]
         rows = csv.DictReader((run / "log.csv").open())
         return found | {"losses": json.dumps([(row["step"], row["loss"]) for row in rows if row["loss"]])}
@@ -245,6 +260,29 @@ class Train(Scenario):
         resumed = re.search(r"resuming at step (\d+)/", ended.stdout + ended.stderr)
         at = int(resumed[1]) if resumed else 0
         return None if at == memory or memory == 4 else f"checkpoint {memory} was complete, resumed at {at}"
+
+
+class TrainAndPush(Train):
+    """The same, with a push of every checkpoint and of the adapter."""
+
+    name = "train and push"
+    repo_id = "local/trained"
+
+    def prepare(self, folder: Path) -> None:
+        self.lane.remove_repo(self.repo_id, repo_type="model")
+
+    def arguments(self, folder: Path) -> list[str]:
+        push = ["--push_to_hub", "true", "--hub_model_id", self.repo_id, "--hub_strategy", "every_save"]
+        return [*super().arguments(folder), *push]
+
+    def result(self, folder: Path) -> dict[str, str]:
+        """The adapter's weights on the Hub: the card names the time of the training."""
+        found = self.lane.read_repo(self.repo_id, repo_type="model")
+        name = "adapter_model.safetensors"
+        return {name: found[name]} if name in found else {}
+
+    def is_partial_allowed(self, found: dict[str, str], expected: dict[str, str]) -> bool:
+        return True  # the adapter of an earlier checkpoint
 
 
 class Predict(Scenario):
@@ -266,7 +304,50 @@ class Predict(Scenario):
         return Command("inference.predict", self.arguments(folder))
 
     def result(self, folder: Path) -> dict[str, str]:
-        return hashes(folder, "[!.]*")
+        return hashes(folder, "s.*")
+
+
+class PredictCopies(Predict):
+    """With copies of the adapter and the dataset, which are damaged."""
+
+    name = "predict from copies"
+
+    def prepare(self, folder: Path) -> None:
+        for source, name in zip(self.inputs, ("adapter", "base", "dataset"), strict=True):
+            shutil.copytree(source, folder / name)
+
+    def arguments(self, folder: Path) -> list[str]:
+        copies = [str(folder / name) for name in ("adapter", "base", "dataset")]
+        given = dict(zip(map(str, self.inputs), copies, strict=True))
+        return [given.get(word, word) for word in super().arguments(folder)]
+
+    def is_input(self, file: str) -> bool:
+        return file.startswith(("adapter/", "base/", "dataset/"))
+
+
+class PredictFromHub(Predict):
+    """With an empty cache: adapter, base model and dataset are downloaded."""
+
+    name = "predict from the Hub"
+
+    def __init__(self, lane: Lane) -> None:
+        super().__init__(lane)
+        lane.hub.begin()
+        for source, (repo_id, repo_type) in zip(self.inputs, self.repos, strict=True):
+            lane.api.create_repo(repo_id, repo_type=repo_type)
+            lane.api.upload_folder(repo_id=repo_id, folder_path=source, repo_type=repo_type)
+        self.inputs, self.caches = (), (lane.folder / "hf",)
+
+    repos = (("local/adapter", "model"), ("local/base", "model"), ("local/dataset", "dataset"))
+
+    def prepare(self, folder: Path) -> None:
+        shutil.rmtree(self.caches[0], ignore_errors=True)
+
+    def arguments(self, folder: Path) -> list[str]:
+        self.inputs = tuple(Path(repo_id) for repo_id, _ in self.repos)
+        words = super().arguments(folder)
+        self.inputs = ()
+        return words
 
 
 class Calibrate(Scenario):
@@ -288,4 +369,7 @@ class Calibrate(Scenario):
         return Command("inference.calibrate", list(map(str, arguments)))
 
     def result(self, folder: Path) -> dict[str, str]:
-        return hashes(folder / "adapter", "[!.]*")
+        return hashes(folder / "adapter", "calibration.json")
+
+    def is_input(self, file: str) -> bool:
+        return file.startswith("adapter/")

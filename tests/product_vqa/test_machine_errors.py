@@ -23,7 +23,7 @@ RERUN = ", and rerun the same command"
             OSError(errno.ENOSPC, "No space left on device", "/data/x"),
             "/data/x: No space left on device; free some space there, or choose a folder on another disk",
         ),
-        (OSError(errno.EIO, "Input/output error"), "Input/output error; check the disk"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error; check the disk and its free space"),
         (PermissionError(errno.EACCES, "?", "/x"), "/x: Permission denied; change its permissions"),
         (OSError(errno.EMFILE, "?"), "Too many open files; raise the limit on open files (ulimit -n)"),
         (MemoryError(), "Cannot allocate memory; free some memory"),
@@ -31,7 +31,7 @@ RERUN = ", and rerun the same command"
             RuntimeError("can't start new thread"),
             "no more threads or processes can be started; raise the limit on processes (ulimit -u)",
         ),
-        (sqlite3.OperationalError("disk I/O error"), "Input/output error; check the disk"),
+        (sqlite3.OperationalError("disk I/O error"), "Input/output error; check the disk and its free space"),
         (
             Exception("I/O error: No space left on device (os error 28)"),
             "No space left on device; free some space there, or choose a folder on another disk",
@@ -97,7 +97,10 @@ def test_other_errors_are_not_the_machines(error: Exception) -> None:
 def test_a_command_ends_in_one_line_and_a_fault_of_the_code_keeps_its_traceback() -> None:
     program = "from product_vqa.cli import run\ndef main(): open('/proc/self/mem', 'rb').read(1)\nrun(main)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, f"error: Input/output error; check the disk{RERUN}\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: Input/output error; check the disk and its free space{RERUN}\n",
+    )
     program = "from product_vqa.cli import run\ndef main(): raise KeyError('x')\nrun(main)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1 and "KeyError" in done.stderr
