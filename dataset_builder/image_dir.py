@@ -40,8 +40,7 @@ class ImageDir:
             if name and first != url:
                 raise InputError(
                     f"`image_dir` {self.folder}: {one_line(name)} could be the image of {one_line(first)} or of "
-                    f"{one_line(url)}; "
-                    "use `image_store`, which tells them apart"
+                    f"{one_line(url)}; use `image_store`, which tells them apart"
                 )
 
     def read(self, url: str) -> Fetched:

@@ -122,7 +122,8 @@ def test_what_strangers_wrote_makes_no_heading_link_or_html_in_the_card(
     tags = []
     for words in ("x", text):
         url = f"https://shop.example/x.png?{words}"
-        csv_file = shop.folder / f"a{words.replace('/', '_')}.csv"
+        name = words.replace("/", "_") if words.isprintable() else "unprintable"  # which is refused as a name
+        csv_file = shop.folder / f"a{name}.csv"
         write_csv(csv_file, TRAIN_COLUMNS, [*shop.train_rows, [url, "g", "width", "20 inch"]])
         options: list[str | Path] = ["--train_csv", csv_file, "--image_dir", shop.image_dir]
         call(build.main, monkeypatch, *options, "--output_dir", shop.folder / "out")

@@ -16,7 +16,7 @@ from tests.product_vqa.hub.pushes import push_dataset
 def test_a_commit_that_came_between_is_built_upon(bad_hub: FaultyHub, slept: list[float], tmp_path: Path) -> None:
     push_dataset("local/between", tmp_path)
     bad_hub.begin()
-    (tmp_path / "data" / "train-0.parquet").write_bytes(b"\3" * 300_000)
+    (tmp_path / "data" / "train-00000-of-00001.parquet").write_bytes(b"\3" * 300_000)
 
     async def other_commit(hub: FaultyHub, scope: Any, receive: Any, send: Any) -> None:
         """Somebody else's commit arrives just before ours."""
@@ -30,14 +30,14 @@ def test_a_commit_that_came_between_is_built_upon(bad_hub: FaultyHub, slept: lis
 
     run = [request for request in _requests_of_a_push(bad_hub, tmp_path, slept) if "/commit/" in request]
     assert len(run) == 1
-    (tmp_path / "data" / "train-0.parquet").write_bytes(b"\4" * 300_000)
+    (tmp_path / "data" / "train-00000-of-00001.parquet").write_bytes(b"\4" * 300_000)
     commit_at = bad_hub.requests.index(run[0])
     bad_hub.begin(other_commit, at=commit_at)
     push(tmp_path, "local/between", private=True)
     assert "theirs.txt" in HfApi().list_repo_files("local/between", repo_type="dataset")
     assert slept == [1]
     file = huggingface_hub.HfFileSystem(endpoint=bad_hub.endpoint, token=bad_hub.token, skip_instance_cache=True)
-    assert file.read_bytes("datasets/local/between/data/train-0.parquet") == b"\4" * 300_000
+    assert file.read_bytes("datasets/local/between/data/train-00000-of-00001.parquet") == b"\4" * 300_000
 
 
 def _requests_of_a_push(hub: FaultyHub, folder: Path, slept: list[float]) -> list[str]:
