@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ from local_hub.routes import commits, files, pages, refs, repos
 from local_hub.store import REPO_TYPES, Store
 
 logger = logging.getLogger(__name__)
+FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 class RepoTypeConvertor(StringConvertor):
