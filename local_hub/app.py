@@ -1,8 +1,12 @@
 """The application: its routes, middleware and exception handlers."""
 
+import errno
+import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pygit2
 from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -27,6 +31,9 @@ from local_hub.errors import HubError, repo_not_found
 from local_hub.origins import OriginMiddleware
 from local_hub.routes import commits, files, pages, refs, repos
 from local_hub.store import REPO_TYPES, Store
+
+logger = logging.getLogger(__name__)
+FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 class RepoTypeConvertor(StringConvertor):
@@ -163,6 +170,17 @@ async def handle_disconnect(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # the client is gone and never reads it
 
 
+async def handle_disk_error(request: Request, error: Exception) -> Response:
+    """A file could not be read or written: 507 for a full disk, as for an upload that does not fit."""
+    is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(
+        error
+    )
+    reason = " ".join(str(error).split()) or type(error).__name__
+    logger.error("%s %s: %s", request.method, request.url.path, reason)
+    message = "no space left" if is_full else "a file could not be read or written"
+    return HubError(507 if is_full else 500, f"{message}: see the output of the local hub").response()
+
+
 async def handle_internal_error(request: Request, error: Exception) -> Response:
     """Starlette raises the error again after this response, so its traceback is printed to standard error."""
     return HubError(500, "Internal error: see the output of the local hub").response()
@@ -188,6 +206,8 @@ def create_app(store: Store, *, accounts: Accounts) -> Starlette:
             HubError: handle_hub_error,
             HTTPException: handle_http_exception,
             ClientDisconnect: handle_disconnect,
+            OSError: handle_disk_error,
+            pygit2.GitError: handle_disk_error,
             Exception: handle_internal_error,
         },
     )

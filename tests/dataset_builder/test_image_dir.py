@@ -1,4 +1,5 @@
 import os
+import resource
 import socket
 import threading
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_a_folder_gives_a_reason_for_each_image_it_lacks(tmp_path: Path) -> None
         f"https://h/{'n' * 5000}.jpg": "image_unreadable",
     }
     assert store.read(urls[0]) == jpeg()
+
+
+def test_an_image_is_not_dropped_because_too_many_files_are_open(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    images = ImageDir(tmp_path)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            images.read("https://h/a.jpg")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert images.read("https://h/a.jpg").data == jpeg()
 
 
 @given(url=st.one_of(st.text(max_size=40), st.text(max_size=40).map("https://h/".__add__)))

@@ -83,7 +83,7 @@ def check_restart(builds: Builds, name: str, undisturbed: dict[str, bytes]) -> N
     assert set(asked.values()) <= {1}
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_killed_build_resumes_and_gives_the_same_files(server: ImageServer, tmp_path: Path) -> None:
     builds = Builds(server, tmp_path)
     undisturbed = builds.finish("undisturbed")

@@ -115,7 +115,7 @@ class Build(Scenario):
         return file.startswith("store/") or file in ("out/build.json", "out/README.md")
 
     def is_input(self, file: str) -> bool:
-        return file.startswith("store/state.sqlite") or file == "out/README.md"
+        return file.startswith(("store/state.sqlite", "out/"))
 
     def remember(self, folder: Path) -> tuple[set[str], Counter[str]]:
         """The URLs whose outcome is in the store, and the requests until now."""
@@ -159,7 +159,7 @@ class Rebuild(Scenario):
         return file in ("out/build.json", "out/README.md")
 
     def is_input(self, file: str) -> bool:
-        return file == "out/README.md"  # edits by hand are kept
+        return file.startswith("out/")  # an output: of the card, edits by hand are kept
 
     def _build(self, table: str, folder: Path) -> Command:
         arguments = ["--train_csv", self.folder / table, "--image_dir", self.folder / "images", "--output_dir",

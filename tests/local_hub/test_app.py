@@ -1,7 +1,12 @@
 import json
+import os
+import resource
 
 import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
+from local_hub import LocalHub
 from tests.local_hub.raw_requests import Send
 
 
@@ -87,3 +92,21 @@ def test_no_query_is_an_internal_error(repo: str, send: Send) -> None:
             "expand=1",
         ):
             assert send("GET", f"{path}?{query}").status < 500, (path, query)
+
+
+def test_a_file_that_cannot_be_written_is_507_and_one_line(hub: LocalHub, capfd: pytest.CaptureFixture[str]) -> None:
+    """A limit on the size of files stands for a full disk."""
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    api.create_repo("local/full")
+    assert hub.process is not None
+    limits = resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(HfHubHTTPError) as refusal:
+            api.create_commit("local/full", [CommitOperationAdd("a.txt", os.urandom(5000))], commit_message="Add")
+    finally:
+        resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE, limits)
+    assert refusal.value.response.status_code == 507
+    assert api.list_repo_files("local/full") == [".gitattributes"]
+    assert "Traceback" not in capfd.readouterr().err
+    api.create_commit("local/full", [CommitOperationAdd("a.txt", b"small")], commit_message="Add")

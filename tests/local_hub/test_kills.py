@@ -91,7 +91,7 @@ def kill_during_commits(root: Path, *, shares: list[float]) -> int:
     return interrupted
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_kill_during_a_commit_leaves_the_old_state_or_the_new(tmp_path: Path) -> None:
     assert kill_during_commits(tmp_path, shares=[0.05, 0.2, 0.4, 0.6, 0.8, 1.0]) >= 1
 

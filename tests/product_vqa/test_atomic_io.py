@@ -180,3 +180,4 @@ def test_a_folder_is_restored_after_a_kill_between_the_two_renames(tmp_path: Pat
     folder_with(tmp_path / ".dataset.old", "much earlier")  # killed while it was being removed
     restore_folder(tmp_path / "dataset")
     assert (tmp_path / "dataset" / "data").read_text() == "earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
