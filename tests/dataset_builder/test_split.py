@@ -155,6 +155,11 @@ def test_of_images_of_one_name_the_hashes_of_their_folders_decide_from_the_last_
     assert held_out_in_turn([one, two, three, other, another]) == [three, one, another, other, two]
 
 
+def test_images_that_differ_only_in_their_host_are_taken_in_the_order_of_their_urls() -> None:
+    urls = ["HTTP://c.example/main.jpg", "HTTP://b.example/main.jpg"]  # not in that of the hashes of the hosts
+    assert held_out_in_turn(urls) == urls[::-1]
+
+
 def test_a_component_is_ranked_by_the_first_of_its_images_whatever_their_order() -> None:
     rows = many_rows(1000)
     rows["sha256"] = [str(n % 500 // 5) for n in range(1000)]  # five images each

@@ -40,7 +40,9 @@ TESTS = {
     "dataset_builder/fetching.py": "tests/dataset_builder/test_fetching.py",
     "training/checkpoints.py": "tests/training/test_checkpoints.py -m 'not faults' "
     "-k 'not resumed_run and not judged_by and not other_data and not however_a_file'",  # without those that train
-    "local_hub/auth.py": "tests/local_hub/test_auth.py",
+    "local_hub/auth.py": "tests/local_hub/test_auth.py "
+    "tests/local_hub/test_bodies.py::test_no_body_is_read_before_authorization "
+    "tests/local_hub/test_bodies.py::test_no_body_is_read_of_an_upload_without_a_signature",
 }
 
 
