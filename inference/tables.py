@@ -23,7 +23,12 @@ def read_table(path: str | Path, *, columns: tuple[str, ...] = ()) -> pd.DataFra
             table = table.where(table.notna(), "").astype(str)
         else:
             table = pd.read_csv(stream, dtype=str, encoding="utf-8-sig").fillna("")
-    except (ValueError, pd.errors.ParserError, pa.ArrowException, *BROKEN_ARCHIVE) as error:  # UnicodeError is a ValueError
+    except (
+        ValueError,
+        pd.errors.ParserError,
+        pa.ArrowException,
+        *BROKEN_ARCHIVE,
+    ) as error:  # UnicodeError is a ValueError
         raise InputError(f"{file} cannot be read as a table: {first_line(error)}") from error
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(

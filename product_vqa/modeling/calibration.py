@@ -134,9 +134,10 @@ def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibr
             if not (1e-3 <= scaling["temperature"] <= 1e3 and abs(scaling["bias"]) <= 1e3):
                 raise ValueError(f"the scaling of {name} is {str(scaling)[:100]}")
         fitted_on = content.get("adapter_sha256")
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, OSError) as error:
         raise InputError(
-            f"{file} is malformed ({type(error).__name__}: {first_line(error)[:200]}): expected {', '.join(names)}, as written by "
+            f"{file} is malformed ({type(error).__name__}: {first_line(error)[:200]}): "
+            f"expected {', '.join(names)}, as written by "
             "`python -m inference.calibrate`"
         ) from error
     if adapter_sha256 is None or fitted_on == adapter_sha256:

@@ -121,7 +121,8 @@ def load_row_image(row: Row) -> Image.Image:
     except ImageError as error:
         link = str(row.get("image_link"))
         raise InputError(
-            f"the image of index {row.get('index')} ({link if link.isprintable() else repr(link)}) cannot be used: {error}; drop that row "
+            f"the image of index {row.get('index')} ({link if link.isprintable() else repr(link)}) "
+            f"cannot be used: {error}; drop that row "
             "from the dataset"
         ) from error
 

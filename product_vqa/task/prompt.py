@@ -49,11 +49,13 @@ def load_task(file: Path, *, adapter: str) -> BasePrecision | None:
             raise ValueError(f"base_model is {str(recorded)[:100]}")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{adapter}: its {TASK_FILE} is malformed ({type(error).__name__}: {first_line(error)[:200]}); download the adapter again"
+            f"{adapter}: its {TASK_FILE} is malformed ({type(error).__name__}: {first_line(error)[:200]}); "
+            "download the adapter again"
         ) from error
     if template != PROMPT_TEMPLATE:
         raise InputError(
-            f"{adapter} was trained with the prompt template {str(template)[:200]!r}, but this version uses {PROMPT_TEMPLATE!r}, "
-            "with which its answers would be worse. Use the version of product-vqa that the adapter's card names"
+            f"{adapter} was trained with the prompt template {str(template)[:200]!r}, but this version uses "
+            f"{PROMPT_TEMPLATE!r}, with which its answers would be worse. Use the version of product-vqa that the "
+            "adapter's card names"
         )
     return precision

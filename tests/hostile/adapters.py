@@ -1,4 +1,4 @@
-"""Hostile adapters and base models: what is done to the files of a good one, by name."""
+"""Hostile adapters: what is done to the files of a good one, by name."""
 
 import json
 import os
@@ -12,7 +12,8 @@ from typing import Any
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 EVIL_REGEXES = (
     "(([a-z._0-9])+)+!", "(a+)+$", "(.*)*x", "(.|.)*!", "([a-z]+)*[A-Z]", "(\\w+\\.?)+!", "(x+x+)+y", "(.*?,){20}P",
-    "((((a?)*)*)*)*b", "(?=(.*)*!)x", "(?<=(a|b)c)d", "(\\w)\\1+", "(", "[", "\\", "a{1000}{1000}{1000}", "(?P<a>x)(?P=a)",
+    "((((a?)*)*)*)*b", "(?=(.*)*!)x", "(?<=(a|b)c)d", "(\\w)\\1+", "(", "[", "\\", "a{1000}{1000}{1000}",
+    "(?P<a>x)(?P=a)",
     "*", "x" * 5000, "(?:" * 400 + ")" * 400,
 )  # fmt: skip
 
@@ -34,7 +35,7 @@ class Case:
     names_base_model: bool = False  # which is not passed to the command then
 
 
-class _Touch:
+class Touch:
     """A pickle that creates a file when it is loaded."""
 
     def __init__(self, file: Path) -> None:
@@ -47,31 +48,19 @@ class _Touch:
 def adapter_cases() -> list[Case]:
     return [
         *_configs(), *_weights(),
-        *(Case(f"{CONFIG}: {name}", change) for name, change in _documents(CONFIG)),
+        *(Case(f"{CONFIG}: {name}", change) for name, change in documents(CONFIG)),
         *(Case(f"product_vqa.json: {name}", change) for name, change in _task_files()),
         *(Case(f"calibration.json: {name}", change) for name, change in _calibrations()),
-        *(Case(f"processor of an adapter: {name}", change) for name, change in _processors()),
-        *(Case(f"{name} as a {kind}", _replace(name, kind)) for name in _SMALL_FILES for kind in _NOT_FILES),
+        *(Case(f"processor of an adapter: {name}", change) for name, change in processors()),
+        *(Case(f"{name} as a {kind}", replace(name, kind)) for name in _SMALL_FILES for kind in NOT_FILES),
     ]  # fmt: skip
 
 
-def base_model_cases() -> list[Case]:
-    cases = [
-        *(("config", name, change) for name, change in _base_configs()),
-        *(("config.json", name, change) for name, change in _documents("config.json")),
-        *(("processor", name, change) for name, change in _processors()),
-        *(("weights", name, change) for name, change in _base_weights()),
-        *(("files", f"{name} as a {kind}", _replace(name, kind)) for name in _BASE_FILES for kind in _NOT_FILES),
-    ]
-    return [Case(f"base model, {kind}: {name}", change, is_base_model=True) for kind, name, change in cases]
-
-
 _SMALL_FILES = (CONFIG, WEIGHTS, "product_vqa.json", "calibration.json")
-_BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja")
-_NOT_FILES = ("pipe", "folder", "link to /dev/zero", "link to a secret", "dangling link", "loop of links")
+NOT_FILES = ("pipe", "folder", "link to /dev/zero", "link to a secret", "dangling link", "loop of links")
 
 
-def _replace(name: str, kind: str) -> Callable[[Path, Sources], None]:
+def replace(name: str, kind: str) -> Callable[[Path, Sources], None]:
     def change(folder: Path, sources: Sources) -> None:
         file = folder / name
         file.unlink(missing_ok=True)
@@ -89,7 +78,7 @@ def _replace(name: str, kind: str) -> Callable[[Path, Sources], None]:
     return change
 
 
-def _edit(name: str, *keys: str, value: Any) -> Callable[[Path, Sources], None]:
+def edit(name: str, *keys: str, value: Any) -> Callable[[Path, Sources], None]:
     """Set a field of a JSON file. In a text, SECRET and SERVER are replaced by what they must not reach."""
 
     def change(folder: Path, sources: Sources) -> None:
@@ -106,31 +95,32 @@ def _edit(name: str, *keys: str, value: Any) -> Callable[[Path, Sources], None]:
     return change
 
 
-def _write(name: str, data: bytes) -> Callable[[Path, Sources], None]:
+def write(name: str, data: bytes) -> Callable[[Path, Sources], None]:
     return lambda folder, sources: (folder / name).write_bytes(data) and None
 
 
-def _documents(name: str) -> Iterator[tuple[str, Callable[[Path, Sources], None]]]:
-    """Files that are no JSON object."""
+def documents(name: str) -> Iterator[tuple[str, Callable[[Path, Sources], None]]]:
+    """Files that do not hold a JSON object."""
     for what, data in {
         "empty": b"", "a list": b"[]", "a number": b"7", "null": b"null", "no JSON": b"{", "not UTF-8": b"\xff\xfe{}",
         "UTF-16": "{}".encode("utf-16"), "nested 100,000 deep": b"[" * 100_000, "an object, nested": b'{"a":' * 9999,
         "NaN": b'{"r": NaN}', "a number of 10,000 digits": b'{"r": ' + b"9" * 10_000 + b"}",
         "a lone surrogate": b'{"\\ud800": 1}', "9 MB": b'{"a": "' + b"x" * 9_000_000 + b'"}', "a NUL": b'{"a": "\0"}',
     }.items():  # fmt: skip
-        yield what, _write(name, data)
+        yield what, write(name, data)
 
 
 def _configs() -> Iterator[Case]:
     for number, regex in enumerate(EVIL_REGEXES):
         for field in ("target_modules", "exclude_modules"):
-            yield Case(f"{field}: regular expression {number}", _edit(CONFIG, field, value=regex))
+            yield Case(f"{field}: regular expression {number}", edit(CONFIG, field, value=regex))
         for field in ("rank_pattern", "alpha_pattern"):
-            yield Case(f"{field}: regular expression {number}", _edit(CONFIG, field, value={regex: 4}))
+            yield Case(f"{field}: regular expression {number}", edit(CONFIG, field, value={regex: 4}))
     values: dict[str, tuple[Any, ...]] = {
         "r": (0, -1, 10**9, 10**30, "8", 8.5, None, True, [], {}),
         "lora_alpha": (-1, 1e308, 10**400, "8", None, False, []),
-        "target_modules": ("", [], {}, 5, None, [1], ["("], [None], ["a" * 5000], ["x"] * 20_000, ["c_attn"], [["q_proj"]]),
+        "target_modules": ("", [], {}, 5, None, [1], ["("], [None], ["a" * 5000], ["x"] * 20_000, ["c_attn"],
+        [["q_proj"]]),
         "rank_pattern": ({"q_proj": 10**9}, {"q_proj": -1}, {"q_proj": "4"}, {"q_proj": 1.5}, [], 5, "x",
                          {f"m{number}": 4 for number in range(600)}, {"r": 10**6}),
         "alpha_pattern": ({"q_proj": "x"}, {"q_proj": 1e300}, [1], 5, "x"),
@@ -141,7 +131,8 @@ def _configs() -> Iterator[Case]:
         "trainable_token_indices": ([0, 10**9], {"embed_tokens": [1]}, "x"),
         "target_parameters": (["x"], "(a+)+!"),
         "megatron_config": ({"a": 1}, "x"), "megatron_core": ("os", "antigravity"),
-        "init_lora_weights": ("pissa", "pissa_niter_1000000000", "olora", "corda", "loftq", "eva", "gaussian", "os.system", 5),
+        "init_lora_weights": ("pissa", "pissa_niter_1000000000", "olora", "corda", "loftq", "eva", "gaussian",
+        "os.system", 5),
         "loftq_config": ({"loftq_bits": 10**9}, "x"), "corda_config": ({"cache_file": "SECRET"}, "x"),
         "eva_config": ({"rho": -1}, "x"), "use_dora": ("yes", 1, [1]), "use_rslora": ("yes", 1, {"a": 1}),
         "use_qalora": (True,), "use_bdlora": ({"a": 1},), "arrow_config": ({"top_k": 1},), "lora_bias": (True,),
@@ -154,11 +145,12 @@ def _configs() -> Iterator[Case]:
     }  # fmt: skip
     for field, choices in values.items():
         for value in choices:
-            yield Case(f"{field}: {str(value)[:30]}", _edit(CONFIG, field, value=value))
-    for value in ("SECRET", "../../etc", "/etc", "/dev", "SERVER/x", "file:///etc", "hf://user/x", "~root", "a\nb", "\0",
+            yield Case(f"{field}: {str(value)[:30]}", edit(CONFIG, field, value=value))
+    for value in ("SECRET", "../../etc", "/etc", "/dev", "SERVER/x", "file:///etc", "hf://user/x", "~root",
+    "a\nb", "\0",
                   "x" * 5000, "", 5, [], {"a": 1}, "C:\\x", "user/../x", "-", "a@b@c", "\ud800"):  # fmt: skip
         yield Case(
-            f"base model {str(value)[:20]!a}", _edit(CONFIG, "base_model_name_or_path", value=value),
+            f"base model {str(value)[:20]!a}", edit(CONFIG, "base_model_name_or_path", value=value),
             names_base_model=True,
         )  # fmt: skip
 
@@ -168,7 +160,7 @@ def _safetensors(header: Any, data: bytes = b"", *, length: int | None = None) -
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
-def _tensor_files() -> Iterator[tuple[str, bytes]]:
+def tensor_files() -> Iterator[tuple[str, bytes]]:
     one = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
     key = "base_model.model.model.language_model.layers.0.mlp.up_proj.lora_A.weight"
     yield "empty", b""
@@ -176,7 +168,7 @@ def _tensor_files() -> Iterator[tuple[str, bytes]]:
     yield "a pickle", pickle.dumps({"a": 1})
     yield "a header of 2**63 bytes", struct.pack("<Q", 2**63)
     yield "a header of 100 MB", struct.pack("<Q", 10**8) + b" " * 1000
-    yield "a header that is no JSON", _safetensors(b"{")
+    yield "a header that is not JSON", _safetensors(b"{")
     yield "a header that is a list", _safetensors([])
     yield "a header nested 100,000 deep", _safetensors(b"[" * 100_000)
     yield (
@@ -185,12 +177,15 @@ def _tensor_files() -> Iterator[tuple[str, bytes]]:
     )
     yield "no tensors", _safetensors({})
     for name, change in {
-        "integers": {"dtype": "I64", "data_offsets": [0, 32]}, "8-bit floats": {"dtype": "F8_E4M3", "data_offsets": [0, 4]},
-        "an unknown type": {"dtype": "os.system"}, "a type that is a list": {"dtype": []}, "a negative size": {"shape": [-2, -2]},
+        "integers": {"dtype": "I64", "data_offsets": [0, 32]},
+        "8-bit floats": {"dtype": "F8_E4M3", "data_offsets": [0, 4]},
+        "an unknown type": {"dtype": "os.system"}, "a type that is a list": {"dtype": []},
+        "a negative size": {"shape": [-2, -2]},
         "a size of 2**62": {"shape": [2**62, 2**62]}, "no numbers": {"shape": [10**9, 0], "data_offsets": [0, 0]},
         "a text as size": {"shape": ["2", 2]}, "100,000 dimensions": {"shape": [1] * 100_000},
         "offsets outside": {"data_offsets": [0, 10**12]}, "offsets backwards": {"data_offsets": [16, 0]},
-        "a negative offset": {"data_offsets": [-16, 0]}, "a gap": {"data_offsets": [16, 32]}, "one offset": {"data_offsets": [0]},
+        "a negative offset": {"data_offsets": [-16, 0]}, "a gap": {"data_offsets": [16, 32]},
+        "one offset": {"data_offsets": [0]},
         "more bytes than numbers": {"data_offsets": [0, 64]},
     }.items():  # fmt: skip
         yield name, _safetensors({key: one | change}, b"\0" * 64)
@@ -199,7 +194,7 @@ def _tensor_files() -> Iterator[tuple[str, bytes]]:
     yield "metadata that is a list", _safetensors({"__metadata__": [], key: one}, b"\0" * 16)
 
 
-def _sparse(name: str) -> Callable[[Path, Sources], None]:
+def sparse(name: str) -> Callable[[Path, Sources], None]:
     def change(folder: Path, sources: Sources) -> None:
         with (folder / name).open("wb") as stream:
             stream.truncate(8 * 1024**3)
@@ -207,7 +202,7 @@ def _sparse(name: str) -> Callable[[Path, Sources], None]:
     return change
 
 
-def _cut(name: str, share: float) -> Callable[[Path, Sources], None]:
+def cut(name: str, share: float) -> Callable[[Path, Sources], None]:
     def change(folder: Path, sources: Sources) -> None:
         data = (folder / name).read_bytes()
         (folder / name).unlink()  # it may be a link
@@ -228,15 +223,15 @@ def _tensors(change_tensors: Callable[[dict[str, Any]], dict[str, Any]]) -> Call
 
 def _pickled(folder: Path, sources: Sources) -> None:
     (folder / WEIGHTS).unlink()
-    (folder / "adapter_model.bin").write_bytes(pickle.dumps(_Touch(sources.mark)))
+    (folder / "adapter_model.bin").write_bytes(pickle.dumps(Touch(sources.mark)))
 
 
 def _weights() -> Iterator[Case]:
-    for name, data in _tensor_files():
-        yield Case(f"weights: {name}", _write(WEIGHTS, data))
+    for name, data in tensor_files():
+        yield Case(f"weights: {name}", write(WEIGHTS, data))
     for share in (0.001, 0.01, 0.1, 0.5, 0.9, 0.999):
-        yield Case(f"weights: cut at {share:.1%}", _cut(WEIGHTS, share))
-    yield Case("weights: sparse, 8 GB", _sparse(WEIGHTS))
+        yield Case(f"weights: cut at {share:.1%}", cut(WEIGHTS, share))
+    yield Case("weights: sparse, 8 GB", sparse(WEIGHTS))
     yield Case("weights: a pickle instead", _pickled)
     for what, change in {
         "NaN": lambda tensors: {key: tensor * float("nan") for key, tensor in tensors.items()},
@@ -254,7 +249,7 @@ def _weights() -> Iterator[Case]:
 
 
 def _task_files() -> Iterator[tuple[str, Callable[[Path, Sources], None]]]:
-    yield from _documents("product_vqa.json")
+    yield from documents("product_vqa.json")
     template = "What is the {entity}?"
     for number, content in enumerate((
         {"prompt_template": "x" * 10_000}, {"prompt_template": 5}, {"prompt_template": ["\n"]}, {},
@@ -263,20 +258,21 @@ def _task_files() -> Iterator[tuple[str, Callable[[Path, Sources], None]]]:
         {"prompt_template": template, "base_model": {"dtype": [], "load_in_4bit": True}},
         {"prompt_template": template, "base_model": {"dtype": "float32", "load_in_4bit": False, "a": 1}},
     )):  # fmt: skip
-        yield f"content {number}", _write("product_vqa.json", json.dumps(content).encode())
+        yield f"content {number}", write("product_vqa.json", json.dumps(content).encode())
 
 
 def _calibrations() -> Iterator[tuple[str, Callable[[Path, Sources], None]]]:
-    yield from _documents("calibration.json")
+    yield from documents("calibration.json")
     for number, scaling in enumerate((
-        {}, 5, [], {"temperature": 1e308}, {"temperature": -1}, {"temperature": 0}, {"temperature": "1"}, {"bias": 1e308},
+        {}, 5, [], {"temperature": 1e308}, {"temperature": -1}, {"temperature": 0}, {"temperature": "1"},
+        {"bias": 1e308},
         {"bias": None}, {"temperature": 10**400}, {"other": 1}, {"temperature": True}, {"bias": [1]},
     )):  # fmt: skip
         content = dict.fromkeys(("answer", "number", "unit"), scaling)
-        yield f"scaling {number}", _write("calibration.json", json.dumps(content).encode())
+        yield f"scaling {number}", write("calibration.json", json.dumps(content).encode())
 
 
-def _remote_code(name: str, key: str) -> Callable[[Path, Sources], None]:
+def remote_code(name: str, key: str) -> Callable[[Path, Sources], None]:
     """A repo whose files name a class in a Python file of theirs."""
 
     def change(folder: Path, sources: Sources) -> None:
@@ -309,48 +305,52 @@ def _with_processor(change: Callable[[Path, Sources], None]) -> Callable[[Path, 
     return changed
 
 
-def _processors() -> Iterator[tuple[str, Callable[[Path, Sources], None]]]:
+def processors() -> Iterator[tuple[str, Callable[[Path, Sources], None]]]:
     image = "processor_config.json", "image_processor"
     values: dict[str, tuple[Any, ...]] = {
         "size": ({"height": 10**6, "width": 10**6}, {"height": 28, "width": 10**6}, {"shortest_edge": 28}, 28, "x", {},
                  {"height": -1, "width": -1}, {"height": 28.5, "width": 28.5}, {"height": 56, "width": 56}),
         "image_seq_length": (10**9, 0, -1, "4", 5), "do_resize": (False, "x"), "do_normalize": (False,),
         "image_mean": ([0.5], "x", [[1]], [1e308] * 3, [None] * 3), "image_std": ([0, 0, 0], [1e-320] * 3),
-        "rescale_factor": (0, 1e308, "x"), "resample": (99, "x", -1), "image_processor_type": ("CLIPImageProcessor", "os", 5),
+        "rescale_factor": (0, 1e308, "x"), "resample": (99, "x", -1),
+        "image_processor_type": ("CLIPImageProcessor", "os", 5),
         "crop_size": (10**9,), "do_center_crop": (True,), "do_pad": (True,),
     }  # fmt: skip
     for field, choices in values.items():
         for value in choices:
-            yield f"{field} {str(value)[:25]}", _with_processor(_edit(*image, field, value=value))
-    yield "image_processor is a list", _with_processor(_edit("processor_config.json", "image_processor", value=[]))
+            yield f"{field} {str(value)[:25]}", _with_processor(edit(*image, field, value=value))
+    yield "image_processor is a list", _with_processor(edit("processor_config.json", "image_processor", value=[]))
     yield (
         "processor_class of another model",
-        _with_processor(_edit("processor_config.json", "processor_class", value="CLIPProcessor")),
+        _with_processor(edit("processor_config.json", "processor_class", value="CLIPProcessor")),
     )
     for name, key in (("processor_config.json", "AutoProcessor"), ("tokenizer_config.json", "AutoTokenizer")):
-        yield f"code named in {name}", _with_processor(_remote_code(name, key))
+        yield f"code named in {name}", _with_processor(remote_code(name, key))
     for field, value in {
-        "image_token": 5, "bos_token": None, "eos_token": {"a": 1}, "pad_token": "none", "tokenizer_class": "os.system",
+        "image_token": 5, "bos_token": None, "eos_token": {"a": 1}, "pad_token": "none",
+        "tokenizer_class": "os.system",
         "model_max_length": -1, "padding_side": "up", "extra_special_tokens": 5, "added_tokens_decoder": {"x": 1},
-        "chat_template": "{{ ''.__class__.__mro__ }}", "backend": "x", "add_bos_token": "x", "additional_special_tokens": 7,
+        "chat_template": "{{ ''.__class__.__mro__ }}", "backend": "x", "add_bos_token": "x",
+        "additional_special_tokens": 7,
     }.items():  # fmt: skip
-        yield f"tokenizer_config {field}", _with_processor(_edit("tokenizer_config.json", field, value=value))
+        yield f"tokenizer_config {field}", _with_processor(edit("tokenizer_config.json", field, value=value))
     yield from (
-        (f"tokenizer_config, {name}", _with_processor(change)) for name, change in _documents("tokenizer_config.json")
+        (f"tokenizer_config, {name}", _with_processor(change)) for name, change in documents("tokenizer_config.json")
     )
     for name, data in {
-        "empty": b"", "no JSON": b"{", "a list": b"[]", "an object": b"{}", "nested": b"[" * 100_000, "not UTF-8": b"\xff",
+        "empty": b"", "no JSON": b"{", "a list": b"[]", "an object": b"{}", "nested": b"[" * 100_000,
+        "not UTF-8": b"\xff",
     }.items():  # fmt: skip
-        yield f"tokenizer.json, {name}", _with_processor(_write("tokenizer.json", data))
+        yield f"tokenizer.json, {name}", _with_processor(write("tokenizer.json", data))
     for number, regex in enumerate(("(a+)+b", "(([a-z ])+)+!", "(.*)*x")):
         part = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
         yield (
             f"tokenizer.json, pre_tokenizer {number}",
-            _with_processor(_edit("tokenizer.json", "pre_tokenizer", value=part)),
+            _with_processor(edit("tokenizer.json", "pre_tokenizer", value=part)),
         )
         part = {"type": "Replace", "pattern": {"Regex": regex}, "content": "x"}
         for place in ("normalizer", "decoder"):
-            yield f"tokenizer.json, {place} {number}", _with_processor(_edit("tokenizer.json", place, value=part))
+            yield f"tokenizer.json, {place} {number}", _with_processor(edit("tokenizer.json", place, value=part))
     for field, part in {
         "truncation": {"max_length": 1, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
         "padding": {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
@@ -358,80 +358,4 @@ def _processors() -> Iterator[tuple[str, Callable[[Path, Sources], None]]]:
         "model": {"type": "WordLevel", "vocab": {"a": 4 * 10**9}, "unk_token": "a"},
         "added_tokens": [{"id": -1}], "post_processor": {"type": "x"}, "normalizer": {"type": "Lowercase"},
     }.items():  # fmt: skip
-        yield f"tokenizer.json, {field}", _with_processor(_edit("tokenizer.json", field, value=part))
-
-
-def _base_configs() -> Iterator[tuple[str, Callable[[Path, Sources], None]]]:
-    numbers = (10**9, -1, 0, "8", 1.5, None, True, [], 10**30)
-    for field in ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "intermediate_size"):
-        for value in numbers:
-            yield f"{field} {str(value)[:12]}", _edit("config.json", "text_config", field, value=value)
-    for field in (
-        "image_size",
-        "patch_size",
-        "hidden_size",
-        "num_channels",
-        "num_hidden_layers",
-        "num_attention_heads",
-    ):
-        for value in (*numbers, 3):
-            yield f"vision {field} {str(value)[:12]}", _edit("config.json", "vision_config", field, value=value)
-    values: dict[str, tuple[Any, ...]] = {
-        "model_type": ("gemma", "os", 5, None), "image_token_index": (10**9, -1, "x", 5), "projection_dim": (10**9, 64),
-        "text_config": (5, [], None, {}, {"model_type": "llama"}), "vision_config": (5, None, {}, {"model_type": "clip"}),
-        "quantization_config": ({"quant_method": "gptq"}, {"quant_method": "quanto"}, "x"), "dtype": ("os.system", 5, "int8"),
-        "torch_dtype": ("os.system", "float99"), "attn_implementation": ("user/kernel", "kernels-community/x"),
-        "_attn_implementation": ("user/kernel",), "_name_or_path": ("SECRET",), "use_kernels": (True,), "num_labels": (10**9,),
-        "id2label": ({"a": "b"},), "architectures": (["Evil"], 5), "pruned_heads": ({"0": [0]},), "tie_word_embeddings": (5, False),
-        "auto_map": ({"AutoConfig": "evil.Evil"},), "transformers_version": ("99", 5), "chunk_size_feed_forward": (10**9,),
-        "fusion_config": ({"patch_embeddings": True},), "tp_plan": ("auto",), "distributed_config": ({"tp_size": 2},),
-        "generation_config": ({"a": 1},), "eos_token_id": (10**9, "x"), "output_hidden_states": (True, "x"),
-    }  # fmt: skip
-    for field, choices in values.items():
-        for value in choices:
-            yield f"{field} {str(value)[:25]}", _edit("config.json", field, value=value)
-    for field, value in {
-        "rope_parameters": {"rope_type": "yarn", "factor": 1e308}, "rope_scaling": {"type": "dynamic", "factor": -1},
-        "rope_theta": 1e308, "hidden_act": "os.system", "layer_types": ["x"] * 10**4, "head_dim": 63, "rms_norm_eps": -1,
-        "attention_dropout": 5, "num_key_value_heads": 3, "sliding_window": -1, "use_cache": "x", "attn_implementation": "a/b",
-    }.items():  # fmt: skip
-        yield f"text {field}", _edit("config.json", "text_config", field, value=value)
-    yield "code named in config.json", _remote_code("config.json", "AutoConfig")
-    for number, value in enumerate(
-        ({"custom_generate": "user/x"}, {"watermarking_config": {"a": 1}}, {"max_length": "x"})
-    ):
-        yield f"generation_config {number}", _write("generation_config.json", json.dumps(value).encode())
-    yield "generation_config nested", _write("generation_config.json", b"[" * 100_000)
-
-
-def _base_weights() -> Iterator[tuple[str, Callable[[Path, Sources], None]]]:
-    for name, data in _tensor_files():
-        yield name, _write("model.safetensors", data)
-    for share in (0.01, 0.5, 0.99):
-        yield f"cut at {share:.0%}", _cut("model.safetensors", share)
-    yield "sparse, 8 GB", _sparse("model.safetensors")
-
-    def index(weight_map: Any) -> Callable[[Path, Sources], None]:
-        def change(folder: Path, sources: Sources) -> None:
-            (folder / "model.safetensors").unlink()
-            text = json.dumps({"metadata": {}, "weight_map": weight_map}).replace("SECRET", str(sources.secret))
-            (folder / "model.safetensors.index.json").write_text(text)
-
-        return change
-
-    for number, weight_map in enumerate((
-        {"a": "../../x.safetensors"}, {"a": "SECRET"}, {"a": "/etc/passwd"}, {"a": 5}, {}, [], "x", {"a": "x.bin"},
-        {"a": "none.safetensors"}, {"a": "*.safetensors"}, {"a": "\0.safetensors"}, {"a": "sub/x.safetensors"},
-    )):  # fmt: skip
-        yield f"index {number}", index(weight_map)
-    yield "none", lambda folder, sources: (folder / "model.safetensors").unlink()
-
-    def pickled(folder: Path, sources: Sources) -> None:
-        (folder / "model.safetensors").unlink()
-        (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Touch(sources.mark)))
-
-    def with_adapter(folder: Path, sources: Sources) -> None:
-        (folder / CONFIG).write_text(json.dumps({"base_model_name_or_path": str(sources.secret), "peft_type": "LORA"}))
-
-    yield "a pickle", pickled
-    yield "an adapter next to it", with_adapter
+        yield f"tokenizer.json, {field}", _with_processor(edit("tokenizer.json", field, value=part))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tests.hostile.adapters import Sources
+from tests.hostile.adapters import Sources, Touch
 
 FILE = "data/validation-00000-of-00001.parquet"
 TEXTS = ("image_link", "group_id", "entity_name", "entity_value", "entity_value_raw")
@@ -92,7 +92,8 @@ Made = Iterator[tuple[str, Callable[[Path, Sources], None]]]
 
 
 def _images() -> Made:
-    for path in ("SECRET", "SERVER/x.png", "file://SECRET", "hf://datasets/user/x/y.png", "zip://x::SECRET", "/dev/zero",
+    for path in ("SECRET", "SERVER/x.png", "file://SECRET", "hf://datasets/user/x/y.png", "zip://x::SECRET",
+    "/dev/zero",
                  "../../../etc/passwd", "~/x.png", "\0", "x" * 10_000, "", "x\ny", "simplecache::SERVER/x", "s3://a/b",
                  "\\\\server\\share", "memory://x", "github://a:b@/c", "fifo"):  # fmt: skip
         yield f"only the path {path[:25]!a}", _image({"bytes": None, "path": path})
@@ -101,18 +102,25 @@ def _images() -> Made:
     yield "neither bytes nor path", _image({"bytes": None, "path": None})
     kinds: dict[str, tuple[Any, Any]] = {
         "text": ("SECRET", pa.string()), "URL": ("SERVER/x.png", pa.string()), "binary": (png(), pa.binary()),
-        "list of binary": ([png()], pa.list_(pa.binary())), "list of structs": ([{"bytes": None, "path": "SECRET"}], pa.list_(IMAGE)),
-        "list of texts": (["SECRET"], pa.list_(pa.string())), "only a path": ({"path": "SECRET"}, pa.struct({"path": pa.string()})),
+        "list of binary": ([png()], pa.list_(pa.binary())),
+        "list of structs": ([{"bytes": None, "path": "SECRET"}], pa.list_(IMAGE)),
+        "list of texts": (["SECRET"], pa.list_(pa.string())),
+        "only a path": ({"path": "SECRET"}, pa.struct({"path": pa.string()})),
         "only bytes": ({"bytes": png()}, pa.struct({"bytes": pa.binary()})),
-        "nested": ({"bytes": {"bytes": None, "path": "SECRET"}, "path": None}, pa.struct({"bytes": IMAGE, "path": pa.string()})),
-        "large binary": ({"bytes": png(), "path": "SECRET"}, pa.struct({"bytes": pa.large_binary(), "path": pa.large_string()})),
+        "nested": ({"bytes": {"bytes": None, "path": "SECRET"}, "path": None},
+        pa.struct({"bytes": IMAGE, "path": pa.string()})),
+        "large binary": ({"bytes": png(), "path": "SECRET"},
+        pa.struct({"bytes": pa.large_binary(), "path": pa.large_string()})),
         "swapped": ({"path": "SECRET", "bytes": None}, pa.struct({"path": pa.string(), "bytes": pa.binary()})),
-        "more fields": ({"bytes": None, "path": "SECRET", "url": "SERVER"}, pa.struct([*IMAGE, pa.field("url", pa.string())])),
+        "more fields": ({"bytes": None, "path": "SECRET", "url": "SERVER"},
+        pa.struct([*IMAGE, pa.field("url", pa.string())])),
         "path as bytes": ({"bytes": b"x", "path": b"\xff"}, pa.struct({"bytes": pa.binary(), "path": pa.binary()})),
         "integers": ({"bytes": 1, "path": 2}, pa.struct({"bytes": pa.int64(), "path": pa.int64()})),
-        "bytes as list": ({"bytes": [1], "path": "x"}, pa.struct({"bytes": pa.list_(pa.uint8()), "path": pa.string()})),
+        "bytes as list": ({"bytes": [1], "path": "x"},
+        pa.struct({"bytes": pa.list_(pa.uint8()), "path": pa.string()})),
         "bytes as text": ({"bytes": "SECRET", "path": None}, pa.struct({"bytes": pa.string(), "path": pa.string()})),
-        "map": ([("a", "SECRET")], pa.map_(pa.string(), pa.string())), "number": (1.5, pa.float64()), "nothing": (None, pa.null()),
+        "map": ([("a", "SECRET")], pa.map_(pa.string(), pa.string())), "number": (1.5, pa.float64()),
+        "nothing": (None, pa.null()),
         "fixed size": (b"x" * 8, pa.binary(8)), "true": (True, pa.bool_()),
     }  # fmt: skip
     for name, (value, kind) in kinds.items():
@@ -133,10 +141,12 @@ def _cards() -> Made:
     files: dict[str, Any] = {
         "http": "SERVER/x.parquet", "file": "file://SECRET", "hf": "hf://datasets/user/x/**", "absolute": "SECRET",
         "above": "../*.parquet", "far above": "../../../../../../etc/*", "chain": "zip://*.parquet::SERVER/x.zip",
-        "cache": "simplecache::SERVER/x.parquet", "all": "**", "brackets": "[" * 1000, "stars": "*" * 1000 + "x", "null": None,
+        "cache": "simplecache::SERVER/x.parquet", "all": "**", "brackets": "[" * 1000,
+        "stars": "*" * 1000 + "x", "null": None,
         "number": 5, "list": ["SERVER/a.parquet", "SECRET"], "nested list": [["a"]], "numbers": [1, 2], "empty": [],
         "dicts without path": [{"split": "validation"}], "path is null": [{"split": "validation", "path": None}],
-        "path is a mapping": [{"split": "validation", "path": {"a": "b"}}], "split above": [{"split": "../../x", "path": FILE}],
+        "path is a mapping": [{"split": "validation", "path": {"a": "b"}}],
+        "split above": [{"split": "../../x", "path": FILE}],
         "http in a split": [{"split": "validation", "path": "SERVER/x.parquet"}],
         "secret in a split": [{"split": "validation", "path": ["SECRET", "../*"]}],
         "many": [{"split": f"s{number}", "path": "*"} for number in range(20_000)],
@@ -145,15 +155,18 @@ def _cards() -> Made:
         text = json.dumps({"configs": [{"config_name": "default", "data_files": value}]})
         yield f"data_files: {name}", _card(text)
     for name, text in {
-        "configs is a number": "configs: 7", "configs is a text": "configs: x", "configs without name": "configs: [{data_files: x}]",
-        "no YAML": "a: [", "tabs": "a:\n\t- b", "a tag": "a: !!python/object/apply:os.system ['true']", "a list": "- a",
+        "configs is a number": "configs: 7", "configs is a text": "configs: x",
+        "configs without name": "configs: [{data_files: x}]",
+        "no YAML": "a: [", "tabs": "a:\n\t- b", "a tag": "a: !!python/object/apply:os.system ['true']",
+        "a list": "- a",
         "aliases": "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
             f"{chr(98 + level)}: &{chr(98 + level)} [{','.join(['*' + chr(97 + level)] * 9)}]\n" for level in range(9)
         ),
         "nested": "a: " + "[" * 5000, "recursive": "a: &a [*a]", "a number of 10,000 digits": "a: " + "9" * 10_000,
         "NUL": "a: \0", "a date": "a: 2026-99-99",
         "features": json.dumps({"dataset_info": {"features": [{"name": "image", "dtype": "os.system"}], "splits": 5}}),
-        "a builder": json.dumps({"configs": [{"config_name": "default", "builder_name": "webdataset", "data_dir": "/etc"}]}),
+        "a builder": json.dumps({"configs": [{"config_name": "default", "builder_name": "webdataset",
+        "data_dir": "/etc"}]}),
     }.items():  # fmt: skip
         yield name, _card(text)
     for name, data in {
@@ -216,12 +229,14 @@ def _schemas() -> Made:
 
     for name, value in {
         "garbage": b"\xff{", "nested": b"[" * 10_000, "a list": b"[]", "a number": b"5", "no features": b"{}",
-        "a feature of an unknown type": features(image={"_type": "os.system"}), "a text as feature": features(image="x"),
-        "URLs as images": features(image_link={"_type": "Image"}), "URLs as audio": features(image_link={"_type": "Audio"}),
+        "a feature of an unknown type": features(image={"_type": "os.system"}),
+        "a text as feature": features(image="x"),
+        "URLs as images": features(image_link={"_type": "Image"}),
+        "URLs as audio": features(image_link={"_type": "Audio"}),
         "URLs as video": features(image_link={"_type": "Video"}), "URLs as PDF": features(image_link={"_type": "Pdf"}),
         "names from a file": features(group_id={"_type": "ClassLabel", "names_file": "/etc/passwd"}),
         "a billion names": features(group_id={"_type": "ClassLabel", "num_classes": 10**9}),
-        "one column more": features(more={"_type": "Image"}), "a list": features(image=[{"_type": "Image"}]),
+        "one column more": features(more={"_type": "Image"}), "images in a list": features(image=[{"_type": "Image"}]),
         "an array": features(group_id={"_type": "Array2D", "shape": [10**9, 10**9], "dtype": "float32"}),
     }.items():  # fmt: skip
         yield f"features: {name}", _metadata({b"huggingface": value})
@@ -246,9 +261,7 @@ def _schemas() -> Made:
         return make
 
     def touch(sources: Sources) -> bytes:
-        from tests.hostile.adapters import _Touch
-
-        return pickle.dumps(_Touch(sources.mark))
+        return pickle.dumps(Touch(sources.mark))
 
     for name in ("arrow.py_extension_type", "arrow.json", "arrow.uuid", "arrow.fixed_shape_tensor", "none.x",
                  "datasets.features.features.Array2DExtensionType"):  # fmt: skip
@@ -303,7 +316,8 @@ def _files() -> Made:
     yield "a footer of 2 GB", changed(lambda data: data[:-8] + b"\xff\xff\xff\x7fPAR1")
     yield "a CSV", changed(lambda data: b"index,image\n1,/etc/passwd\n")
     for name in ("data/validation::http:-x-0.parquet", "data/validation-\n0.parquet", "data/validation-[0].parquet",
-                 "data/validation-*.parquet", "data/validation-\\..-0.parquet", "data/validation-\x1b[31m-0.parquet"):  # fmt: skip
+                 "data/validation-*.parquet", "data/validation-\\..-0.parquet",
+                 "data/validation-\x1b[31m-0.parquet"):  # fmt: skip
         yield f"named {name!a}", lambda folder, sources, name=name: write(folder, good_columns(), name=name)  # type: ignore[misc]
     yield "no files", lambda folder, sources: None
 
@@ -328,7 +342,8 @@ def _values() -> Made:
                 damaged = pa.Array.from_buffers(pa.string(), ROWS, values.buffers())
                 yield f"{name} is {what}", _columns(**{name: damaged})
             for what, plain in {
-                "empty": "", "control characters": "\0\x1b[2J\n\r", "markup": "<script>alert(1)</script>", "70,000 long": "x" * 70_000,
+                "empty": "", "control characters": "\0\x1b[2J\n\r", "markup": "<script>alert(1)</script>",
+                "70,000 long": "x" * 70_000,
                 "right to left": "\u202e\u2066", "a formula": "=cmd|' /C calc'!A0",
             }.items():  # fmt: skip
                 yield f"{name} is {what}", _columns(**{name: [plain] * ROWS})

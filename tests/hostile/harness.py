@@ -40,7 +40,7 @@ def make_trap(folder: Path) -> Iterator[Trap]:
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             requests.append(self.path)
             self.send_error(404)
 

@@ -1,5 +1,6 @@
-"""Hostile adapters and base models: predict succeeds or ends in one line, in time, and runs, reads and asks nothing."""
+"""Hostile adapters and base models: predict succeeds or ends in one line, and runs, reads and asks nothing."""
 
+import io
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from inference import predict
 from tests.commands import call
-from tests.hostile.adapters import Case, adapter_cases, base_model_cases
+from tests.hostile.adapters import Case, adapter_cases
+from tests.hostile.base_models import base_model_cases
 from tests.hostile.datasets import good_columns, write
 from tests.hostile.harness import Trap, outcome
 from tests.product_vqa.modeling.adapters import save_adapter
@@ -54,7 +56,7 @@ def test_a_hostile_adapter_or_base_model_ends_in_one_line(
     capfd: pytest.CaptureFixture[str],
     case: Case,
 ) -> None:
-    monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: SIM115
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))  # yes, run the code
     shutil.copytree(good / "base", tmp_path / "base")
     if not case.is_base_model:
         shutil.copytree(good / "adapter", tmp_path / "adapter")
@@ -64,7 +66,10 @@ def test_a_hostile_adapter_or_base_model_ends_in_one_line(
     if not case.is_base_model and not case.names_base_model:
         models += ["--base_model", tmp_path / "base"]
     refusal = outcome(
-        predict.main, monkeypatch, *predict_arguments(tmp_path, good / "dataset", *models), names=str(folder)
+        predict.main,
+        monkeypatch,
+        *predict_arguments(tmp_path, good / "dataset", *models),
+        names="" if case.names_base_model else str(tmp_path),
     )
     assert (refusal is None) == (tmp_path / "s.csv").exists()
     printed = "".join(capfd.readouterr())
