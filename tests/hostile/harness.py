@@ -59,6 +59,11 @@ def make_trap(folder: Path) -> Iterator[Trap]:
         server.server_close()
 
 
+def predict_arguments(folder: Path, dataset: Path, *models: str | Path) -> list[str | Path]:
+    options: list[str | Path] = ["--dataset", dataset, "--split", "validation", "--output", folder / "s.csv"]
+    return [*models, *options, "--dtype", "float32", "--batch_size", "1"]
+
+
 def outcome(
     main: Callable[[], int | None], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path, names: str
 ) -> str | None:

@@ -11,7 +11,7 @@ from tests.commands import call
 from tests.hostile.adapters import Case, adapter_cases
 from tests.hostile.base_models import base_model_cases
 from tests.hostile.datasets import good_columns, write
-from tests.hostile.harness import Trap, outcome
+from tests.hostile.harness import Trap, outcome, predict_arguments
 from tests.product_vqa.modeling.adapters import save_adapter
 
 CASES = [*adapter_cases(), *base_model_cases()]
@@ -26,11 +26,6 @@ def good(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     save_adapter(folder / "adapter", folder / "base")
     write(folder / "dataset", good_columns(1))
     return folder
-
-
-def predict_arguments(folder: Path, dataset: Path, *models: str | Path) -> list[str | Path]:
-    options: list[str | Path] = ["--dataset", dataset, "--split", "validation", "--output", folder / "s.csv"]
-    return [*models, *options, "--dtype", "float32", "--batch_size", "1"]
 
 
 def test_there_are_hundreds_of_cases_and_the_good_ones_succeed(

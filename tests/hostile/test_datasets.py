@@ -6,8 +6,7 @@ import pytest
 
 from inference import evaluate, predict, report
 from tests.hostile.datasets import Case, dataset_cases, good_columns, write
-from tests.hostile.harness import Trap, outcome
-from tests.hostile.test_adapters import predict_arguments
+from tests.hostile.harness import Trap, outcome, predict_arguments
 from training import sft
 
 CASES = dataset_cases()
