@@ -94,7 +94,7 @@ def describe_sources(
 ) -> list[tuple[str, str, str | None]]:
     """(name, text, URL or None) of what was predicted with which model."""
     sources = [
-        (name.replace("_", " "), made_by[name], hub_url(made_by[name]))
+        (name.replace("_", " "), str(made_by[name]), hub_url(str(made_by[name])))
         for name in ("adapter", "base_model")
         if made_by.get(name)
     ]

@@ -122,3 +122,13 @@ def test_it_opens_from_disk_loads_nothing_else_and_filters(
         assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
         assert console_errors(browser) == []
         assert requested_urls(browser) == {address}
+
+
+def test_a_report_without_intervals_is_written(
+    dataset: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(
+        report.main, monkeypatch, "--predictions", predictions, "--dataset", dataset, "--bootstrap", "0",
+        "--output", tmp_path / "r.html",
+    )  # fmt: skip
+    assert "interval:" not in (tmp_path / "r.html").read_text()
