@@ -253,7 +253,8 @@ def _damage(checkpoint: Path, *, keeps_best: bool) -> str | None:
     """Like `find_damage`; where the best checkpoint is kept, that one must be complete too."""
     if damage := find_damage(checkpoint):
         return damage
-    best = read_state(checkpoint).best_global_step if keeps_best else None
+    state = read_state(checkpoint)
+    best = state.best_global_step if keeps_best else None
     if best is None or (folder := checkpoint.parent / f"checkpoint-{best}") == checkpoint:
         return None
     return find_damage(folder)

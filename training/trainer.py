@@ -1,5 +1,6 @@
 """TRL's SFTTrainer for PaliGemma: our batches, and logits only at the tokens that are trained."""
 
+import pickle
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,9 +41,12 @@ def _checkpoint_errors(checkpoint: str | None) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)[:200]}"
+        if isinstance(error, pickle.UnpicklingError):  # torch's message says how to run the code
+            reason = "a file in it is damaged, or holds more than tensors"
         raise InputError(
-            f"checkpoint {checkpoint} cannot be loaded ({type(error).__name__}: {first_line(error)[:200]}); choose "
-            "another, or delete it to resume from the one before"
+            f"checkpoint {checkpoint} cannot be loaded ({reason}); choose another, or delete it to resume from the "
+            "one before"
         ) from error
 
 
