@@ -329,7 +329,7 @@ MANIFESTS: list[Callable[[dict[str, Any]], Any]] = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("change", MANIFESTS)
 def test_a_manifest_of_other_types_is_a_damage(finished: Path, tmp_path: Path, change: Any) -> None:
     checkpoint = Path(shutil.copytree(finished / "checkpoint-1", tmp_path / "checkpoint-1"))
