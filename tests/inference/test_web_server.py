@@ -127,7 +127,7 @@ def test_no_answer_shows_a_path_of_the_machine(served: tuple[str, Path], example
 
 
 @pytest.mark.slow
-def test_a_browser_is_told_what_the_page_may_do(served: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_headers_say_what_the_page_may_do(served: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     url, _ = served
     for route, status in (("", 200), ("config", 200), ("nowhere", 404)):
         answer = httpx.get(url + route)
