@@ -79,7 +79,7 @@ lock:
 	.lock-venv/bin/pip install --quiet uv
 	cat requirements.lock requirements-cuda.lock > .lock-venv/all.lock
 	.lock-venv/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --fork-strategy fewest \
-	  --all-extras --generate-hashes --no-header --no-annotate pyproject.toml --output-file .lock-venv/all.lock
+	  --all-extras --no-emit-package pip --generate-hashes --no-header --no-annotate pyproject.toml --output-file .lock-venv/all.lock
 	awk '/^[a-z]/ && !/;/ { sub(/ \\$$/, " ; python_version >= \"3.11\" \\") } \
 	  /^[a-z]/ { file = /^(cuda-|nvidia-|triton=)/ ? "requirements-cuda.lock" : "requirements.lock" } \
 	  !seen[file]++ { print "# Written by `make lock` from pyproject.toml." > file } \

@@ -86,6 +86,15 @@ class Attackers:
         finally:
             writer.transport.abort()
 
+    async def download(self) -> None:
+        reader, writer = await self.connect("full downloads")
+        try:
+            writer.write(self.head("GET", f"/{self.repo}/resolve/main/large.bin", "Connection: close"))
+            while await asyncio.wait_for(reader.read(2**16), 30):
+                pass
+        finally:
+            writer.transport.abort()
+
     async def idle(self) -> None:
         reader, writer = await self.connect("idle connections")
         try:
@@ -138,6 +147,7 @@ class Attackers:
             self.half_body,
             self.huge_body,
             self.unread_download,
+            self.download,
             self.idle,
             self.invalid_token,
             self.foreign_origin,

@@ -136,10 +136,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="of the attack (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=200, help="that misbehave (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1")
-    print_result(measure(seconds=options.seconds, num_clients=options.clients), as_json=options.json)
+    print_result(measure(seconds=options.seconds, num_clients=options.clients), as_json=False)
 
 
 if __name__ == "__main__":

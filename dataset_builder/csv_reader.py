@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -83,7 +83,7 @@ def _read_table(path: str | Path, *, columns: tuple[str, ...]) -> Table:
     with open_csv(file) as stream:
         try:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-            rows = tuple(_read_rows(_Lines(text, name=name), name=name, columns=columns))
+            rows = tuple(_read_rows(text, name=name, columns=columns))
         except BROKEN_ARCHIVE as error:
             reason = one_line(str(error))
             raise InputError(f"{name}: broken {compression_name(stream)} ({reason}); download it again") from error
@@ -92,65 +92,62 @@ def _read_table(path: str | Path, *, columns: tuple[str, ...]) -> Table:
         return Table(file.name, stream.sha256(), rows)
 
 
-class _Lines:
-    """The lines of a CSV, for one row after the other."""
-
-    def __init__(self, text: io.TextIOWrapper, *, name: str) -> None:
-        self._text = text
-        self._name = name
-        self.row_length = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._text)
-        self.row_length += len(line)
-        if self.row_length > MAX_ROW_LENGTH:
+def _count_characters(lines: Iterable[str], row_length: list[int]) -> Iterator[str]:
+    """The lines, whose lengths are added to `row_length`. Raises csv.Error if a row has too many characters."""
+    for line in lines:
+        row_length[0] += len(line)
+        if row_length[0] > MAX_ROW_LENGTH:
             raise csv.Error(f"a row of more than {MAX_ROW_LENGTH} characters")
-        return line
+        yield line
 
 
-def _read_rows(lines: _Lines, *, name: str, columns: tuple[str, ...]) -> Iterator[Row]:
-    reader = csv.reader(lines, strict=True)
-    first_line = 1  # of the row
+def _read_rows(lines: Iterable[str], *, name: str, columns: tuple[str, ...]) -> Iterator[Row]:
+    row_length = [0]  # of the row that is being read
+    reader = csv.reader(_count_characters(lines, row_length), strict=True)
+    first_line = 1  # of that row
     try:
         header = next(reader, None)
         if header is None:
             raise InputError(f"{name}: is empty")
         cell_numbers = _find_columns(header, name=name, columns=columns)
+        url_at, group_at, entity_at = (cell_numbers[column] for column in ("image_link", "group_id", "entity_name"))
+        value_at, index_at = cell_numbers.get("entity_value"), cell_numbers.get("index")
         line_by_index: dict[int, int] = {}
         strings: dict[str, str] = {}  # most groups, entities and labels repeat: one object each halves the memory
         position = 0
-        first_line = reader.line_num + 1
+        first_line, row_length[0] = reader.line_num + 1, 0
         for cells in reader:
-            lines.row_length, row_length = 0, lines.row_length
             if not cells:  # an empty line
+                row_length[0] = 0
                 continue
-            where = f"{name}, line {reader.line_num}"
             if len(cells) != len(header):
                 raise InputError(
-                    f"{where}: has {len(cells)} fields, but the header has {len(header)}; "
+                    f"{name}, line {reader.line_num}: has {len(cells)} fields, but the header has {len(header)}; "
                     "put a value that contains a comma in double quotes"
                 )
-            cell = {column: cells[number] for column, number in cell_numbers.items()}
-            if row_length > _MIN_MAX_LENGTH:
-                _check_lengths(cell, where=where)
-            entity_name, entity_value = cell["entity_name"], cell.get("entity_value", "")
+            if row_length[0] > _MIN_MAX_LENGTH:
+                _check_lengths(cells, cell_numbers, where=f"{name}, line {reader.line_num}")
+            row_length[0] = 0
+            group_id, entity_name = cells[group_at], cells[entity_at]
+            entity_value = "" if value_at is None else cells[value_at]
             if entity_name not in ENTITIES:
                 found = one_line(repr(entity_name), max_length=50)
-                raise InputError(f"{where}: unknown entity_name {found}; expected one of {', '.join(ENTITIES)}")
+                raise InputError(
+                    f"{name}, line {reader.line_num}: unknown entity_name {found}; "
+                    f"expected one of {', '.join(ENTITIES)}"
+                )
             index = position
-            if "index" in cell:
-                index = _parse_index(cell["index"], where=where)
-                first_line = line_by_index.setdefault(index, reader.line_num)
-                if first_line != reader.line_num:
-                    raise InputError(f"{where}: duplicate index {index} (first seen on line {first_line})")
+            if index_at is not None:
+                where = f"{name}, line {reader.line_num}"
+                index = _parse_index(cells[index_at], where=where)
+                first_seen = line_by_index.setdefault(index, reader.line_num)
+                if first_seen != reader.line_num:
+                    raise InputError(f"{where}: duplicate index {index} (first seen on line {first_seen})")
             yield Row(
                 position=position,
                 index=index,
-                image_link=cell["image_link"].strip(),  # a space would be sent to the server as `%20`
-                group_id=strings.setdefault(cell["group_id"], cell["group_id"]),
+                image_link=cells[url_at].strip(),  # a space would be sent to the server as `%20`
+                group_id=strings.setdefault(group_id, group_id),
                 entity_name=strings.setdefault(entity_name, entity_name),
                 entity_value=strings.setdefault(entity_value, entity_value),
             )
@@ -161,16 +158,15 @@ def _read_rows(lines: _Lines, *, name: str, columns: tuple[str, ...]) -> Iterato
             f"{name}, after line {reader.line_num}: not UTF-8 text ({error.reason}); save the CSV as UTF-8"
         ) from error
     except csv.Error as error:
-        where = f"{name}, line {first_line}"
-        if reader.line_num > first_line:
-            where += f" to {reader.line_num}"
-        hint = "; is a double quote never closed?" if reader.line_num > first_line else ""
+        is_one_line = reader.line_num <= first_line
+        where = f"{name}, line {first_line}" if is_one_line else f"{name}, lines {first_line} to {reader.line_num}"
+        hint = "" if is_one_line else "; is a double quote never closed?"
         raise InputError(f"{where}: not a valid CSV ({error}){hint}") from error
 
 
-def _check_lengths(cell: dict[str, str], *, where: str) -> None:
+def _check_lengths(cells: list[str], cell_numbers: dict[str, int], *, where: str) -> None:
     for column, max_length in MAX_LENGTHS.items():
-        length = len(cell.get(column, ""))
+        length = len(cells[cell_numbers[column]]) if column in cell_numbers else 0
         if length > max_length:
             raise InputError(
                 f"{where}: {column} has {length} characters, more than {max_length}; correct or remove the row"

@@ -219,15 +219,14 @@ class Fetcher:
 
     def _check_status(self, url: str, response: urllib3.BaseHTTPResponse) -> None:
         status = response.status
-        host = _host(url)
         if status in (408, 425, 429) or status >= 500:
             wait_s = parse_retry_after(response.headers.get("Retry-After"))
             if wait_s is not None:
-                wait_s = self._pause(host, wait_s)
+                wait_s = self._pause(_host(url), wait_s)
             raise _TransientError(f"http_{status}", wait_s=wait_s)
         if not 200 <= status < 300:
             raise FetchError(f"http_{status}", is_retryable=status in (401, 403, 407))
-        if pause := self._pauses.get(host):
+        if self._pauses and (pause := self._pauses.get(host := _host(url))):
             self._pauses[host] = pause._replace(total_s=0)
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:

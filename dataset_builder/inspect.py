@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dataset_builder.options import TEST_CSV_HELP, TRAIN_CSV_HELP
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
+from product_vqa.quoting import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,7 +147,7 @@ def count_suspicious(table: "Table", file: str | None) -> dict[str, Any]:
     for row, reason in found:
         of_reason = examples.setdefault(reason, [])
         if len(of_reason) < NUM_EXAMPLES:
-            of_reason.append(f"row {row.position}: {row.entity_name} {row.entity_value}")
+            of_reason.append(f"row {row.position}: {row.entity_name} {one_line(row.entity_value)}")
     return {
         "suspicious": dict(Counter(reason for _, reason in found).most_common()),
         "suspicious_examples": examples,

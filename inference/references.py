@@ -78,7 +78,7 @@ def read_entities(name: str) -> pd.Series:
 
 
 def _is_csv(name: str) -> bool:
-    return Path(name).is_file() or name.endswith((".csv", ".csv.gz"))
+    return Path(name).is_file() or name.lower().endswith((".csv", ".gz", ".bz2", ".xz", ".zip"))
 
 
 def _load_split(name: str) -> Dataset:

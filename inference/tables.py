@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from product_vqa.csv_files import BROKEN_ARCHIVE, open_csv, parse_index
 from product_vqa.errors import InputError, first_line
@@ -22,7 +23,12 @@ def read_table(path: str | Path, *, columns: tuple[str, ...] = ()) -> pd.DataFra
             table = table.where(table.notna(), "").astype(str)
         else:
             table = pd.read_csv(stream, dtype=str, encoding="utf-8-sig").fillna("")
-    except (ValueError, pd.errors.ParserError, *BROKEN_ARCHIVE) as error:  # UnicodeError is a ValueError
+    except (
+        ValueError,
+        pd.errors.ParserError,
+        pa.ArrowException,
+        *BROKEN_ARCHIVE,
+    ) as error:  # UnicodeError is a ValueError
         raise InputError(f"{file} cannot be read as a table: {first_line(error)}") from error
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(

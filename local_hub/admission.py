@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 OWNER_THREADS = 16
 LOAD_MAX = 0.25  # of one core, for each account but the owner's
 BURST_S = 0.5  # of work at full speed, after a pause
+BYTES_PER_S = 100_000_000  # of the responses to each account but the owner
 REQUEST_COST_S = 0.001  # of parsing a request and answering it, which is not measured
 
 
@@ -29,6 +30,9 @@ class OwnerShare:
         self._limiter = anyio.CapacityLimiter(OWNER_THREADS)
 
     async def admit(self, is_gone: Callable[[], bool]) -> None:
+        pass
+
+    async def send(self, size: int) -> None:
         pass
 
     async def run(self, function: Callable[[], Result], is_gone: Callable[[], bool]) -> Result:
@@ -42,6 +46,7 @@ class GuestShare:
         self._lock = asyncio.Lock()
         self._limiter = anyio.CapacityLimiter(1)
         self._paid_until = 0.0  # the time at which the work so far is within the load
+        self._sent_until = 0.0  # the time at which the bytes so far are within the bandwidth
 
     async def admit(self, is_gone: Callable[[], bool]) -> None:
         """Wait for the turn of a request. Raises ClientDisconnect if the client does not wait that long."""
@@ -55,6 +60,14 @@ class GuestShare:
                 return await anyio.to_thread.run_sync(function, limiter=self._limiter)
             finally:
                 self._pay(time.monotonic() - start)
+
+    async def send(self, size: int) -> None:
+        """Wait until `size` bytes more of a response are within the bandwidth."""
+        now = time.monotonic()
+        wait_s = self._sent_until - now
+        self._sent_until = max(self._sent_until, now) + size / BYTES_PER_S
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
 
     @asynccontextmanager
     async def _turn(self, is_gone: Callable[[], bool]) -> AsyncIterator[None]:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from local_hub.admission import GuestShare, OwnerShare, Share, is_client_gone
 from local_hub.errors import HubError, authentication_required, repo_not_found
@@ -94,6 +94,7 @@ class AdmissionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
         authorization = Headers(scope=scope).get("authorization", "")
         account = self._accounts.authenticate(authorization) if authorization else None
@@ -115,7 +116,13 @@ class AdmissionMiddleware:
             "has_invalid_token": bool(authorization) and account is None,
             "is_signed_upload": is_signed_upload,
         }
-        await self._app({**scope, "state": {**scope.get("state", {}), **state}}, receive, send)
+
+        async def send_within_share(message: Message) -> None:
+            if body := message.get("body"):
+                await share.send(len(body))
+            await send(message)
+
+        await self._app({**scope, "state": {**scope.get("state", {}), **state}}, receive, send_within_share)
 
 
 class AuthenticationMiddleware:
@@ -125,7 +132,7 @@ class AuthenticationMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["state"]["has_invalid_token"]:
+        if scope["type"] == "http" and scope["state"]["has_invalid_token"]:
             await HubError(401, "Invalid credentials in Authorization header").response()(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -86,6 +86,11 @@ class LfsStore:
         # A symbolic link could lead out of the store.
         return path if path.is_file() and path.resolve() == path else None
 
+    def holds(self, pointer: Pointer) -> bool:
+        """Whether the content of `pointer` is stored, with its size."""
+        path = self.find(pointer.oid)
+        return path is not None and path.stat().st_size == pointer.size
+
     @contextmanager
     def receive(self, pointer: Pointer) -> Iterator[Callable[[bytes], None]]:
         """Yield the function that takes the content of `pointer`, chunk by chunk.

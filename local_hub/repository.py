@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 import pygit2
 from pygit2.enums import FileMode, ObjectType, SortMode
 
-from local_hub.cards import read_metadata
+from local_hub.cards import METADATA_LENGTH_MAX, read_metadata
 from local_hub.errors import HubError, entry_not_found, revision_not_found
 from local_hub.lfs import POINTER_SIZE_MAX, LfsStore, Pointer, parse_attributes, parse_pointer
 from local_hub.patterns import PatternList
@@ -201,7 +201,7 @@ class Repository:
         return self.read_blob(entry.oid).decode("utf-8", "replace")
 
     def card(self, commit: pygit2.Commit) -> dict[str, Any]:
-        return read_metadata(self.read_text(commit, "README.md"))
+        return read_metadata(self.read_text(commit, "README.md")[:METADATA_LENGTH_MAX])
 
     def lfs_patterns(self, commit: pygit2.Commit) -> PatternList:
         return PatternList(parse_attributes(self.read_text(commit, ATTRIBUTES)))

@@ -54,7 +54,8 @@ class _Card:
 
     @property
     def is_marked(self) -> bool:
-        return any(section.name is not None for section in self.sections)
+        """Whether there are generated sections, or there were some before a person removed them."""
+        return bool(self.names) or any(section.name is not None for section in self.sections)
 
     def is_edited(self, key: str) -> bool:
         return self.generated.get(key) != _digest(self.metadata.get(key))
@@ -115,7 +116,7 @@ def merge_cards(new: str, old: str, *, needed: tuple[str, ...] = ()) -> str:
         has_line = _EMPTY_STATE_LINE in body
         body = body.replace(_EMPTY_STATE_LINE, state_line) if has_line else state_line + body
         if kept:
-            logger.info("Kept in the card, because it was edited: %s.", ", ".join(kept))
+            logger.info("Kept in the card, because it was edited: %s.", ", ".join(map(str, kept)))
     front = f"---\n{merged}---\n" if merged else ""
     return (front + body).replace("\n", line_end)
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MAX_LENGTH = 500  # of the text of a library's error
+
 
 class InputError(ValueError):
     """Raised for input that cannot be used. The message names the file, row, field or argument, and the remedy.
@@ -27,6 +29,25 @@ def argument(name: str) -> Iterator[None]:
             error.args = (f"`{name}` {error}",)
             error.names_argument = True
         raise
+
+
+@contextmanager
+def library_errors(what: str = "") -> Iterator[None]:
+    """Convert what a library raises about an option into an InputError of one line, after `what`.
+
+    For code of libraries that only looks at options and builds from them: a KeyError there is a name that it does not
+    know, a TypeError an option that a function does not have.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (
+        ArithmeticError, AttributeError, ImportError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        text = " ".join(str(error).split()) or type(error).__name__
+        text = f"unknown key {text}" if isinstance(error, KeyError) else text
+        raise InputError(f"{what}: {text[:MAX_LENGTH]}" if what else text[:MAX_LENGTH]) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -17,12 +17,17 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from product_vqa.cli import LAUNCHER_VARIABLE, run
+from product_vqa.cli import LAUNCHER_VARIABLE, MAX_CONFIG_BYTES, run
+from product_vqa.documents import read_json, read_yaml
 from product_vqa.errors import InputError, first_line
 
 
 def main() -> int:
     arguments = launch_command_parser().parse_args()
+    if arguments.config_file is not None:
+        check_config(arguments.config_file)
+    if arguments.gpu_ids is None and "CUDA_VISIBLE_DEVICES" in os.environ:
+        arguments.gpu_ids = "all"  # else the file's `gpu_ids` would replace the GPUs that the user or a cluster chose
     os.environ[LAUNCHER_VARIABLE] = "1"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _forward)  # with several processes, torchrun's agent installs its own handlers
@@ -39,9 +44,25 @@ def main() -> int:
         return _shell_code(failure.exitcode)
     except SignalException as error:
         return 128 + error.sigval.value
-    except (OSError, ValueError) as error:  # no such config file, or options that exclude each other
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:  # values or options that do not fit
         raise InputError(f"accelerate cannot launch this: {first_line(error)}") from error
     return 0
+
+
+def check_config(file: str) -> None:
+    """Raise InputError unless the file is a small YAML or JSON mapping; accelerate reads it without any limit."""
+    try:
+        config = (read_json if file.endswith(".json") else read_yaml)(file, max_bytes=MAX_CONFIG_BYTES)
+    except FileNotFoundError:
+        return  # accelerate says so
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"accelerate cannot launch this: --config_file {file}: {reason}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"accelerate cannot launch this: --config_file {file} must hold `key: value` lines")
+    environment = config.get("compute_environment", "LOCAL_MACHINE")
+    if environment != "LOCAL_MACHINE":
+        raise InputError(f"--config_file {file}: compute_environment {environment!r} is not LOCAL_MACHINE")
 
 
 def _forward(number: int, _: Any) -> None:

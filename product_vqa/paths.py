@@ -41,10 +41,13 @@ def open_regular(path: str | Path) -> IO[bytes]:
 def writable_folder(path: str | Path) -> Path:
     """Return `path` as a Path, created if it does not exist. Raises InputError if it is not writable."""
     folder = Path(path)
+    if not str(path).strip():
+        raise InputError(f"{str(path)!r} names no folder; choose one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{folder}: cannot be created ({reason}); choose another folder") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: not writable; choose another folder or change its permissions")
     return folder

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from product_vqa.errors import InputError, first_line
-from product_vqa.hub import Location
+from product_vqa.hub import Location, find_file
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -29,6 +29,7 @@ def content_sha256(location: Location, patterns: Sequence[str]) -> str | None:
     """Hash the names and contents of a folder's files that match the patterns, at any depth.
 
     Hidden files and folders do not count. Takes about a second per GB. None for a repo, which its commit identifies.
+    Raises InputError for a link out of the folder, and for a file that cannot be read.
     """
     folder = location.folder
     if folder is None:
@@ -39,6 +40,8 @@ def content_sha256(location: Location, patterns: Sequence[str]) -> str | None:
         for file in folder.rglob(pattern)
         if file.is_file() and not (name := file.relative_to(folder).as_posix()).startswith(".") and "/." not in name
     }
+    for name in files:
+        find_file(location, folder, name)
     return _sha256(sorted(files), folder)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import training
 from local_hub import LocalHub
+from product_vqa.atomic_io import one_writer
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.paths import writable_folder
@@ -51,15 +52,19 @@ class QuickstartOptions:
 
 def main() -> None:
     (options,) = parse_options(QuickstartOptions, description="Run the complete pipeline on this machine, offline.")
-    folder = empty_folder(Path(options.output_dir))
-    with LocalHub(folder / "hub") as hub, serve_folder(folder / "labels" / "images") as images_url:
-        print(f"A local Hub runs at {hub.endpoint}, and the images are served at {images_url}.")
-        steps = Steps(quiet_environment(folder, num_processes=options.num_processes) | hub.environment)
-        summary = run_pipeline(steps, folder, options, images_url=images_url)
+    folder = Path(options.output_dir)
+    with argument("output_dir"):
+        writable_folder(folder.absolute().parent)
+    with one_writer(folder.absolute(), argument="output_dir"):
+        empty_folder(folder)
+        with LocalHub(folder / "hub") as hub, serve_folder(folder / "labels" / "images") as images_url:
+            print(f"A local Hub runs at {hub.endpoint}, and the images are served at {images_url}.")
+            steps = Steps(quiet_environment(folder, num_processes=options.num_processes) | hub.environment)
+            summary = run_pipeline(steps, folder, options, images_url=images_url)
 
-    summary["seconds"] = steps.seconds
-    summary["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2, 2)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        summary["seconds"] = steps.seconds
+        summary["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2, 2)
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print_summary(summary, folder)
 
 

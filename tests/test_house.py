@@ -264,9 +264,7 @@ def test_make_has_the_targets_that_documents_and_workflows_name() -> None:
     assert named >= {"test", "quality", "quickstart"}
     assert "run: .ci/run" in (ROOT / ".github/workflows/test.yml").read_text()
     nightly = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())
-    matrix = nightly["jobs"]["slow"]["strategy"]["matrix"]
-    assert {*matrix["target"], *(job["target"] for job in matrix["include"])} <= targets
-    assert [job["part"] for job in matrix["include"]] == ["1/4", "2/4", "3/4", "4/4"]
+    assert {name.split()[0] for name in nightly["jobs"]["slow"]["strategy"]["matrix"]["target"]} <= targets
 
 
 @cache

@@ -215,8 +215,9 @@ def test_the_scan_finds_insecure_calls_secrets_and_unsafe_workflows(tmp_path: Pa
         ("B602", 2), ("B403", 1), ("B607", 2), ("B301", 3),
     }  # fmt: skip
     key = "AKIA" + "IOSFODNN7EXAMPLA"  # in two parts, or the scan would find it here
-    (bad / "b.txt").write_text(f"aws = {key}\n")
-    assert [(kind, line) for _, kind, line, _ in scan.secrets(bad)] == [("AWS Access Key", 1)]
+    token = "hf_" + "aB3" * 12
+    (bad / "b.txt").write_text(f"aws = {key}\nhub = {token}\n")
+    assert {(kind, line) for _, kind, line, _ in scan.secrets(bad)} == {("AWS Access Key", 1), ("Hub token", 2)}
     workflows = bad / ".github" / "workflows"
     workflows.mkdir(parents=True)
     (workflows / "x.yml").write_text(
@@ -237,15 +238,8 @@ PROGRAMS = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"PK\x0
 BINARY = {".ttf", ".otf", ".png", ".safetensors"}
 
 
-def tracked() -> list[str]:
-    """The files that git tracks, or would."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
-
-
 def test_no_file_is_a_pickle_or_a_program() -> None:
-    names = tracked()
+    names = scan.tracked_files()
     assert len(names) > 250
     for name in names:
         content = (ROOT / name).read_bytes()
@@ -271,11 +265,11 @@ def test_the_distributions_hold_what_is_tracked_and_nothing_else(tmp_path: Path)
     assert all(member.isfile() for member in members)
     names = {member.name.partition("/")[2] for member in members}
     assert len(names) > 200
-    assert names <= {*tracked(), "PKG-INFO"}
+    assert names <= {*scan.tracked_files(), "PKG-INFO"}
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     own = {name for name in names if ".dist-info/" not in name} - {"product_vqa/model_card.md"}
-    assert own <= set(tracked())
+    assert own <= set(scan.tracked_files())
     assert {name.split("/")[0] for name in own} == {
         "product_vqa", "dataset_builder", "training", "inference", "local_hub", "quickstart",
     }  # fmt: skip

@@ -10,20 +10,23 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 
 from product_vqa.atomic_io import atomic_write
-from product_vqa.errors import InputError
+from product_vqa.documents import read_bytes, read_json, read_yaml
+from product_vqa.errors import InputError, first_line
+from training.limits import MAX_SAMPLES_PER_STEP
+from training.loading import Sources
 from training.options import TrainingOptions
 from training.run_config import CONFIG_FILE, check_same_config
 
 logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
+MAX_STATE_BYTES = 512 * 1024**2  # of trainer_state.json, which holds the log of every step
 
 
 # ---- Complete checkpoints ------------------------------------------------------------------------------------------
@@ -64,14 +67,30 @@ def _load_manifest(checkpoint: Path) -> dict[str, Any] | str:
     """Return the manifest, or a description of what is wrong with it."""
     file = checkpoint / MANIFEST_FILE
     try:
-        manifest = json.loads(file.read_text())
-        if manifest.pop("sha256") == _digest(manifest):
+        manifest = read_json(file)
+        if manifest.pop("sha256") == _digest(manifest) and _is_manifest(manifest):
             return manifest
     except FileNotFoundError:
         return f"{file} is missing"
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         pass
     return f"{file} has changed since it was written"
+
+
+def _is_manifest(manifest: dict[str, Any]) -> bool:
+    """Whether every value has the type that `save_manifest` writes, and no file is outside of the checkpoint."""
+    run = manifest["run"]
+    if not isinstance(run, dict) or not isinstance(manifest["files"], dict):
+        return False
+    if run and not (isinstance(run["processes"], int) and isinstance(run["sharding"], str)):
+        return False
+    if run and not (isinstance(run["config"], dict) and _has_samples(run["config"])):
+        return False
+    return all(
+        isinstance(one, dict) and isinstance(one["size"], int) and isinstance(one["sha256"], str)
+        and not Path(name).is_absolute() and ".." not in Path(name).parts
+        for name, one in manifest["files"].items()
+    )  # fmt: skip
 
 
 def _sha256(file: Path) -> str:
@@ -86,6 +105,19 @@ def _digest(content: dict[str, Any]) -> str:
 # ---- The checkpoint to resume from ---------------------------------------------------------------------------------
 
 
+def check_folder(output_dir: Path, sources: Sources) -> None:
+    """Raises InputError if `output_dir` is the folder of the base model or the dataset, or holds another model."""
+    for what, location in (("base model", sources.base_model), ("dataset", sources.dataset)):
+        if location.folder is not None and location.folder.resolve() == output_dir.resolve():
+            raise InputError(f"`output_dir` {output_dir} is the folder of the {what}: choose another")
+    is_run = (output_dir / CONFIG_FILE).exists() or bool(_checkpoints(output_dir))
+    for name in ("adapter_config.json", "config.json"):
+        if (output_dir / name).exists() and not is_run:
+            raise InputError(
+                f"`output_dir` {output_dir} holds a model ({name}) that no run here has written: choose another"
+            )
+
+
 def check_same_run(output_dir: Path, config: dict[str, Any], *, processes: int) -> None:
     """Raises InputError, with the keys that differ, if `output_dir` holds a run with another configuration.
 
@@ -94,15 +126,27 @@ def check_same_run(output_dir: Path, config: dict[str, Any], *, processes: int) 
     file = output_dir / CONFIG_FILE
     if not file.is_file():
         return
-    try:
-        before = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        before = None
-    if not isinstance(before, dict):
+    before = _read_config(file)
+    if before is None:
         raise InputError(f"{file} cannot be read: choose another `output_dir`, or delete this one to start over")
     if "samples_per_step" not in before:
         before = _complete_early_config(before, config, output_dir)
     check_same_config(before, config, where=f"`output_dir` {output_dir}", processes=processes)
+
+
+def _read_config(file: Path) -> dict[str, Any] | None:
+    """Read sft_config.yaml; None if it is not there, or not what a run writes."""
+    try:
+        config = read_yaml(file)
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) and _has_samples(config) else None
+
+
+def _has_samples(config: dict[str, Any]) -> bool:
+    """Whether `samples_per_step`, with which we calculate, is a number of samples; earlier versions wrote none."""
+    samples = config.get("samples_per_step", 1)
+    return isinstance(samples, int) and 1 <= samples <= MAX_SAMPLES_PER_STEP
 
 
 def find_checkpoint(
@@ -145,8 +189,20 @@ def _check_given(checkpoint: Path, *, keeps_best: bool) -> Path:
 
 
 def read_state(checkpoint: str | Path) -> TrainerState:
-    """Read the trainer's state from a checkpoint: its step, its log."""
-    return TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
+    """Read the trainer's state from a checkpoint: its step, its log. Raises InputError for a file that is not one."""
+    file = Path(checkpoint, "trainer_state.json")
+    try:
+        # Not `read_json`: float16 logs NaN as the gradient norm of a step that its scaler skipped.
+        content = json.loads(read_bytes(file, max_bytes=MAX_STATE_BYTES))
+        state = TrainerState(**content)
+        if not isinstance(state.global_step, int) or not isinstance(state.log_history, list):
+            raise ValueError("global_step is not a number, or log_history not a list")
+        if not all(isinstance(entry, dict) for entry in state.log_history):
+            raise ValueError("log_history holds an entry that is not an object")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"{file}: {reason}; choose another checkpoint") from error
+    return state
 
 
 def _checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
@@ -197,7 +253,8 @@ def _damage(checkpoint: Path, *, keeps_best: bool) -> str | None:
     """Like `find_damage`; where the best checkpoint is kept, that one must be complete too."""
     if damage := find_damage(checkpoint):
         return damage
-    best = read_state(checkpoint).best_global_step if keeps_best else None
+    state = read_state(checkpoint)
+    best = state.best_global_step if keeps_best else None
     if best is None or (folder := checkpoint.parent / f"checkpoint-{best}") == checkpoint:
         return None
     return find_damage(folder)
@@ -227,8 +284,7 @@ def _check_run(checkpoint: Path, run: dict[str, Any]) -> None:
 
 def _writes_manifests(output_dir: Path) -> bool:
     """Whether this version wrote the run, so that a checkpoint without a manifest is an incomplete one."""
-    file = output_dir / CONFIG_FILE
-    return file.is_file() and "samples_per_step" in yaml.safe_load(file.read_text())
+    return "samples_per_step" in (_read_config(output_dir / CONFIG_FILE) or {})
 
 
 def _complete_early_config(before: dict[str, Any], config: dict[str, Any], output_dir: Path) -> dict[str, Any]:
@@ -237,7 +293,7 @@ def _complete_early_config(before: dict[str, Any], config: dict[str, Any], outpu
     for _, folder in reversed(_checkpoints(output_dir)):
         if processes := len(list(folder.glob("rng_state*.pth"))):
             defaults: dict[str, Any] = {option.name: option.default for option in fields(TrainingOptions)}
-            options = defaults | before
+            options = defaults | {key: value for key, value in before.items() if isinstance(value, int)}
             samples = options["per_device_train_batch_size"] * options["gradient_accumulation_steps"] * processes
             break
     unrecorded = {key: config[key] for key in ("dataset_sha256", "base_sha256") if key in config}

@@ -62,9 +62,9 @@ def estimate_run(config: PaliGemmaConfig, model_options: ModelOptions, options: 
             gradient_checkpointing=bool(options.gradient_checkpointing),
         )
     except ValueError as error:
-        if "arget modules" not in str(error):  # peft's message
+        if "arget module" not in str(error):  # peft's message, which may print a whole layer
             raise
-        raise InputError(f"`lora_target_modules`: {error}") from error
+        raise InputError(f"`lora_target_modules`: {' '.join(str(error).split())[:300]}") from error
 
 
 def estimate_memory(

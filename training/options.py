@@ -1,6 +1,7 @@
 """The options of a training run: the dataset, the base model and its adapter, and TRL's own settings."""
 
 import copy
+import importlib.util
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -13,8 +14,11 @@ from transformers.integrations.integration_utils import (
 from trl import SFTConfig  # type: ignore[attr-defined]  # exported lazily
 
 from product_vqa.distributed import runs_on_cpu
-from product_vqa.errors import InputError
+from product_vqa.documents import parse_json, read_json
+from product_vqa.errors import InputError, argument, library_errors
+from product_vqa.modeling.layer_pattern import check_layer_pattern
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, resolve_dtype
+from training.limits import MAX_SAMPLES_PER_STEP, check_limits
 
 
 @dataclass
@@ -57,11 +61,7 @@ class DatasetOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.max_train_samples is not None and self.max_train_samples < 1:
-            raise InputError(f"`max_train_samples` must be at least 1, got {self.max_train_samples}")
-        for name in ("max_eval_samples", "max_card_samples"):
-            if getattr(self, name) < 0:
-                raise InputError(f"`{name}` must be at least 0, got {getattr(self, name)}")
+        check_limits(self)
 
 
 @dataclass
@@ -120,12 +120,15 @@ class ModelOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.lora_r < 1:
-            raise InputError(f"`lora_r` must be at least 1, got {self.lora_r}")
+        check_limits(self)
         if not 0 <= self.lora_dropout < 1:
             raise InputError(f"`lora_dropout` must be at least 0 and below 1, got {self.lora_dropout}")
         if self.attn_implementation and "flash" in self.attn_implementation:
             raise InputError("`attn_implementation`: flash attention drops PaliGemma's prefix mask; use sdpa or eager")
+        if self.attn_implementation not in (None, "sdpa", "eager"):  # the name of a repo would run its code
+            raise InputError(f"`attn_implementation` must be sdpa or eager, got {self.attn_implementation}")
+        with argument("lora_target_modules"):
+            check_layer_pattern(self.lora_target_modules)
 
 
 # Settings of SFTConfig that would silently have no effect on our batches or our loss.
@@ -161,12 +164,7 @@ _UNRESUMABLE_SETTINGS = {
     "save_on_each_node": "`output_dir` must be a folder that all machines share",
     "save_only_model": "a checkpoint without optimizer state cannot be resumed",
 }
-_MINIMUMS = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "dataloader_num_workers": 0,
-}
+_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 # The keys of accelerator_config that decide which samples a step takes, with transformers' own values.
 _SAMPLE_ORDER = {"split_batches": False, "dispatch_batches": None, "even_batches": True, "use_seedable_sampler": True}
 
@@ -220,15 +218,14 @@ class TrainingOptions(SFTConfig):
             fast = resolve_dtype("auto", device=accelerator or "cpu")
             self.bf16, self.fp16 = fast == torch.bfloat16, fast == torch.float16
         self._refuse_settings()
+        self._read_documents()
         if self.early_stopping_patience is not None:
             self.load_best_model_at_end = True
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             # Not the loss; and an exact string also depends on whether the label says 500 or 500.0.
             self.metric_for_best_model = "f1_quantity"
-        try:
+        with library_errors():
             super().__post_init__()
-        except (ValueError, ImportError) as error:
-            raise InputError(" ".join(str(error).split()) or type(error).__name__) from error
         changed = [name for name, value in _SAMPLE_ORDER.items() if getattr(self.accelerator_config, name) != value]
         if changed:
             raise InputError(
@@ -243,8 +240,29 @@ class TrainingOptions(SFTConfig):
         assert isinstance(self.report_to, list)  # made one by __post_init__
         _check_trackers(self.report_to)
 
+    def _read_documents(self) -> None:
+        """Read the JSON files that an option names, and check JSON that is given in its place.
+
+        transformers would read them without any limit. Raises InputError for what is not a mapping of JSON.
+        """
+        for name in self._VALID_DICT_FIELDS:
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                continue
+            try:
+                if value.startswith("{"):
+                    parse_json(value)  # transformers parses it
+                    continue
+                content = read_json(value)
+            except (OSError, ValueError) as error:
+                raise InputError(f"`{name}` {value}: {getattr(error, 'strerror', None) or error}") from error
+            if not isinstance(content, dict):
+                raise InputError(f"`{name}` {value} must hold a JSON object, got {type(content).__name__}")
+            setattr(self, name, content)
+
     def _refuse_settings(self) -> None:
         """Raises InputError for a setting that cannot work, that would have no effect or that prevents resuming."""
+        check_limits(self)
         defaults = {option.name: option.default for option in fields(SFTConfig)}
         for name in _IGNORED_SETTINGS:
             if getattr(self, name) != defaults[name]:
@@ -254,9 +272,19 @@ class TrainingOptions(SFTConfig):
         for name, reason in _UNRESUMABLE_SETTINGS.items():
             if getattr(self, name) != defaults[name]:
                 raise InputError(f"`{name}`: {reason}; remove this setting")
-        for name, minimum in _MINIMUMS.items():
-            if getattr(self, name) < minimum:
-                raise InputError(f"`{name}` must be at least {minimum}, got {getattr(self, name)}")
+        for name in ("save_steps", "logging_steps"):
+            if getattr(self, name) == 0 and getattr(self, name.replace("_steps", "_strategy")) == "steps":
+                raise InputError(f"`{name}` must be more than 0; `{name.replace('_steps', '_strategy')}` no for never")
+        if self.per_device_train_batch_size * self.gradient_accumulation_steps > MAX_SAMPLES_PER_STEP:
+            raise InputError(
+                f"`per_device_train_batch_size` x `gradient_accumulation_steps` must be at most {MAX_SAMPLES_PER_STEP}"
+            )
+        if self.use_liger_kernel and not importlib.util.find_spec("liger_kernel"):
+            raise InputError("`use_liger_kernel`: liger-kernel is not installed; remove this setting")
+        if self.torch_compile_mode not in (None, *_COMPILE_MODES):
+            raise InputError(f"`torch_compile_mode` must be one of {', '.join(_COMPILE_MODES)}")
+        if self.dataloader_num_workers == 0 and self.dataloader_persistent_workers:
+            raise InputError("`dataloader_persistent_workers` needs `dataloader_num_workers` 1 or more")
         if self.max_steps == 0:
             raise InputError("`max_steps` is 0: the run would make no step")
         if self.max_steps < 0 and not self.num_train_epochs > 0:
@@ -300,5 +328,5 @@ def _check_trackers(names: list[str]) -> None:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(INTEGRATION_TO_CALLBACK)
             raise InputError(f"`report_to`: {name} is not a known tracker; choose from {known}")
-        if name not in installed and name != "flyte":
+        if name not in installed and not (name == "flyte" and importlib.util.find_spec("flytekit")):
             raise InputError(f"`report_to`: {name} is not installed; run `pip install {name}` or choose another")

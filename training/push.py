@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,23 @@ def _save_log(file: Path, log_history: list[dict[str, Any]]) -> None:
 
 
 # ---- The repo ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def hub_token(token: str | None) -> Iterator[None]:
+    """Let the Hub's client use the token of `--hub_token`, in the way in which it finds one anyway."""
+    if not token:
+        yield
+        return
+    logger.warning("`hub_token` is visible to all users of this machine (ps); set HF_TOKEN, or run `hf auth login`")
+    before = os.environ.get("HF_TOKEN")
+    os.environ["HF_TOKEN"] = token
+    try:
+        yield
+    finally:
+        os.environ.pop("HF_TOKEN")
+        if before is not None:
+            os.environ["HF_TOKEN"] = before
 
 
 def open_repo(repo_id: str, *, private: bool | None) -> str:

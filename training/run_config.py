@@ -87,7 +87,9 @@ def resolve_config(
 
 def _to_plain(value: Any) -> Any:
     """Replace an enumeration by its value, so that YAML holds only text, numbers, lists and mappings."""
-    if isinstance(value, bool | int | float | list | dict):
+    if isinstance(value, list):
+        return [_to_plain(one) for one in value]
+    if isinstance(value, bool | int | float | dict):
         return value
     return str(getattr(value, "value", value))
 

@@ -26,7 +26,7 @@ from product_vqa.modeling.loading import load_config
 from product_vqa.paths import writable_folder
 from product_vqa.workers import limit_queue, worker_errors
 from training.callbacks import ConsoleLines, PushCheckpoints, ResumeRun, SaveOnSigterm, StopEarly, is_out_of_patience
-from training.checkpoints import check_same_run, find_checkpoint, read_state
+from training.checkpoints import check_folder, check_same_run, find_checkpoint, read_state
 from training.evaluation import format_scores, scores_at
 from training.loading import (
     Data,
@@ -40,7 +40,7 @@ from training.loading import (
 from training.memory import advise, device_memory, estimate_run
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, with_changes
 from training.preemption import EXIT_CODE, end_with_launcher, exit_on_sigterm, only_run_in
-from training.push import open_repo, push_adapter, push_run, save_adapter
+from training.push import hub_token, open_repo, push_adapter, push_run, save_adapter
 from training.run_config import describe_run, resolve_config, save_config
 from training.trainer import PaliGemmaTrainer
 
@@ -72,8 +72,9 @@ def main() -> int:
     )
     with argument("output_dir"):
         output_dir = writable_folder(options.output_dir)
-    with only_run_in(output_dir):
-        return train(dataset_options, model_options, options, output_dir)
+    with only_run_in(output_dir), hub_token(options.hub_token):
+        # Without the token, which the trainer would write into every checkpoint.
+        return train(dataset_options, model_options, with_changes(options, hub_token=None), output_dir)
 
 
 def train(
@@ -104,6 +105,7 @@ def resolve_run(
 ) -> Run:
     """Find the base model, the dataset and the repo to push to; check that `output_dir` holds no other run."""
     sources = locate_sources(dataset_options, model_options, is_published=options.push_to_hub)
+    check_folder(output_dir, sources)
     config = resolve_config(dataset_options, model_options, options, sources)
     check_same_run(output_dir, config, processes=options.world_size)
     with argument("model_name_or_path"):

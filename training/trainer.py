@@ -1,6 +1,8 @@
 """TRL's SFTTrainer for PaliGemma: our batches, and logits only at the tokens that are trained."""
 
-from collections.abc import Sized
+import pickle
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from datasets import Dataset
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch.utils.data import RandomSampler, Sampler
 from transformers import PaliGemmaProcessor
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints, set_seed
 from trl import SFTTrainer  # type: ignore[attr-defined]  # exported lazily
 
-from product_vqa.errors import InputError
+from product_vqa.errors import InputError, first_line, library_errors
 from product_vqa.modeling.collator import IGNORED, normalize_images
 from product_vqa.task.features import FEATURES
 from product_vqa.workers import TIMEOUT_S
@@ -25,6 +28,26 @@ from training.examples import show_examples
 from training.options import TrainingOptions, samples_per_step, steps_per_epoch
 
 _NOT_FOR_THE_MODEL = ("labels", "answer_positions", "row_index")
+
+
+@contextmanager
+def _checkpoint_errors(checkpoint: str | None) -> Iterator[None]:
+    """Convert what loading a checkpoint raises into an InputError.
+
+    Its pickles are loaded with weights_only, so no code in them runs. A stranger's file may raise anything else.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)[:200]}"
+        if isinstance(error, pickle.UnpicklingError):  # torch's message says how to run the code
+            reason = "a file in it is damaged, or holds more than tensors"
+        raise InputError(
+            f"checkpoint {checkpoint} cannot be loaded ({reason}); choose another, or delete it to resume from the "
+            "one before"
+        ) from error
 
 
 class PaliGemmaTrainer(SFTTrainer):
@@ -44,7 +67,8 @@ class PaliGemmaTrainer(SFTTrainer):
         self, *args: Any, sigterm: SaveOnSigterm | None = None, run: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """`run` is written to the manifest of every checkpoint (see `training.run_config.describe_run`)."""
-        super().__init__(*args, **kwargs)
+        with library_errors():  # of settings that exclude each other
+            super().__init__(*args, **kwargs)
         plugin = self.args.deepspeed_plugin
         if plugin is None or plugin.zero_stage != 3:  # ZeRO-3 gathers parameters of one dtype only
             # On a 4-bit base model TRL makes the adapter bfloat16, where an update below 1/256 of a weight is lost.
@@ -130,7 +154,20 @@ class PaliGemmaTrainer(SFTTrainer):
         new series of random numbers rather than that of the first step."""
         if checkpoint is not None:
             set_seed((self.args.seed + 1000 * self.state.global_step + self.args.process_index) % 2**32)
-        super()._load_rng_state(checkpoint)
+        with _checkpoint_errors(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with _checkpoint_errors(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _checkpoint_errors(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _checkpoint_errors(checkpoint):
+            super()._load_scaler(checkpoint)
 
     def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # called with keywords only
         if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
@@ -144,6 +181,18 @@ class PaliGemmaTrainer(SFTTrainer):
         if self.args.dataloader_num_workers:  # turns a hang into an error; transformers has no setting for it
             getattr(dataloader, "base_dataloader", dataloader).timeout = TIMEOUT_S
         return dataloader
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        with library_errors("`optim`, `optim_args`, `optim_target_modules`"):
+            return super().create_optimizer(*args, **kwargs)
+
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> Any:
+        with library_errors("`metric_for_best_model`"):
+            return super()._determine_best_metric(*args, **kwargs)
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        with library_errors("`lr_scheduler_type`, `lr_scheduler_kwargs`"):
+            return super().create_scheduler(*args, **kwargs)
 
     # ---- Training --------------------------------------------------------------------------------------------------
 
@@ -256,11 +305,17 @@ class PaliGemmaTrainer(SFTTrainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process has written its files
+            if self.args.should_save:
+                save_manifest(folder, run=self._run)
+        except (OSError, RuntimeError, SafetensorError) as error:  # the disk is full: each library has its own error
+            raise InputError(
+                f"the checkpoint {folder} cannot be written ({first_line(error)}); make room and rerun: the run "
+                "resumes from the checkpoint before"
+            ) from error
         finally:
             self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()  # each process has written its files
         if self.args.should_save:
-            save_manifest(folder, run=self._run)
             rotate_checkpoints(
                 output_dir, limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True
             )

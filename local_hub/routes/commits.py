@@ -112,8 +112,7 @@ async def lfs_upload(request: Request) -> Response:
 
 def lfs_verify(request: Request, body: dict[str, Any]) -> Response:
     pointer = parse_oid_and_size(body)
-    stored = open_repository(request, write=True).lfs_store.find(pointer.oid)
-    if stored is None or stored.stat().st_size != pointer.size:
+    if not open_repository(request, write=True).lfs_store.holds(pointer):
         raise HubError(404, f"{pointer.oid} with {pointer.size} bytes has not been uploaded to this repo")
     return JSONResponse({})
 
@@ -199,7 +198,7 @@ class CommitBuilder:
         except (KeyError, TypeError, ValueError) as error:
             raise HubError(400, f"{path}: content must be encoded in base64") from error
         pointer = parse_pointer(content)
-        if pointer and self._repository.lfs_store.find(pointer.oid) is None:
+        if pointer and not self._repository.lfs_store.holds(pointer):
             raise HubError(400, f"{path} points to {pointer.oid}, which has not been uploaded to this repo")
         if pointer:
             self._lfs_files.add(pointer.oid)

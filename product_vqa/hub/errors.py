@@ -69,6 +69,11 @@ def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None =
             f"{repo_id}: no Hub answers at {constants.ENDPOINT} ({type(error).__name__}). Check the network and "
             "HF_ENDPOINT"
         ) from error
+    except (KeyError, TypeError, IndexError) as error:  # the client looks for what is not in an answer
+        raise InputError(
+            f"{repo_id}: {constants.ENDPOINT} answers, but not as a Hub does ({type(error).__name__}: {error}). Check "
+            "HF_ENDPOINT and proxies"
+        ) from error
     except (RuntimeError, ValueError, OSError) as error:  # the client raises these if a transfer fails midway
         if isinstance(error, InputError):
             raise
@@ -86,8 +91,14 @@ class TokenError(InputError):
 
 def _check_token() -> None:
     """Raise TokenError for a token that cannot be sent in a header, for which the client raises UnicodeEncodeError."""
-    if not re.fullmatch(r"[\x21-\x7e]*", huggingface_hub.get_token() or ""):
+    token = huggingface_hub.get_token() or ""
+    if not re.fullmatch(r"[\x21-\x7e]*", token):
         raise TokenError(
             "the token (HF_TOKEN, or that of `hf auth login`) contains a space or a character that is not ASCII. Copy "
             "it again from the settings of your account on the Hub"
+        )
+    if set(token) & set("'\"`"):
+        raise TokenError(
+            "the token (HF_TOKEN, or that of `hf auth login`) contains quotation marks. Set it without them: a file "
+            "of variables, such as that of `docker --env-file`, keeps them"
         )

@@ -39,7 +39,11 @@ def locate(name: str, *, repo_type: str = "model", revision: str | None = None) 
     `name` may include the revision: `user/name@v1`. Raises InputError for a repo that does not exist, is gated or
     private, for a bad token, and if no Hub answers; the message says what to do.
     """
-    if Path(name).is_dir():
+    try:
+        is_folder = Path(name).is_dir()
+    except (OSError, ValueError) as error:  # a name that is too long, or cannot be encoded
+        raise InputError(f"{name[:100]!r} is neither a folder nor a repo id like user/name") from error
+    if is_folder:
         if revision is not None:
             raise InputError(f"{name} is a folder and has no revision {revision!r}")
         return Location(name)

@@ -97,7 +97,8 @@ class AttributeReader:
             with argument("adapter"):
                 loaded = download_adapter(locate(adapter, revision=revision))
         base = _locate_base_model(loaded, base_model=base_model)
-        processor = load_processor((loaded.processor if loaded else None) or base)
+        processor_location = (loaded.processor if loaded else None) or base
+        processor = load_processor(processor_location)
         trained = loaded.base_precision if loaded else None
         dequantizes = load_in_4bit is None and trained is not None and trained.load_in_4bit
         with argument("base_model"):
@@ -114,16 +115,21 @@ class AttributeReader:
             with argument("adapter"):
                 model = apply_adapter(model, loaded, base_model=base, merge=not load_in_4bit)
         calibration = _load_calibration(loaded) if loaded is not None and calibrated else None
-        return cls(
-            model.eval(),
-            processor,
-            constrain=constrain,
-            allow_empty=allow_empty,
-            num_beams=num_beams,
-            calibration=calibration,
-            provenance=_provenance(loaded, base, model, calibration, in_4bit=load_in_4bit, dequantized=dequantizes),
-            base_model=base,
-        )
+        try:
+            return cls(
+                model.eval(),
+                processor,
+                constrain=constrain,
+                allow_empty=allow_empty,
+                num_beams=num_beams,
+                calibration=calibration,
+                provenance=_provenance(
+                    loaded, base, model, calibration, in_4bit=load_in_4bit, dequantized=dequantizes
+                ),
+                base_model=base,
+            )
+        except InputError as error:  # the tokenizer splits units otherwise
+            raise InputError(f"{processor_location}: {error}") from error
 
     def read(self, image: Image.Image | bytes, entity_name: str) -> Answer:
         """Answer one question about one image. Raises ValueError as `read_batch` does."""

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.optimize import minimize
 
 from product_vqa.documents import read_json
-from product_vqa.errors import InputError
+from product_vqa.errors import InputError, first_line
 from product_vqa.modeling.generation import Answer
 
 logger = logging.getLogger(__name__)
@@ -130,10 +130,14 @@ def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibr
     try:
         content = read_json(file)
         calibration = Calibration(**{name: Scaling(**content[name]) for name in names})
+        for name, scaling in asdict(calibration).items():
+            if not (1e-3 <= scaling["temperature"] <= 1e3 and abs(scaling["bias"]) <= 1e3):
+                raise ValueError(f"the scaling of {name} is {str(scaling)[:100]}")
         fitted_on = content.get("adapter_sha256")
-    except (ValueError, TypeError, KeyError, OSError, OverflowError) as error:  # a number too large for a float
+    except (ValueError, TypeError, KeyError, OverflowError, OSError) as error:
         raise InputError(
-            f"{file} is malformed ({type(error).__name__}: {error}): expected {', '.join(names)}, as written by "
+            f"{file} is malformed ({type(error).__name__}: {first_line(error)[:200]}): "
+            f"expected {', '.join(names)}, as written by "
             "`python -m inference.calibrate`"
         ) from error
     if adapter_sha256 is None or fitted_on == adapter_sha256:

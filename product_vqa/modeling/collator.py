@@ -119,8 +119,10 @@ def load_row_image(row: Row) -> Image.Image:
             raise ImageError("no_image")
         return as_image(row["image"])
     except ImageError as error:
+        link = str(row.get("image_link"))
         raise InputError(
-            f"the image of index {row.get('index')} ({row.get('image_link')}) cannot be used: {error}; drop that row "
+            f"the image of index {row.get('index')} ({link if link.isprintable() else repr(link)}) "
+            f"cannot be used: {error}; drop that row "
             "from the dataset"
         ) from error
 

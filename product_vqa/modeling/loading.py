@@ -102,7 +102,7 @@ def load_processor(location: Location) -> PaliGemmaProcessor:
     try:
         processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except BaseException as error:
-        # tokenizers raises a plain Exception for a damaged file, and what is no Exception if its Rust code panics.
+        # tokenizers raises a plain Exception for a damaged file, and a BaseException if its Rust code panics.
         # Other damaged files cause errors of any type.
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise

@@ -100,7 +100,7 @@ def check_processor(processor: PaliGemmaProcessor, *, name: str) -> None:
             raise ValueError(f"an image becomes {pixels.dtype} {tuple(pixels.shape)}")
         if not normalize_images(pixels, processor=processor, dtype=torch.float32).isfinite().all():
             raise ValueError("an image becomes infinite")
-    except BaseException as error:  # a tokenizer's Rust code panics with what is no Exception
+    except BaseException as error:  # a tokenizer's Rust code panics with a BaseException
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise InputError(f"{name}: its processor cannot make a batch: {first_line(error)[:300]}") from error

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from product_vqa.documents import read_json
-from product_vqa.errors import InputError
+from product_vqa.errors import InputError, first_line
 from product_vqa.task.schema import UNITS_BY_ENTITY
 
 PROMPT_TEMPLATE = "What is the {entity}?"
@@ -46,14 +46,16 @@ def load_task(file: Path, *, adapter: str) -> BasePrecision | None:
         recorded = task.get("base_model")
         precision = None if recorded is None else BasePrecision(**recorded)
         if precision is not None and (precision.dtype not in DTYPES or not isinstance(precision.load_in_4bit, bool)):
-            raise ValueError(f"base_model is {recorded}")
+            raise ValueError(f"base_model is {str(recorded)[:100]}")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{adapter}: its {TASK_FILE} is malformed ({type(error).__name__}: {error}); download the adapter again"
+            f"{adapter}: its {TASK_FILE} is malformed ({type(error).__name__}: {first_line(error)[:200]}); "
+            "download the adapter again"
         ) from error
     if template != PROMPT_TEMPLATE:
         raise InputError(
-            f"{adapter} was trained with the prompt template {template!r}, but this version uses {PROMPT_TEMPLATE!r}, "
-            "with which its answers would be worse. Use the version of product-vqa that the adapter's card names"
+            f"{adapter} was trained with the prompt template {str(template)[:200]!r}, but this version uses "
+            f"{PROMPT_TEMPLATE!r}, with which its answers would be worse. Use the version of product-vqa that the "
+            "adapter's card names"
         )
     return precision

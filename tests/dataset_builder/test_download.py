@@ -17,6 +17,8 @@ from tests.commands import call, run_module
 from tests.dataset_builder.files import jpeg, write_train_csv
 from tests.dataset_builder.image_server import ImageServer, drip_headers, send, slowly, status
 
+FAULTS = pytest.mark.faults
+
 
 def test_images_are_resized_when_they_are_stored_and_a_store_has_one_size(
     server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -89,7 +91,9 @@ def test_a_download_that_gets_nothing_fails(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", ["pause", "slow headers", "silence", "large images"])
+@pytest.mark.parametrize(
+    "trouble", ["slow headers", *(pytest.param(name, marks=FAULTS) for name in ("pause", "silence", "large images"))]
+)
 def test_a_stopped_download_ends_at_once_whatever_its_threads_wait_for(
     server: ImageServer, tmp_path: Path, trouble: str
 ) -> None:

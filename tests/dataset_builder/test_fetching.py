@@ -220,6 +220,21 @@ def test_the_pauses_of_a_host_add_up_until_it_answers(server: ImageServer) -> No
             assert fetcher.fetch(f"{server.url}/good.jpg").data == b"image"
 
 
+def test_a_run_that_ends_during_a_pause_fails_the_url_so_that_the_next_run_tries_it(server: ImageServer) -> None:
+    server.answers |= {"/busy.jpg": status(503, Retry_After="200"), "/b.jpg": b"image"}
+    limits = dataclasses.replace(QUICK, num_attempts=1)
+    with Fetcher(connections=2, allow_private_hosts=True, limits=limits) as fetcher, ThreadPoolExecutor() as pool:
+        with pytest.raises(FetchError, match="http_503"):
+            fetcher.fetch(f"{server.url}/busy.jpg")
+        waiting = pool.submit(fetcher.fetch, f"{server.url}/b.jpg")
+        time.sleep(0.1)
+        assert not waiting.done()
+        fetcher.stop()
+        with pytest.raises(FetchError, match=r"^host_pauses: until the run ended$") as raised:
+            waiting.result(timeout=20)
+    assert raised.value.is_retryable and server.requests["/b.jpg"] == 0
+
+
 def test_a_host_that_asks_for_too_long_a_pause_is_left_alone(server: ImageServer) -> None:
     server.answers["/a.jpg"] = status(503, Retry_After="1000")
     with Fetcher(connections=2, allow_private_hosts=True) as fetcher:

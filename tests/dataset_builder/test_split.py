@@ -94,6 +94,12 @@ def test_every_entity_gives_its_share() -> None:
         assert is_held_out[part.index].mean() == pytest.approx(0.1, abs=0.015), entity
 
 
+def test_the_shares_of_many_entities_are_not_all_rounded_up() -> None:
+    """A tenth of two rows is up to one row of each entity, and a tenth of ten rows is one row."""
+    rows = frame(*((n, f"l{n}", None, None, "g", f"entity {n // 2}", f"{n}.0 inch") for n in range(10)))
+    assert [hold_out(rows, validation_size=size, seed=0)[0].sum() for size in (0.1, 0.2, 0.3, 0.5)] == [1, 2, 3, 5]
+
+
 def test_a_component_that_is_too_large_stays_in_train_and_is_named() -> None:
     rows = many_rows(1000)
     rows.loc[100:119, "phash"] = 7  # 20 rows, and 20 others that have their urls
@@ -147,6 +153,11 @@ def test_of_images_of_one_name_the_hashes_of_their_folders_decide_from_the_last_
         "http://a.example/http://c.example/4/main.jpg",  # 85e77972, of `4`, then aee1e947, of `c.example`
     )
     assert held_out_in_turn([one, two, three, other, another]) == [three, one, another, other, two]
+
+
+def test_images_that_differ_only_in_their_host_are_taken_in_the_order_of_their_urls() -> None:
+    urls = ["HTTP://c.example/main.jpg", "HTTP://b.example/main.jpg"]  # not in that of the hashes of the hosts
+    assert held_out_in_turn(urls) == urls[::-1]
 
 
 def test_a_component_is_ranked_by_the_first_of_its_images_whatever_their_order() -> None:

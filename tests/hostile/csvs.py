@@ -1,4 +1,4 @@
-"""Files that are no train.csv, or one that somebody made to hurt: malformed, endless, huge, or of another kind."""
+"""Files that only look like a train.csv, or that somebody made to hurt: malformed, endless, huge, of another kind."""
 
 import bz2
 import gzip

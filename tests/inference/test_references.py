@@ -1,5 +1,6 @@
 """References and predictions, joined by index; what cannot be joined is named."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -91,3 +92,9 @@ def test_confidences_come_along(tmp_path: Path) -> None:
     joined = join(tmp_path / "p.parquet", write_labels(tmp_path))
     assert joined["confidence"][0] == 0.5
     assert joined["confidence"][1:].isna().all()
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.csv.xz", "x.CSV", "x.gz"])
+def test_a_compressed_csv_that_does_not_exist_is_not_taken_for_a_dataset(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"`weights` .*{re.escape(name)}: no such file"):
+        read_entities(str(tmp_path / name))

@@ -1,5 +1,7 @@
 """The report: the scores of evaluate, everything escaped, in a page that opens from disk and loads nothing else."""
 
+import base64
+import hashlib
 import re
 from html import unescape
 from pathlib import Path
@@ -98,6 +100,21 @@ def test_a_split_without_labels_is_refused(
 
 
 @pytest.mark.slow
+def test_its_policy_allows_its_own_script_and_images_within_it_only(
+    dataset: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = unescape(make_report(monkeypatch, dataset, predictions))
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    script = page.rpartition("<script>\n")[2].partition("</script>")[0]
+    script = f"\n{script}"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    assert page.index("Content-Security-Policy") < page.index("<script")
+
+
 def test_it_opens_from_disk_loads_nothing_else_and_filters(
     dataset: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,3 +139,13 @@ def test_it_opens_from_disk_loads_nothing_else_and_filters(
         assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
         assert console_errors(browser) == []
         assert requested_urls(browser) == {address}
+
+
+def test_a_report_without_intervals_is_written(
+    dataset: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(
+        report.main, monkeypatch, "--predictions", predictions, "--dataset", dataset, "--bootstrap", "0",
+        "--output", tmp_path / "r.html",
+    )  # fmt: skip
+    assert "interval:" not in (tmp_path / "r.html").read_text()

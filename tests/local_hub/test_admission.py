@@ -1,4 +1,5 @@
 import json
+import select
 import statistics
 import threading
 import time
@@ -57,3 +58,19 @@ def test_half_sent_requests_hold_no_thread(api: HfApi, hub: LocalHub, repo: str)
     assert done.wait(10)
     for connection in connections:
         connection.close()
+
+
+@pytest.mark.faults
+def test_strangers_share_a_bandwidth(api: HfApi, hub: LocalHub, repo: str) -> None:
+    api.upload_file(repo_id=repo, path_in_repo="x.bin", path_or_fileobj=bytes(30_000_000))
+    connections = [connect(hub) for _ in range(10)]
+    start = time.monotonic()
+    for connection in connections:
+        connection.sendall(head("GET", f"/{repo}/resolve/main/x.bin", Connection="close"))
+    remaining = set(connections)
+    while remaining:
+        for connection in select.select(list(remaining), [], [])[0]:
+            if not connection.recv(2**20):
+                remaining.remove(connection)
+                connection.close()
+    assert time.monotonic() - start > 2.5  # 300 MB at 100 MB/s

@@ -45,6 +45,55 @@ def test_a_malformed_request_is_answered_with_400(repo: str, send: Send, path: s
     assert response.status == 400 and response.json["error"]
 
 
+WRONG = [None, True, -1, 1.5, 10**400, "", "../x", "\x00", "\ud800", "x" * 2000, [], {}, [1], [{}], {"path": []}]
+FIELDS = {
+    "/api/validate-yaml": ["content", "repoType"],
+    "/api/repos/create": ["name", "organization", "type", "visibility", "private"],
+    "/api/repos/move": ["fromRepo", "toRepo", "type"],
+    "/api/models/REPO/branch/x": ["startingPoint"],
+    "/api/models/REPO/tag/main": ["tag", "message"],
+    "/api/models/REPO/preupload/main": ["files", "gitIgnore"],
+    "/REPO.git/info/lfs/objects/batch": ["operation", "objects", "hash_algo"],
+    "/REPO.git/info/lfs/objects/verify": ["oid", "size"],
+}
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_no_value_of_a_field_is_an_internal_error(repo: str, send: Send, path: str) -> None:
+    usual = {"name": "x", "fromRepo": repo, "toRepo": "local/y", "tag": "t", "operation": "upload", "objects": []}
+    for field in FIELDS[path]:
+        for value in WRONG:
+            body = json.dumps(usual | {"oid": "0" * 64, "size": 1, field: value})
+            response = send("POST", path.replace("REPO", repo), body)
+            assert response.status < 500, (field, value, response.body)
+
+
+def test_no_value_in_a_line_of_a_commit_is_an_internal_error(repo: str, send: Send) -> None:
+    usual = {"path": "a", "content": "YQ==", "encoding": "base64", "oid": "0" * 64, "algo": "sha256", "size": 1}
+    for key in ("header", "file", "lfsFile", "deletedFile", "deletedFolder", None, 1, []):
+        for field in ("path", "content", "oid", "size", "summary", "parentCommit"):
+            for value in WRONG[::2]:
+                line = json.dumps({"key": key, "value": usual | {field: value}})
+                body = f'{{"key":"header","value":{{"summary":"x"}}}}\n{line}\n'
+                assert send("POST", f"/api/models/{repo}/commit/main", body).status < 500, (key, field, value)
+
+
+def test_no_query_is_an_internal_error(repo: str, send: Send) -> None:
+    url = f"/api/models/{repo}"
+    for path in ("/api/models", url, f"{url}/tree/main", f"{url}/commits/main"):
+        for query in (
+            "cursor=-1",
+            f"cursor={'9' * 30}",
+            "limit=x",
+            "limit=0",
+            "at=%ff",
+            "search=%ff",
+            "%",
+            "expand=1",
+        ):
+            assert send("GET", f"{path}?{query}").status < 500, (path, query)
+
+
 def test_a_file_that_cannot_be_written_is_507_and_one_line(hub: LocalHub, capfd: pytest.CaptureFixture[str]) -> None:
     """A limit on the size of files stands for a full disk."""
     api = HfApi(endpoint=hub.endpoint, token=hub.token)

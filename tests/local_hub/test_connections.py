@@ -82,7 +82,7 @@ def test_idle_connections_do_not_keep_others_out(api: HfApi, hub: LocalHub) -> N
             stack.enter_context(connect(hub))
         start = time.monotonic()
         assert api.whoami()["name"] == "local"
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 10
         open_connections = [item for item in psutil.Process(hub.process.pid).net_connections() if item.raddr]
         assert len(open_connections) <= 600
 
@@ -97,7 +97,7 @@ def test_connections_in_use_do_not_keep_others_out(api: HfApi, hub: LocalHub, re
             connection.sendall(request)
         start = time.monotonic()
         assert api.whoami()["name"] == "local"
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 10
 
 
 @pytest.mark.faults

@@ -51,6 +51,24 @@ def test_a_process_killed_while_writing_leaves_the_earlier_file(tmp_path: Path) 
     assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == {"calibration.json": "later"}
 
 
+def test_what_kills_left_is_removed_whatever_else_is_in_the_folder(tmp_path: Path) -> None:
+    """And nothing but that: no file of another name, no folder, no link."""
+    kept = {f"{number}.txt" for number in range(20)} | {
+        ".a.txt.0123abcd.product-vqa.txt", "a.txt.0123abcd.product-vqa", ".a.txt.0123ABCD.product-vqa",
+        ".a.txt.0123abc.product-vqa", ".folder.0123abcd.product-vqa", ".link.0123abcd.product-vqa", "x" * 250,
+    }  # fmt: skip
+    (tmp_path / ".folder.0123abcd.product-vqa").mkdir()
+    (tmp_path / ".link.0123abcd.product-vqa").symlink_to(tmp_path / "0.txt")
+    left = {f".{number}.txt.0123abc{number}.product-vqa" for number in range(9)}
+    for name in [*kept, *left]:
+        if not (tmp_path / name).exists():
+            (tmp_path / name).touch()
+    with atomic_write(tmp_path / ("x" * 250)) as temporary:
+        temporary.write_text("later")
+    assert set(os.listdir(tmp_path)) == kept
+    assert (tmp_path / ("x" * 250)).read_text() == "later"
+
+
 def folder_with(path: Path, content: str) -> Path:
     path.mkdir()
     (path / "data").write_text(content)

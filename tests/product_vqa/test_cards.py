@@ -282,3 +282,18 @@ def test_metadata_of_a_stranger_cost_one_line(front: str) -> None:
 def test_thousands_of_marks_take_no_time() -> None:
     begin = card().splitlines()[next(n for n, line in enumerate(card().splitlines()) if "begin: Use" in line)]
     assert merge_cards(card(2), card(1) + f"{begin}\n" * 20_000).count(begin) == 20_000 + 1
+
+
+def test_a_card_whose_sections_were_all_removed_keeps_its_record() -> None:
+    emptied = card()[: card().index("<!-- product-vqa: generated begin")]
+    assert "## " not in emptied
+    once = merge_cards(card(2), emptied)
+    assert "## " not in once
+    assert '"sections": ["title", "Use", "Licence"]' in once
+    assert merge_cards(card(2), once) == once
+
+
+def test_a_key_that_is_not_text_is_kept() -> None:
+    merged = merge_cards(card(2), edit(card(1), "license: other", "license: other\n2: x\n"))
+    assert metadata(merged)[2] == "x"
+    assert "2 rows." in merged

@@ -4,9 +4,11 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +20,7 @@ from dataset_builder import inspect
 from dataset_builder.csv_reader import read_test_csv
 from inference import check, evaluate
 from inference.tables import read_indexes, read_table
-from product_vqa.csv_files import parse_index
+from product_vqa.csv_files import MAX_LINE_BYTES, parse_index
 from product_vqa.errors import InputError, argument
 from tests.commands import call
 
@@ -77,6 +79,7 @@ def test_a_csv_is_read_alike_by_builder_and_inference_however_it_is_packed(tmp_p
         assert list(table[column]) == [getattr(row, column) for row in rows]
 
 
+MANY_ROWS = b"".join(b"%d,l,%b,width\n" % (number, b"g" * 950) for number in range(10, 36_000))  # 35 MB
 NAMED = [
     ("test.csv.zst", b"\x28\xb5\x2f\xfd" + bytes(60), "is compressed with Zstandard"),
     ("test.csv", b"PAR1" + bytes(60), "is a Parquet file"),
@@ -98,6 +101,14 @@ NAMED = [
     ("test.csv.zip", zipped(("test.csv", CSV))[:-30], "broken zip"),
     ("test.tar.gz", gzip.compress(tarred(CSV)), "is a tar archive"),
     ("test.csv.gz", gzip.compress(gzip.compress(CSV)), "is compressed twice"),
+    ("test.csv", b"\x04\x22\x4d\x18" + bytes(60), "is compressed with LZ4"),
+    ("test.csv", b"\x89PNG\r\n\x1a\n" + bytes(60), "is a PNG image"),
+    ("test.csv", b"<!DOCTYPE html><title>Log in</title>", "is a web page or XML"),
+    ("test.csv", CSV.replace(b"a.jpg", b"\0.jpg"), "has NUL bytes"),
+    ("test.csv", CSV.decode().encode("utf-16-le"), "has NUL bytes"),
+    ("test.csv", CSV + b"x" * (MAX_LINE_BYTES + 1), "line 4: has more than 1048576 bytes"),
+    ("test.csv.gz", gzip.compress(CSV + MANY_ROWS, 1), "unpacks to more than 20 times its size"),
+    ("test.csv.bz2", bz2.compress(bz2.compress(CSV)), "is compressed twice"),
     ("test.csv.gz", gzip.compress(CSV)[:-12], "broken gzip"),
     ("test.csv.bz2", bz2.compress(CSV)[:-12], "broken bzip2"),
     ("test.csv.xz", lzma.compress(CSV)[:-12], "broken xz"),
@@ -122,6 +133,24 @@ def test_what_is_not_a_csv_is_named_alike_by_every_command(
         assert complaint in str(refusal.value)
         assert str(file) in str(refusal.value)
         assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("make", "complaint"), [
+    (lambda file: os.mkfifo(file), "is a pipe or a socket, not a file"),
+    (lambda file: file.symlink_to("/dev/zero"), "is a device, not a file"),
+    (lambda file: file.symlink_to("/nowhere"), "no such file"),
+    (lambda file: file.symlink_to(file), "cannot be read (Too many levels of symbolic links)"),
+    (lambda file: file.mkdir(), "is a folder, not a file"),
+])  # fmt: skip
+def test_what_is_not_a_file_is_named_and_never_waited_for(
+    tmp_path: Path, make: Callable[[Path], object], complaint: str
+) -> None:
+    file = tmp_path / "test.csv"
+    make(file)
+    for read in (read_test_csv, read_table):
+        with pytest.raises(InputError) as refusal:
+            read(file)
+        assert complaint in str(refusal.value)
 
 
 INDEXES = {

@@ -1,9 +1,11 @@
 """Splits of a folder or a repo: found by the card or by their names, wherever the folder is."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import HfApi, constants
@@ -12,6 +14,7 @@ from dataset_builder.leakage import read_rows
 from product_vqa.dataset import find_splits, load_split, load_splits
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
+from tests.hostile.datasets import IMAGE, good_columns, write
 from tests.tiny import save_dataset
 
 FOLDERS = ["runs [x]", "a*b", "a?b", "[!a]", "{a,b}", "a#b", "50%20 off", " a b ", "größe-日本", "a:b", "a]b[", "it's"]
@@ -121,3 +124,75 @@ def test_offline_a_split_that_was_never_fetched_is_named(
         argument("dataset"),
     ):
         load_split(location, "test")
+
+
+def change_rows(folder: Path, **columns: pa.Array) -> Location:
+    """A dataset of three rows, with some columns replaced."""
+    write(folder, {**good_columns(), **columns})
+    return Location(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("index", pa.array([0, None, 2]), r"the index of row 1 is null"),
+        ("group_id", pa.array(["1", "1", None]), r"the group_id of index 2 is null"),
+        (
+            "entity_name",
+            pa.array(["item_weight", "x\n", "voltage"]),
+            r"the entity_name of index 1 is 'x\\n'; expected one of",
+        ),
+        (
+            "entity_value",
+            pa.array(["", "x" * 65_537, ""]),
+            "the entity_value of index 1 has 65537 bytes, more than 65536",
+        ),
+        (
+            "image_link",
+            pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"b", b"\xff"]).buffers()),
+            "the image_link of index 2 is not UTF-8 text",
+        ),
+    ],
+)
+def test_a_row_that_no_dataset_of_this_project_has_is_named(
+    tmp_path: Path, column: str, values: pa.Array, message: str
+) -> None:
+    with pytest.raises(InputError, match=rf"split validation: {message}") as refusal:
+        load_split(change_rows(tmp_path, **{column: values}), "validation")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_path_next_to_the_bytes_of_an_image_is_not_opened(tmp_path: Path) -> None:
+    image = pa.array([{"bytes": b"x", "path": "/dev/zero"}] * 3, IMAGE)
+    rows = load_split(change_rows(tmp_path, image=image), "validation")
+    assert rows[0]["image"] == {"bytes": b"x", "path": "/dev/zero"}
+
+
+def test_the_schema_of_a_file_and_its_other_columns_choose_nothing(tmp_path: Path) -> None:
+    """`datasets` would decode a column as what the file's metadata says: here URLs and paths as images."""
+    features = {name: {"_type": "Image"} for name in ("image_link", "more")}
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    more = pa.array([{"bytes": None, "path": "/etc/passwd"}] * 3, IMAGE)
+    write(tmp_path, {**good_columns(), "more": more}, metadata=metadata)
+    rows = load_split(Location(str(tmp_path)), "validation")
+    assert "more" not in rows.column_names
+    assert rows[1]["image_link"] == "https://example.com/1.jpg"
+
+
+@pytest.mark.parametrize("path", ["../*", "../outside/*", "OUTSIDE", "file://OUTSIDE", "**/../../outside/*"])
+def test_the_card_chooses_among_files_of_the_dataset_only(tmp_path: Path, path: str) -> None:
+    write(tmp_path / "outside", good_columns(), name="x.parquet")
+    write(tmp_path / "dataset", good_columns())
+    path = path.replace("OUTSIDE", str(tmp_path / "outside" / "x.parquet"))
+    card = {"configs": [{"config_name": "default", "data_files": [{"split": "validation", "path": path}]}]}
+    (tmp_path / "dataset" / "README.md").write_text(f"---\n{json.dumps(card)}\n---\n")
+    with pytest.raises(InputError, match="has no split 'validation'"):
+        load_split(Location(str(tmp_path / "dataset")), "validation")
+
+
+def test_a_link_out_of_the_dataset_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "outside", good_columns(), name="x.parquet")
+    (tmp_path / "dataset" / "data").mkdir(parents=True)
+    (tmp_path / "dataset" / "data" / "validation-0.parquet").symlink_to(tmp_path / "outside" / "x.parquet")
+    with pytest.raises(InputError, match=r"'data/validation-0\.parquet' is a link out of the folder"):
+        load_split(Location(str(tmp_path / "dataset")), "validation")

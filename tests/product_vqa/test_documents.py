@@ -198,7 +198,7 @@ def test_long_text_next_to_the_limit_of_numbers() -> None:
         assert parse_yaml(f'"{text}"') == text
         with pytest.raises(DocumentError, match="a number of 1001 characters"):
             parse_yaml(f"!!str {text}" if text[0] == "9" else text)
-    assert parse_yaml("x" * 1001) == "x" * 1001
+    assert parse_yaml("x" * 1001) == "x" * 1001 and parse_yaml("X" * 1001) == "X" * 1001
     assert parse_yaml("0 " * 700) == ("0 " * 700).strip()
 
 

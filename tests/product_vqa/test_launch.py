@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from product_vqa import launch
+from product_vqa.cli import LAUNCHER_VARIABLE
+from product_vqa.errors import InputError
+from tests.commands import call
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +85,53 @@ def test_a_config_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith(
         "error: accelerate cannot launch this: The passed configuration file"
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *d]\n", "recursive or names no anchor"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"- a\n", "must hold `key: value` lines"),
+        (b"compute_environment: AMAZON_SAGEMAKER\n", "is not LOCAL_MACHINE"),
+        (b"num_processes: {a: 1}\n", "accelerate cannot launch this"),
+        (b"distributed_type: [1]\n", "accelerate cannot launch this"),
+        (b"unknown: 1\n", "accelerate cannot launch this"),
+        (None, "not a regular file"),
+    ],
+)
+def test_a_hostile_config_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
+) -> None:
+    file = tmp_path / "c.yaml"
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(content)
+    monkeypatch.setenv(LAUNCHER_VARIABLE, "")
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        with pytest.raises(InputError, match=message) as raised:
+            call(launch.main, monkeypatch, "--config_file", file, "-m", "product_vqa.nothing")
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "flags", "expected"), [(None, [], "0"), ("3", [], "3"), ("3", ["--gpu_ids", "1"], "1")]
+)
+def test_the_gpus_that_the_user_chose_are_kept(
+    tmp_path: Path, variable: str | None, flags: list[str], expected: str
+) -> None:
+    script = tmp_path / "prints.py"
+    script.write_text("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment |= {"CUDA_VISIBLE_DEVICES": variable} if variable else {}
+    config = ROOT / "training" / "accelerate_configs" / "gpu.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", OURS, "--config_file", str(config), *flags, str(script)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, [expected]), done.stderr[-500:]

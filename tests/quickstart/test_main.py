@@ -5,6 +5,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from product_vqa.atomic_io import one_writer
 from product_vqa.errors import InputError
 from quickstart import __main__ as quickstart
 from tests.commands import call, run_module
@@ -70,3 +71,16 @@ def test_a_folder_with_other_files_is_not_emptied(tmp_path: Path, monkeypatch: p
 def test_a_failed_step_ends_the_run_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="step 'render' failed with exit code"):
         call(quickstart.main, monkeypatch, "--output_dir", tmp_path / "q", "--level", "impossible")
+
+
+def test_a_second_quickstart_in_one_folder_is_refused_and_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run" / "hub").mkdir(parents=True)
+    (tmp_path / "run" / "hub" / "first").touch()
+    with (
+        one_writer(tmp_path / "run", argument="output_dir"),
+        pytest.raises(InputError, match=r"^--output_dir \S+/run: another process is writing it; wait until it ends"),
+    ):
+        call(quickstart.main, monkeypatch, "--output_dir", tmp_path / "run")
+    assert (tmp_path / "run" / "hub" / "first").is_file()

@@ -285,7 +285,7 @@ EARLY_DAMAGES: dict[str, Callable[[Path], Any]] = {
     "no random state": lambda folder: (folder / "rng_state.pth").unlink(),
     "no adapter": lambda folder: (folder / "adapter_model.safetensors").unlink(),
     "no state": lambda folder: (folder / "trainer_state.json").unlink(),
-    "a state that is no JSON": lambda folder: (folder / "trainer_state.json").write_text("{"),
+    "a state that is not JSON": lambda folder: (folder / "trainer_state.json").write_text("{"),
     "another step": lambda folder: (folder / "trainer_state.json").write_text('{"global_step": 3}'),
     "half an adapter": lambda folder: truncate(folder / "adapter_model.safetensors"),
     "half an optimizer": lambda folder: truncate(folder / "optimizer.pt"),

@@ -16,6 +16,8 @@ from training.push import open_repo
         ("hf_tökén", None, "the token .* contains a space or a character that is not ASCII"),
         ("hf_a b", None, "the token .* contains a space"),
         ("hf_a\x07b", None, "the token .* contains a space"),
+        ("'hf_quoted'", None, "the token .* contains quotation marks"),
+        ('"hf_quoted"', None, "the token .* contains quotation marks"),
         (None, "ftp://hub.example", "HF_ENDPOINT is 'ftp://hub.example', which is not an http URL"),
         (None, "http://", "HF_ENDPOINT is 'http://', which is not an http URL"),
         (None, "http://127.0.0.1:9", "no Hub answers at http://127.0.0.1:9"),

@@ -1,5 +1,6 @@
 """A name becomes a folder, or a repo at a commit: online, and the same one offline."""
 
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from product_vqa.errors import InputError, argument
-from product_vqa.hub import Location, download, list_files, locate, page_url, read_file
+from product_vqa.hub import Location, download, find_file, list_files, locate, page_url, read_file
 from training.push import open_repo
 
 
@@ -95,3 +96,32 @@ def test_a_file_is_read_at_a_revision_and_without_the_cache(repo: str, tmp_path:
 def test_the_page_of_a_repo_is_on_the_hub_in_use(monkeypatch: pytest.MonkeyPatch, repo_type: str, path: str) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert page_url("user/x", repo_type=repo_type) == f"http://127.0.0.1:9/{path}"
+
+
+def test_only_a_regular_file_within_the_folder_is_found(tmp_path: Path) -> None:
+    folder, location = tmp_path / "folder", Location(str(tmp_path / "folder"))
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a").write_text("a")
+    (folder / "inside").symlink_to(folder / "sub" / "a")
+    (tmp_path / "outside").write_text("b")
+    (folder / "outside").symlink_to(tmp_path / "outside")
+    (folder / "dangling").symlink_to(tmp_path / "none")
+    (folder / "loop").symlink_to(folder / "loop")
+    os.mkfifo(folder / "pipe")
+    assert find_file(location, folder, "none") is None
+    assert find_file(location, folder, "sub/a") == folder / "sub" / "a"
+    assert find_file(location, folder, "inside") == folder / "inside"
+    for name, reason in {
+        "outside": "a link out of the folder", "../outside": "a link out of the folder", "sub": "not a regular file",
+        "pipe": "not a regular file", "dangling": "a link to a file that does not exist", "loop": "cannot be read",
+        "x" * 5000: "cannot be read", "a\0": "cannot be read",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError, match=reason):
+            find_file(location, folder, name)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "\ud800", "a\0b"], ids=ascii)
+def test_a_name_that_no_file_can_have_is_one_line(name: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        locate(name)
+    assert "\n" not in str(refusal.value)

@@ -1,0 +1,62 @@
+"""Hostile datasets: every command that reads one succeeds or ends in one line, and reads and asks nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from inference import evaluate, predict, report
+from tests.hostile.datasets import Case, dataset_cases, good_columns, write
+from tests.hostile.harness import Trap, outcome, predict_arguments
+from training import sft
+
+CASES = dataset_cases()
+SHARE = 25  # every so many cases run in `make test`
+
+
+def test_there_are_hundreds_of_cases() -> None:
+    assert len(CASES) > 300
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=ascii(case.name), marks=() if number % SHARE == 0 else pytest.mark.faults)
+        for number, case in enumerate(CASES)
+    ],
+)
+def test_a_hostile_dataset_ends_in_one_line_in_every_command(
+    tiny_base: Path,
+    trap: Trap,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    case: Case,
+) -> None:
+    from datasets import config
+
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    write(trap.sources.secret.parent / "outside", good_columns(), name="x.parquet")
+    case.make(folder, trap.sources)
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "p.csv").write_text("index,prediction\n0,6.0 gram\n1,\n")
+    page = tmp_path / "report.html"
+    commands = {
+        report: ["--dataset", folder, "--predictions", tmp_path / "p.csv", "--output", page, "--bootstrap", "0"],
+        evaluate: ["--predictions", tmp_path / "p.csv", "--references", f"{folder}:validation", "--bootstrap", "0"],
+        predict: predict_arguments(tmp_path, folder, "--base_model", tiny_base),
+        sft: ["--model_name_or_path", tiny_base, "--dataset_name", folder, "--dataset_train_split", "validation",
+              "--max_eval_samples", "0", "--output_dir", tmp_path / "run", "--max_steps", "1", "--bf16", "false"],
+    }  # fmt: skip
+    refusals = {}
+    for command, arguments in commands.items():
+        if command is sft and refusals[predict] is None:
+            continue  # it would train; what it loads is the same
+        names = "" if command is sft else str(folder)  # which names the row, if it was loaded
+        refusals[command] = outcome(command.main, monkeypatch, *arguments, names=names)
+    assert (refusals[predict] is None) == (tmp_path / "s.csv").exists()
+    if page.exists():
+        html = page.read_text()
+        assert "<script>alert" not in html and "a secret" not in html and trap.sources.server not in html
+    printed = "".join(capfd.readouterr())
+    assert "Traceback" not in printed and "panicked" not in printed
