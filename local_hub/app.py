@@ -172,9 +172,7 @@ async def handle_disconnect(request: Request, error: Exception) -> Response:
 
 async def handle_disk_error(request: Request, error: Exception) -> Response:
     """A file could not be read or written: 507 for a full disk, as for an upload that does not fit."""
-    is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(
-        error
-    )
+    is_full = any(reason in str(error) for reason in FULL)  # libgit2 gives no number
     reason = " ".join(str(error).split()) or type(error).__name__
     logger.error("%s %s: %s", request.method, request.url.path, reason)
     message = "no space left" if is_full else "a file could not be read or written"
