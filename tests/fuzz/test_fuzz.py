@@ -106,7 +106,6 @@ def test_memory_above_the_limit_is_a_finding() -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.xfail(strict=True, reason="pyarrow ends the process when it reads contradictory size statistics")
 def test_a_parquet_file_with_contradictory_size_statistics_is_refused() -> None:
     program = (
         "from tests.fuzz.cases import case_maker; from tests.fuzz.targets import load_target\n"
