@@ -52,7 +52,18 @@ def test_each_section_is_about_one_source_and_has_promises() -> None:
     for title, rows in found.items():
         assert rows[0] == HEADER, title
         assert len(rows) > 2, title
-    sources = ("CSV", "URL", "image", "dataset", "base model", "adapter", "calibration", "checkpoint", "Hub", "browser")
+    sources = (
+        "CSV",
+        "URL",
+        "image",
+        "dataset",
+        "base model",
+        "adapter",
+        "calibration",
+        "checkpoint",
+        "Hub",
+        "browser",
+    )
     for source in (*sources, "environment"):
         assert any(source.lower() in title.lower() for title in titles), f"{PAGE.name}: no section about {source}"
 
