@@ -25,6 +25,7 @@ from dataset_builder.state_database import STATE_FILE, StateDatabase
 from product_vqa.atomic_io import atomic_write, one_writer
 from product_vqa.errors import InputError, argument
 from product_vqa.images import MAX_BYTES, MAX_SIDE
+from product_vqa.machine_errors import find_machine_error
 from product_vqa.paths import writable_folder
 from product_vqa.quoting import write_cells
 
@@ -282,7 +283,8 @@ class ImageStore:
         assert sha256 is not None and num_bytes is not None
         try:
             status = os.lstat(self._file(sha256))
-        except OSError:
+        except OSError as error:
+            _raise_if_refused(error)
             return False
         mark = hash((sha256, status.st_size, status.st_ctime_ns))  # not the file itself: 350,000 of them
         if mark not in self._verified:
@@ -295,15 +297,14 @@ class ImageStore:
         """A file's content if it is the image that was stored: of this size and hash, and not a link or a pipe."""
         try:
             descriptor = os.open(self._file(sha256), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+        except OSError as error:
+            _raise_if_refused(error)
             return None
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size != num_bytes:
                 return None
             data = os.read(descriptor, num_bytes)
-        except OSError:  # a broken disk
-            return None
         finally:
             os.close(descriptor)
         is_intact = data.startswith(_IMAGE_STARTS) and hashlib.sha256(data).hexdigest() == sha256
@@ -333,6 +334,12 @@ def _is_possible(state: UrlState) -> bool:
         and bool(_SHA256.fullmatch(state.sha256))
         and isinstance(state.phash, int)
     )
+
+
+def _raise_if_refused(error: OSError) -> None:
+    """Raise where the machine refuses to read: the file may be intact, and no row may be dropped for it."""
+    if find_machine_error(error):
+        raise error
 
 
 def _is_reason(text: str) -> bool:

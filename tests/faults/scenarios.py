@@ -80,7 +80,7 @@ class Build(Scenario):
 
     def __init__(self, lane: Lane) -> None:
         super().__init__(lane)
-        self.folder = lane.folder / "build"
+        self.folder = lane.folder / f"{self.name}-inputs"
         self.folder.mkdir()
         self.inputs = (self.folder,)
         paths = [f"/{number}.jpg" for number in range(16)]
@@ -141,7 +141,7 @@ class Rebuild(Scenario):
 
     def __init__(self, lane: Lane) -> None:
         super().__init__(lane)
-        self.folder = lane.folder / "rebuild"
+        self.folder = lane.folder / "rebuild-inputs"
         (self.folder / "images").mkdir(parents=True)
         self.inputs = (self.folder,)
         urls = [f"https://shop.example/{number}.jpg" for number in range(10)]
