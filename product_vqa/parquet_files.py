@@ -2,7 +2,8 @@
 
 A file of 66 kB can hold 2 GB: a page may be compressed, and a value that occurs often is stored once. The
 sizes in the file's footer cannot be trusted. Arrow allocates what the header of each page states, so these headers are
-read here, without the pages.
+read here, without the pages. The row groups in the footer are read here too: asked for their columns, pyarrow ends the
+process if their statistics contradict each other.
 """
 
 import os
@@ -56,7 +57,10 @@ def check_parquet(file: Path, columns: Mapping[str, tuple[str, ...]]) -> list[st
         try:
             metadata = pq.read_metadata(stream)
             paths = _check_columns(metadata, columns)
-            _check_sizes(descriptor, file, metadata, columns, size=status.st_size)
+            row_groups = _read_row_groups(os.pread(descriptor, length, status.st_size - 8 - length))
+            if len(row_groups) != metadata.num_row_groups:
+                raise ParquetError("its footer is damaged")
+            _check_sizes(descriptor, file, row_groups, columns, size=status.st_size)
             return paths
         except (pa.ArrowException, OSError, MemoryError, struct.error, UnicodeDecodeError, OverflowError) as error:
             raise ParquetError(f"it is damaged: {' '.join(str(error).split())[:200]}") from error
@@ -81,26 +85,41 @@ def _check_columns(metadata: pq.FileMetaData, columns: Mapping[str, tuple[str, .
     return list(seen)
 
 
+@dataclass(frozen=True)
+class _ColumnChunk:
+    """What the footer says about a column of a row group."""
+
+    path: str
+    num_values: int
+    start: int  # of its first page in the file
+    num_bytes: int  # in the file
+    other_file: bytes
+
+
+@dataclass(frozen=True)
+class _RowGroup:
+    num_rows: int
+    chunks: list[_ColumnChunk]
+
+
 def _check_sizes(
-    descriptor: int, file: Path, metadata: pq.FileMetaData, columns: Mapping[str, tuple[str, ...]], *, size: int
+    descriptor: int, file: Path, row_groups: list[_RowGroup], columns: Mapping[str, tuple[str, ...]], *, size: int
 ) -> None:
     limit = max(MIN_LIMIT_BYTES, MAX_EXPANSION * size)
     total = 0
-    for number in range(metadata.num_row_groups):
-        row_group = metadata.row_group(number)
+    for number, row_group in enumerate(row_groups):
         if not 0 <= row_group.num_rows * _BYTES_PER_VALUE <= MAX_ROW_GROUP_BYTES:
             raise ParquetError(f"row group {number} has {row_group.num_rows} rows; write it with smaller row groups")
         chunks = {}
-        for index in range(row_group.num_columns):
-            chunk = row_group.column(index)
-            if chunk.path_in_schema not in columns:
+        for chunk in row_group.chunks:
+            if chunk.path not in columns:
                 continue
-            name = f"row group {number}, column {chunk.path_in_schema}"
-            if chunk.file_path:
-                raise ParquetError(f"{name} is in another file: {chunk.file_path[:100]!r}")
+            name = f"row group {number}, column {chunk.path}"
+            if chunk.other_file:
+                raise ParquetError(f"{name} is in another file: {chunk.other_file[:100]!r}")
             if chunk.num_values != row_group.num_rows:
                 raise ParquetError(f"{name} states {chunk.num_values} values for {row_group.num_rows} rows")
-            chunks[chunk.path_in_schema] = _measure_chunk(descriptor, chunk, name=name, file_size=size)
+            chunks[chunk.path] = _measure_chunk(descriptor, chunk, name=name, file_size=size)
         bound = sum(chunk.max_bytes for chunk in chunks.values())
         if total + bound > limit or bound > MAX_ROW_GROUP_BYTES:
             if sum(chunk.page_bytes for chunk in chunks.values()) > MAX_ROW_GROUP_BYTES:
@@ -149,30 +168,26 @@ class _Chunk:
     is_repeating: bool  # stores a value once that may occur often
 
 
-def _measure_chunk(descriptor: int, chunk: pq.ColumnChunkMetaData, *, name: str, file_size: int) -> _Chunk:
+def _measure_chunk(descriptor: int, chunk: _ColumnChunk, *, name: str, file_size: int) -> _Chunk:
     """Read the headers of a column's pages, but not the pages."""
     if chunk.num_values == 0:
         return _Chunk(0, 0, is_repeating=False)
-    # Arrow reads from the dictionary's page, if the footer has a plausible one.
-    start = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-        start = chunk.dictionary_page_offset
-    left = chunk.total_compressed_size
+    start, left = chunk.start, chunk.num_bytes
     if start < 4 or left < 0 or start + left > file_size:
         raise ParquetError(f"{name} is outside the file: truncated, or damaged")
     values = page_bytes = dictionary_bytes = max_bytes = 0
     is_repeating = False
     while left > 0 and values < chunk.num_values:
         header, header_bytes = _read_header(descriptor, start, min(left, _MAX_HEADER_BYTES), name=name)
-        uncompressed, compressed = _integer(header, 2), _integer(header, 3)
+        uncompressed, compressed = _integer(header, 2, _INT32), _integer(header, 3, _INT32)
         if not (0 <= uncompressed <= MAX_PAGE_BYTES and 0 <= compressed <= left - header_bytes):
             raise ParquetError(f"{name} has a page of {uncompressed} bytes ({compressed} in the file)")
         page_bytes += uncompressed
         if 7 in header:
             dictionary_bytes = max(dictionary_bytes, uncompressed)
         elif 5 in header or 8 in header:
-            data = header[5] if 5 in header else header[8]
-            count, encoding = _integer(data, 1), _integer(data, 2 if 5 in header else 4)
+            data = _value(header, 5 if 5 in header else 8, _STRUCT)
+            count, encoding = _integer(data, 1, _INT32), _integer(data, 2 if 5 in header else 4, _INT32)
             if count < 0 or values + count > chunk.num_values:
                 raise ParquetError(f"{name} has more values than its footer states")
             values += count
@@ -189,7 +204,36 @@ def _measure_chunk(descriptor: int, chunk: pq.ColumnChunkMetaData, *, name: str,
     return _Chunk(page_bytes + dictionary_bytes, max_bytes, is_repeating)
 
 
-def _read_header(descriptor: int, start: int, length: int, *, name: str) -> tuple[dict[int, Any], int]:
+def _read_row_groups(footer: bytes) -> list[_RowGroup]:
+    """Read the row groups in a footer. Its schema is left to Arrow."""
+    try:
+        fields = _Compact(footer).read_struct()
+        return [_as_row_group(row_group) for row_group in _list(fields, 4)]
+    except (IndexError, ValueError) as error:
+        raise ParquetError(f"its footer is damaged ({str(error)[:100]})") from error
+
+
+def _as_row_group(fields: object) -> _RowGroup:
+    chunks = []
+    for column in _list(fields, 1):
+        column_metadata = _value(column, 3, _STRUCT)
+        path = b".".join(_list(column_metadata, 3))
+        start = _integer(column_metadata, 9, _INT64)
+        # Arrow reads from the dictionary's page, if the footer has a plausible one.
+        dictionary = _integer(column_metadata, 11, _INT64)
+        chunks.append(
+            _ColumnChunk(
+                path.decode(errors="replace"),
+                num_values=_integer(column_metadata, 5, _INT64),
+                start=dictionary if 0 < dictionary < start else start,
+                num_bytes=_integer(column_metadata, 7, _INT64),
+                other_file=_value(column, 1, _BINARY) or b"",
+            )
+        )
+    return _RowGroup(_integer(fields, 3, _INT64), chunks)
+
+
+def _read_header(descriptor: int, start: int, length: int, *, name: str) -> tuple[dict[int, tuple[int, Any]], int]:
     """Read the header of a page: its fields by number, and its length in bytes."""
     window = 512
     while True:
@@ -205,52 +249,85 @@ def _read_header(descriptor: int, start: int, length: int, *, name: str) -> tupl
         window *= 8
 
 
-def _integer(fields: object, number: int) -> int:
-    value = fields.get(number) if isinstance(fields, dict) else None
+_TRUE, _FALSE, _INT8, _INT16, _INT32, _INT64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
+
+
+def _value(fields: object, number: int, kind: int) -> Any:
+    """A field of a struct; None if it is missing or of another type, which Thrift would skip."""
+    found, value = fields.get(number, (None, None)) if isinstance(fields, dict) else (None, None)
+    return value if found == kind else None
+
+
+def _integer(fields: object, number: int, kind: int) -> int:
+    value = _value(fields, number, kind)
     return value if isinstance(value, int) else -1
 
 
+def _list(fields: object, number: int) -> list[Any]:
+    return _value(fields, number, _LIST) or []
+
+
 class _Compact:
-    """Reads a struct of Thrift's compact protocol, in which the headers of pages are written."""
+    """Reads a struct of Thrift's compact protocol, in which footers and the headers of pages are written.
+
+    A struct is its fields by number: their type and value.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.position = 0
 
-    def read_struct(self, depth: int = 0) -> dict[int, Any]:
-        if depth > 8:
+    def read_struct(self, depth: int = 0) -> dict[int, tuple[int, Any]]:
+        if depth > 16:
             raise ValueError("nested too deeply")
-        fields: dict[int, Any] = {}
+        fields: dict[int, tuple[int, Any]] = {}
         number = 0
         while head := self._byte():
             delta = head >> 4
             number = number + delta if delta else self._zigzag()
-            fields[number] = self._read_value(head & 15, depth)
+            if number in fields:
+                raise ValueError(f"field {number} occurs twice")
+            kind = head & 15
+            value = kind == _TRUE if kind in (_TRUE, _FALSE) else self._read_value(kind, depth)
+            fields[number] = kind, value
         return fields
 
     def _read_value(self, kind: int, depth: int) -> Any:
-        if kind in (1, 2):
-            return kind == 1
-        if kind == 3:
-            return self._byte()
-        if kind in (4, 5, 6):
+        if kind in (_INT16, _INT32, _INT64):
             return self._zigzag()
-        if kind == 7:
-            return self._skip(8)
-        if kind == 8:
-            return self._skip(self._varint())
-        if kind == 12:
+        if kind == _BINARY:
+            return self._take(self._varint())
+        if kind == _STRUCT:
             return self.read_struct(depth + 1)
-        raise ValueError(f"type {kind}")  # lists, sets and maps, which no page's header has
+        if kind == _LIST:
+            return self._read_list(depth + 1)
+        if kind in (_TRUE, _FALSE, _INT8):
+            return self._byte()
+        if kind == _DOUBLE:
+            return self._take(8)
+        raise ValueError(f"type {kind}")  # sets and maps, which Parquet has none of
+
+    def _read_list(self, depth: int) -> list[Any]:
+        if depth > 16:
+            raise ValueError("nested too deeply")
+        head = self._byte()
+        length = head >> 4
+        if length == 15:
+            length = self._varint()
+        if length > len(self.data) - self.position:  # an element takes a byte at least
+            raise IndexError("a list is longer than its file")
+        return [self._read_value(head & 15, depth) for _ in range(length)]
 
     def _byte(self) -> int:
         self.position += 1
         return self.data[self.position - 1]
 
-    def _skip(self, length: int) -> None:
+    def _take(self, length: int) -> bytes:
+        start = self.position
         self.position += length
         if self.position > len(self.data):
             raise IndexError
+        return self.data[start : self.position]
 
     def _varint(self) -> int:
         value = shift = 0

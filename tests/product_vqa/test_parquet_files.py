@@ -2,6 +2,8 @@
 
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,35 @@ def test_what_is_not_a_file_or_has_an_enormous_footer_is_not_read(tmp_path: Path
         stream.write(struct.pack("<I4s", MAX_FOOTER_BYTES + 1, b"PAR1"))
     with pytest.raises(ParquetError, match="its footer has 16777217 bytes, more than 16777216"):
         check_parquet(tmp_path / "a.parquet", COLUMNS)
+
+
+def test_statistics_that_contradict_the_schema_do_not_end_the_process(tmp_path: Path) -> None:
+    """Asked for such a column, pyarrow's reader of the footer ends the process; its reader of values raises."""
+    file = write(tmp_path / "a.parquet", {"x": ["a", None, "b"]})
+    data = file.read_bytes()
+    optional, required = b"\x25\x02\x18\x01x", b"\x25\x00\x18\x01x"  # in the schema: may x be null?
+    assert data.count(optional) == 1
+    file.write_bytes(data.replace(optional, required))
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from product_vqa.parquet_files import check_parquet\n"
+        "print(check_parquet(Path(sys.argv[1]), {'x': ('BYTE_ARRAY',)}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "['x']\n")
+    with pytest.raises(OSError, match="histogram size mismatch"):
+        pq.read_table(file)
+
+
+@pytest.mark.parametrize("number", range(1, 13))
+def test_a_footer_of_another_shape_is_refused(number: int) -> None:
+    """A field of the wrong type, or one that occurs twice: Arrow would skip or merge it."""
+    read = parquet_files._Compact(bytes([0x10 | number, 0]) + bytes(40)).read_struct
+    if number in (10, 11, 0):  # sets and maps
+        with pytest.raises(ValueError, match="type"):
+            read()
+    else:
+        assert parquet_files._integer(read(), 1, 6) == (0 if number == 6 else -1)
+    with pytest.raises(ValueError, match="occurs twice"):
+        parquet_files._Compact(bytes([0x15, 2, 0x05, 2, 2, 0])).read_struct()

@@ -144,7 +144,7 @@ def rows_with(**changes: Any) -> list[dict[str, Any]]:
         (rows_with(image={"bytes": b"x", "path": None}), "not_a_picture"),
         (rows_with(image={"bytes": None, "path": "/etc/passwd"}), "only a path|embedded|bytes"),
     ],
-    ids=["no rows", "no labels", "unknown attribute", "no attribute", "no image", "no picture", "a path"],
+    ids=["no rows", "no labels", "unknown attribute", "no attribute", "no image", "not an image", "a path"],
 )
 def test_a_dataset_that_cannot_be_trained_on_is_one_line(
     tiny_run: list[str | Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: list[Any], message: str
@@ -283,7 +283,7 @@ def test_a_damaged_checkpoint_is_one_line_or_not_used(
     damage: str,
     signed: bool,
 ) -> None:
-    """`signed`: a stranger has written the manifest anew."""
+    """`signed`: a stranger has written the manifest again."""
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     forget_steps(folder)
     checkpoint = folder / "checkpoint-1"
@@ -329,7 +329,7 @@ MANIFESTS: list[Callable[[dict[str, Any]], Any]] = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("change", MANIFESTS)
 def test_a_manifest_of_other_types_is_a_damage(finished: Path, tmp_path: Path, change: Any) -> None:
     checkpoint = Path(shutil.copytree(finished / "checkpoint-1", tmp_path / "checkpoint-1"))

@@ -74,7 +74,7 @@ def test_a_pipe_a_link_out_and_a_large_file_are_refused_by_name(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000, b'{"a": NaN}'], ids=repr)
-def test_what_is_no_json_object_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_what_is_not_a_json_object_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(InputError, match=r"its x\.json is damaged") as refusal:
         read_json_file(Location(str(tmp_path)), tmp_path, "x.json")
