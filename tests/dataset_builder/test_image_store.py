@@ -50,6 +50,21 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def test_an_image_is_not_missing_because_too_many_files_are_open(server: ImageServer, tmp_path: Path) -> None:
+    server.answers["/a.jpg"] = jpeg(1)
+    url = f"{server.url}/a.jpg"
+    download(ImageStore(tmp_path), [url], OPTIONS)
+    store = ImageStore(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            store.find([url])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert store.find([url])[1] == {}
+
+
 def test_an_image_whose_file_is_gone_or_cut_is_fetched_again(server: ImageServer, tmp_path: Path) -> None:
     urls = [f"{server.url}/{name}.jpg" for name in "ab"]
     server.answers |= {"/a.jpg": jpeg(1), "/b.jpg": jpeg(2)}

@@ -69,7 +69,10 @@ def run_part(
                     number += 1
                     if number % parts != part - 1:
                         continue
-                    outcome = inject(trial, kind, point, expected, kept=arguments.kept)
+                    try:
+                        outcome = inject(trial, kind, point, expected, kept=arguments.kept)
+                    except Exception as error:  # a fault of the harness: the other injections are made
+                        outcome = Outcome(make.name, kind.name, str(point), "?", f"HARNESS: {error!r}", 0.0)
                     outcomes.append(outcome)
                     if outcome.fault:
                         print(f"FAULT {make.name} | {kind.name} | {outcome.point} | {outcome.fault}", flush=True)

@@ -78,6 +78,10 @@ class Running:
         self._start = time.monotonic()
 
     def signal(self, number: int) -> None:
+        """Send a signal, but not before the command has begun."""
+        deadline = time.monotonic() + 20
+        while not self._log.with_suffix(".trace").exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
