@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.web_server import PageGuard, Uploads, upload_folder
 from product_vqa.cli import parse_options, run
+from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError
 from product_vqa.images import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SIDE, ImageError, load_image
 from product_vqa.task.schema import ENTITIES
@@ -91,9 +92,9 @@ def main() -> None:
         num_beams=options.num_beams,
     )
     with upload_folder() as folder:
-        uploads = Uploads()
+        uploads = Uploads(folder)
         page = make_page(reader, title=options.adapter, examples=examples, uploads=uploads)
-        uploads.keep(folder)
+        uploads.keep_all()
         serve(page, uploads, folder=folder, host=options.host, port=options.port)
 
 
@@ -146,7 +147,8 @@ def find_examples(folder: str | None) -> list[str]:
 def open_image(file: str | Path, *, uploads: Uploads | None = None) -> "Image.Image":
     """Load an uploaded image. Raises ValueError, with a message for the page, if it is not one or is too large."""
     try:
-        return load_image((uploads or Uploads()).read(Path(file), max_bytes=MAX_BYTES + 1))
+        read = uploads.read if uploads else read_bytes
+        return load_image(read(Path(file), max_bytes=MAX_BYTES + 1))
     except OSError as error:
         raise ValueError("The uploaded file no longer exists. Upload it again.") from error
     except ImageError as error:
@@ -176,8 +178,6 @@ def make_page(
 ) -> "gr.Blocks":
     """Build the page; the caller serves it."""
     import gradio as gr
-
-    uploads = uploads or Uploads()
 
     def open_upload(payload: Any) -> "Image.Image":
         if payload is None or payload.path is None:

@@ -70,20 +70,26 @@ def _exit(number: int, _: Any) -> None:
 
 
 class Uploads:
-    """The images that were uploaded: a file is deleted when it is read, and its content kept in memory for a while."""
+    """The images that were uploaded: a file is deleted when it is read, and its content kept in memory for a while.
 
-    def __init__(self, *, max_bytes: int = MAX_UPLOADS_BYTES) -> None:
+    No file outside of `folder` is read or deleted.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_UPLOADS_BYTES) -> None:
+        self.folder = folder
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._contents: OrderedDict[Path, bytes] = OrderedDict()
         self._kept: set[Path] = set()
 
-    def keep(self, folder: Path) -> None:
-        """Delete no file that `folder` holds now: the examples."""
-        self._kept = {file for file in folder.rglob("*") if file.is_file()}
+    def keep_all(self) -> None:
+        """Delete no file that the folder holds now: the examples."""
+        self._kept = {file for file in self.folder.rglob("*") if file.is_file()}
 
     def read(self, file: Path, *, max_bytes: int) -> bytes:
         """Return the content of an upload. Raises OSError if it is too large, or not there any more."""
+        if not file.resolve().is_relative_to(self.folder):
+            raise OSError("not an upload")
         if file in self._kept:
             return read_bytes(file, max_bytes=max_bytes)
         with self._lock:
@@ -100,10 +106,10 @@ class Uploads:
             file.unlink(missing_ok=True)
         return content
 
-    def make_room(self, folder: Path) -> None:
+    def make_room(self) -> None:
         """Delete the oldest uploads that nobody has asked a question about until the rest is within the limit."""
         found = []
-        for file in folder.rglob("*"):
+        for file in self.folder.rglob("*"):
             if file not in self._kept and not file.is_symlink() and file.is_file():
                 status = file.stat()
                 found.append((status.st_mtime, status.st_size, file))
@@ -152,7 +158,7 @@ class PageGuard:
         if not is_upload:
             await self._app(scope, body, start)
             return
-        self._uploads.make_room(self._folder)
+        self._uploads.make_room()
         self._num_uploading += 1
         try:
             async with asyncio.timeout(UPLOAD_TIMEOUT_S):

@@ -70,7 +70,7 @@ def test_a_killed_download_resumes(server: ImageServer, tmp_path: Path) -> None:
     complete = [file for file in store.glob("files/*/*") if file.suffix != ".part"]
     assert len(complete) >= 60 - len(missing)
     assert [hashlib.sha256(file.read_bytes()).hexdigest() for file in complete] == [file.name for file in complete]
-    complete[0].with_name("half.1234.part").write_bytes(b"half of it")  # as a kill during a write leaves it
+    complete[0].with_name(f"{'a' * 64}.1234.part").write_bytes(b"half of it")  # as a kill during a write leaves it
     requests = server.requests.copy()
 
     done = run_module("dataset_builder.download", *arguments)

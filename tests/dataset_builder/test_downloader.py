@@ -270,7 +270,7 @@ def test_what_cannot_be_written_is_not_held_against_the_image(
     urls = [f"{server.url}/{number}.jpg" for number in range(60)]
     store, options = ImageStore(tmp_path), FetchOptions(connections=4, allow_private_hosts=True)
     if full == "table":
-        pages = store._state.execute("PRAGMA page_count").fetchone()[0]
+        (pages,) = store._state.row("PRAGMA page_count") or (0,)
         store._state.execute(f"PRAGMA max_page_count = {pages + 1}")
     else:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))

@@ -1,7 +1,6 @@
 """Targets: the merge of a generated card with one that people edited, and the metadata that local_hub reads."""
 
 import json
-import logging
 import random
 
 from local_hub.cards import list_tags, parse_card
@@ -10,7 +9,6 @@ from product_vqa.errors import InputError
 from tests.fuzz.documents import WORDS, generate_front_matter, generate_yaml
 from tests.fuzz.target import Target, assert_message, text_of
 
-logging.getLogger("product_vqa.cards").setLevel(logging.ERROR)
 _NEEDED = ("configs", "dataset_info")
 _GENERATED = """---
 license: other

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.fuzz.runner import ENVIRONMENT, Limits, Result
 from tests.fuzz.targets import load_target
-from tests.fuzz.worker import ROOT, Finding
+from tests.fuzz.worker import ROOT, Finding, silence
 
 INSTRUMENTED = ["product_vqa", "dataset_builder", "inference", "local_hub"]
 
@@ -56,6 +56,7 @@ def main() -> None:
 
     import atheris
 
+    silence()
     with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
         target = load_target(options.target)
     for number, seed in enumerate(target.seeds()):

@@ -3,17 +3,12 @@
 import contextlib
 import io
 import json
-import logging
-import os
 import random
 import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no case may ask a server
-os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +29,6 @@ from tests.fuzz.documents import WORDS, generate_json, generate_yaml, random_val
 from tests.fuzz.target import Target, assert_message
 from tests.tiny import make_rows
 
-logging.disable(logging.WARNING)
 _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 

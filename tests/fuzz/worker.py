@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import faulthandler
 import json
+import logging
 import os
 import resource
 import signal
@@ -42,6 +43,12 @@ class Finding:
     data: str  # the case, as latin-1
     place: str  # where it was raised: one finding for each place is enough
     detail: str
+
+
+def silence() -> None:
+    """Let no case ask a server, print progress or log. Call it before a target, and so its libraries, are imported."""
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
+    logging.disable(logging.WARNING)
 
 
 def place_of(error: BaseException) -> str:
@@ -122,6 +129,7 @@ def main() -> int:
         faulthandler.dump_traceback(all_threads=True)
         raise HangError
 
+    silence()
     target = load_target(options.target)
     make = case_maker(target, seed=options.seed)
     with contextlib.suppress(BaseException):

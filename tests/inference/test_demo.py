@@ -34,10 +34,10 @@ def page(reader: AttributeReader, tmp_path_factory: pytest.TempPathFactory) -> I
     for number in range(2):
         make_image(10 + number).save(examples / f"example-{number}.png")
     with upload_folder() as folder:
-        uploads = Uploads()
+        uploads = Uploads(folder)
         title = "local/trained-adapter"
         blocks = demo.make_page(reader, title=title, examples=demo.find_examples(str(examples)), uploads=uploads)
-        uploads.keep(folder)
+        uploads.keep_all()
         url = demo.serve(blocks, uploads, folder=folder, host="127.0.0.1", port=0, prevent_thread_lock=True)
         yield url
         blocks.close()

@@ -50,9 +50,9 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(examples: Path) -> Iterator[tuple[str, Path]]:
     """The URL of a page, and the folder of its files."""
     with upload_folder() as folder:
-        uploads = Uploads()
+        uploads = Uploads(folder)
         page = demo.make_page(Reader(), title="u/x", examples=demo.find_examples(str(examples)), uploads=uploads)  # type: ignore[arg-type]
-        uploads.keep(folder)
+        uploads.keep_all()
         yield demo.serve(page, uploads, folder=folder, host="127.0.0.1", port=0, prevent_thread_lock=True), folder
         page.close()
     assert not folder.exists()
@@ -224,10 +224,10 @@ def test_uploads_are_kept_within_a_limit_and_the_oldest_go_first(tmp_path: Path)
     for number, file in enumerate(files):
         file.write_bytes(bytes([number]) * 10)
         os.utime(file, (number, number))
-    uploads = Uploads(max_bytes=25)
+    uploads = Uploads(tmp_path, max_bytes=25)
     (tmp_path / "example.png").write_bytes(bytes(1000))
     uploads._kept = {tmp_path / "example.png"}
-    uploads.make_room(tmp_path)
+    uploads.make_room()
     assert stored(tmp_path) == ["3.png", "4.png", "example.png"]
     # In memory, too.
     for number in (3, 4):
@@ -241,14 +241,20 @@ def test_uploads_are_kept_within_a_limit_and_the_oldest_go_first(tmp_path: Path)
     files[1].write_bytes(bytes(11))
     with pytest.raises(OSError, match="11 bytes, more than 10"):
         uploads.read(files[1], max_bytes=10)
+    outside = tmp_path.parent / f"{tmp_path.name}.png"
+    outside.write_bytes(b"1")
+    with pytest.raises(OSError, match="not an upload"):
+        uploads.read(outside, max_bytes=10)
+    assert outside.is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_folder_of_uploads_is_removed_when_the_page_is_stopped(number: signal.Signals) -> None:
     program = (
-        "import time\n"
+        "import signal, time\n"
         "from inference.web_server import upload_folder\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         "with upload_folder() as folder:\n"
         "    (folder / 'a.png').touch()\n"
         "    print(folder, flush=True)\n"

@@ -157,7 +157,7 @@ needs_a_namespace = pytest.mark.skipif(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @needs_a_namespace
 def test_predict_ends_with_the_same_answers_in_64_mb_of_shared_memory(
     large_images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -132,12 +132,13 @@ def test_a_manifest_names_every_file_with_its_size_and_hash_and_has_a_hash_of_it
     (tmp_path / "sub" / "b").write_text("22")
     (tmp_path / "a.txt").write_text("1")
     (tmp_path / "manifest.json").write_text("an earlier one")
-    save_manifest(tmp_path, run={"config": {"lora_r": 4}})
+    run = {"config": {"samples_per_step": 4}, "processes": 1, "sharding": "none"}
+    save_manifest(tmp_path, run=run)
     one = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
     two = "785f3ec7eb32f30b90cd0fcf3657d388b5ff4297f2f9716ff66e9b69c05ddd09"
     content = {
-        "sha256": "c27368564185c6f859cdd5b6e52cf0acdf9f318221f4d72f7bf389f06cbe31b9",
-        "run": {"config": {"lora_r": 4}},
+        "sha256": "351fef0e04fe5bdf0e913f78cbb6d8c45732eab964542b082ae786e576be79f1",
+        "run": run,
         "files": {"a.txt": {"size": 1, "sha256": one}, "sub/b": {"size": 2, "sha256": two}},
     }
     assert (tmp_path / "manifest.json").read_text() == json.dumps(content, indent=1) + "\n"

@@ -117,6 +117,7 @@ def test_a_sigterm_to_the_launcher_leaves_a_checkpoint_and_no_orphan(
     check_equal(tmp_path, undisturbed)
 
 
+@pytest.mark.faults
 def test_two_processes_save_together_after_a_sigterm_to_one_of_them(
     tiny_base: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:

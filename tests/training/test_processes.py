@@ -73,6 +73,7 @@ def kill_after(step: int, output_dir: Path) -> None:
     (output_dir / "adapter_model.safetensors").unlink()
 
 
+@pytest.mark.faults
 def test_resumed_on_two_processes_and_on_one_again_it_is_the_same_run(
     arguments: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +141,7 @@ def test_deepspeed_trains_saves_and_resumes_the_same_adapter(
     check_same(output_dir, single)
 
 
+@pytest.mark.faults
 def test_two_machines_train_the_same_adapter(arguments: list[str | Path], single: Path, tmp_path: Path) -> None:
     """The two commands of multi_node.yaml, both on this machine, with one process each."""
     config = yaml.safe_load((ACCELERATE / "multi_node.yaml").read_text())

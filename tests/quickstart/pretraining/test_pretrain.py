@@ -14,6 +14,7 @@ from tests.quickstart.pretraining.runs import TINY, make_pretrainer
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.faults
 def test_two_processes_train_together_and_save_a_base_model_that_loads(tmp_path: Path) -> None:
     sizes = [f"--{name}={value}" for name, value in TINY.items()]
     done = launch(
