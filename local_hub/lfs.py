@@ -72,6 +72,14 @@ def parse_pointer(content: bytes) -> Pointer | None:
     return Pointer(match[1].decode(), int(match[2])) if match else None
 
 
+_intact: set[tuple[int, ...]] = set()  # the files that this process has written, or checked
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 class LfsStore:
     """The contents of one repo's LFS files, in `folder`."""
 
@@ -80,11 +88,22 @@ class LfsStore:
         self._tmp_dir = tmp_dir  # on the same file system, so that a rename moves a complete file into the store
 
     def find(self, oid: object) -> Path | None:
+        """The file with this sha256; None if there is none, or if the disk has damaged it: an upload replaces it then.
+
+        Each process reads a file once to check it. That takes about a second per GB.
+        """
         if not isinstance(oid, str) or not SHA256.fullmatch(oid):
             return None
         path = self.folder / oid[:2] / oid
         # A symbolic link could lead out of the store.
-        return path if path.is_file() and path.resolve() == path else None
+        if not path.is_file() or path.resolve() != path:
+            return None
+        if _identity(path) not in _intact:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != oid:
+                    return None
+            _intact.add(_identity(path))
+        return path
 
     def holds(self, pointer: Pointer) -> bool:
         """Whether the content of `pointer` is stored, with its size."""
@@ -120,6 +139,7 @@ class LfsStore:
             folder = self.folder / pointer.oid[:2]
             folder.mkdir(exist_ok=True)  # without its parents: the repo may have been deleted during the upload
             os.replace(path, folder / pointer.oid)
+            _intact.add(_identity(folder / pointer.oid))
         finally:
             path.unlink(missing_ok=True)
 

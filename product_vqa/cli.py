@@ -8,7 +8,9 @@ import math
 import os
 import re
 import select
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from datetime import date
@@ -250,6 +252,8 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {message}", file=sys.stderr)
         _tell_launcher(message)
         code = 2
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the work is done: no traceback from the interpreter's end
     sys.exit(code)
 
 

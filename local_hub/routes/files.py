@@ -91,7 +91,9 @@ def resolve(request: Request) -> Response:
         return send_range(repository, entry, request=request, headers=headers)
     path = repository.lfs_store.find(entry.pointer.oid)
     if path is None:
-        raise HubError(500, f"the LFS file {entry.pointer.oid} of {entry.path} is missing from the root of this hub")
+        raise HubError(
+            500, f"the LFS file {entry.pointer.oid} of {entry.path} is missing or damaged in the root of this hub"
+        )
     return FileResponse(path, headers=headers, media_type=MEDIA_TYPE)
 
 

@@ -35,7 +35,7 @@ def outcome_of(ended: Ended) -> str:
         return COMPLETED
     if ended.code == -signal.SIGKILL:
         return KILLED
-    if ended.code in (130, 143, -signal.SIGTERM):
+    if ended.code in (130, 143, -signal.SIGTERM, -signal.SIGINT):
         return ENDED
     if ended.code in (1, 2) and len(errors) == 1:
         return REFUSED
@@ -62,9 +62,9 @@ def inject(trial: Trial, kind: Kind, point: Any, expected: dict[str, str], *, ke
     trial.reset()
     ends = kind.inject(trial, point)
     outcomes = [outcome_of(ended) for ended in ends]
-    fault = next(
-        (f"{one}, allowed: {', '.join(sorted(kind.allowed))}" for one in outcomes if one not in kind.allowed), None
-    )
+    allowed = kind.allowed | trial.scenario.also_allowed
+    unexpected = [one for one in outcomes if one not in allowed]
+    fault = f"{unexpected[0]}, allowed: {', '.join(sorted(allowed))}" if unexpected else None
     fault = fault or find_fault(trial, kind, point, expected, is_completed=COMPLETED in outcomes)
     at = "".join(line for ended in ends for line in ended.trace[-1:]) if not isinstance(kind, Damage) else ""
     label = f"{point} {at.replace(str(trial.folder), '')}".strip()

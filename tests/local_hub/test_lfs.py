@@ -1,5 +1,10 @@
-import pytest
+from pathlib import Path
 
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from local_hub import LocalHub
 from local_hub.lfs import LFS_PATTERNS, format_attributes, is_matched, parse_attributes, parse_gitignore
 
 
@@ -44,3 +49,26 @@ def test_attributes_are_parsed_as_they_are_formatted() -> None:
 
 def test_a_gitignore_may_have_comments_and_blank_lines() -> None:
     assert parse_gitignore("# comment\n\n*.log  \n") == ["*.log"]
+
+
+@pytest.mark.slow
+def test_a_large_file_that_the_disk_has_damaged_is_not_served_and_an_upload_replaces_it(tmp_path: Path) -> None:
+    """The size is as it was. Only a new process checks: one that has written a file knows it."""
+    content = bytes(range(256)) * 100
+
+    def download(api: HfApi) -> bytes:
+        return Path(api.hf_hub_download("local/large", "x.bin", cache_dir=tmp_path / "cache")).read_bytes()
+
+    with LocalHub(tmp_path / "root") as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.create_repo("local/large")
+        api.upload_file(repo_id="local/large", path_in_repo="x.bin", path_or_fileobj=content)
+    (file,) = tmp_path.glob("root/models/local/large/large_files/*/*")
+    file.chmod(0o644)
+    file.write_bytes(content[:-1] + b"\0")
+    with LocalHub(tmp_path / "root") as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        with pytest.raises(LocalEntryNotFoundError):
+            download(api)
+        api.upload_file(repo_id="local/large", path_in_repo="x.bin", path_or_fileobj=content)
+        assert download(api) == content
