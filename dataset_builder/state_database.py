@@ -6,7 +6,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +128,12 @@ class StateDatabase:
 
 def _check_file(file: Path) -> None:
     """Raise DatabaseError unless the file is a regular one or absent: SQLite would wait for a pipe."""
-    try:
-        status = file.lstat()
-    except FileNotFoundError:
-        return
+    with suppress(FileNotFoundError):  # or another process has just removed its journal
+        _check_existing(file)
+
+
+def _check_existing(file: Path) -> None:
+    status = file.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise sqlite3.DatabaseError(f"{file.name} is not a regular file")
     if file.name.endswith("-journal") and status.st_size >= len(_ROLLBACK_OF_SEVERAL_FILES):
