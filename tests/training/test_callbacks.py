@@ -139,6 +139,7 @@ def commit_titles(repo_id: str) -> list[str]:
     return [commit.title for commit in HfApi().list_repo_commits(repo_id)]
 
 
+@pytest.mark.faults
 def test_while_the_hub_is_down_a_push_fails_with_a_warning_and_a_later_one_succeeds(
     hub: LocalHub, tiny_repos: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def terminate_at(moment: str | float, arguments: list[str], output_dir: Path) ->
     return process.returncode, output
 
 
+@pytest.mark.faults
 def test_a_sigterm_to_the_launcher_leaves_a_checkpoint_and_no_orphan(
     undisturbed: Path, tiny_base: Path, tiny_dataset: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, sigterm: None,
