@@ -251,7 +251,7 @@ class PushCheckpoints(TrainerCallback):
             wait([self._push])  # the run is stopping: there will be no later push
         if self._is_busy(args):
             return
-        folder = Path(str(args.output_dir)) / ".on_the_way"
+        folder = self._folder(args)
         try:
             files = self._save(folder)
         except OSError as error:
@@ -262,9 +262,16 @@ class PushCheckpoints(TrainerCallback):
                 self._push_and_remove, folder, files, revision=args.hub_revision, step=state.global_step
             )
 
-    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
-        """Wait for the push in progress."""
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Wait for the push in progress, and remove what a killed one left."""
         self._executor.shutdown(wait=True)
+        if state.is_world_process_zero:
+            shutil.rmtree(self._folder(args), ignore_errors=True)
+
+    def _folder(self, args: TrainingArguments) -> Path:
+        return Path(str(args.output_dir)) / ".on_the_way"
 
     def _is_busy(self, args: TrainingArguments) -> bool:
         """Whether the last push is still in progress. All processes get the same answer: they save together."""

@@ -33,7 +33,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--part", default="1/1", help="one of N equal parts: I/N (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="parts of this part that run at once (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="chooses the points of each kind (default: %(default)s)")
-    parser.add_argument("--points", type=int, default=12, help="most points per kind and scenario (default: 12)")
+    parser.add_argument("--points", type=int, default=6, help="most points per kind and scenario (default: 6)")
     parser.add_argument("--only", default="", help="scenarios whose name matches this pattern")
     parser.add_argument("--kind", default="", help="kinds whose name matches this pattern")
     parser.add_argument("--kept", type=Path, help="folder for what is left by an injection that found a fault")
