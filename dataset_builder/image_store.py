@@ -151,6 +151,7 @@ class ImageStore:
             with open(part, "wb") as stream:
                 stream.write(image.data)
             os.replace(part, file)
+            self._verified.add(_mark(image.sha256, os.lstat(file)))
 
     def record(self, state: UrlState) -> None:
         """Record the outcome for a URL. Its image must be saved before."""
@@ -286,7 +287,7 @@ class ImageStore:
         except OSError as error:
             _raise_if_refused(error)
             return False
-        mark = hash((sha256, status.st_size, status.st_ctime_ns))  # not the file itself: 350,000 of them
+        mark = _mark(sha256, status)
         if mark not in self._verified:
             if self._read_intact(sha256, num_bytes) is None:
                 return False
@@ -309,6 +310,11 @@ class ImageStore:
             os.close(descriptor)
         is_intact = data.startswith(_IMAGE_STARTS) and hashlib.sha256(data).hexdigest() == sha256
         return data if is_intact else None
+
+
+def _mark(sha256: str, status: os.stat_result) -> int:
+    """A number for a file in this state, and not the state itself: there are 350,000 of them."""
+    return hash((sha256, status.st_size, status.st_ctime_ns))
 
 
 def _is_possible(state: UrlState) -> bool:
