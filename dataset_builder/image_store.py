@@ -117,7 +117,7 @@ class ImageStore:
             new = ImageOptions().image_size if wanted is None else wanted
             self._state.execute("INSERT INTO settings SELECT ? WHERE NOT EXISTS (SELECT 1 FROM settings)", (new,))
         found = [row[0] for row in self._state.rows("SELECT DISTINCT image_size FROM settings LIMIT 2")]
-        if len(found) != 1 or type(found[0]) is not int or not (found[0] == 0 or 1 <= found[0] <= MAX_SIDE):
+        if len(found) != 1 or not _is_in(found[0], 0, MAX_SIDE):
             raise InputError(
                 f"`image_store` {self.folder}: {STATE_FILE} has no valid image_size (found {found}); choose another "
                 f"folder, or remove {STATE_FILE}* there to download everything again"

@@ -77,13 +77,8 @@ def parse_yaml(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> Any:
         raise
     except yaml.YAMLError as error:
         raise DocumentError(f"not YAML: {_one_line(error)}") from error
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-    ) as error:  # month 13; an unhashable key
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # The 13th month, a key that is not hashable, and the like.
         raise DocumentError(f"not YAML: {_one_line(error)}") from error
     _check(content)
     return content

@@ -18,7 +18,7 @@ from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from product_vqa.errors import InputError, first_line
-from product_vqa.modeling.model_files import Tensor
+from product_vqa.modeling.model_files import Tensor, is_number, wrong_field
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 MAX_RANK = 4096
@@ -52,7 +52,7 @@ def check_config(content: Mapping[str, Any], *, name: str) -> None:
     _check_unsupported(content, name=name)
     for field, low, high in (("r", 1, MAX_RANK), ("lora_alpha", 0, MAX_ALPHA)):
         value = content.get(field, 8)
-        if not _is_number(value, low, high) or (field == "r" and type(value) is not int):
+        if not is_number(value, low, high) or (field == "r" and type(value) is not int):
             raise _wrong(name, field, value, f"a number from {low} to {high:g}")
     for field in ("use_dora", "use_rslora"):
         if type(content.get(field) or False) is not bool:
@@ -67,7 +67,7 @@ def check_config(content: Mapping[str, Any], *, name: str) -> None:
         if not isinstance(pattern, Mapping) or len(pattern) > MAX_PATTERNS:
             raise _wrong(name, field, pattern, f"an object with at most {MAX_PATTERNS} entries")
         for key, value in pattern.items():
-            if not _is_number(value, 1 if field == "rank_pattern" else 0, high):
+            if not is_number(value, 1 if field == "rank_pattern" else 0, high):
                 raise _wrong(name, f"{field}.{key[:50]}", value, f"a number up to {high:g}")
             if field == "rank_pattern" and type(value) is not int:
                 raise _wrong(name, f"{field}.{key[:50]}", value, "an integer")
@@ -97,11 +97,7 @@ def _check_unsupported(content: Mapping[str, Any], *, name: str) -> None:
 
 
 def _wrong(name: str, field: str, value: object, expected: str) -> InputError:
-    return InputError(f"{name}: `{field}` in its {ADAPTER_CONFIG} is {str(value)[:80]!r}; expected {expected}")
-
-
-def _is_number(value: object, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    return wrong_field(name, ADAPTER_CONFIG, field, value, expected)
 
 
 def _is_list_of_names(value: object) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PaliGemmaConfig
 
 from product_vqa.errors import InputError
+from product_vqa.modeling.model_files import BASE_CONFIG, is_integer, is_number, wrong_field
 
 _INTEGERS = {
     "hidden_size": (1, 32_768),
@@ -74,7 +75,7 @@ def make_config(content: Mapping[str, Any], *, name: str) -> PaliGemmaConfig:
 
 
 def _wrong(name: str, field: str, value: object, expected: str) -> InputError:
-    return InputError(f"{name}: `{field}` in its config.json is {str(value)[:50]!r}; expected {expected}")
+    return wrong_field(name, BASE_CONFIG, field, value, expected)
 
 
 def _part(content: Mapping[str, Any], key: str, *, name: str) -> dict[str, Any]:
@@ -98,10 +99,10 @@ def _fields(content: Mapping[str, Any], *, name: str, prefix: str) -> dict[str, 
             continue
         if key in _INTEGERS:
             low, high = _INTEGERS[key]
-            if type(value) is not int or not low <= value <= high:
+            if not is_integer(value, low, high):
                 raise _wrong(name, field, value, f"an integer from {low} to {high}" if low < high else str(low))
         elif key in _NUMBERS:
-            if not _is_number(value, *_NUMBERS[key]):
+            if not is_number(value, *_NUMBERS[key]):
                 raise _wrong(name, field, value, "a number from {} to {}".format(*_NUMBERS[key]))
         elif key in _BOOLEANS:
             if type(value) is not bool:
@@ -128,13 +129,9 @@ def _rope_parameters(value: Any, *, name: str, field: str) -> dict[str, Any]:
     if rope_type != "default":
         raise _wrong(name, field, value, "an object with the rope_type default")
     theta = value.get("rope_theta", 10_000.0)
-    if not _is_number(theta, *_NUMBERS["rope_theta"]):
+    if not is_number(theta, *_NUMBERS["rope_theta"]):
         raise _wrong(name, f"{field}.rope_theta", theta, "a number from {} to {}".format(*_NUMBERS["rope_theta"]))
     return {"rope_type": "default", "rope_theta": float(theta)}
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _check_dimensions(config: PaliGemmaConfig, *, name: str) -> None:

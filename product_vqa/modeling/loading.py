@@ -101,11 +101,11 @@ def load_processor(location: Location) -> PaliGemmaProcessor:
     check_tokenizer_file(location, folder)
     try:
         processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except (KeyboardInterrupt, SystemExit):
+        raise
     except BaseException as error:
         # tokenizers raises a plain Exception for a damaged file, and a BaseException if its Rust code panics.
         # Other damaged files cause errors of any type.
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
         raise InputError(f"{location}: its processor could not be loaded: {first_line(error)[:300]}") from error
     if not isinstance(processor, PaliGemmaProcessor):
         raise InputError(f"{location} has a {type(processor).__name__}, not a PaliGemmaProcessor")

@@ -46,6 +46,21 @@ class Tensor:
         return math.prod(self.shape)
 
 
+def wrong_field(name: str, file: str, field: str, value: object, expected: str) -> InputError:
+    """Return the error for a field in a file of the model `name`."""
+    return InputError(f"{name}: `{field}` in its {file} is {str(value)[:80]!r}; expected {expected}")
+
+
+def is_integer(value: object, low: int, high: int) -> bool:
+    """Return whether a value of a JSON file is an integer from `low` to `high`; true and false are none."""
+    return type(value) is int and low <= value <= high
+
+
+def is_number(value: object, low: float, high: float) -> bool:
+    """Return whether a value of a JSON file is a number from `low` to `high`; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
 def read_json_file(location: Location, folder: Path, name: str, *, damaged: str = "damaged") -> dict[str, Any] | None:
     """Read a JSON object; None if there is no such file.
 

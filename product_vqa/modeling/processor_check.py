@@ -12,6 +12,7 @@ from transformers import PaliGemmaProcessor
 
 from product_vqa.errors import InputError, first_line
 from product_vqa.modeling.collator import make_generation_batch, normalize_images
+from product_vqa.modeling.model_files import is_integer, is_number, wrong_field
 from product_vqa.task.schema import ENTITIES
 
 MAX_IMAGE_SIZE = 4096  # px; PaliGemma's are 224 to 896
@@ -32,7 +33,7 @@ def check_image_settings(settings: Mapping[str, dict[str, Any] | None], *, name:
         parts = [content]
         if "image_processor" in content:
             if not isinstance(content["image_processor"], dict):
-                raise _wrong(name, file, "image_processor", content["image_processor"], "an object")
+                raise wrong_field(name, file, "image_processor", content["image_processor"], "an object")
             parts.append(content["image_processor"])
         for part in parts:
             _check_part(part, name=name, file=file)
@@ -41,38 +42,26 @@ def check_image_settings(settings: Mapping[str, dict[str, Any] | None], *, name:
 def _check_part(part: dict[str, Any], *, name: str, file: str) -> None:
     size = part.get("size", {"height": 224, "width": 224})
     is_square = isinstance(size, dict) and set(size) == {"height", "width"} and size["height"] == size["width"]
-    if not is_square or not _is_integer(size["height"], 1, MAX_IMAGE_SIZE):
-        raise _wrong(name, file, "size", size, f"a height and an equal width of at most {MAX_IMAGE_SIZE} px")
+    if not is_square or not is_integer(size["height"], 1, MAX_IMAGE_SIZE):
+        raise wrong_field(name, file, "size", size, f"a height and an equal width of at most {MAX_IMAGE_SIZE} px")
     for field in ("image_seq_length", "num_image_tokens"):
-        if part.get(field) is not None and not _is_integer(part[field], 1, MAX_IMAGE_TOKENS):
-            raise _wrong(name, file, field, part[field], f"an integer from 1 to {MAX_IMAGE_TOKENS}")
+        if part.get(field) is not None and not is_integer(part[field], 1, MAX_IMAGE_TOKENS):
+            raise wrong_field(name, file, field, part[field], f"an integer from 1 to {MAX_IMAGE_TOKENS}")
     for field in _SWITCHES:
         if part.get(field, True) is not True:
-            raise _wrong(name, file, field, part[field], "true")
+            raise wrong_field(name, file, field, part[field], "true")
     for field in ("image_mean", "image_std"):
         value = part.get(field)
-        is_valid = isinstance(value, list) and len(value) == 3 and all(_is_number(one, -1e3, 1e3) for one in value)
+        is_valid = isinstance(value, list) and len(value) == 3 and all(is_number(one, -1e3, 1e3) for one in value)
         if value is not None and (not is_valid or (field == "image_std" and 0 in value)):
-            raise _wrong(name, file, field, value, "three numbers, not zero")
-    if not _is_number(part.get("rescale_factor", 1 / 255), 1e-6, 1e3):
-        raise _wrong(name, file, "rescale_factor", part["rescale_factor"], "a positive number")
-    if part.get("resample") is not None and not _is_integer(part["resample"], 0, 5):
-        raise _wrong(name, file, "resample", part["resample"], "an integer from 0 to 5")
+            raise wrong_field(name, file, field, value, "three numbers, not zero")
+    if not is_number(part.get("rescale_factor", 1 / 255), 1e-6, 1e3):
+        raise wrong_field(name, file, "rescale_factor", part["rescale_factor"], "a positive number")
+    if part.get("resample") is not None and not is_integer(part["resample"], 0, 5):
+        raise wrong_field(name, file, "resample", part["resample"], "an integer from 0 to 5")
     kind = part.get("image_processor_type")
     if kind is not None and kind not in _IMAGE_PROCESSORS:
-        raise _wrong(name, file, "image_processor_type", kind, _IMAGE_PROCESSORS[0])
-
-
-def _wrong(name: str, file: str, field: str, value: object, expected: str) -> InputError:
-    return InputError(f"{name}: `{field}` in its {file} is {str(value)[:80]!r}; expected {expected}")
-
-
-def _is_integer(value: object, low: int, high: int) -> bool:
-    return type(value) is int and low <= value <= high
-
-
-def _is_number(value: object, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        raise wrong_field(name, file, "image_processor_type", kind, _IMAGE_PROCESSORS[0])
 
 
 def check_processor(processor: PaliGemmaProcessor, *, name: str) -> None:
@@ -100,7 +89,7 @@ def check_processor(processor: PaliGemmaProcessor, *, name: str) -> None:
             raise ValueError(f"an image becomes {pixels.dtype} {tuple(pixels.shape)}")
         if not normalize_images(pixels, processor=processor, dtype=torch.float32).isfinite().all():
             raise ValueError("an image becomes infinite")
+    except (KeyboardInterrupt, SystemExit):
+        raise
     except BaseException as error:  # a tokenizer's Rust code panics with a BaseException
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
         raise InputError(f"{name}: its processor cannot make a batch: {first_line(error)[:300]}") from error
