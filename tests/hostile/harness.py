@@ -3,10 +3,11 @@
 import faulthandler
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,14 @@ from tests.hostile.adapters import Sources
 
 LIMIT_S = 100  # for one case, on a busy machine; most take a tenth of a second
 OLD = 10**9  # seconds since 1970: when the secret was last read
+
+
+def as_params(cases: Sequence[Any], *, share: int) -> list[Any]:
+    """The cases for `parametrize`. Every `share`-th runs in `make test`, all in `make faults`."""
+    return [
+        pytest.param(case, id=ascii(case.name), marks=() if number % share == 0 else pytest.mark.faults)
+        for number, case in enumerate(cases)
+    ]
 
 
 class Trap:

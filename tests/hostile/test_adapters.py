@@ -11,7 +11,7 @@ from tests.commands import call
 from tests.hostile.adapters import Case, adapter_cases
 from tests.hostile.base_models import base_model_cases
 from tests.hostile.datasets import good_columns, write
-from tests.hostile.harness import Trap, outcome, predict_arguments
+from tests.hostile.harness import Trap, as_params, outcome, predict_arguments
 from tests.product_vqa.modeling.adapters import save_adapter
 
 CASES = [*adapter_cases(), *base_model_cases()]
@@ -36,13 +36,7 @@ def test_there_are_hundreds_of_cases_and_the_good_ones_succeed(
     assert (tmp_path / "s.csv").read_text().startswith("index,prediction\n0,")
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=ascii(case.name), marks=() if number % SHARE == 0 else pytest.mark.faults)
-        for number, case in enumerate(CASES)
-    ],
-)
+@pytest.mark.parametrize("case", as_params(CASES, share=SHARE))
 def test_a_hostile_adapter_or_base_model_ends_in_one_line(
     good: Path,
     trap: Trap,

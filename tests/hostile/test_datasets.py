@@ -6,7 +6,7 @@ import pytest
 
 from inference import evaluate, predict, report
 from tests.hostile.datasets import Case, dataset_cases, good_columns, write
-from tests.hostile.harness import Trap, outcome, predict_arguments
+from tests.hostile.harness import Trap, as_params, outcome, predict_arguments
 from training import sft
 
 CASES = dataset_cases()
@@ -17,13 +17,7 @@ def test_there_are_hundreds_of_cases() -> None:
     assert len(CASES) > 300
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=ascii(case.name), marks=() if number % SHARE == 0 else pytest.mark.faults)
-        for number, case in enumerate(CASES)
-    ],
-)
+@pytest.mark.parametrize("case", as_params(CASES, share=SHARE))
 def test_a_hostile_dataset_ends_in_one_line_in_every_command(
     tiny_base: Path,
     trap: Trap,
