@@ -22,6 +22,7 @@ from product_vqa.documents import DocumentError, parse_front_matter, read_bytes
 from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location, download, find_file, list_files
 from product_vqa.parquet_files import ParquetError, check_parquet
+from product_vqa.quoting import one_line
 from product_vqa.task.features import FEATURES, SPLITS
 from product_vqa.task.schema import ENTITIES
 
@@ -83,7 +84,7 @@ def _check_file(file: Path, name: str, *, location: Location, split: str) -> Non
     if missing or not {"image.bytes", "image.path"} <= set(present):
         raise InputError(
             f"{location}: split {split} has no {', '.join(missing) or 'images in its column `image`'}; its columns "
-            f"are {', '.join(_printable(top) for top in tops)[:500]}. Build the dataset with dataset_builder.build"
+            f"are {', '.join(one_line(top) for top in tops)[:500]}. Build the dataset with dataset_builder.build"
         )
 
 
@@ -174,7 +175,7 @@ def find_splits(location: Location, *, config: str | None = None) -> dict[str, l
         raise dataset_error(location, "it holds no Parquet files")
     for name in files:
         if "::" in name or "\\" in name or not name.isprintable():  # `::` chains URLs in fsspec
-            raise dataset_error(location, f"the name of its file {_printable(name)} is not allowed")
+            raise dataset_error(location, f"the name of its file {one_line(name)} is not allowed")
     patterns = _card_patterns(location, config=config)
     if patterns is None:
         return _name_splits(files) if config is None else {}
@@ -197,7 +198,7 @@ def download_splits(location: Location, names: dict[str, list[str]]) -> dict[str
 def _existing_file(location: Location, folder: Path, name: str) -> Path:
     file = find_file(location, folder, name)
     if file is None:
-        raise dataset_error(location, f"its file {_printable(name)} does not exist")
+        raise dataset_error(location, f"its file {one_line(name)} does not exist")
     return file
 
 
@@ -206,11 +207,7 @@ def dataset_error(location: Location, reason: Exception | str) -> InputError:
     if isinstance(reason, DatasetsError) and reason.__cause__ is not None:  # "An error occurred while generating ..."
         reason = f"{type(reason.__cause__).__name__}: {first_line(reason.__cause__)}"
     text = reason if isinstance(reason, str) else first_line(reason)
-    return InputError(f"{location} is not a dataset built by dataset_builder.build: {_printable(text)[:500]}")
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)
+    return InputError(f"{location} is not a dataset built by dataset_builder.build: {one_line(text, max_length=500)}")
 
 
 def _card_patterns(location: Location, *, config: str | None) -> dict[str, list[str]] | None:

@@ -8,11 +8,12 @@ that cannot be encoded as UTF-8. What is left converts to JSON and prints.
 import json
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from product_vqa.paths import open_file
 
 MAX_BYTES = 8 * 1024**2  # the largest config.json, index and card of the models on the Hub take less than 1 MB
 MAX_DEPTH = 100
@@ -32,13 +33,10 @@ def read_bytes(file: str | Path, *, max_bytes: int) -> bytes:
     Raises OSError if it cannot be read, is larger than `max_bytes`, or is not a regular file: a pipe would block, and
     a device never ends.
     """
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "not a regular file", str(file))
-        if status.st_size > max_bytes:
-            raise OSError(0, f"{status.st_size} bytes, more than {max_bytes}", str(file))
+    with open_file(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(0, f"{size} bytes, more than {max_bytes}", str(file))
         return stream.read(max_bytes)
 
 

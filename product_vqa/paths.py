@@ -25,17 +25,22 @@ def readable_file(path: str | Path) -> Path:
     return file
 
 
+def open_file(path: str | Path) -> IO[bytes]:
+    """Open a regular file. Raises OSError for anything else: a pipe would block, and a device never ends."""
+    stream = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(0, "not a regular file", str(path))
+    return stream
+
+
 def open_regular(path: str | Path) -> IO[bytes]:
-    """Open a file as `readable_file` does, which refuses what blocks or never ends. Raises InputError."""
+    """Open a file as `open_file` does. Raises InputError, which says what the path is instead of a file."""
     file = readable_file(path)
     try:
-        # Not blocking, since the file could have been replaced by a pipe in between.
-        stream = open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+        return open_file(file)  # it could have been replaced by a pipe in between
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        raise InputError(f"{file}: is not a file anymore")
-    return stream
 
 
 def writable_folder(path: str | Path) -> Path:

@@ -17,6 +17,7 @@ from transformers import PaliGemmaProcessor
 
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError, as_image
+from product_vqa.quoting import one_line
 from product_vqa.task.prompt import format_prompt
 from product_vqa.workers import is_worker, to_arrays
 
@@ -119,11 +120,9 @@ def load_row_image(row: Row) -> Image.Image:
             raise ImageError("no_image")
         return as_image(row["image"])
     except ImageError as error:
-        link = str(row.get("image_link"))
+        url = one_line(str(row.get("image_link")))
         raise InputError(
-            f"the image of index {row.get('index')} ({link if link.isprintable() else repr(link)}) "
-            f"cannot be used: {error}; drop that row "
-            "from the dataset"
+            f"the image of index {row.get('index')} ({url}) cannot be used: {error}; drop that row from the dataset"
         ) from error
 
 
