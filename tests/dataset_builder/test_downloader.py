@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import random
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -217,11 +218,11 @@ def test_a_network_that_breaks_off_stops_the_run_and_records_nothing_against_wha
 
 @pytest.mark.slow
 def test_a_host_that_is_down_costs_its_own_urls_only_until_it_is_up_again(server: ImageServer, tmp_path: Path) -> None:
-    down = ImageServer()
-    port = int(down.url.rpartition(":")[2])
-    down.close()
+    reserved = socket.socket()  # bound, so that no other server gets the port, but it does not listen
+    reserved.bind(("127.0.0.1", 0))
+    port = reserved.getsockname()[1]
     # Sorted by host, the one that is down first: the other one is still asked, and says that there is a network.
-    urls = [f"{down.url}/{number}.jpg" for number in range(400)]
+    urls = [f"http://127.0.0.1:{port}/{number}.jpg" for number in range(400)]
     urls += [f"{server.url}/{number}.jpg" for number in range(9)]
     server.answers = dict.fromkeys((f"/{number}.jpg" for number in range(9)), jpeg(1))
     store = ImageStore(tmp_path)
@@ -232,6 +233,7 @@ def test_a_host_that_is_down_costs_its_own_urls_only_until_it_is_up_again(server
     assert download(store, urls, OPTIONS, limits=QUICK_RETRIES) == {"connection": 400}
     requests = server.requests.copy()
 
+    reserved.close()
     back = ImageServer(port=port)
     back.answers = dict.fromkeys((f"/{number}.jpg" for number in range(400)), jpeg(2))
     assert not download(store, urls, OPTIONS)
