@@ -135,7 +135,7 @@ def _download_missing(
         pending = _alternate_hosts(store.pending(urls, retry=_retry_policy(store, urls, options, network)))
 
         def obtain_all(some: list[str], save: Callable[[PreparedImage], None]) -> Iterator[UrlState]:
-            obtain = partial(_obtain, read=fetcher.fetch, prepare=prepare, save=save)
+            obtain = partial(_obtain, read=network.fetch, prepare=prepare, save=save)
             return network.sift(map_unordered(pool, obtain, some, in_flight=4 * options.connections))
 
         states: Iterable[UrlState] = ()

@@ -4,11 +4,12 @@ A URL must not fail because of the network: what fails is not downloaded in the 
 """
 
 import time
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from dataset_builder.fetching import Fetcher, FetchError, origin
+from dataset_builder.fetching import Fetched, Fetcher, FetchError, origin
 from dataset_builder.image_store import ImageStore, Status, UrlState
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError, open_image
@@ -34,6 +35,14 @@ class Network:
         self._urls = urls
         self._answered: str | None = None  # the last URL that got an answer, of whatever kind
         self._served: str | None = None  # the last URL that gave an image
+        self._fetched_at: dict[str, float] = {}  # of URLs whose outcome has not come through `sift` yet
+
+    def fetch(self, url: str) -> Fetched:
+        """`Fetcher.fetch`, for the outcomes that `sift` gets."""
+        try:
+            return self._fetcher.fetch(url)
+        finally:
+            self._fetched_at[url] = time.monotonic()
 
     def reachable(self, url_by_origin: dict[str, str]) -> set[str]:
         """Those of the origins that accept a connection."""
@@ -70,32 +79,37 @@ class Network:
         return dict(zip(url_by_origin, reasons, strict=True))
 
     def sift(self, states: Iterable[UrlState]) -> Iterator[UrlState]:
-        """Pass the outcomes on, but hold back those without an answer until the network is known to work.
+        """Pass the outcomes on, but hold back those without an answer until the network is known to work after them.
 
         Raises InputError if it does not. What a network that wants a login sends for every URL counts as no answer.
         """
-        held: list[UrlState] = []
+        held: deque[tuple[float, UrlState]] = deque()
         for state in states:
+            fetched_at = self._fetched_at.pop(state.url)
             if _is_unanswered(state.reason) or _is_login(state.reason):
-                held.append(state)
+                held.append((fetched_at, state))
                 if len(held) == MAX_UNANSWERED:
-                    self._check_held(held)
-                    yield from held
-                    held.clear()
+                    self._check_held([state for _, state in held])
+                    yield from (held.popleft()[1] for _ in range(len(held)))
                 continue
             if state.http_status is not None:  # or else no host was asked, which says nothing
                 self._answered = state.url
                 if state.status == Status.STORED:
                     self._served = state.url
-                yield from held
-                held.clear()
+                # Decoding takes time: the outcomes of later requests may have come before.
+                while held and held[0][0] <= fetched_at:
+                    yield held.popleft()[1]
             yield state
+        self._check_rest([state for _, state in held])
+        yield from (state for _, state in held)
+
+    def _check_rest(self, held: list[UrlState]) -> None:
+        """Raises InputError if these outcomes, the last of a run, mean that there is no network."""
         unanswered = [state for state in held if _is_unanswered(state.reason)]
         if unanswered:
             self.check([*filter(None, [self._answered]), *(state.url for state in unanswered), *self._urls])
         if self._answered is None and any(state.reason == "http_511" for state in held) and not self._is_open():
             raise _no_images(held, are_first=True)
-        yield from held
 
     def _check_held(self, held: list[UrlState]) -> None:
         """Raises InputError if these outcomes, one after the other, mean that there is no network."""

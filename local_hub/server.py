@@ -16,6 +16,7 @@ from local_hub.connections import Connection
 
 BACKLOG = 1024  # connections that wait to be accepted; each further one would try again after a second
 OPEN_FILES = 16_384
+KEEP_ALIVE_S = 60  # for idle connections. Clients give them up after 5 s; a request must not meet one that closes
 GRACE_S = 3  # for the requests in progress when a signal stops the hub
 STOP_TIMEOUT_S = 6.0  # after which the system ends the process
 PARENT_CHECK_S = 0.5
@@ -62,6 +63,7 @@ def serve(app: ASGIApp, listener: socket.socket, *, parent: int | None = None) -
         access_log=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
     server = Server(config)

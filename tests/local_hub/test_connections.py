@@ -1,4 +1,5 @@
 import contextlib
+import http.client
 import socket
 import time
 
@@ -7,7 +8,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from local_hub import LocalHub
-from tests.local_hub.raw_requests import Send
+from tests.local_hub.raw_requests import Send, port_of
 from tests.local_hub.raw_sockets import connect, exchange, head, read_answer
 
 
@@ -41,6 +42,25 @@ def test_a_body_that_nobody_reads_is_not_the_next_request(api: HfApi, hub: Local
     answer = exchange(hub, request + smuggled)
     assert (answer.status, answer.is_closed) == (200, True)
     assert {branch.name for branch in api.list_repo_refs(repo).branches} == {"main", "x"}
+
+
+def test_a_response_that_comes_before_the_end_of_the_body_says_that_the_connection_closes(hub: LocalHub) -> None:
+    """Otherwise a client may send its next request on it."""
+    with connect(hub) as connection:
+        connection.sendall(head("POST", "/api/repos/create", Content_Length="1000") + b"{")
+        assert b"\r\nConnection: close\r\n" in connection.recv(65536).partition(b"\r\n\r\n")[0] + b"\r\n"
+
+
+@pytest.mark.faults
+def test_an_idle_connection_is_kept_for_longer_than_clients_keep_it(hub: LocalHub) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(hub))
+    connection.connect()
+    used = connection.sock
+    for pause_s in (0, 5.5):
+        time.sleep(pause_s)
+        connection.request("GET", "/api/whoami-v2", headers={"Authorization": f"Bearer {hub.token}"})
+        assert connection.getresponse().read() and connection.sock is used
+    connection.close()
 
 
 def test_pipelined_requests_are_answered_one_after_the_other(hub: LocalHub) -> None:
