@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset_builder.downloader import download
 from dataset_builder.fetching import FetchLimits
-from dataset_builder.image_store import ImageStore, Status
+from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
 from product_vqa.errors import InputError
 from tests.dataset_builder.files import jpeg
