@@ -52,12 +52,12 @@ class RequestParser(h11.Connection):
                 raise h11.RemoteProtocolError("chunks that are too small")
         return event
 
-    def send(self, event: Any) -> bytes | None:
+    def send(self, event: Any) -> Any:
         """A response that comes before the end of the request's body says that the connection closes.
 
-        h11 is not told: uvicorn would close it at once, and the client might not get to read the response.
+        Not by h11, or uvicorn would close it at once, and the client might not get to read the response.
         """
-        data: bytes | None = super().send(event)
+        data = super().send(event)
         if data is not None and isinstance(event, h11.Response) and self.their_state is h11.SEND_BODY:
             data = data.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
         return data
