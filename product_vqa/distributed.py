@@ -1,6 +1,9 @@
 """Connect the processes that `accelerate launch` started, and choose what they compute on."""
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -23,3 +26,16 @@ def init_distributed() -> PartialState:
     a base model of 12 GB each, while the others wait.
     """
     return PartialState(cpu=runs_on_cpu(), timeout=timedelta(hours=12))
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Disconnect from the other processes at the end of the block, after the objects of the block are freed.
+
+    If DistributedDataParallel is the last to hold the group, it frees it with Python's global lock, and waits for a
+    thread of Gloo, which may wait for that lock to free a tensor: such a process never ends.
+    """
+    yield
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

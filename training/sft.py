@@ -19,7 +19,7 @@ from product_vqa import cli  # first: it hides lines that libraries log when the
 from transformers import PaliGemmaConfig, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import HubStrategy
 
-from product_vqa.distributed import init_distributed
+from product_vqa.distributed import init_distributed, process_group
 from product_vqa.errors import argument
 from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import load_config
@@ -72,7 +72,7 @@ def main() -> int:
     )
     with argument("output_dir"):
         output_dir = writable_folder(options.output_dir)
-    with only_run_in(output_dir), hub_token(options.hub_token):
+    with only_run_in(output_dir), hub_token(options.hub_token), process_group():
         # Without the token, which the trainer would write into every checkpoint.
         return train(dataset_options, model_options, with_changes(options, hub_token=None), output_dir)
 
@@ -96,7 +96,6 @@ def train(
         finish(run, trainer, data)
     elif trainer.is_world_process_zero():
         print(f"stopped and saved at step {trainer.state.global_step}; rerun the same command to resume")
-    trainer.accelerator.end_training()
     return 0 if is_finished else EXIT_CODE
 
 

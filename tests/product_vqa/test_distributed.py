@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,29 @@ def test_two_processes_on_a_cpu_know_of_each_other(tmp_path: Path) -> None:
     done = subprocess.run(launcher, cwd=ROOT, capture_output=True, text=True, timeout=240)
     printed = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
     assert printed == ["rank 0 of 2 on cpu", "rank 1 of 2 on cpu"], done.stderr
+
+
+@pytest.mark.faults
+def test_processes_that_have_trained_end(tmp_path: Path) -> None:
+    """Where DistributedDataParallel frees the group, two processes hang after some ten of these repetitions."""
+    script = tmp_path / "repeat.py"
+    script.write_text(
+        "import sys, torch, torch.distributed as dist, torch.multiprocessing as mp\n"
+        "from product_vqa.distributed import process_group\n"
+        "def train():\n"
+        "    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 4))\n"
+        "    model(torch.ones(2, 4)).sum().backward()\n"
+        "    dist.all_gather([torch.zeros(3), torch.zeros(3)], torch.ones(3))\n"
+        "    dist.barrier()\n"
+        "def repeat(rank, folder):\n"
+        "    torch.set_num_threads(1)\n"
+        "    for number in range(100):\n"
+        "        dist.init_process_group('gloo', init_method=f'file://{folder}/{number}', rank=rank, world_size=2)\n"
+        "        with process_group():\n"
+        "            train()\n"
+        "if __name__ == '__main__':\n"
+        "    mp.spawn(repeat, args=(sys.argv[1],), nprocs=2)\n"
+    )
+    subprocess.run(
+        [sys.executable, script, tmp_path], check=True, timeout=240, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
