@@ -10,6 +10,7 @@ import re
 import stat
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ _REASON = re.compile(r"[a-z][a-z0-9_]*(:[^\x00-\x1f\x7f]*)?")
 _MAX_REASON = 1000  # characters
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # a stored image is a JPEG or a PNG
 _PART = re.compile(r"[0-9a-f]{64}\.[0-9]+\.part")
+_CLOCK_TICK_NS = 100_000_000  # at most: 10 ms on Linux, and some file systems round times
 _BATCH, _NUM_READERS = 512, 16  # URLs whose files are checked together, by so many threads
 
 
@@ -144,14 +146,13 @@ class ImageStore:
 
     def save(self, image: PreparedImage) -> None:
         """Write an image to the file that is named by its sha256."""
-        if not self._is_intact(image.sha256, len(image.data)):
+        if not self._is_verified(image.sha256) and self._read_intact(image.sha256, len(image.data)) is None:
             file = self._file(image.sha256)
             part = f"{file}.{threading.get_ident()}.part"
             os.makedirs(os.path.dirname(file), exist_ok=True)
             with open(part, "wb") as stream:
                 stream.write(image.data)
             os.replace(part, file)
-            self._verified.add(_mark(image.sha256, os.lstat(file)))
 
     def record(self, state: UrlState) -> None:
         """Record the outcome for a URL. Its image must be saved before."""
@@ -176,15 +177,16 @@ class ImageStore:
         urls = iter(urls)
         with ThreadPoolExecutor(_NUM_READERS) as pool:
             while batch := self._recorded(list(islice(urls, _BATCH))):
-                unverified = [state for state in batch if state.status == Status.STORED]
+                unverified = [
+                    state for state in batch if state.sha256 is not None and not self._is_verified(state.sha256)
+                ]
                 share = max(16, -(-len(unverified) // _NUM_READERS))
                 shares = [unverified[start : start + share] for start in range(0, len(unverified), share)]
                 # For a few files, threads cost more than they save.
-                intact = map(self._find_intact, shares) if len(shares) < 2 else pool.map(self._find_intact, shares)
-                urls_intact = set().union(*intact)
+                missing = map(self._find_missing, shares) if len(shares) < 2 else pool.map(self._find_missing, shares)
+                urls_missing = set().union(*missing)
                 for state in batch:
-                    is_missing = state.status == Status.STORED and state.url not in urls_intact
-                    yield UrlState(state.url, Status.FAILED, NOT_FETCHED) if is_missing else state
+                    yield UrlState(state.url, Status.FAILED, NOT_FETCHED) if state.url in urls_missing else state
 
     def find(self, urls: Iterable[str]) -> tuple[dict[str, StoredImage], dict[str, str]]:
         """The images of these URLs, and for each URL without an image the reason."""
@@ -276,26 +278,25 @@ class ImageStore:
     def _file(self, sha256: str) -> str:
         return f"{self.folder}/files/{sha256[:2]}/{sha256}"  # called five times per image, and a Path is slow
 
-    def _find_intact(self, states: list[UrlState]) -> set[str]:
-        """The URLs whose file is the image that was stored."""
-        return {state.url for state in states if self._is_intact(state.sha256, state.num_bytes)}
+    def _find_missing(self, states: list[UrlState]) -> set[str]:
+        """The URLs whose file is not the image that was stored."""
+        images = [(state.url, state.image) for state in states]
+        return {url for url, image in images if image and self._read_intact(image.sha256, image.num_bytes) is None}
 
-    def _is_intact(self, sha256: str | None, num_bytes: int | None) -> bool:
-        assert sha256 is not None and num_bytes is not None
+    def _is_verified(self, sha256: str) -> bool:
+        """Whether the file has not changed since its hash was computed."""
         try:
-            status = os.lstat(self._file(sha256))
+            return _mark(sha256, os.lstat(self._file(sha256))) in self._verified
         except OSError as error:
             _raise_if_refused(error)
             return False
-        mark = _mark(sha256, status)
-        if mark not in self._verified:
-            if self._read_intact(sha256, num_bytes) is None:
-                return False
-            self._verified.add(mark)
-        return True
 
     def _read_intact(self, sha256: str, num_bytes: int) -> bytes | None:
-        """A file's content if it is the image that was stored: of this size and hash, and not a link or a pipe."""
+        """A file's content if it is the image that was stored: of this size and hash, and not a link or a pipe.
+
+        The hash of a file that has not changed since is not computed again.
+        """
+        read_at = time.time_ns()
         try:
             descriptor = os.open(self._file(sha256), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
@@ -306,10 +307,19 @@ class ImageStore:
             if not stat.S_ISREG(status.st_mode) or status.st_size != num_bytes:
                 return None
             data = os.read(descriptor, num_bytes)
+            status = os.fstat(descriptor)  # after it was read, or it could change before
         finally:
             os.close(descriptor)
-        is_intact = data.startswith(_IMAGE_STARTS) and hashlib.sha256(data).hexdigest() == sha256
-        return data if is_intact else None
+        if len(data) != num_bytes:
+            return None
+        mark = _mark(sha256, status)
+        if mark not in self._verified:
+            if not data.startswith(_IMAGE_STARTS) or hashlib.sha256(data).hexdigest() != sha256:
+                return None
+            # Another change in the same tick of the system's clock would leave the time of the change as it is.
+            if read_at - status.st_ctime_ns > _CLOCK_TICK_NS:
+                self._verified.add(mark)
+        return data
 
 
 def _mark(sha256: str, status: os.stat_result) -> int:

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ ROWS_FOLDER = "rows"  # the rows without their images, one Parquet file per spli
 DROPPED_FILE = "left_out.csv"
 MAX_SHARD_BYTES = 500 * 1024**2
 ROW_GROUP_ROWS = 100  # also the number of rows, with the bytes of their images, that are held in memory
-_ROWS_AHEAD = 16
 _IMAGE_COLUMNS = {
     "num_bytes": pa.int64(),
     "width": pa.int32(),
@@ -130,22 +128,9 @@ def split_generators(splits: Splits, store: ImageStore) -> list[datasets.SplitGe
 def generate_examples(rows: tuple[DatasetRow, ...], store: ImageStore) -> Iterator[tuple[int, dict[str, Any]]]:
     """What `_generate_examples` of a builder yields for the rows of a split."""
     # Bytes without a path: given a path, `Image` would read a file of that name in the working directory.
-    for number, (selected, image) in enumerate(zip(rows, _read_ahead(rows, store), strict=True)):
+    for number, selected in enumerate(rows):
+        image = None if selected.image is None else store.read_image(selected.image)
         yield number, _columns(selected) | {"image": image}
-
-
-def _read_ahead(rows: tuple[DatasetRow, ...], store: ImageStore) -> Iterator[bytes | None]:
-    """The image of each row. They are read, and their hashes checked, while the rows before them are written."""
-
-    def read(some: tuple[DatasetRow, ...]) -> list[bytes | None]:
-        return [None if selected.image is None else store.read_image(selected.image) for selected in some]
-
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(read, rows[:_ROWS_AHEAD])
-        for start in range(_ROWS_AHEAD, len(rows) + _ROWS_AHEAD, _ROWS_AHEAD):
-            images = ahead.result()
-            ahead = pool.submit(read, rows[start : start + _ROWS_AHEAD])
-            yield from images
 
 
 def write_rows(splits: Splits, folder: Path) -> None:

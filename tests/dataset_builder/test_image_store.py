@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -206,6 +207,25 @@ def test_a_file_with_the_right_hash_that_holds_something_else_counts_as_not_fetc
     file.write_bytes(content)
     store._state.execute("UPDATE links SET sha256 = ?, num_bytes = ?", (sha256(content), len(content)))
     assert store.find(["a"]) == ({}, {"a": "not_fetched"})
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.2])
+def test_a_file_that_changes_after_its_hash_was_checked_is_not_read(tmp_path: Path, pause_s: float) -> None:
+    """Whether its hash is known (of a file that is older than a tick of the clock) or not yet."""
+    store, data = ImageStore(tmp_path), jpeg(1)
+    image = prepare_image(data, image_size=448)
+    store.save(image)
+    store.record(UrlState("a", Status.STORED, "", 200, 1, 0.1, "", len(data), 48, 32, image.sha256, image.phash))
+    time.sleep(pause_s)
+    found = store.find(["a"])[0]["a"]
+    assert store.read_image(found) == data
+    (file,) = tmp_path.glob("files/*/*")
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    file.write_bytes(data[:-1] + b"?")
+    os.utime(file, ns=times)
+    with pytest.raises(InputError, match="has changed while the command ran"):
+        store.read_image(found)
+    assert store.failures(["a"]) == {"a": "not_fetched"}
 
 
 def test_links_in_a_store_lead_nowhere(tmp_path: Path) -> None:
