@@ -94,6 +94,7 @@ def build(
     from dataset_builder.push import check_target, push
     from dataset_builder.row_filter import filter_rows
     from dataset_builder.split import split_rows
+    from dataset_builder.verification import hash_files, is_intact
     from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
     from product_vqa.atomic_io import replace_folder
     from product_vqa.hub import page_url
@@ -116,7 +117,7 @@ def build(
     fingerprint = compute_fingerprint(tables, images, image_size=image_size, selection=selection)
 
     with write_errors_explained(folder), temporary_folder(folder) as temporary:
-        if earlier and earlier.fingerprint == fingerprint:
+        if earlier and earlier.fingerprint == fingerprint and is_intact(folder, earlier):
             save_card(earlier, folder, location=location, license=license)
             print(f"unchanged: {options.output_dir}")
         else:
@@ -151,6 +152,7 @@ def build(
                 splits=splits,
                 leaks=leaks,
                 placeholders=placeholders,
+                files=hash_files(complete),
                 dataset_info=dataset_info,
             )
             save_manifest(manifest, complete)

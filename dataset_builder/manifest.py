@@ -58,6 +58,7 @@ class Manifest:
     oversize: list[Oversize]  # components that stay in train because of their size
     leaks: list[Leak]  # what every two splits share
     placeholders: list[Placeholder]  # images that show no product
+    files: dict[str, str]  # file of data/ and rows/, and left_out.csv -> digest
     dataset_info: dict[str, Any] = field(default_factory=dict)  # as in the card's metadata
     is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
 
@@ -73,6 +74,7 @@ def make_manifest(
     splits: Splits,
     leaks: list[Leak],
     placeholders: list[Placeholder],
+    files: dict[str, str],
     dataset_info: dict[str, Any],
 ) -> Manifest:
     return Manifest(
@@ -97,6 +99,7 @@ def make_manifest(
         oversize=list(splits.oversize),
         leaks=leaks,
         placeholders=placeholders,
+        files=files,
         dataset_info=dataset_info,
         is_challenge=all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
     )
@@ -125,8 +128,7 @@ def check_output_dir(path: str | Path) -> Path:
 def find_earlier_build(folder: Path) -> Manifest | None:
     """The manifest of the earlier build in `folder`, or None if the folder is missing or empty.
 
-    Raises InputError if anything else is there. A build of another version, with other keys, counts as none, and so
-    does one of which a file is missing or truncated: it will be replaced.
+    Raises InputError if anything else is there. A build of another version, with other keys, counts as none.
     """
     with argument("output_dir"):
         if not folder.exists() or not any(folder.iterdir()):
@@ -141,8 +143,7 @@ def find_earlier_build(folder: Path) -> Manifest | None:
                 "choose another folder, or empty it yourself"
             )
         check_own_files(folder)
-        manifest = _from_json(content)
-        return manifest if manifest and _has_files(folder, manifest) else None
+        return _from_json(content)
 
 
 def is_written(name: str) -> bool:
@@ -160,14 +161,6 @@ def check_own_files(folder: Path) -> None:
                 f"{folder}: contains {one_line(name)}, which no build writes and this one would remove; move it "
                 "elsewhere, or choose another folder"
             )
-
-
-def _has_files(folder: Path, manifest: Manifest) -> bool:
-    """Whether the files of a build are there, with as many bytes of data as it wrote."""
-    rows = [folder / ROWS_FOLDER / f"{split}.parquet" for split in manifest.rows]
-    data = [file.stat().st_size for file in folder.glob("data/*.parquet")]
-    is_complete = all(file.is_file() for file in [folder / DROPPED_FILE, *rows])
-    return is_complete and sum(data) == manifest.dataset_info.get("download_size")
 
 
 def _from_json(content: dict[str, Any]) -> Manifest | None:
@@ -218,6 +211,7 @@ def _is_valid(manifest: Manifest) -> bool:
             and leak.shared.keys() <= set(JOINING_COLUMNS)
             for leak in manifest.leaks
         )
+        and isinstance(manifest.files, dict)
         and isinstance(manifest.dataset_info, dict)
         and isinstance(manifest.is_challenge, bool)
     )

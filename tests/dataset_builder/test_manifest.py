@@ -15,7 +15,7 @@ from tests.dataset_builder.files import Shop
 
 KEYS = [
     "fingerprint", "sources", "picture_source", "image_size", "ranges", "validation_size", "seed", "versions", "rows",
-    "rows_left_out", "images_missing", "oversize", "leaks", "placeholders", "dataset_info", "is_challenge",
+    "rows_left_out", "images_missing", "oversize", "leaks", "placeholders", "files", "dataset_info", "is_challenge",
 ]  # fmt: skip
 
 
@@ -87,7 +87,7 @@ INVALID: list[dict[str, Any]] = [
     {"rows": {"train": {"<b>": 1}}}, {"rows": {"train": {"width": "1"}}}, {"rows_left_out": {"# a": 1}},
     {"images_missing": {"http_404": "1"}}, {"oversize": [{"rows": "1", "example": "a"}]},
     {"leaks": [{"splits": ["train", "<b>"]}]}, {"leaks": {}}, {"placeholders": "abc"},
-    {"placeholders": [{"kind": "<b>", "urls": 1, "rows": 1, "example": "a"}]}, {"dataset_info": []},
+    {"placeholders": [{"kind": "<b>", "urls": 1, "rows": 1, "example": "a"}]}, {"dataset_info": []}, {"files": []},
     {"is_challenge": "yes"},
 ]  # fmt: skip
 
@@ -115,19 +115,6 @@ def test_a_record_that_is_a_pipe_does_not_hang(copied: Path) -> None:
     os.mkfifo(copied / "build.json")
     with pytest.raises(InputError, match="contains files that are not an earlier build"):
         find_earlier_build(copied)
-
-
-def test_a_build_of_which_a_file_is_missing_is_built_again(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, built: Path
-) -> None:
-    before = {file: file.read_bytes() for file in built.rglob("*.*") if file.is_file()}
-    for name in ("data/train-00000-of-00001.parquet", "rows/test.parquet", "left_out.csv"):
-        (built / name).unlink()
-        assert find_earlier_build(built) is None
-        call(build.main, monkeypatch, *shop.arguments(), "--validation_size", "0.25", "--output_dir", built)
-        assert {file: file.read_bytes() for file in built.rglob("*.*") if file.is_file()} == before
-    os.truncate(built / "data" / "train-00000-of-00001.parquet", 100)
-    assert find_earlier_build(built) is None
 
 
 def test_a_file_that_no_build_writes_is_never_removed(
