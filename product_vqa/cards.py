@@ -131,9 +131,9 @@ def _parse(text: str) -> _Card:
                 f"the metadata at the top of the card {CARD_FILE} is not YAML that can be read ({error}); fix it, or "
                 "delete the file to get a generated one"
             ) from error
-        if isinstance(metadata, dict):
-            card.metadata, card.metadata_lines = metadata, list(_split_metadata(match[1]))
-        text = text[match.end() :]
+        if metadata is None or isinstance(metadata, dict):
+            card.metadata, card.metadata_lines = metadata or {}, list(_split_metadata(match[1]))
+            text = text[match.end() :]  # or else it is text between two lines
     if match := _STATE.search(text):
         try:
             state = parse_json(match[1])

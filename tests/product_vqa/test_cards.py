@@ -131,13 +131,20 @@ def test_a_card_without_marks_is_its_owners(caplog: pytest.LogCaptureFixture) ->
     assert metadata(merge_cards(card(), "# bare\n", needed=("configs",))) == {"configs": metadata(card())["configs"]}
 
 
+@pytest.mark.parametrize("top", ["---\nnot metadata\n---\n", "---\n- a list\n---\n", "---\n# a comment\n---\n"])
+def test_nothing_that_is_not_metadata_is_lost(top: str) -> None:
+    merged = merge_cards(card(), f"{top}text\n", needed=("configs",))
+    assert metadata(merged) == {"configs": metadata(card())["configs"]}
+    assert merged.endswith("---\ntext\n") and top.splitlines()[1] in merged
+
+
 def test_a_card_of_metadata_alone_gets_the_text() -> None:
     merged = merge_cards(card(), "---\nlicense: mit\n---\n")  # as the Hub's page makes it with a new repo
     assert metadata(merged) == metadata(card()) | {"license": "mit"}
     assert "## Use" in merged and metadata(merge_cards(card(2), merged))["license"] == "mit"
 
 
-@pytest.mark.parametrize("old", ["", "\n", "---\n- a list\n---\n"])
+@pytest.mark.parametrize("old", ["", "\n", "---\n---\n"])
 def test_nothing_and_nonsense_become_the_new_card(old: str) -> None:
     assert merge_cards(card(), old) == card()
 
