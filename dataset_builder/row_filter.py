@@ -8,12 +8,18 @@ from typing import NamedTuple
 import pandas as pd
 
 from dataset_builder.csv_reader import Row, Table, Tables
-from dataset_builder.image_store import StoredImage, count_reasons
+from dataset_builder.image_store import NOT_FETCHED, StoredImage, count_reasons
 from dataset_builder.labels import judge_label
 from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
 
 logger = logging.getLogger(__name__)
+
+_REMEDIES = {  # by the reason, for images of which none could be loaded
+    "image_missing": "check `image_dir`, where each file must be named like the last part of its URL",
+    NOT_FETCHED: "set `download` true to download them into `image_store`",
+    "private_address": "set `allow_private_hosts` if you wrote these URLs yourself",
+}
 
 
 class DatasetRow(NamedTuple):
@@ -102,10 +108,9 @@ def _check_images(rows: list[Row], failures: Mapping[str, str]) -> None:
     if not all(url in failures for url in urls):
         return
     url = next(iter(urls))
-    raise InputError(
-        f"none of the {len(urls)} images could be loaded ({one_line(url)}: {failures[url]}); check `image_dir`, where "
-        "each file must be named like the last part of its URL, or download into `image_store`"
-    )
+    reason = failures[url]
+    remedy = _REMEDIES.get(reason.partition(":")[0], "check the URLs, or use images that you have with `image_dir`")
+    raise InputError(f"none of the {len(urls)} images could be loaded ({one_line(url)}: {reason}); {remedy}")
 
 
 def as_frame(rows: Iterable[DatasetRow]) -> pd.DataFrame:

@@ -70,9 +70,16 @@ def test_reasons_are_counted_without_their_details_and_logged(
     assert "1 rows of test without an image: image_unreadable 1" in caplog.text
 
 
-def test_images_of_which_none_could_be_loaded_are_refused(tables: Tables) -> None:
-    with pytest.raises(InputError, match=r"none of the 4 images could be loaded \(a: image_missing\); check `image_d"):
-        filter_rows(tables, {}, dict.fromkeys("abcd", "image_missing"), ranges="first")
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("image_missing", "check `image_dir`"), ("not_fetched", "set `download` true"),
+        ("private_address: 10.0.0.1", "set `allow_private_hosts`"), ("http_404", "check the URLs"),
+    ],
+)  # fmt: skip
+def test_images_of_which_none_could_be_loaded_are_refused(tables: Tables, reason: str, remedy: str) -> None:
+    with pytest.raises(InputError, match=rf"^none of the 4 images could be loaded \(a: {reason}\); {remedy}"):
+        filter_rows(tables, {}, dict.fromkeys("abcd", reason), ranges="first")
 
 
 def test_labels_of_which_none_can_be_used_are_refused(tmp_path: Path) -> None:
