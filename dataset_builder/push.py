@@ -33,8 +33,8 @@ def check_target(repo_id: str, *, private: bool) -> str:
         namespace = repo_id.partition("/")[0]
         if namespace not in namespaces:
             raise InputError(
-                f"{repo_id}: the token belongs to {user}, who cannot write to {namespace}; "
-                f"use one of {', '.join(sorted(namespaces))} before the slash"
+                f"{repo_id}: the token belongs to {one_line(user)}, who cannot write to {namespace}; "
+                f"use one of {one_line(', '.join(sorted(namespaces)))} before the slash"
             )
         try:
             info = retry(lambda: api.dataset_info(repo_id), waits_s=BRIEF_WAITS_S)

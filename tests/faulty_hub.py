@@ -6,17 +6,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import transformers.utils.hub
 import uvicorn
 from huggingface_hub import constants
+from huggingface_hub.utils import _http
 
 from local_hub.__main__ import listen
 from local_hub.app import create_app
 from local_hub.auth import Accounts
 from local_hub.store import Store
+from product_vqa.hub import retries
 
 
 class FaultyHub:
@@ -128,8 +131,21 @@ def faulty_hub(root: Path) -> Iterator[FaultyHub]:
 
 def point_at(hub: FaultyHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the environment had named this Hub when the clients were imported."""
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-    template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    point_clients_at(hub.endpoint, hub.token, monkeypatch)
+
+
+def point_clients_at(endpoint: str, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)  # made at its first use, and kept
+
+
+def skip_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that are to be waited between attempts; nobody waits."""
+    slept: list[float] = []
+    clock = SimpleNamespace(sleep=slept.append, time=time.time, monotonic=time.monotonic)
+    monkeypatch.setattr(retries, "time", clock)
+    monkeypatch.setattr(_http, "time", clock)
+    return slept

@@ -8,7 +8,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from tqdm.auto import tqdm
 
 from product_vqa.cards import CARD_FILE, merge_cards
-from product_vqa.hub.locations import read_file
+from product_vqa.hub.locations import commit_of, read_file
 from product_vqa.hub.retries import WAITS_S, Backoff, retry
 
 LARGE_FILE_BYTES = 256_000  # larger files are uploaded one by one: after a failure, only the rest is sent again
@@ -42,9 +42,8 @@ def commit_files(
     backoff = Backoff(waits_s)
     while True:
         info = retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision), waits_s=waits_s)
-        assert info.sha is not None
-        if info.sha != head:  # else this is another attempt, and all files are uploaded
-            head = info.sha
+        if commit_of(info) != head:  # else this is another attempt, and all files are uploaded
+            head = commit_of(info)
             names = {file.rfilename for file in getattr(info, "siblings", None) or ()}
             contents = dict(files)
             if CARD_FILE in files and CARD_FILE in names:

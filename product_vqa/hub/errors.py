@@ -11,6 +11,7 @@ from huggingface_hub import constants, errors
 
 from product_vqa.errors import InputError, first_line
 from product_vqa.hub.urls import page_url
+from product_vqa.quoting import one_line
 
 
 @contextmanager
@@ -36,14 +37,14 @@ def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None =
         raise InputError(f"{repo_id} has no revision {revision!r}; {url}/commits/main lists them") from error
     except (errors.LocalEntryNotFoundError, errors.RevisionResolutionError) as error:
         if not constants.HF_HUB_OFFLINE:
-            raise InputError(f"{repo_id}: the Hub did not answer: {first_line(error)}") from error
+            raise InputError(f"{repo_id}: the Hub did not answer: {one_line(first_line(error))}") from error
         where = f"{repo_id} at {revision}" if revision else repo_id
         raise InputError(
             f"{where} is not in the cache, or only in part, and HF_HUB_OFFLINE forbids downloading it"
         ) from error
     except errors.EntryNotFoundError as error:
         raise InputError(
-            f"{repo_id}: the repo has no such file: {str(error).strip().rpartition(chr(10))[2]}"
+            f"{repo_id}: the repo has no such file: {one_line(str(error).strip().rpartition(chr(10))[2])}"
         ) from error
     except errors.HFValidationError as error:
         raise InputError(f"{repo_id} is neither a folder nor a repo id like user/name") from error
@@ -52,10 +53,10 @@ def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None =
         if status in (401, 403):
             access = "read" if status == 401 else "write to"
             raise InputError(
-                f"{repo_id}: the Hub refused the token (HTTP {status}: {error.server_message or 'no reason given'}). "
+                f"{repo_id}: the Hub refused the token (HTTP {status}: {_reason(error)}). "
                 f"Check HF_TOKEN, or run `hf auth login` with a token that can {access} it"
             ) from error
-        raise InputError(f"{repo_id}: the Hub answered HTTP {status}: {error.server_message or error}") from error
+        raise InputError(f"{repo_id}: the Hub answered HTTP {status}: {_reason(error)}") from error
     except errors.OfflineModeIsEnabled as error:
         raise InputError(f"{repo_id}: HF_HUB_OFFLINE is set, but this needs the Hub") from error
     except json.JSONDecodeError as error:
@@ -69,18 +70,22 @@ def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None =
             f"{repo_id}: no Hub answers at {constants.ENDPOINT} ({type(error).__name__}). Check the network and "
             "HF_ENDPOINT"
         ) from error
-    except (KeyError, TypeError, IndexError) as error:  # the client looks for what is not in an answer
+    except (httpx2.DecodingError, httpx2.TooManyRedirects, AttributeError, IndexError, KeyError, TypeError) as error:
+        # The last four: the client looks for what is not in the answer.
         raise InputError(
-            f"{repo_id}: {constants.ENDPOINT} answers, but not as a Hub does ({type(error).__name__}: {error}). Check "
-            "HF_ENDPOINT and proxies"
+            f"{repo_id}: {constants.ENDPOINT} answers, but not as a Hub does ({type(error).__name__}: "
+            f"{one_line(str(error))}). Check HF_ENDPOINT and proxies"
         ) from error
     except (RuntimeError, ValueError, OSError) as error:  # the client raises these if a transfer fails midway
         if isinstance(error, InputError):
             raise
-        reason = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise InputError(
-            f"{repo_id}: the transfer to or from the Hub failed: {reason or type(error).__name__}"
-        ) from error
+        reason = one_line(first_line(error.__cause__ or error))
+        raise InputError(f"{repo_id}: the transfer to or from the Hub failed: {reason}") from error
+
+
+def _reason(error: errors.HfHubHTTPError) -> str:
+    """What the server says, or the client about it, on one line."""
+    return one_line(first_line(ValueError(error.server_message or error)))
 
 
 class TokenError(InputError):

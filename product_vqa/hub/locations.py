@@ -1,12 +1,13 @@
 """Resolve a name to a folder or to a repo at a commit, and download its files."""
 
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import huggingface_hub
-from huggingface_hub import HfApi, constants, errors
+from huggingface_hub import DatasetInfo, HfApi, KernelInfo, ModelInfo, SpaceInfo, constants, errors
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import hf_raise_for_status
@@ -66,11 +67,21 @@ def locate(name: str, *, repo_type: str = "model", revision: str | None = None) 
         info = retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S)
         if getattr(info, "gated", False):  # everyone can see its page, but not its files
             retry(lambda: api.auth_check(repo_id, repo_type=repo_type), waits_s=BRIEF_WAITS_S)
-        assert info.sha is not None
-        if revision != info.sha:
+        commit = commit_of(info)
+        if revision != commit:
             # Files are downloaded by commit. This records in the cache which commit `main` was, for offline use.
             retry(lambda: api.resolve_revision(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S)
-        return Location(repo_id, info.sha)
+        return Location(repo_id, commit)
+
+
+def commit_of(info: ModelInfo | DatasetInfo | SpaceInfo | KernelInfo) -> str:
+    """The commit in the Hub's answer about a repo. It becomes part of paths, URLs and cards.
+
+    Raises TypeError, which `hub_errors` explains, for anything else.
+    """
+    if not isinstance(info.sha, str) or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
+        raise TypeError(f"the commit of the repo is {info.sha!r}")
+    return info.sha
 
 
 def download(location: Location, *, patterns: list[str], repo_type: str = "model") -> Path:

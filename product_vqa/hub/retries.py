@@ -105,6 +105,14 @@ def _limit_waits(response: httpx2.Response) -> None:
         response.headers["Retry-After"] = str(math.ceil(seconds))
 
 
+def _check_names(response: httpx2.Response) -> None:
+    """Raise ValueError for an ETag that is a path: the client gives a file in its cache the name that the ETag is."""
+    for header in ("ETag", "X-Linked-ETag"):
+        name = response.headers.get(header, "").removeprefix("W/").strip('"')
+        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+            raise ValueError(f"the server's {header} is {name!r}, which is no hash")
+
+
 def _limit_time(request: httpx2.Request) -> None:
     """Set the time limits that the client did not set: the longest silence, not the whole transfer."""
     asked = {name: limit for name, limit in request.extensions.get("timeout", {}).items() if limit is not None}
@@ -115,7 +123,7 @@ def _make_client() -> httpx2.Client:
     client = default_client_factory()
     client.event_hooks = {
         "request": [*client.event_hooks["request"], _limit_time],
-        "response": [*client.event_hooks["response"], _limit_waits],
+        "response": [*client.event_hooks["response"], _check_names, _limit_waits],
     }
     return client
 

@@ -1,25 +1,16 @@
 """A Hub that fails on request, and a clock that nobody waits for."""
 
-import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.utils import _http
 
-from product_vqa.hub import retries
-from tests.faulty_hub import FaultyHub, faulty_hub, point_at
+from tests.faulty_hub import FaultyHub, faulty_hub, point_at, skip_waits
 
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that were to be waited; nobody waits."""
-    slept: list[float] = []
-    clock = SimpleNamespace(sleep=slept.append, time=time.time, monotonic=time.monotonic)
-    monkeypatch.setattr(retries, "time", clock)
-    monkeypatch.setattr(_http, "time", clock)
-    return slept
+    return skip_waits(monkeypatch)
 
 
 @pytest.fixture(scope="module")
