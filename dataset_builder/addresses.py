@@ -1,8 +1,8 @@
 """Which IP addresses belong to the internet: a list of what is public, not of what is private.
 
 The blocks are IANA's registries of special-purpose addresses (as of 2025), so that the answer does not depend on the
-version of Python. None of their blocks holds a web server of the internet, even where the registry calls it "globally
-reachable" (relays and sinks for DNS).
+version of Python, and one address of a cloud. None of IANA's blocks holds a web server of the internet, even where the
+registry calls it "globally reachable" (relays and sinks for DNS).
 """
 
 import ipaddress
@@ -15,6 +15,7 @@ _SPECIAL_IPV4 = [
         "10.0.0.0/8",  # private use
         "100.64.0.0/10",  # shared by the customers of a provider
         "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # Microsoft's, and in Azure the host of the machine, which has its secrets
         "169.254.0.0/16",  # link-local; 169.254.169.254 has the secrets of a machine in a cloud
         "172.16.0.0/12",  # private use
         "192.0.0.0/24",  # protocol assignments

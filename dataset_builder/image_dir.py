@@ -47,9 +47,12 @@ class ImageDir:
         """The file of this URL's image. Raises FetchError if there is none."""
         try:
             file = self._file(url)
-            num_bytes = file.stat().st_size
+            status = file.stat()
+            num_bytes = status.st_size
             if num_bytes > MAX_BYTES:
                 raise FetchError(f"too_many_bytes: {num_bytes}")
+            if num_bytes == 0 and stat.S_ISREG(status.st_mode):  # also in /proc, where reading can fail as if the disk were broken
+                raise FetchError("not_a_picture: an empty file")
             return Fetched(read_bytes(file, max_bytes=MAX_BYTES))
         except FileNotFoundError as error:  # also a link whose target is missing
             raise FetchError("image_missing") from error

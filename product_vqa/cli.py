@@ -73,9 +73,11 @@ class CommandParser(TrlParser):
         config = _read_config(file)
         if "env" in config and "env" not in options:
             raise InputError(f"{file}: env: a configuration sets no environment variables; set them in the shell")
-        unknown = [f"{key}{_suggestion(f'--{key}', flags)}" for key in config if key not in options]
+        unknown = [str(key)[:100] for key in config if key not in options]
         if unknown:
-            raise InputError(f"{file}: unknown key {', '.join(unknown)}; --help lists all options")
+            shown = ", ".join(f"{key}{_suggestion(f'--{key}', flags)}" for key in unknown[:10])
+            more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+            raise InputError(f"{file}: unknown key {shown}{more}; --help lists all options")
         for key, value in config.items():
             try:
                 self.set_defaults(**{key: self._convert(value, options[key], _kinds(hints[key]))})

@@ -8,6 +8,7 @@ that cannot be encoded as UTF-8. What is left converts to JSON and prints.
 import json
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,28 @@ from product_vqa.paths import open_file
 MAX_BYTES = 8 * 1024**2  # the largest config.json, index and card of the models on the Hub take less than 1 MB
 MAX_DEPTH = 100
 MAX_NODES = 200_000  # of YAML, with aliases expanded; takes about 2 s to parse
+MAX_KEY_DIGITS = 18  # of a number that is a key
 MAX_DIGITS = 1000  # Python converts decimal numbers in quadratic time, and refuses those of more than 4,300 digits
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DocumentError(ValueError):
     """Raised for a document that is malformed or exceeds a limit. The message is one line, without the file's name."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """A SafeLoader that refuses long numbers as keys.
+
+    All multiples of 2**61 - 1 have the same hash in Python: a mapping with many of them takes quadratic time.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        if isinstance(node, yaml.MappingNode):
+            self.flatten_mapping(node)  # now, to see the keys of merged mappings too
+            for key, _ in node.value:
+                if key.tag == "tag:yaml.org,2002:int" and len(key.value) > MAX_KEY_DIGITS:
+                    raise DocumentError(f"a number of {len(key.value)} digits as a key, more than {MAX_KEY_DIGITS}")
+        return super().construct_mapping(node, deep=deep)
 
 
 def read_bytes(file: str | Path, *, max_bytes: int) -> bytes:
@@ -86,7 +102,7 @@ def repeated_keys(text: str | bytes) -> list[str]:
     """The keys of a YAML mapping that occur more than once. Call `parse_yaml`, which checks the text, first."""
     root = yaml.compose(_decode(text, max_bytes=MAX_BYTES), Loader=_Loader)
     keys = [str(key.value) for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
-    return [key for number, key in enumerate(keys) if key in keys[:number]]
+    return [key for key, count in Counter(keys).items() if count > 1]
 
 
 def parse_front_matter(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:

@@ -3,22 +3,24 @@
 import logging
 from dataclasses import dataclass
 
-import yaml
 from accelerate import DistributedType
 from datasets import Dataset
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import constants
 from peft import LoraConfig
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.cards import CARD_FILE
-from product_vqa.dataset import load_splits
+from product_vqa.dataset import MAX_CARD_BYTES, load_splits
 from product_vqa.distributed import init_distributed
+from product_vqa.documents import DocumentError, parse_front_matter, read_bytes
 from product_vqa.errors import InputError, argument
-from product_vqa.hub import Location, download, locate
+from product_vqa.hub import Location, download, find_file, locate
 from product_vqa.modeling.collator import load_row_image
 from product_vqa.modeling.loading import check_image_size, load_base_model, load_processor, resolve_dtype
 from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
+
+MAX_LICENSE_LENGTH = 100
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +95,17 @@ def _read_license(base_model: Location) -> str | list[str] | None:
         # The second file is in every repo: a pattern without a match would cause a warning.
         with argument("model_name_or_path"):
             folder = download(base_model, patterns=[CARD_FILE, ".gitattributes"])
-        file = folder / CARD_FILE
-        return ModelCard(file.read_text(encoding="utf-8")).data.get("license") if file.is_file() else None
-    except (ValueError, yaml.YAMLError) as error:  # InputError, or metadata that cannot be parsed
+            file = find_file(base_model, folder, CARD_FILE)
+        found = parse_front_matter(read_bytes(file, max_bytes=MAX_CARD_BYTES)).get("license") if file else None
+        names = found if isinstance(found, list) else [found or ""]
+        if not all(isinstance(name, str) and len(name) <= MAX_LICENSE_LENGTH for name in names):
+            raise DocumentError("its license is not a name or a list of names")
+    except (InputError, DocumentError, OSError) as error:
         if not constants.HF_HUB_OFFLINE and isinstance(error, InputError):
             raise
         logger.warning("The license of %s is unknown: the adapter's card will state none (%s)", base_model, error)
         return None
+    return found
 
 
 @dataclass(frozen=True)

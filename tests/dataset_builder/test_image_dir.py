@@ -31,10 +31,12 @@ def test_a_folder_gives_a_reason_for_each_image_it_lacks(tmp_path: Path) -> None
     (folder / "h.jpg").symlink_to("/dev/zero")
     (folder / "i.jpg").symlink_to("i.jpg")
     (folder / "j.jpg").symlink_to("/nowhere")
+    (folder / "l.jpg").symlink_to("/proc/self/mem")
+    (folder / "m.jpg").touch()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "k.jpg"))
     urls = ["https://h/x/a.jpg?size=1", "https://h/b+c.jpg", "https://h/d.jpg", "https://h/..", "", "https://h/e.jpg"]
-    urls += [f"https://h/{name}.jpg" for name in "fghijk"] + ["https://h/\0.jpg", f"https://h/{'n' * 5000}.jpg"]
+    urls += [f"https://h/{name}.jpg" for name in "fghijklm"] + ["https://h/\0.jpg", f"https://h/{'n' * 5000}.jpg"]
     assert ImageDir(folder).fingerprint(urls)
     store = ImageStore(tmp_path / "store")
     import_images(store, urls, ImageDir(folder))
@@ -50,6 +52,8 @@ def test_a_folder_gives_a_reason_for_each_image_it_lacks(tmp_path: Path) -> None
         "https://h/i.jpg": "image_unreadable",
         "https://h/j.jpg": "image_missing",
         "https://h/k.jpg": "image_unreadable",
+        "https://h/l.jpg": "not_a_picture",
+        "https://h/m.jpg": "not_a_picture",
         "https://h/\0.jpg": "image_unreadable",
         f"https://h/{'n' * 5000}.jpg": "image_unreadable",
     }

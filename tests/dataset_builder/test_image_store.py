@@ -181,6 +181,27 @@ def test_a_row_with_an_impossible_value_counts_as_not_fetched(tmp_path: Path, co
     assert store.failures(["a"]) == {"a": "http_404"}
 
 
+@pytest.mark.parametrize("path", ["../private.jpg", "FOLDER/private.jpg"])
+def test_a_path_in_place_of_a_hash_is_not_read_even_if_the_size_is_right(
+    server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    server.answers |= {f"/{number}.jpg": jpeg(number) for number in range(2)}
+    urls = [f"{server.url}/{number}.jpg" for number in range(2)]
+    store = ImageStore(tmp_path / "store")
+    download(store, urls, OPTIONS)
+    (tmp_path / "private.jpg").write_bytes(jpeg(2))
+    store._state.execute(
+        "UPDATE links SET sha256 = ?, num_bytes = ? WHERE link = ?",
+        (path.replace("FOLDER", str(tmp_path)), len(jpeg(2)), urls[0]),
+    )
+    call(
+        build.main, monkeypatch, "--train_csv", write_train_csv(tmp_path / "train.csv", urls), "--download", "false",
+        "--image_store", store.folder, "--validation_size", "0", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    (file,) = tmp_path.glob("out/data/*.parquet")
+    assert [image["bytes"] for image in pq.read_table(file)["image"].to_pylist()] == [jpeg(1)]
+
+
 @pytest.mark.parametrize(
     "reason", ["# heading", "a|b", "<b>", "", "Http_404", "http_404: \n# heading", "x: " + "y" * 2000, b"http_404"]
 )

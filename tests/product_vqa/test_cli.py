@@ -135,6 +135,9 @@ ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     ("content", "message"),
     [
         (ALIASES.encode(), "with aliases expanded"),
+        (f"{ALIASES}limit: *i\n".encode(), "with aliases expanded"),
+        (b"limit: 1\n" * 20_000, "key limit is given twice"),
+        ("".join(f"k{number}: 1\n" for number in range(20_000)).encode(), "unknown key k0, .* k9 and 19990 more;"),
         (b"limit: &a [*a]", "recursive"),
         (b"limit: " + b"[" * 5000, "nesting"),
         (b"\xff\xfe\x00limit", "is not UTF-8"),

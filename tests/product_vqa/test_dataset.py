@@ -179,7 +179,9 @@ def test_the_schema_of_a_file_and_its_other_columns_choose_nothing(tmp_path: Pat
     assert rows[1]["image_link"] == "https://example.com/1.jpg"
 
 
-@pytest.mark.parametrize("path", ["../*", "../outside/*", "OUTSIDE", "file://OUTSIDE", "**/../../outside/*"])
+@pytest.mark.parametrize(
+    "path", ["../*", "../outside/*", "OUTSIDE", "file://OUTSIDE", "**/../../outside/*", "http://127.0.0.1:9/x.parquet"]
+)
 def test_the_card_chooses_among_files_of_the_dataset_only(tmp_path: Path, path: str) -> None:
     write(tmp_path / "outside", good_columns(), name="x.parquet")
     write(tmp_path / "dataset", good_columns())

@@ -56,6 +56,8 @@ HOSTILE_YAML = {
     "a: 1\n---\nb: 2": "expected a single document",
     '"\\ud800"': "surrogate|not YAML",
     "a: \x07": "not YAML|special characters",
+    "{" + ",".join(f"{number * (2**61 - 1)}: 1" for number in range(60_000)) + "}": "digits as a key, more than 18",
+    "a: {<<: {9999999999999999999: 1}}": "a number of 19 digits as a key",
     "%YAML 9.9\n---\na": "not YAML",
     "&": "not YAML",
 }

@@ -1,6 +1,7 @@
 """Where a run's rows come from, and what its adapter calls the base model."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from datasets import Dataset
 from huggingface_hub import HfApi, constants
 
+from product_vqa.errors import InputError
 from product_vqa.task.features import FEATURES
 from quickstart.pretraining.small_paligemma import make_processor
 from tests.commands import call
@@ -95,12 +97,31 @@ def test_the_base_models_licence_is_inherited_online_and_offline(
         ("# no metadata", None),
         ("---\ntags: [a]\n---\n", None),
         ("---\nlicense: gemma\n---\n", "gemma"),
+        ("---\nlicense: [gemma, mit]\n---\n", ["gemma", "mit"]),
         ("---\nlicense: [a\n---\n", None),
+        ("---\nlicense: 5\n---\n", None),
+        ("---\nlicense: {a: [b]}\n---\n", None),
+        ("---\nlicense: &a [*a]\n---\n", None),
+        (f"---\nlicense: {'[' * 5000}\n---\n", None),
+        (f"---\nlicense: {'x' * 101}\n---\n", None),
+        (f"---\n# {'x' * 3_000_000}\nlicense: gemma\n---\n", None),
     ],
 )
 def test_the_card_of_a_folder_states_its_licence_or_none(
-    tiny_dataset: Path, tmp_path: Path, card: str | None, license: str | None
+    tiny_dataset: Path, tmp_path: Path, card: str | None, license: str | list[str] | None
 ) -> None:
     if card is not None:
         (tmp_path / "README.md").write_text(card)
     assert locate(tmp_path, tiny_dataset).base_license == license
+
+
+@pytest.mark.parametrize("target", [None, "/dev/zero", "/etc/passwd"])
+def test_a_card_that_is_a_pipe_or_a_link_out_of_the_folder_is_not_read(
+    tiny_dataset: Path, tmp_path: Path, target: str | None
+) -> None:
+    if target is None:
+        os.mkfifo(tmp_path / "README.md")
+    else:
+        (tmp_path / "README.md").symlink_to(target)
+    with pytest.raises(InputError, match=r"its file 'README\.md' is (not a regular file|a link out of the folder)"):
+        locate(tmp_path, tiny_dataset)

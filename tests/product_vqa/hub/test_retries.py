@@ -152,3 +152,24 @@ def test_what_the_hub_refuses_is_not_tried_again(
     with pytest.raises(InputError, match="`hub_dataset_id` local/x"):
         push_dataset("local/x", tmp_path)
     assert len(bad_hub.requests) == 1 and not slept
+
+
+async def refuse_midway(hub: FaultyHub, scope: Any, receive: Any, send: Any) -> None:
+    """Answers HTTP 401 after the first piece of the body, as if the token were revoked while a file is sent."""
+    await receive()
+    await send({"type": "http.response.start", "status": 401, "headers": []})
+    await send({"type": "http.response.body", "body": b'{"error": "Invalid username or password."}'})
+
+
+@pytest.mark.parametrize("at", [6, *(pytest.param(at, marks=pytest.mark.faults) for at in range(11) if at != 6)])
+def test_a_token_that_is_refused_in_the_middle_of_a_push_is_one_line(
+    bad_hub: FaultyHub, slept: list[float], tmp_path: Path, at: int
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "validation-00000-of-00001.parquet").write_bytes(bytes(8_000_000))  # more than is buffered
+    name = f"local/revoked-{at}"
+    bad_hub.begin(refuse_midway, at=at)
+    with pytest.raises(InputError, match=rf"^`hub_dataset_id` {name}: .*401") as refusal:
+        push_dataset(name, tmp_path)
+    assert at != 6 or bad_hub.requests[6].startswith("PUT /large_files")
+    assert "\n" not in str(refusal.value) and not slept
