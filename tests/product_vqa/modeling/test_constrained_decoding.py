@@ -107,7 +107,7 @@ def test_an_answer_may_be_empty_if_it_is_allowed(processor: PaliGemmaProcessor) 
 
 
 @pytest.mark.parametrize("base", ["paligemma"], indirect=True)
-def test_a_token_that_the_tokenizer_puts_before_every_text_is_no_part_of_an_answer(
+def test_a_token_that_the_tokenizer_puts_before_every_text_is_not_part_of_an_answer(
     automaton: AnswerAutomaton, processor: PaliGemmaProcessor
 ) -> None:
     """Gemma's tokenizer begins every text with <bos>, unless a PaliGemma processor has loaded it."""
