@@ -101,7 +101,8 @@ def one_writer(
             if find_machine_error(error):
                 raise
             if error.errno not in _NO_LOCKS:
-                raise InputError(f"{name}: {lock_file} cannot be locked ({error.strerror}); remove it") from error
+                remedy = "remove it" if os.path.lexists(lock_file) else "choose another name"
+                raise InputError(f"{name}: {lock_file} cannot be locked ({error.strerror}); {remedy}") from error
             logger.warning("%s: its file system has no locks: do not write it from two processes at once.", path)
     try:
         yield

@@ -214,6 +214,15 @@ def test_one_process_writes_at_a_time_and_a_kill_frees_the_lock_at_once(tmp_path
     assert not os.listdir(tmp_path)
 
 
+def test_a_name_that_is_too_long_for_a_lock_file_is_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match=r"cannot be locked \(File name too long\); choose another name$"),
+        one_writer(tmp_path / ("x" * 250), argument="output"),
+    ):
+        pass
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["link", "folder"])
 def test_a_lock_file_that_is_something_else_is_one_line(tmp_path: Path, kind: str) -> None:
     lock_file = tmp_path / ".out.lock"
