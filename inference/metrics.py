@@ -48,8 +48,7 @@ def _score(table: pd.DataFrame) -> dict[str, Any]:
 def mistakes(table: pd.DataFrame) -> pd.Series:
     """The kind of each row's mistake, None if there is none. An image's other labels are found in the table."""
     labels: dict[str, dict[str, str]] = {}
-    columns = ("image_link", "entity_name", "reference", "prediction")
-    rows = list(zip(*(table[column] for column in columns), strict=True))
+    rows = table[["image_link", "entity_name", "reference", "prediction"]].to_numpy().tolist()
     for link, entity_name, reference, _ in rows:
         labels.setdefault(link, {})[entity_name] = reference
     kinds = [
@@ -76,16 +75,16 @@ def f1_intervals(table: pd.DataFrame, *, resamples: int) -> dict[str, list[float
 def score_weighted(table: pd.DataFrame, entities: pd.Series, *, resamples: int = 0) -> dict[str, Any]:
     """The F1 scores that `table` would have with the distribution of attributes in `entities` (one name per row).
 
-    A row counts as its attribute's share in `entities` over that in `table`. Attributes without a row in `table`
-    are not part of the scores: `unknown` lists them, and `share_unknown` is their share of `entities`. Raises
-    InputError if that is all of them.
+    A row counts as its attribute's share in `entities`, divided by the attribute's number of rows in `table`.
+    Attributes without a row in `table` are not part of the scores: `unknown` lists them, and `share_unknown` is their
+    share of `entities`. Raises InputError if that is all of them.
     """
     shares = entities.value_counts(normalize=True)
-    shares_here = table["entity_name"].value_counts(normalize=True)
-    is_known = shares.index.isin(shares_here.index)
+    counts = table["entity_name"].value_counts()
+    is_known = shares.index.isin(counts.index)
     if not is_known.any():
         raise InputError("the references and `weights` have no attribute in common")
-    weights = (shares / shares_here).reindex(table["entity_name"]).fillna(0.0).to_numpy()
+    weights = (shares / counts).reindex(table["entity_name"]).fillna(0.0).to_numpy()
     sums = {name: _outcomes(table, name, weights=weights) for name in _EQUALS}
     scores: dict[str, Any] = {
         name: float(f1(outcomes.sum(axis=0, keepdims=True))[0]) for name, outcomes in sums.items()

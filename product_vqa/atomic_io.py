@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.product-vqa", re.DOTALL)
 _swept: set[Path] = set()  # folders from which this process has removed what killed processes left
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of some network file systems
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of some network file systems; filelock itself handles ENOSYS
 _WAIT_FOR_LOCK_S = 0.2  # a lock that is just being released is not yet free
 
 
@@ -46,9 +46,10 @@ def _temporary_file(file: Path) -> Iterator[Path]:
         _remove_leftovers(file.parent)
         _swept.add(file.parent)
     # O_EXCL: never through a link that somebody put there.
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     while True:
-        temporary = file.with_name(f".{file.name[:64]}.{secrets.token_hex(4)}.product-vqa")
+        # 32 characters are at most 128 bytes, and a name may have 255.
+        temporary = file.with_name(f".{file.name[:32]}.{secrets.token_hex(4)}.product-vqa")
         descriptor = os.open(temporary, flags, 0o666)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -66,10 +67,10 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of processes that were killed. Those of running processes are locked."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if not _LEFTOVER.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+            if not _LEFTOVER.fullmatch(entry.name) or not entry.is_file():
                 continue
             with suppress(OSError):
-                descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.unlink(entry.path)
@@ -96,13 +97,12 @@ def one_writer(
             raise InputError(
                 f"{name}: another process is {doing}; wait until it ends, or choose another name"
             ) from error
-        except NotImplementedError as error:
-            raise InputError(f"{name}: its file system has no locks; choose a folder on another disk") from error
         except OSError as error:
             if find_machine_error(error):
                 raise
-            if not (error.errno in _NO_LOCKS and lock_file.is_file() and not lock_file.is_symlink()):
-                raise InputError(f"{name}: {lock_file} cannot be locked ({error.strerror}); remove it") from error
+            if error.errno not in _NO_LOCKS:
+                remedy = "remove it" if os.path.lexists(lock_file) else "choose another name"
+                raise InputError(f"{name}: {lock_file} cannot be locked ({error.strerror}); {remedy}") from error
             logger.warning("%s: its file system has no locks: do not write it from two processes at once.", path)
     try:
         yield

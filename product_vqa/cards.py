@@ -25,6 +25,7 @@ _NOTICE = "<!-- Each push updates the metadata and the sections between marks, e
 _ANY_NOTICE = re.compile(r"^<!-- (Each push updates|Parts between marks)[^\n]*-->$", re.MULTILINE)  # of any version
 _STATE = re.compile(r"^<!-- product-vqa: generated (\{.*\}) -->\n?", re.MULTILINE)
 _EMPTY_STATE_LINE = "<!-- product-vqa: generated {} -->\n"
+_EMPTY_STATE = re.compile(f"^{re.escape(_EMPTY_STATE_LINE)}", re.MULTILINE)
 _BEGIN = "<!-- product-vqa: generated begin: {name} {digest} -->\n"
 _END = "<!-- product-vqa: generated end -->\n"
 _SECTION = re.compile(
@@ -113,8 +114,8 @@ def merge_cards(new: str, old: str, *, needed: tuple[str, ...] = ()) -> str:
         state_line = f"<!-- product-vqa: generated {json.dumps(state, sort_keys=True)} -->\n"
         body = "".join(section.text for section in sections)
         # The state line keeps its position. If somebody deleted it, it goes to the top.
-        has_line = _EMPTY_STATE_LINE in body
-        body = body.replace(_EMPTY_STATE_LINE, state_line) if has_line else state_line + body
+        body, has_line = _EMPTY_STATE.subn(lambda _: state_line, body)
+        body = body if has_line else state_line + body
         if kept:
             logger.info("Kept in the card, because it was edited: %s.", ", ".join(map(str, kept)))
     front = f"---\n{merged}---\n" if merged else ""
@@ -160,7 +161,7 @@ def _merge_metadata(
         if own and key in after_metadata:
             after_metadata[key] = _as_entries(after_metadata[key]) + own
             new_text[key] = yaml.safe_dump({key: after_metadata[key]}, sort_keys=False, allow_unicode=True)
-            kept.append(f"{key} ({', '.join(entry['config_name'] for entry in own)})")
+            kept.append(f"{key} ({', '.join(map(_config_name, own))})")
         elif key in before.metadata and before.is_edited(key) and before.metadata[key] != after_metadata.get(key):
             logger.warning("The card's `%s` was edited. It is replaced: reading the data depends on it.", key)
     updates: dict[str, str | None] = {}  # key -> its new text, None to remove it
@@ -184,8 +185,12 @@ def _merge_metadata(
 
 def _own_entries(value: Any, generated: dict[str, Any]) -> list[dict[str, Any]]:
     """The entries of `configs` or `dataset_info` for configurations that are not generated."""
-    names = {entry.get("config_name") for entry in _as_entries(generated.get("configs"))}
-    return [entry for entry in _as_entries(value) if str(entry.get("config_name", "default")) not in names]
+    names = set(map(_config_name, _as_entries(generated.get("configs"))))
+    return [entry for entry in _as_entries(value) if _config_name(entry) not in names]
+
+
+def _config_name(entry: dict[str, Any]) -> str:
+    return str(entry.get("config_name") or "default")
 
 
 def _as_entries(value: Any) -> list[dict[str, Any]]:
@@ -237,7 +242,7 @@ def _merge_sections(before: _Card, after: _Card, *, kept: list[str]) -> list[_Se
 
 
 def _is_own_text(section: _Section) -> bool:
-    text = _ANY_NOTICE.sub("", section.text.replace(_EMPTY_STATE_LINE, ""))
+    text = _ANY_NOTICE.sub("", _EMPTY_STATE.sub("", section.text))
     return section.name is None and bool(text.strip())
 
 

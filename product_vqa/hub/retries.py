@@ -110,7 +110,7 @@ def _check_names(response: httpx2.Response) -> None:
     for header in ("ETag", "X-Linked-ETag"):
         name = response.headers.get(header, "").removeprefix("W/").strip('"')
         if name.startswith("/") or "\\" in name or ".." in name.split("/"):
-            raise ValueError(f"the server's {header} is {name!r}, which is no hash")
+            raise ValueError(f"the server's {header} is {name!r}, not a hash")
 
 
 def _limit_time(request: httpx2.Request) -> None:

@@ -34,7 +34,8 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -
 
     Returns input_ids, attention_mask, token_type_ids and labels (B, T) int64, padded on the right, and pixel_values
     (B, 3, H, W) uint8, for `normalize_images`. labels is -100 on image, prompt and padding: the loss covers only the
-    answer and its end token. Raises InputError for a row without an answer.
+    answer and its end token. Raises InputError for a row without an answer, and for a tokenizer that does not tell
+    answers from prompts.
     """
     answers = [row["entity_value"] for row in rows]
     if not all(answers):
@@ -52,11 +53,12 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -
             **_NOT_NORMALIZED,
         )
     )
-    assert "token_type_ids" in batch, "without token_type_ids, transformers silently builds another mask"
+    assert "token_type_ids" in batch  # without them, transformers silently builds another mask
     # The processor derives the labels from the token types, and padding has the type 0 of the prefix. The attention
     # mask makes sure that no padding has a label, even if that changes.
     batch["labels"] = batch["labels"].masked_fill(batch["attention_mask"] == 0, IGNORED)
-    assert (batch["labels"] != IGNORED).any(dim=1).all()
+    if not (batch["labels"] != IGNORED).any(dim=1).all():
+        raise InputError("the base model's tokenizer does not mark the answers in token_type_ids, so none is learned")
     return batch
 
 
@@ -97,9 +99,9 @@ def normalize_images(pixel_values: torch.Tensor, *, processor: PaliGemmaProcesso
         return pixel_values.to(dtype)
     assert pixel_values.dtype == torch.uint8
     levels = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)  # an image: (height 256, width 1, 3)
-    made = processor.image_processor([levels], do_resize=False, input_data_format="channels_last", return_tensors="pt")
-    table = made["pixel_values"][0, :, :, 0].to(pixel_values.device, dtype)  # (3, 256)
+    made = processor.image_processor([levels], do_resize=False, return_tensors="pt")
     normalized = torch.empty(pixel_values.shape, dtype=dtype, device=pixel_values.device)
+    table = made["pixel_values"][0, :, :, 0].type_as(normalized)  # (3, 256)
     for channel in range(3):
         indexes = pixel_values[:, channel].flatten().int()
         normalized[:, channel] = table[channel].index_select(0, indexes).view_as(normalized[:, channel])
@@ -109,7 +111,7 @@ def normalize_images(pixel_values: torch.Tensor, *, processor: PaliGemmaProcesso
 def take_rows(batch: Batch, rows: slice) -> Batch:
     """Take some rows of a batch from `make_generation_batch`, with their images."""
     positions, image_index = torch.unique(batch["image_index"][rows], return_inverse=True)
-    taken = {name: tensor[rows] for name, tensor in batch.items() if name != "pixel_values"}
+    taken = {name: tensor[rows] for name, tensor in batch.items()}
     return taken | {"pixel_values": batch["pixel_values"][positions], "image_index": image_index}
 
 
@@ -141,7 +143,7 @@ class TrainingCollator:
     def __call__(self, rows: Sequence[Row]) -> Batch:
         batch = make_training_batch(rows, processor=self.processor)
         labelled = batch["labels"][:, 1:] != IGNORED
-        answer_positions = labelled.int().sort(dim=1, descending=True, stable=True).indices
+        answer_positions = labelled.int().sort(descending=True, stable=True).indices
         batch |= {
             "row_index": torch.tensor([row["index"] for row in rows]),
             "answer_positions": answer_positions[:, : labelled.sum(dim=1).max()],

@@ -1,4 +1,8 @@
+import errno
+import fcntl
+import logging
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -51,22 +55,46 @@ def test_a_process_killed_while_writing_leaves_the_earlier_file(tmp_path: Path) 
     assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == {"calibration.json": "later"}
 
 
+def test_a_file_that_does_not_fit_names_itself_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"^{tmp_path}/s\.csv: No space"), atomic_write(tmp_path / "s.csv"):
+        raise OSError(errno.ENOSPC, "full")
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\N{PACKAGE}" * 62 + ".csv"])
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path, name: str) -> None:
+    with atomic_write(tmp_path / name) as temporary:
+        temporary.write_text("x")
+    assert os.listdir(tmp_path) == [name]
+
+
 def test_what_kills_left_is_removed_whatever_else_is_in_the_folder(tmp_path: Path) -> None:
     """And nothing but that: no file of another name, no folder, no link."""
     kept = {f"{number}.txt" for number in range(20)} | {
         ".a.txt.0123abcd.product-vqa.txt", "a.txt.0123abcd.product-vqa", ".a.txt.0123ABCD.product-vqa",
-        ".a.txt.0123abc.product-vqa", ".folder.0123abcd.product-vqa", ".link.0123abcd.product-vqa", "x" * 250,
+        ".a.txt.0123abc.product-vqa", ".folder.0123abcd.product-vqa", ".link.0123abcd.product-vqa",
     }  # fmt: skip
     (tmp_path / ".folder.0123abcd.product-vqa").mkdir()
     (tmp_path / ".link.0123abcd.product-vqa").symlink_to(tmp_path / "0.txt")
-    left = {f".{number}.txt.0123abc{number}.product-vqa" for number in range(9)}
+    left = {f".{number}.txt.0123abc{number}.product-vqa" for number in range(9)} | {".a\n.txt.0123abcd.product-vqa"}
     for name in [*kept, *left]:
         if not (tmp_path / name).exists():
             (tmp_path / name).touch()
-    with atomic_write(tmp_path / ("x" * 250)) as temporary:
+    with atomic_write(tmp_path / "0.txt") as temporary:
         temporary.write_text("later")
     assert set(os.listdir(tmp_path)) == kept
-    assert (tmp_path / ("x" * 250)).read_text() == "later"
+    assert (tmp_path / "0.txt").read_text() == "later"
+
+
+def test_a_folder_that_cannot_be_listed_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:  # as a folder without the permission to read it does, for all but root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        with atomic_write(tmp_path / "a") as temporary:
+            temporary.write_text("x")
+    assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == {"a": "x"}
 
 
 def folder_with(path: Path, content: str) -> Path:
@@ -115,6 +143,36 @@ def test_another_process_does_not_remove_what_is_being_written(tmp_path: Path) -
     assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == {"a": "ours", "b": "theirs"}
 
 
+def test_a_temporary_file_that_another_process_removes_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = []
+    lock = fcntl.flock
+
+    def lock_too_late(descriptor: int, operation: int) -> None:
+        if not removed:
+            removed.extend(os.listdir(tmp_path))
+            (tmp_path / removed[0]).unlink()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_too_late)
+    with atomic_write(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert len(removed) == 1 and {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == {"a": "x"}
+
+
+def test_a_link_with_the_name_of_a_temporary_file_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can know the random part of the name; if they do, nothing is written."""
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / ".a.0123abcd.product-vqa").symlink_to(tmp_path / "mine")
+    monkeypatch.setattr(secrets, "token_hex", lambda num_bytes: "0123abcd")
+    with pytest.raises(FileExistsError), atomic_write(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "mine").read_text() == "mine" and not (tmp_path / "a").exists()
+
+
 def test_a_link_that_somebody_put_there_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     for name in ("calibration.json", ".calibration.json.part"):
@@ -156,6 +214,15 @@ def test_one_process_writes_at_a_time_and_a_kill_frees_the_lock_at_once(tmp_path
     assert not os.listdir(tmp_path)
 
 
+def test_a_name_that_is_too_long_for_a_lock_file_is_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match=r"cannot be locked \(File name too long\); choose another name$"),
+        one_writer(tmp_path / ("x" * 250), argument="output"),
+    ):
+        pass
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["link", "folder"])
 def test_a_lock_file_that_is_something_else_is_one_line(tmp_path: Path, kind: str) -> None:
     lock_file = tmp_path / ".out.lock"
@@ -171,6 +238,61 @@ def test_a_lock_file_that_is_something_else_is_one_line(tmp_path: Path, kind: st
         pass
     assert os.path.lexists(lock_file)
     assert kind != "link" or (tmp_path / "mine").read_text() == "mine"
+
+
+def without_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Refuse locks as some network file systems do."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    without_locks(monkeypatch, number)
+    with one_writer(tmp_path / "out", argument="output"):
+        assert os.listdir(tmp_path) == [".out.lock"]
+        with one_writer(tmp_path / "out", argument="output"):  # as in another process, which ends first
+            pass
+        with atomic_write(tmp_path / "out") as temporary:
+            temporary.write_text("x")
+    warning = f"{tmp_path}/out: its file system has no locks: do not write it from two processes at once."
+    assert caplog.record_tuples == [("product_vqa.atomic_io", logging.WARNING, warning)] * 2
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_file_system_without_flock_is_locked_by_the_existence_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_locks(monkeypatch, errno.ENOSYS)
+    with (
+        one_writer(tmp_path / "out", argument="output"),
+        pytest.raises(InputError, match=rf"^`output` {tmp_path}/out: another process is writing it; wait until"),
+        one_writer(tmp_path / "out", argument="output"),
+    ):
+        pass
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (errno.EIO, r"{lock_file}: Input/output error; check the disk and its free space, and rerun the same command"),
+        (errno.EINVAL, r"`output` {file}: {lock_file} cannot be locked \(Invalid argument\); remove it"),
+    ],
+)
+def test_a_lock_that_fails_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, line: str
+) -> None:
+    without_locks(monkeypatch, number)
+    expected = line.format(file=tmp_path / "out", lock_file=tmp_path / ".out.lock")
+    with pytest.raises(InputError, match=f"^{expected}$"), one_writer(tmp_path / "out", argument="output"):
+        pass
 
 
 def test_a_folder_is_restored_after_a_kill_between_the_two_renames(tmp_path: Path) -> None:

@@ -138,6 +138,22 @@ def test_nothing_that_is_not_metadata_is_lost(top: str) -> None:
     assert merged.endswith("---\ntext\n") and top.splitlines()[1] in merged
 
 
+def test_a_mark_within_a_line_is_text() -> None:
+    """Found by `make fuzz`."""
+    old = (
+        "d<!-- product-vqa: generated {} -->\n<!-- product-vqa: generated begin:  0fba212fe08c -->\n"
+        + "<!-- product-vqa: generated end -->\n"
+    )
+    merged = merge_cards(card(), old)
+    assert merge_cards(card(), merged) == merged and "d<!-- product-vqa: generated {} -->\n" in merged
+
+
+def test_a_configuration_without_a_name_is_the_default_one() -> None:
+    """Found by `make fuzz`."""
+    merged = merge_cards(card(), "---\nconfigs:\n  config_name:\n---\ntext\n", needed=("configs",))
+    assert metadata(merged) == {"configs": metadata(card())["configs"]}
+
+
 def test_a_card_of_metadata_alone_gets_the_text() -> None:
     merged = merge_cards(card(), "---\nlicense: mit\n---\n")  # as the Hub's page makes it with a new repo
     assert metadata(merged) == metadata(card()) | {"license": "mit"}

@@ -1,15 +1,12 @@
 """What the machine refuses is one line, whichever library found it."""
 
 import errno
-import os
 import sqlite3
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from product_vqa.atomic_io import atomic_write
 from product_vqa.errors import InputError
 from product_vqa.machine_errors import explain_machine_error, machine_errors
 
@@ -77,12 +74,6 @@ def test_a_chain_without_an_end_ends() -> None:
 def test_the_line_names_what_was_being_written() -> None:
     with pytest.raises(InputError, match=r"^/data/out: No space"), machine_errors("/data/out"):
         raise OSError(errno.ENOSPC, "full", "/data/x")
-
-
-def test_a_file_that_does_not_fit_names_itself_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"^{tmp_path}/s\.csv: No space"), atomic_write(tmp_path / "s.csv"):
-        raise OSError(errno.ENOSPC, "full")
-    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,26 @@ def test_a_repo_is_its_commit() -> None:
     assert content_sha256(Location("user/dataset", "0" * 40), BASE_MODEL_FILES) is None
 
 
+def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
+    (folder / "data" / "z.parquet").symlink_to("/etc/passwd")
+    with pytest.raises(InputError, match=rf"^{folder}: its file 'data/z\.parquet' is a link out of the folder"):
+        content_sha256(Location(str(folder)), DATASET_FILES)
+
+
+def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
+    (folder / ADAPTER_CONFIG).touch()
+    with pytest.raises(
+        InputError,
+        match=rf"^{folder}: its file 'adapter_model\.safetensors' cannot be read: \[Errno 2\] No such file",
+    ):
+        adapter_sha256(folder)
+    (folder / os.fsdecode(b"\xff.parquet")).touch()  # a name of no encoding
+    with pytest.raises(
+        InputError, match=rf"^{folder}: its file '\\udcff\.parquet' cannot be read: 'utf-8' codec can't encode"
+    ):
+        content_sha256(Location(str(folder)), DATASET_FILES)
+
+
 def test_what_is_expected_is_compared(folder: Path) -> None:
     location = Location(str(folder))
     found = content_sha256(location, DATASET_FILES)

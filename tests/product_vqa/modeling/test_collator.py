@@ -1,11 +1,13 @@
 """Batches: tokens, labels, mask and images, as the processor makes them and as the model sees them."""
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.errors import InputError
@@ -76,6 +78,26 @@ def test_a_row_without_an_answer_is_refused(processor: PaliGemmaProcessor) -> No
     rows[1]["entity_value"] = ""
     with pytest.raises(ValueError, match="row 1 of the batch has an empty entity_value"):
         make_training_batch(rows, processor=processor)
+
+
+@of_paligemma
+def test_padding_is_not_learned_whatever_its_token_type(processor: PaliGemmaProcessor) -> None:
+    of_another = copy.deepcopy(processor)
+    of_another.tokenizer._pad_token_type_id = 1
+    labels = make_training_batch(make_rows(2), processor=of_another)["labels"]
+    assert torch.equal(labels, make_training_batch(make_rows(2), processor=processor)["labels"])
+    assert labels[1, -1] == -100  # padding
+
+
+@of_paligemma
+def test_a_tokenizer_that_does_not_tell_answers_from_prompts_is_refused(processor: PaliGemmaProcessor) -> None:
+    of_another = copy.deepcopy(processor)
+    of_another.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(pair="$A:0 $B:0", special_tokens=[])
+    with pytest.raises(
+        InputError,
+        match=r"^the base model's tokenizer does not mark the answers in token_type_ids, so none is learned$",
+    ):
+        make_training_batch(make_rows(2), processor=of_another)
 
 
 def test_an_image_of_any_mode_is_read_as_rgb(processor: PaliGemmaProcessor) -> None:

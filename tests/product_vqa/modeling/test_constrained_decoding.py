@@ -1,11 +1,13 @@
 """The automaton accepts canonical answers in the entity's units, and nothing else."""
 
+import copy
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import PaliGemmaProcessor, PreTrainedTokenizerBase
 
 from product_vqa.errors import InputError
@@ -102,6 +104,21 @@ def test_an_answer_may_be_empty_if_it_is_allowed(processor: PaliGemmaProcessor) 
     allowed = AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=True)
     assert accepts(allowed, processor.tokenizer, "width", "")
     assert accepts(allowed, processor.tokenizer, "width", "3.0 inch")
+
+
+@pytest.mark.parametrize("base", ["paligemma"], indirect=True)
+def test_a_token_that_the_tokenizer_puts_before_every_text_is_not_part_of_an_answer(
+    automaton: AnswerAutomaton, processor: PaliGemmaProcessor
+) -> None:
+    """Gemma's tokenizer begins every text with <bos>, unless a PaliGemma processor has loaded it."""
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)]
+    )
+    assert tokenizer.encode("3")[0] == tokenizer.bos_token_id
+    made = AnswerAutomaton.from_tokenizer(tokenizer)
+    assert accepts(made, tokenizer, "width", "3.0 inch")
+    assert made.max_tokens == max_answer_tokens(tokenizer) == automaton.max_tokens
 
 
 def split_unit(text: str) -> list[str]:
