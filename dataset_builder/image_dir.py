@@ -51,7 +51,7 @@ class ImageDir:
             num_bytes = status.st_size
             if num_bytes > MAX_BYTES:
                 raise FetchError(f"too_many_bytes: {num_bytes}")
-            if num_bytes == 0 and stat.S_ISREG(status.st_mode):  # also in /proc, where reading can fail as if the disk were broken
+            if num_bytes == 0 and stat.S_ISREG(status.st_mode):  # in /proc, reading can fail as on a broken disk
                 raise FetchError("not_a_picture: an empty file")
             return Fetched(read_bytes(file, max_bytes=MAX_BYTES))
         except FileNotFoundError as error:  # also a link whose target is missing
