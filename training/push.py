@@ -1,7 +1,6 @@
 """The adapter as a folder and as a Hub repo: save its files, create its repo, push them in one commit."""
 
 import csv
-import json
 import logging
 import os
 import shutil
@@ -17,6 +16,7 @@ from peft import PeftModel
 from torch.distributed.tensor import DTensor
 
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
+from product_vqa.documents import parse_json
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, commit_files, hub_errors, read_file, retry
 from product_vqa.modeling.calibration import CALIBRATION_FILE
@@ -209,7 +209,7 @@ def push_adapter(
 def _is_calibrated(repo_id: str, folder: Path, *, revision: str | None, waits_s: tuple[float, ...]) -> bool:
     """Whether the repo holds a calibration that was fitted on the adapter in `folder`."""
     try:
-        content = json.loads(retry(lambda: read_file(repo_id, CALIBRATION_FILE, revision=revision), waits_s=waits_s))
+        content = parse_json(retry(lambda: read_file(repo_id, CALIBRATION_FILE, revision=revision), waits_s=waits_s))
         return content["adapter_sha256"] == adapter_sha256(folder)
     except (errors.EntryNotFoundError, errors.RevisionNotFoundError):
         return False

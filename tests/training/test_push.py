@@ -122,7 +122,7 @@ def test_a_new_adapter_removes_the_calibration_of_the_one_before(hub: LocalHub, 
     assert HfApi().file_exists(repo_id, CALIBRATION_FILE)
     push(b"second")
     assert not HfApi().file_exists(repo_id, CALIBRATION_FILE)
-    for unusable in ("{}", "[]", "not JSON"):
+    for unusable in ("{}", "[]", "not JSON", "[" * 100_000):
         calibrate(unusable)
         push(b"second")
         assert not HfApi().file_exists(repo_id, CALIBRATION_FILE)
