@@ -36,7 +36,9 @@ def main() -> int:
     except subprocess.CalledProcessError as error:  # from a single process
         return _shell_code(error.returncode)
     except ChildFailedError as error:  # from several processes
-        _, failure = error.get_first_failure()
+        # The agent sends SIGTERM to the others when one fails, and its times are in whole seconds.
+        stopped = (-signal.SIGTERM, 128 + signal.SIGTERM)
+        failure = min(error.failures.values(), key=lambda one: (one.exitcode in stopped, one.timestamp))
         message = failure.error_file_data["message"]
         if isinstance(message, dict) and message["message"].startswith(f"{InputError.__name__}: "):
             # The process has printed this already, but torchrun's own lines came after it.

@@ -61,6 +61,16 @@ def test_the_error_is_the_last_line_of_a_launched_command(
     assert launcher == ACCELERATES or "Traceback" not in done.stdout
 
 
+def test_the_process_that_failed_is_reported_and_not_those_that_were_stopped_then(tmp_path: Path) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text(
+        FAILS.replace("def main():", "def main():\n    if os.environ['RANK'] == '0':\n        time.sleep(60)")
+        .replace("\n", "\nimport os, time\n", 1)
+    )  # fmt: skip
+    done = subprocess.run(command(OURS, "cpu_2", script), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "error: --flag: nothing there; give another")
+
+
 @pytest.mark.parametrize("config", ["cpu", "cpu_2"])
 def test_a_launched_command_receives_sigterm_and_its_exit_code_is_passed_on(tmp_path: Path, config: str) -> None:
     script = tmp_path / "waits.py"
