@@ -217,13 +217,15 @@ def _as_row_group(fields: object) -> _RowGroup:
     chunks = []
     for column in _list(fields, 1):
         column_metadata = _value(column, 3, _STRUCT)
-        path = b".".join(_list(column_metadata, 3))
+        names = _list(column_metadata, 3)
+        if not all(isinstance(name, bytes) for name in names):
+            raise ValueError("the name of a column is not text")
         start = _integer(column_metadata, 9, _INT64)
         # Arrow reads from the dictionary's page, if the footer has a plausible one.
         dictionary = _integer(column_metadata, 11, _INT64)
         chunks.append(
             _ColumnChunk(
-                path.decode(errors="replace"),
+                b".".join(names).decode(errors="replace"),
                 num_values=_integer(column_metadata, 5, _INT64),
                 start=dictionary if 0 < dictionary < start else start,
                 num_bytes=_integer(column_metadata, 7, _INT64),

@@ -176,6 +176,13 @@ def test_statistics_that_contradict_the_schema_do_not_end_the_process(tmp_path: 
         pq.read_table(file)
 
 
+def test_a_column_whose_name_is_a_number_is_refused() -> None:
+    """Found by `make fuzz`: pyarrow reads what it expects, whatever type the list states."""
+    column = {3: (parquet_files._STRUCT, {3: (parquet_files._LIST, [0, 2])})}
+    with pytest.raises(ValueError, match="the name of a column is not text"):
+        parquet_files._as_row_group({1: (parquet_files._LIST, [column])})
+
+
 @pytest.mark.parametrize("number", range(1, 13))
 def test_a_footer_of_another_shape_is_refused(number: int) -> None:
     """A field of the wrong type, or one that occurs twice: Arrow would skip or merge it."""
