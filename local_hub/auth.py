@@ -96,7 +96,7 @@ class AdmissionMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        authorization = Headers(scope=scope).get("authorization", "")
+        authorization = Headers(scope=scope).get("authorization")
         account = self._accounts.authenticate(authorization) if authorization else None
         path = scope["path"]
         is_signed_upload = path.startswith(UPLOAD_PATH) and self._accounts.is_signed(
@@ -122,7 +122,7 @@ class AdmissionMiddleware:
                 await share.send(len(body))
             await send(message)
 
-        await self._app({**scope, "state": {**scope.get("state", {}), **state}}, receive, send_within_share)
+        await self._app({**scope, "state": state}, receive, send_within_share)
 
 
 class AuthenticationMiddleware:
