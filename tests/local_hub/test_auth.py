@@ -216,13 +216,14 @@ def test_a_private_repo_is_hidden_from_other_accounts(
             other.hf_hub_download(private_repo, "a.txt", cache_dir=tmp_path / "other")
         assert private_repo not in {model.id for model in other.list_models()}
     assert private_repo in {model.id for model in api.list_models()}
-    for path in (
-        f"/api/models/{private_repo}",
-        f"/{private_repo}/resolve/main/a.txt",
-        f"/api/models/{private_repo}/tree/main",
+    for method, path in (
+        ("GET", f"/api/models/{private_repo}"),
+        ("GET", f"/{private_repo}/resolve/main/a.txt"),
+        ("GET", f"/api/models/{private_repo}/tree/main"),
+        ("POST", f"/api/models/{private_repo}/paths-info/main"),
     ):
-        statuses = [send("GET", path, token=token).status for token in (None, hub.reader_token)]
-        assert statuses == [401, 404], path
+        statuses = [send(method, path, token=token).status for token in (None, hub.reader_token, hub.token)]
+        assert statuses == [401, 404, 200], path
     assert private_repo.encode() not in send("GET", "/", token=None).body
     assert send("GET", f"/{private_repo}", token=None).status == 401
 
