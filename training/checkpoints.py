@@ -160,15 +160,16 @@ def find_checkpoint(
     others. Raises InputError, naming the file, if `given` is damaged, if a run that had a complete checkpoint has none
     left, or if the checkpoint cannot be resumed under this launch. `keeps_best`: the best checkpoint is needed too.
     """
-    folder = None
+    found: list[str | None] = [None]
     if state.is_main_process:
         if given:
-            folder = _check_given(Path(given), keeps_best=keeps_best)
+            folder: Path | None = _check_given(Path(given), keeps_best=keeps_best)
         else:
             folder = _newest_complete(output_dir, keeps_best=keeps_best)
         if folder is not None:
             _check_run(folder, run)
-    found: list[str | None] = broadcast_object_list([str(folder) if folder else None])
+            found = [str(folder)]
+    found = broadcast_object_list(found)
     return found[0]
 
 
