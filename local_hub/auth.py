@@ -172,9 +172,7 @@ def open_repository(request: Request, *, write: bool = False, files: bool = Fals
     return open_by_id(request, repo_id, repo_type=repo_type, write=write, files=files)
 
 
-def open_by_id(
-    request: Request, repo_id: str, *, repo_type: str, write: bool = False, files: bool = False
-) -> Repository:
+def open_by_id(request: Request, repo_id: str, *, repo_type: str, write: bool, files: bool = False) -> Repository:
     """Open a repo if the account may see it and, with `write`, change it and, with `files`, read its files."""
     account: Account | None = request.state.account
     store: Store = request.app.state.store
