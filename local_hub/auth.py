@@ -96,7 +96,7 @@ class AdmissionMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        authorization = Headers(scope=scope).get("authorization", "")
+        authorization = Headers(scope=scope).get("authorization")
         account = self._accounts.authenticate(authorization) if authorization else None
         path = scope["path"]
         is_signed_upload = path.startswith(UPLOAD_PATH) and self._accounts.is_signed(
@@ -122,7 +122,7 @@ class AdmissionMiddleware:
                 await share.send(len(body))
             await send(message)
 
-        await self._app({**scope, "state": {**scope.get("state", {}), **state}}, receive, send_within_share)
+        await self._app({**scope, "state": state}, receive, send_within_share)
 
 
 class AuthenticationMiddleware:
@@ -172,9 +172,7 @@ def open_repository(request: Request, *, write: bool = False, files: bool = Fals
     return open_by_id(request, repo_id, repo_type=repo_type, write=write, files=files)
 
 
-def open_by_id(
-    request: Request, repo_id: str, *, repo_type: str, write: bool = False, files: bool = False
-) -> Repository:
+def open_by_id(request: Request, repo_id: str, *, repo_type: str, write: bool, files: bool = False) -> Repository:
     """Open a repo if the account may see it and, with `write`, change it and, with `files`, read its files."""
     account: Account | None = request.state.account
     store: Store = request.app.state.store

@@ -110,11 +110,13 @@ def check_folder(output_dir: Path, sources: Sources) -> None:
     for what, location in (("base model", sources.base_model), ("dataset", sources.dataset)):
         if location.folder is not None and location.folder.resolve() == output_dir.resolve():
             raise InputError(f"`output_dir` {output_dir} is the folder of the {what}: choose another")
-    is_run = (output_dir / CONFIG_FILE).exists() or bool(_checkpoints(output_dir))
-    for name in ("adapter_config.json", "config.json"):
-        if (output_dir / name).exists() and not is_run:
+    checkpoints = [folder for _, folder in _checkpoints(output_dir)]
+    if (output_dir / CONFIG_FILE).exists() or any((folder / MANIFEST_FILE).exists() for folder in checkpoints):
+        return  # a run wrote it
+    for file in (output_dir / "adapter_config.json", output_dir / "config.json", *checkpoints):
+        if file.exists():
             raise InputError(
-                f"`output_dir` {output_dir} holds a model ({name}) that no run here has written: choose another"
+                f"`output_dir` {output_dir} holds a model ({file.name}) that no run here has written: choose another"
             )
 
 
@@ -158,7 +160,7 @@ def find_checkpoint(
     others. Raises InputError, naming the file, if `given` is damaged, if a run that had a complete checkpoint has none
     left, or if the checkpoint cannot be resumed under this launch. `keeps_best`: the best checkpoint is needed too.
     """
-    found: list[Any] = [None]
+    found: list[str | None] = [None]
     if state.is_main_process:
         if given:
             folder: Path | None = _check_given(Path(given), keeps_best=keeps_best)
@@ -167,8 +169,7 @@ def find_checkpoint(
         if folder is not None:
             _check_run(folder, run)
             found = [str(folder)]
-    if state.num_processes > 1:
-        broadcast_object_list(found)
+    found = broadcast_object_list(found)
     return found[0]
 
 

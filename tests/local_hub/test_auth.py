@@ -1,6 +1,9 @@
+import asyncio
 import secrets
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
@@ -8,7 +11,8 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from starlette.datastructures import QueryParams
 
 from local_hub import LocalHub
-from local_hub.auth import Accounts
+from local_hub.admission import GuestShare, OwnerShare
+from local_hub.auth import Accounts, AdmissionMiddleware, AuthenticationMiddleware
 from tests.local_hub.raw_requests import Send, pointer_to, request_upload, upload_path
 from tests.local_hub.raw_sockets import WRITES
 
@@ -74,6 +78,103 @@ def test_a_signature_is_that_of_path_and_time_and_ends_after_an_hour(monkeypatch
     assert not accounts.is_signed("/large_files/y", query=QueryParams({"expires": "4600", "signature": signature}))
 
 
+@dataclass
+class Connection:
+    """What the middleware knows of a connection."""
+
+    is_closed: bool = False
+    is_owners: bool = False
+
+
+def run_requests(*requests: dict[str, Any], bodies: int = 0) -> list[dict[str, Any]]:
+    """Send requests through the middleware; returns the state of each one that it passes on.
+
+    The application answers with `bodies` messages of a megabyte each.
+    """
+    states = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        states.append(scope["state"])
+        for _ in range(bodies):
+            await send({"type": "http.response.body", "body": bytes(1_000_000)})
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def run() -> None:
+        middleware = AdmissionMiddleware(app, accounts=Accounts(token="hf_owner", reader_token="hf_reader"))
+        for request in requests:
+            await middleware({"type": "http", "path": "/", "query_string": b"", "headers": []} | request, send, send)
+
+    asyncio.run(run())
+    return states
+
+
+def with_token(token: str) -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", f"Bearer {token}".encode())]
+
+
+def test_owner_reader_and_anonymous_clients_each_have_a_share() -> None:
+    upload = "/large_files/models/local/x/0/1"
+    signed = Accounts(token="hf_owner").sign(upload).encode()
+    connections = [Connection() for _ in range(7)]
+    requests = [
+        {"headers": with_token("hf_owner")},
+        {"path": upload, "query_string": signed},
+        {"headers": with_token("hf_reader")},
+        {},
+        {"headers": with_token("hf_wrong")},
+        {"path": upload},
+        {"headers": with_token("hf_owner")},
+    ]
+    for request, connection in zip(requests[:-1], connections, strict=False):
+        request["extensions"] = {"local_hub.connection": connection}
+    owner, uploader, reader, anonymous, intruder, forger, elsewhere = run_requests(*requests)
+    assert [connection.is_owners for connection in connections] == [True, True, False, False, False, False, False]
+    assert isinstance(owner["share"], OwnerShare)
+    assert uploader["share"] is elsewhere["share"] is owner["share"], "also where the server has no such extension"
+    assert isinstance(reader["share"], GuestShare) and isinstance(anonymous["share"], GuestShare)
+    assert reader["share"] is not anonymous["share"], "the reader does not wait for anonymous clients"
+    assert intruder["share"] is forger["share"] is anonymous["share"]
+    states = (owner, uploader, reader, anonymous, intruder, forger)
+    assert [state["account"] and state["account"].name for state in states] == [
+        "local", None, "reader", None, None, None,
+    ]  # fmt: skip
+    assert [state["is_signed_upload"] for state in states] == [False, True, False, False, False, False]
+    assert [state["has_invalid_token"] for state in states] == [False, False, False, False, True, False]
+
+
+def test_no_answer_is_made_for_a_client_that_is_gone() -> None:
+    for is_closed in (False, True):
+        connection = Connection(is_closed=is_closed)
+        assert len(run_requests({"extensions": {"local_hub.connection": connection}})) == (not is_closed)
+
+
+def test_what_strangers_receive_is_within_their_bandwidth() -> None:
+    """100 MB/s: before the last megabyte, eleven others have taken 0.11 s."""
+    start = time.monotonic()
+    run_requests({}, bodies=12)
+    assert time.monotonic() - start > 0.1
+
+
+def test_the_start_of_the_server_needs_no_account() -> None:
+    calls = []
+
+    async def app(*arguments: Any) -> None:
+        calls.append(arguments)
+
+    async def receive() -> dict[str, Any]:
+        return {}
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "lifespan", "state": {}}
+    middleware = AdmissionMiddleware(AuthenticationMiddleware(app), accounts=Accounts(token="hf_owner"))
+    asyncio.run(middleware(scope, receive, send))
+    assert calls == [(scope, receive, send)]
+
+
 def test_refusals_say_why(send: Send, hub: LocalHub, gated_repo: str) -> None:
     file = f"/{gated_repo}/resolve/main/a.txt"
     write = f"/api/models/{gated_repo}/branch/x"
@@ -93,6 +194,17 @@ def test_refusals_say_why(send: Send, hub: LocalHub, gated_repo: str) -> None:
         assert (response.status, headers.get("x-error-code"), headers["x-error-message"]) == (status, code, message)
 
 
+def test_a_gated_dataset_is_refused_under_its_own_url(api: HfApi, hub: LocalHub, send: Send) -> None:
+    repo = api.create_repo(f"local/{secrets.token_hex(6)}", repo_type="dataset").repo_id
+    api.update_repo_settings(repo, gated="auto", repo_type="dataset")
+    file = f"/datasets/{repo}/resolve/main/.gitattributes"
+    assert send("GET", file).status == 200
+    assert send("GET", f"/{repo}/resolve/main/.gitattributes").status == 404, "there is no model of this name"
+    assert send("GET", file, token=hub.reader_token).json["error"] == (
+        f"Access to dataset {repo} is restricted. Visit {hub.endpoint}/datasets/{repo} to ask for access."
+    )
+
+
 def test_a_private_repo_is_hidden_from_other_accounts(
     api: HfApi, reader: HfApi, anonymous: HfApi, private_repo: str, send: Send, hub: LocalHub, tmp_path: Path
 ) -> None:
@@ -104,13 +216,14 @@ def test_a_private_repo_is_hidden_from_other_accounts(
             other.hf_hub_download(private_repo, "a.txt", cache_dir=tmp_path / "other")
         assert private_repo not in {model.id for model in other.list_models()}
     assert private_repo in {model.id for model in api.list_models()}
-    for path in (
-        f"/api/models/{private_repo}",
-        f"/{private_repo}/resolve/main/a.txt",
-        f"/api/models/{private_repo}/tree/main",
+    for method, path in (
+        ("GET", f"/api/models/{private_repo}"),
+        ("GET", f"/{private_repo}/resolve/main/a.txt"),
+        ("GET", f"/api/models/{private_repo}/tree/main"),
+        ("POST", f"/api/models/{private_repo}/paths-info/main"),
     ):
-        statuses = [send("GET", path, token=token).status for token in (None, hub.reader_token)]
-        assert statuses == [401, 404], path
+        statuses = [send(method, path, token=token).status for token in (None, hub.reader_token, hub.token)]
+        assert statuses == [401, 404, 200], path
     assert private_repo.encode() not in send("GET", "/", token=None).body
     assert send("GET", f"/{private_repo}", token=None).status == 401
 

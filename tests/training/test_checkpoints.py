@@ -1,6 +1,9 @@
 """Which checkpoint a run resumes from."""
 
+import hashlib
 import json
+import logging
+import os
 import re
 import shutil
 import zipfile
@@ -14,12 +17,14 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from product_vqa.errors import InputError
+from product_vqa.hub import Location
 from product_vqa.task.features import FEATURES
 from tests.commands import call
 from tests.tiny import make_rows, save_tiny_base
 from tests.training.runs import check_equal_adapters
 from training import sft
 from training.checkpoints import (
+    check_folder,
     check_same_run,
     find_checkpoint,
     find_damage,
@@ -27,6 +32,8 @@ from training.checkpoints import (
     remove_checkpoint,
     save_manifest,
 )
+from training.limits import MAX_SAMPLES_PER_STEP
+from training.loading import Sources
 from training.run_config import save_config
 
 pytestmark = pytest.mark.slow
@@ -73,6 +80,7 @@ def test_a_symlink_to_a_damaged_checkpoint_is_removed_and_its_target_stays(tmp_p
     (output_dir / "checkpoint-12").write_text("a file")
     assert find(output_dir) == str(complete)
     assert not (output_dir / "checkpoint-8").exists() and list((elsewhere / "checkpoint-8").iterdir())
+    assert (output_dir / "checkpoint-12").exists(), "it is not a checkpoint"
     remove_checkpoint(output_dir / "checkpoint-12")
     assert [file.name for file in output_dir.iterdir()] == ["checkpoint-4"]
 
@@ -126,6 +134,76 @@ def test_a_garbled_manifest_is_named(tmp_path: Path, text: str) -> None:
     assert find_damage(folder) == f"{folder}/manifest.json has changed since it was written"
 
 
+HASH = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"  # of 1
+ONE_FILE = {"a.txt": {"size": 1, "sha256": HASH}}
+RUN = {"config": {"samples_per_step": 4}, "processes": 1, "sharding": "no sharding"}
+
+
+@pytest.mark.parametrize(
+    ("run", "files", "is_manifest"),
+    [
+        ({}, ONE_FILE, True),
+        (RUN, ONE_FILE, True),
+        (RUN | {"config": {}}, ONE_FILE, True),
+        ([], ONE_FILE, False),
+        ({}, [], False),
+        (RUN | {"processes": "1"}, ONE_FILE, False),
+        (RUN | {"sharding": 1}, ONE_FILE, False),
+        (RUN | {"config": []}, ONE_FILE, False),
+        (RUN | {"config": {"samples_per_step": 0}}, ONE_FILE, False),
+        ({"config": {}}, ONE_FILE, False),
+        ({}, {"a.txt": [1, HASH]}, False),
+        ({}, {"a.txt": {"size": "1", "sha256": HASH}}, False),
+        ({}, {"a.txt": {"size": 1, "sha256": 1}}, False),
+        ({}, {"a.txt": {"size": 1}}, False),
+        ({}, {"../a.txt": {"size": 1, "sha256": HASH}}, False),
+        ({}, {"sub/../../a.txt": {"size": 1, "sha256": HASH}}, False),
+        ({}, {"FOLDER/a.txt": {"size": 1, "sha256": HASH}}, False),
+    ],
+)
+def test_a_manifest_that_no_run_writes_is_refused_and_no_file_elsewhere_is_read(
+    tmp_path: Path, run: Any, files: Any, is_manifest: bool
+) -> None:
+    """Its own hash is right: it was made on purpose."""
+    folder = tmp_path / "checkpoint-5"
+    (folder / "sub").mkdir(parents=True)
+    for file in (tmp_path / "a.txt", folder / "a.txt"):
+        file.write_text("1")
+    content = json.loads(json.dumps({"files": files, "run": run}).replace("FOLDER", str(folder)))
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(content | {"sha256": digest}))
+    damage = f"{folder}/manifest.json has changed since it was written"
+    assert find_damage(folder) == (None if is_manifest else damage)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "No such file or directory"),
+        ("", "Expecting value: line 1 column 1 (char 0)"),
+        ("[" * 100_000, "maximum recursion depth exceeded while decoding a JSON array from a unicode string"),
+        ('{"global_step": "5"}', "global_step is not a number, or log_history not a list"),
+        ('{"global_step": 5, "log_history": {}}', "global_step is not a number, or log_history not a list"),
+        ('{"global_step": 5, "log_history": [{}, 1]}', "log_history holds an entry that is not an object"),
+    ],
+)
+def test_a_state_that_no_trainer_writes_is_refused(tmp_path: Path, text: str | None, reason: str) -> None:
+    if text is not None:
+        (tmp_path / "trainer_state.json").write_text(text)
+    with pytest.raises(InputError) as refused:
+        read_state(tmp_path)
+    assert str(refused.value) == f"{tmp_path}/trainer_state.json: {reason}; choose another checkpoint"
+
+
+def test_a_state_may_have_half_a_gigabyte(tmp_path: Path) -> None:
+    state = {"global_step": 5, "log_history": [{"step": 1, "grad_norm": float("nan")}, {"x": "x" * 1_100_000}]}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    assert read_state(tmp_path).log_history[0]["step"] == 1
+    os.truncate(tmp_path / "trainer_state.json", 536_870_913)
+    with pytest.raises(InputError, match="json: 536870913 bytes, more than 536870912; choose another checkpoint"):
+        read_state(tmp_path)
+
+
 def test_a_manifest_names_every_file_with_its_size_and_hash_and_has_a_hash_of_its_own(tmp_path: Path) -> None:
     """Hashes: `printf 1 | sha256sum`, and `printf '{"files": ..., "run": ...}' | sha256sum` with sorted keys."""
     (tmp_path / "sub").mkdir()
@@ -160,6 +238,8 @@ def test_what_is_removed_is_named_with_its_cause(tmp_path: Path, caplog: pytest.
     (write_checkpoint(tmp_path, 10) / "trainer_state.json").unlink()
     write_checkpoint(tmp_path, 15, complete=False)
     assert find(tmp_path) == str(tmp_path / "checkpoint-5")
+    logged = [name for name, level, _ in caplog.record_tuples if level == logging.WARNING]
+    assert logged == ["training.checkpoints", "training.checkpoints"]
     assert caplog.messages == [
         f"{tmp_path}/checkpoint-15/manifest.json is missing (the run was killed while it wrote checkpoint-15): "
         "checkpoint removed, resuming from checkpoint-5",
@@ -333,6 +413,28 @@ def test_a_run_that_writes_manifests_gets_none_afterwards(tmp_path: Path) -> Non
     assert find(tmp_path) == str(first)
 
 
+def test_a_checkpoint_of_an_earlier_version_gets_a_manifest_only_once(tmp_path: Path) -> None:
+    first, last = write_early_checkpoint(tmp_path, 2), write_early_checkpoint(tmp_path, 4)
+    assert find(tmp_path) == str(last)
+    (last / "README.md").write_text("added later, so not in the manifest")
+    with zipfile.ZipFile(last / "scheduler.pt", "w") as archive:
+        archive.writestr("data.pkl", "another one")
+    assert find(tmp_path) == str(first)
+
+
+def test_a_checkpoint_without_a_manifest_is_none_where_no_configuration_says_who_wrote_it(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 2)
+    last = write_early_checkpoint(tmp_path, 4)
+    (tmp_path / "sft_config.yaml").unlink()
+    assert find(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert not last.exists()
+
+
+def test_a_given_checkpoint_of_an_earlier_version_may_have_another_name_that_ends_in_its_step(tmp_path: Path) -> None:
+    folder = write_early_checkpoint(tmp_path, 2).rename(tmp_path / "best-checkpoint-2")
+    assert find(tmp_path, given=str(folder)) == str(folder)
+
+
 def test_the_samples_per_step_of_an_earlier_version_are_those_of_its_last_checkpoint(tmp_path: Path) -> None:
     config = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "samples_per_step": 12}
     recorded = {"dataset_sha256": "0123", "base_sha256": "4567"}
@@ -476,10 +578,57 @@ def test_checkpoints_of_an_earlier_version_are_judged_by_what_resuming_needs(
 
 
 def test_an_unreadable_configuration_is_named(tmp_path: Path) -> None:
-    for text in ("", "- 1", "a: [", "\0"):
+    for text in (
+        "", "- 1", "a: [", "\0", "samples_per_step: 0", "samples_per_step: null", "samples_per_step: 2.5",
+        "samples_per_step: '8'", "samples_per_step: 1048577",
+    ):  # fmt: skip
         (tmp_path / "sft_config.yaml").write_text(text)
         with pytest.raises(InputError, match=r"sft_config.yaml cannot be read"):
             check_same_run(tmp_path, {"samples_per_step": 8}, processes=1)
+
+
+def test_a_step_has_one_to_a_million_samples(tmp_path: Path) -> None:
+    for samples in (1, MAX_SAMPLES_PER_STEP):
+        config = {"samples_per_step": samples}
+        save_config(tmp_path, config)
+        check_same_run(tmp_path, config, processes=1)
+        with pytest.raises(InputError, match=f"samples_per_step: {samples} -> 3"):
+            check_same_run(tmp_path, {"samples_per_step": 3}, processes=1)
+
+
+def test_the_folders_of_the_base_model_of_the_dataset_and_of_other_models_are_refused(tmp_path: Path) -> None:
+    for name in ("base", "data", "empty", "model", "adapter", "other", "run", "resumed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("base")
+    for file in ("model/config.json", "adapter/adapter_config.json", "run/config.json", "run/adapter_config.json"):
+        (tmp_path / file).write_text("{}")
+    (tmp_path / "run" / "sft_config.yaml").write_text("")
+    write_checkpoint(tmp_path / "other", 500, complete=False)  # of a program that is not ours
+    write_checkpoint(tmp_path / "resumed", 5)  # its sft_config.yaml was deleted
+    write_checkpoint(tmp_path / "resumed", 10, complete=False)
+    (tmp_path / "resumed" / "adapter_config.json").write_text("{}")
+
+    local, remote = Location(str(tmp_path / "base")), Location("user/name", "0123")
+    foreign = "that no run here has written: choose another"
+    for base_model, dataset, folder, message in (
+        (local, remote, "base", "is the folder of the base model: choose another"),
+        (local, remote, "link", "is the folder of the base model: choose another"),
+        (remote, Location(str(tmp_path / "data")), "data", "is the folder of the dataset: choose another"),
+        (remote, remote, "model", f"holds a model (config.json) {foreign}"),
+        (
+            remote,
+            remote,
+            "adapter",
+            "holds a model (adapter_config.json) that no run here has written: choose another",
+        ),
+        (remote, remote, "other", f"holds a model (checkpoint-500) {foreign}"),
+    ):
+        sources = Sources(base_model, dataset, base_model, dataset, base_license=None)
+        with pytest.raises(InputError) as refused:
+            check_folder(tmp_path / folder, sources)
+        assert str(refused.value) == f"`output_dir` {tmp_path / folder} {message}"
+        for allowed in ("empty", "run", "resumed", "none"):
+            check_folder(tmp_path / allowed, sources)
 
 
 @pytest.mark.parametrize(
