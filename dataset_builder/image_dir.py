@@ -11,7 +11,7 @@ from dataset_builder.fetching import Fetched, FetchError
 from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError
 from product_vqa.images import MAX_BYTES
-from product_vqa.machine_errors import find_machine_error
+from product_vqa.machine_errors import explain_machine_error
 from product_vqa.quoting import one_line
 
 
@@ -45,6 +45,7 @@ class ImageDir:
 
     def read(self, url: str) -> Fetched:
         """The file of this URL's image. Raises FetchError if there is none."""
+        file: Path | None = None
         try:
             file = self._file(url)
             status = file.stat()
@@ -57,8 +58,9 @@ class ImageDir:
         except FileNotFoundError as error:  # also a link whose target is missing
             raise FetchError("image_missing") from error
         except (OSError, ValueError) as error:
-            if find_machine_error(error) and not isinstance(error, PermissionError):
-                raise  # not the image's fault: too many files are open, for instance
+            if not isinstance(error, PermissionError) and (reason := explain_machine_error(error, file)):
+                # Not the image's fault: too many files are open, for instance.
+                raise InputError(f"`image_dir` {reason}") from error
             raise FetchError(f"image_unreadable: {getattr(error, 'strerror', error)}") from error
 
     def fingerprint(self, urls: Iterable[str]) -> str:

@@ -66,7 +66,7 @@ def test_an_image_is_not_dropped_because_too_many_files_are_open(tmp_path: Path)
     images = ImageDir(tmp_path)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
-        with pytest.raises(OSError, match="Too many open files"):
+        with pytest.raises(InputError, match=r"^`image_dir` .*/a\.jpg: Too many open files; .*, and rerun the same"):
             images.read("https://h/a.jpg")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
