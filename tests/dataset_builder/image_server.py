@@ -13,18 +13,21 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class ImageServer:
-    """Answers each path with bytes, or with a function, and counts the requests for each path."""
+    """Answers each path with bytes, or with a function. Counts the requests for each path, and the connections."""
 
     def __init__(self, *, port: int = 0) -> None:
         self.answers: dict[str, bytes | Answer] = {}
         self.requests: Counter[str] = Counter()
+        self.clients: set[tuple[str, int]] = set()  # the address and port of each connection
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or else each second answer comes 40 ms later
 
             def do_GET(self) -> None:
                 server.requests[self.path] += 1
+                server.clients.add(self.client_address)
                 answer = server.answers.get(self.path)
                 if callable(answer):
                     answer(self)
