@@ -1,15 +1,12 @@
 """Each attempt ends at its deadline, whichever part of the answer is slow, and all end when the run does."""
 
-import contextlib
 import dataclasses
-import shutil
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -17,9 +14,9 @@ from pathlib import Path
 import certifi
 import pytest
 
-from dataset_builder.fetching import Fetcher, FetchError, FetchLimits
+from dataset_builder.fetching import Fetcher, FetchError, FetchLimits, is_unreached
 from tests.commands import ROOT
-from tests.dataset_builder.image_server import ImageServer, closed_port, drip, send, slowly
+from tests.dataset_builder.image_server import ImageServer, closed_port, drip, full_port, listening, send, slowly
 from tests.hostile.server_answers import IMAGE, SIZED, SLOW, HostileAnswer, HostileServer, hostile_answers
 
 # No timeout of a socket helps here: a piece comes every 50 ms.
@@ -56,21 +53,6 @@ def test_each_part_of_an_answer_that_comes_slowly_ends_at_the_deadline() -> None
             reason, seconds = failures[url]
             assert (name, reason) == (name, "timeout: not complete after 0.4 s")
             assert 0.3 < seconds < 1.4, (name, seconds)
-
-
-@contextlib.contextmanager
-def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A port whose first connection is given to a function."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                connection, _ = listener.accept()
-                with connection:
-                    answer(connection)
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield listener.getsockname()[1]
 
 
 def drip_tls(connection: socket.socket) -> None:
@@ -239,18 +221,6 @@ def test_a_request_is_sent_once_per_attempt(server: ImageServer) -> None:
     assert server.requests == {"/a.jpg": 2}
 
 
-@contextlib.contextmanager
-def full_port() -> Iterator[int]:
-    """A port that leaves those who want to connect without an answer."""
-    with contextlib.ExitStack() as opened:
-        port: int = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0)).getsockname()[1]
-        for _ in range(3):
-            waiting = opened.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(("127.0.0.1", port))
-        yield port
-
-
 def test_a_server_is_waited_for_until_the_timeouts(server: ImageServer) -> None:
     server.answers = {"/slow.jpg": slowly(IMAGE, pause_s=0.8)}
     limits = dataclasses.replace(LIMITS, connect_timeout_s=0.1, read_timeout_s=0.2, total_timeout_s=10)
@@ -260,6 +230,7 @@ def test_a_server_is_waited_for_until_the_timeouts(server: ImageServer) -> None:
     assert no_connection == "timeout: ConnectTimeoutError: Connection to 127.0.0.1 timed out. (connect timeout=0.1)"
     assert no_answer.startswith("timeout: ReadTimeoutError: ") and no_answer.endswith("(read timeout=0.2)")
     assert connect_s < 0.7 and read_s < 0.7
+    assert is_unreached(no_connection) and not is_unreached(no_answer)
 
 
 @pytest.mark.parametrize(
@@ -295,14 +266,18 @@ def test_a_look_up_that_fails_gives_its_reason(
     ):
         fetcher.fetch("http://shop.example/a.jpg")
     assert failure.value.is_retryable and failure.value.http_status is None
+    assert is_unreached(str(failure.value))
 
 
 def test_a_refused_connection_gives_its_reason() -> None:
     with (
         Fetcher(connections=1, allow_private_hosts=True, limits=LIMITS) as fetcher,
-        pytest.raises(FetchError, match=r"^connection: NewConnectionError: .*127\.0\.0\.1.*: .*Connection refused$"),
+        pytest.raises(
+            FetchError, match=r"^connection: NewConnectionError: .*127\.0\.0\.1.*: .*Connection refused$"
+        ) as failure,
     ):
         fetcher.fetch(f"{closed_port()}/a.jpg")
+    assert is_unreached(str(failure.value))
 
 
 def test_a_label_that_is_too_long_is_named() -> None:
@@ -341,7 +316,7 @@ def test_a_run_ends_while_names_are_looked_up(server: ImageServer, monkeypatch: 
 
 UNCLOSED = """
 import socket, time
-from dataset_builder.fetching import Fetcher, FetchError, FetchLimits
+from dataset_builder.fetching import Fetcher, FetchError, FetchLimits, is_unreached
 socket.getaddrinfo = lambda *_, **__: time.sleep(60)
 limits = FetchLimits(total_timeout_s=0.1, num_attempts=1)
 try:
@@ -354,19 +329,6 @@ except FetchError as error:
 def test_no_thread_keeps_a_process_from_ending() -> None:
     run = subprocess.run([sys.executable, "-c", UNCLOSED], cwd=ROOT, capture_output=True, text=True, timeout=10)
     assert (run.stdout, run.stderr, run.returncode) == ("timeout: not complete after 0.1 s\n", "", 0)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that signs itself, and its key."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not here")
-    folder = tmp_path_factory.mktemp("tls")
-    files = folder / "certificate.pem", folder / "key.pem"
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=test"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]]
-    subprocess.run(["openssl", "req", "-x509", *kind, *names], check=True, capture_output=True)
-    return files
 
 
 @pytest.mark.parametrize("is_known", [True, False])
