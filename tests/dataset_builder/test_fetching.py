@@ -449,7 +449,7 @@ def test_a_redirect_to_a_private_host_is_refused(server: ImageServer, monkeypatc
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A Retry-After of half a second: a date, which has whole seconds, by a clock that stands still."""
+    """A Retry-After of half a second: a date, which has whole seconds, by a clock that was stopped."""
     monkeypatch.setattr(time, "time", lambda: 1_800_000_000.5)
     return format_datetime(datetime.fromtimestamp(1_800_000_001, UTC), usegmt=True)
 
