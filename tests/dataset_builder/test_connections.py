@@ -43,6 +43,18 @@ def fail_all(fetcher: Fetcher, urls: list[str]) -> dict[str, tuple[str, float]]:
         return dict(zip(urls, pool.map(fail, urls), strict=True))
 
 
+def test_the_deadline_of_an_open_connection_is_that_of_its_present_attempt(server: ImageServer) -> None:
+    server.answers = {"/a.jpg": IMAGE, "/slow.jpg": drip}
+    limits = dataclasses.replace(LIMITS, total_timeout_s=0.25)
+    with Fetcher(connections=1, allow_private_hosts=True, limits=limits) as fetcher:
+        assert fetcher.fetch(f"{server.url}/a.jpg").data == IMAGE
+        time.sleep(0.38)  # until after its deadline
+        ((reason, seconds),) = fail_all(fetcher, [f"{server.url}/slow.jpg"]).values()
+    assert reason == "timeout: not complete after 0.25 s"
+    assert seconds < 1.3
+    assert len(server.clients) == 1
+
+
 def test_each_part_of_an_answer_that_comes_slowly_ends_at_the_deadline() -> None:
     with (
         HostileServer(slow_answers()) as server,
@@ -196,18 +208,6 @@ def test_connections_to_as_many_hosts_stay_open(server: ImageServer, monkeypatch
             for number in range(12):
                 assert fetcher.fetch(f"http://shop-{number}.example/a.jpg").data == IMAGE
     assert len(server.clients) == 12
-
-
-def test_the_deadline_of_an_open_connection_is_that_of_its_present_attempt(server: ImageServer) -> None:
-    server.answers = {"/a.jpg": IMAGE, "/slow.jpg": drip}
-    limits = dataclasses.replace(LIMITS, total_timeout_s=0.25)
-    with Fetcher(connections=1, allow_private_hosts=True, limits=limits) as fetcher:
-        assert fetcher.fetch(f"{server.url}/a.jpg").data == IMAGE
-        time.sleep(0.38)  # until after its deadline
-        ((reason, seconds),) = fail_all(fetcher, [f"{server.url}/slow.jpg"]).values()
-    assert reason == "timeout: not complete after 0.25 s"
-    assert seconds < 1.3
-    assert len(server.clients) == 1
 
 
 def test_a_request_is_sent_once_per_attempt(server: ImageServer) -> None:
