@@ -137,8 +137,8 @@ class _Connection(HTTPConnection):
             for *_, address in addresses:
                 self._check(str(address[0]))
         error: OSError = OSError("no address")
-        for family, kind, *_, address in addresses:
-            connection = socket.socket(family, kind)
+        for family, *_, address in addresses:
+            connection = socket.socket(family)
             try:
                 attempt.use(connection)
                 for option in self.socket_options or ():

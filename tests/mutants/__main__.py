@@ -37,7 +37,7 @@ TESTS = {
     "dataset_builder/split.py": "tests/dataset_builder/test_split.py",
     "dataset_builder/addresses.py": "tests/dataset_builder/test_addresses.py",
     "dataset_builder/connections.py": "tests/dataset_builder/test_connections.py "
-    "tests/dataset_builder/test_fetching.py -k 'test_connections or private or looked_up_once "
+    "tests/dataset_builder/test_fetching.py -k 'test_connections or private or looked_up_once or waited_for "
     "or nothing_is_sent'",
     "dataset_builder/fetching.py": "tests/dataset_builder/test_fetching.py "
     "tests/dataset_builder/test_connections.py -k 'test_fetching or waited_for or gives_its_reason or label'",
