@@ -37,7 +37,7 @@ class Attempts:
         self.allow_private_hosts = allow_private_hosts
         self.in_progress: set[Attempt] = set()
         self.stopped = threading.Event()
-        threading.Thread(target=self._enforce_deadlines, name="deadlines", daemon=True).start()
+        threading.Thread(target=self._enforce_deadlines, daemon=True).start()
 
     def stop(self) -> None:
         """End all attempts, and refuse new ones."""
@@ -170,7 +170,7 @@ class _Connection(HTTPConnection):
                 found.set_exception(error)
 
         try:
-            threading.Thread(target=look_up, name="look-up", daemon=True).start()
+            threading.Thread(target=look_up, daemon=True).start()
             while not attempt.is_over():
                 if wait([found], timeout=CHECK_INTERVAL_S).done:
                     return found.result()
