@@ -2,12 +2,11 @@
 
 import contextlib
 import http.client
-import ipaddress
 import socket
 import ssl
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, BinaryIO
 
 import certifi
@@ -38,7 +37,7 @@ class Attempts:
         self.allow_private_hosts = allow_private_hosts
         self.in_progress: set[Attempt] = set()
         self.stopped = threading.Event()
-        threading.Thread(target=self._enforce_deadlines, name="deadlines", daemon=True).start()
+        threading.Thread(target=self._enforce_deadlines, daemon=True).start()
 
     def stop(self) -> None:
         """End all attempts, and refuse new ones."""
@@ -138,8 +137,8 @@ class _Connection(HTTPConnection):
             for *_, address in addresses:
                 self._check(str(address[0]))
         error: OSError = OSError("no address")
-        for family, kind, protocol, _, address in addresses:
-            connection = socket.socket(family, kind, protocol)
+        for family, *_, address in addresses:
+            connection = socket.socket(family)
             try:
                 attempt.use(connection)
                 for option in self.socket_options or ():
@@ -157,35 +156,31 @@ class _Connection(HTTPConnection):
                 raise
         if isinstance(error, TimeoutError):
             message = f"Connection to {self.host} timed out. (connect timeout={self.timeout})"
-            raise exceptions.ConnectTimeoutError(self, message) from error
+            raise exceptions.ConnectTimeoutError(message) from error
         raise exceptions.NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
 
     def _look_up(self, attempt: Attempt) -> list[tuple[Any, ...]]:
         """The addresses of the host. A look-up cannot be interrupted, so it is left to itself when the time is up."""
-        host = self._dns_host.strip("[]")
         found: Future[list[tuple[Any, ...]]] = Future()
 
         def look_up() -> None:
             try:
-                found.set_result(socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM))
+                found.set_result(socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM))
             except Exception as error:
                 found.set_exception(error)
 
         try:
-            if _is_address(host):
-                look_up()
-            else:
-                threading.Thread(target=look_up, name="look-up", daemon=True).start()
+            threading.Thread(target=look_up, daemon=True).start()
             while not attempt.is_over():
-                with contextlib.suppress(TimeoutError):
-                    return found.result(timeout=CHECK_INTERVAL_S)
+                if wait([found], timeout=CHECK_INTERVAL_S).done:
+                    return found.result()
         except socket.gaierror as error:
             raise exceptions.NameResolutionError(self.host, self, error) from error
         except UnicodeError as error:
-            raise exceptions.LocationParseError(f"{host!r}, label empty or too long") from error
+            raise exceptions.LocationParseError(f"{self._dns_host!r}, label empty or too long") from error
         except (OSError, RuntimeError) as error:  # RuntimeError: this machine can start no more threads
             raise exceptions.NewConnectionError(self, f"no address ({error})") from error
-        raise exceptions.ConnectTimeoutError(self, f"the name {self.host} was not looked up in time")
+        raise exceptions.ConnectTimeoutError(f"the name {self.host} was not looked up in time")
 
     def _check(self, address: str) -> None:
         if not is_public_address(address):
@@ -224,11 +219,3 @@ def make_pools(*, connections: int, timeout: urllib3.Timeout, headers: dict[str,
     )
     pools.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
     return pools
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -113,10 +113,12 @@ class Fetcher:
             with Attempt(self._attempts, 3 * self.limits.connect_timeout_s):
                 connection = self._pools.connection_from_url(url)._new_conn()
                 connection.connect()
-        except (FetchError, PrivateAddressError, ValueError):
+        except (FetchError, PrivateAddressError, exceptions.LocationValueError):
             return None
-        except (exceptions.HTTPError, OSError) as error:
+        except (exceptions.HTTPError, OSError) as error:  # before ValueError, as an untrusted certificate is both
             return _reason(error)
+        except ValueError:
+            return None
         finally:
             if connection is not None:
                 connection.close()
@@ -135,7 +137,9 @@ class Fetcher:
         host = _host(url)
         if reason := self._unreachable.get(origin(url)):
             raise FetchError(reason, is_retryable=True)
-        for attempt in range(1, self.limits.num_attempts + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 self._wait_for_host(host)
                 status, data = self._attempt(url)
@@ -145,12 +149,11 @@ class Fetcher:
                 wait_s = error.wait_s
                 if wait_s is None:
                     wait_s = self.limits.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-                if attempt == self.limits.num_attempts or not self._wait(wait_s):
+                if attempt >= self.limits.num_attempts or not self._wait(wait_s):
                     raise
             except FetchError as error:
                 error.tries = attempt
                 raise
-        raise AssertionError("num_attempts must be positive")
 
     def _wait_for_host(self, host: str) -> None:
         pause = self._pauses.get(host)
@@ -186,18 +189,21 @@ class Fetcher:
                 if attempt.is_over():
                     raise TimeoutError("the answer may be incomplete")
                 return fetched
+            except FetchError as error:
+                error.http_status = attempt.http_status
+                raise
             except Exception as error:
                 failure = _fetch_error(error)
-                if attempt.is_over() and not isinstance(error, FetchError):
+                if attempt.is_over():
                     failure = _TransientError(f"timeout: not complete after {time_s:g} s")
                 failure.http_status = attempt.http_status
-                raise failure from error.__cause__ if failure is error else error
+                raise failure from error
 
     def _follow(self, url: str, attempt: Attempt) -> tuple[int, bytes]:
         """The response after all redirects: its status and body."""
         for _ in range(1 + self.limits.max_redirects):
             try:
-                response = self._pools.request("GET", url, redirect=False, preload_content=False, decode_content=False)
+                response = self._pools.urlopen("GET", url, redirect=False, preload_content=False, decode_content=False)
             except PrivateAddressError as error:  # is_retryable: with allow_private_hosts
                 raise FetchError(f"private_address: {error}", is_retryable=True) from error
             try:
@@ -226,15 +232,15 @@ class Fetcher:
             raise _TransientError(f"http_{status}", wait_s=wait_s)
         if not 200 <= status < 300:
             raise FetchError(f"http_{status}", is_retryable=status in (401, 403, 407))
-        if self._pauses and (pause := self._pauses.get(host := _host(url))):
+        if pause := self._pauses.get(host := _host(url)):
             self._pauses[host] = pause._replace(total_s=0)
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         max_bytes = self.limits.max_bytes
         declared = response.headers.get("Content-Length", "0")
-        if declared.isdecimal() and (len(declared) > 20 or int(declared) > max_bytes):
+        if declared.isdecimal() and float(declared) > max_bytes:  # infinite for very many digits
             raise FetchError(f"too_many_bytes: {declared}")
-        is_compressed = response.headers.get("Content-Encoding", "identity").lower() in ("gzip", "deflate")
+        is_compressed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "deflate")
         decompressor = zlib.decompressobj(wbits=47) if is_compressed else None  # some servers compress unasked
         body = bytearray()
         num_received = 0  # what unpacks to nothing is not endless either
@@ -252,8 +258,6 @@ class Fetcher:
 
 def _fetch_error(error: Exception) -> FetchError:
     """The failure of a URL. For what a server sends, libraries raise any type of exception, so none is let through."""
-    if isinstance(error, FetchError):
-        return error
     if isinstance(error, exceptions.LocationValueError | UnicodeError):  # UnicodeError: IDNA
         return FetchError(f"bad_link: {error}")
     if isinstance(error, exceptions.HTTPError | OSError):
@@ -282,7 +286,8 @@ def _reason(error: exceptions.HTTPError | OSError) -> str:
     """`connection: ...` or `timeout: ...`"""
     is_refused = isinstance(error, exceptions.NewConnectionError)  # a TimeoutError too, for urllib3
     kind = "timeout" if isinstance(error, exceptions.TimeoutError) and not is_refused else "connection"
-    detail = error.args[0] if error.args else ""  # the other arguments repeat it
+    # The other arguments of urllib3's errors repeat the first one. That of an OSError is a number.
+    detail = error.args[0] if isinstance(error, exceptions.HTTPError) and error.args else error
     return f"{kind}: {type(error).__name__}: {detail}"
 
 
@@ -295,7 +300,7 @@ def is_unreached(reason: str) -> bool:
 
 def origin(url: str) -> str:
     """The `https://host:port` of a URL, as written."""
-    return "/".join(url.split("/", 3)[:3]).lower()
+    return "/".join(url.split("/")[:3]).lower()
 
 
 def parse_retry_after(value: str | None) -> float | None:

@@ -70,15 +70,15 @@ def components(rows: pd.DataFrame) -> np.ndarray:
     edges = [_equal_values(rows[column]) for column in JOINING_COLUMNS if column in rows]
     edges.append(_neighbours(rows))
     first, second = np.concatenate(edges, axis=1)
-    graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(len(rows), len(rows)))
-    numbers: np.ndarray = connected_components(graph, directed=False)[1]
+    graph = coo_array((np.ones_like(first), (first, second)), shape=(len(rows), len(rows)))
+    numbers: np.ndarray = connected_components(graph)[1]  # whatever the directions of the edges
     return numbers
 
 
 def _equal_values(values: pd.Series) -> np.ndarray:
     """Pairs of positions, shape (2, n): each row with the next row of the same value."""
     codes = pd.factorize(values)[0]
-    order = np.argsort(codes, kind="stable")
+    order = np.argsort(codes)
     order = order[codes[order] >= 0]  # null equals nothing
     return _pairs(order, codes[order][1:] == codes[order][:-1])
 
@@ -111,9 +111,9 @@ def hold_out(rows: pd.DataFrame, *, validation_size: float, seed: int) -> tuple[
     oversize = [Oversize(int(size[number]), first_url[number]) for number in np.flatnonzero(is_oversize)]
 
     entities, names = pd.factorize(rows["entity_name"])
-    remaining = np.ceil(validation_size * np.bincount(entities, minlength=len(names))).astype(int)
+    remaining = np.ceil(validation_size * np.bincount(entities))
     wanted = round(validation_size * len(rows))
-    rows_by_component = np.split(np.argsort(component, kind="stable"), np.cumsum(size)[:-1])
+    rows_by_component = np.split(np.argsort(component), np.cumsum(size)[:-1])
     rank = _rank(rows["image_link"], component, seed=seed)
     for number in sorted(np.flatnonzero(~is_oversize).tolist(), key=rank.__getitem__):
         if wanted == 0:

@@ -5,26 +5,30 @@ import gzip
 import socket
 import threading
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class ImageServer:
-    """Answers each path with bytes, or with a function, and counts the requests for each path."""
+    """Answers each path with bytes, or with a function. Counts the requests for each path, and the connections."""
 
     def __init__(self, *, port: int = 0) -> None:
         self.answers: dict[str, bytes | Answer] = {}
         self.requests: Counter[str] = Counter()
+        self.clients: set[tuple[str, int]] = set()  # the address and port of each connection
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or else each second answer comes 40 ms later
 
             def do_GET(self) -> None:
                 server.requests[self.path] += 1
+                server.clients.add(self.client_address)
                 answer = server.answers.get(self.path)
                 if callable(answer):
                     answer(self)
@@ -123,9 +127,25 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
             handler.wfile.write(b"x" * 4096)
 
 
-def packed(body: bytes) -> Answer:
-    content = gzip.compress(body)
-    return lambda handler: send(handler, content, Content_Encoding="gzip")
+def packed(body: bytes, *, encoding: str = "gzip") -> Answer:
+    content = gzip.compress(body) if encoding.lower() == "gzip" else zlib.compress(body)
+    return lambda handler: send(handler, content, Content_Encoding=encoding)
+
+
+def until_closed(*pieces: bytes, **headers: str) -> Answer:
+    """Sends the pieces, 20 ms apart, and hangs up. Announces no length but that among the headers."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        for number, piece in enumerate(pieces):
+            time.sleep(0.02 if number else 0)
+            handler.wfile.write(piece)
+        handler.close_connection = True
+
+    return answer
 
 
 def length(body: bytes, promised: int) -> Answer:
@@ -146,3 +166,30 @@ def closed_port() -> str:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def full_port() -> Iterator[int]:
+    """A port that leaves those who want to connect without an answer."""
+    with contextlib.ExitStack() as opened:
+        port: int = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0)).getsockname()[1]
+        for _ in range(3):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        yield port
+
+
+@contextlib.contextmanager
+def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port whose first connection is given to a function."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    answer(connection)
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]

@@ -49,6 +49,12 @@ def test_rows_with_one_url_or_bytes_or_hash_or_answer_next_to_each_other_belong_
         assert sorted(map(sorted, together.values())) == [[0, 1], [2, 3], [4, 5], [6, 7], [8], [9]]
 
 
+def test_of_rows_with_one_index_their_order_decides_which_follow_each_other() -> None:
+    """The splits of a dataset from elsewhere may each begin at 0."""
+    rows = frame(*((n % 2, f"l{n}", None, None, "g", "width", f"{n // 50}.0 inch") for n in range(100)))
+    assert len(set(components(rows))) == 4  # of each index, the first 25 rows and the others
+
+
 def test_chains_are_followed_to_their_end() -> None:
     rows = frame(*((n, f"l{n // 2}", f"s{(n + 1) // 2}", n, "g", "width", f"{n}.0 inch") for n in range(1000)))
     assert len(set(components(rows))) == 1
@@ -64,27 +70,6 @@ def test_what_is_not_known_joins_nothing() -> None:
 def test_the_share_of_rows_is_what_was_asked(validation_size: float) -> None:
     is_held_out, _ = hold_out(many_rows(1000), validation_size=validation_size, seed=0)
     assert abs(is_held_out.sum() - round(validation_size * 1000)) <= 2  # all components have two rows
-
-
-@settings(max_examples=25)
-@given(
-    sizes=st.lists(st.integers(1, 12), min_size=150, max_size=300),
-    validation_size=st.floats(0.05, 0.9),
-    seed=st.integers(0, 9),
-)
-def test_any_components_give_the_size_asked_within_a_tenth_and_none_crosses(
-    sizes: list[int], validation_size: float, seed: int
-) -> None:
-    urls = [f"l{number}" for number, size in enumerate(sizes) for _ in range(size)]
-    entities = random.Random(seed).choices(["width", "height", "voltage"], [80, 15, 5], k=len(urls))
-    rows = frame(*((n, url, None, None, "g", entities[n], f"{n}.0 inch") for n, url in enumerate(urls)))
-    is_held_out, oversize = hold_out(rows, validation_size=validation_size, seed=seed)
-    assert set(rows["image_link"][is_held_out]).isdisjoint(rows["image_link"][~is_held_out])
-    too_large = [size for size in sizes if size > MIN_OVERSIZE_ROWS]
-    assert sorted(part.rows for part in oversize) == sorted(too_large)
-    wanted = min(validation_size * len(rows), len(rows) - sum(too_large))
-    assert is_held_out.sum() >= 0.9 * wanted - 3
-    assert is_held_out.sum() <= 1.1 * wanted + 1
 
 
 def test_every_entity_gives_its_share() -> None:
@@ -134,14 +119,16 @@ def held_out_in_turn(urls: list[str]) -> list[str]:
 
 def test_images_are_taken_in_the_order_of_the_hashes_of_their_names() -> None:
     """A split stays the same in later versions. Hashes: `printf '7 1.jpg' | sha256sum`, 7 is the seed."""
-    one, two, three, four, five = (
+    one, two, three, four, five, six, seven = (
         "http://a.example/x/1.jpg",  # a0d203bb
         "http://a.example/x/2.jpg?size=1",  # f287062d, of `2.jpg?size=1`
         "http://a.example/x/3.jpg#top?x#y",  # 1fdfffce, of `3.jpg`
         "4.jpg",  # b00fc5e1
         "/x/5.jpg",  # 989c839d
+        "http://a.example/x/6.jpg?of=y/7.jpg",  # ac626fbe, of `6.jpg?of=y/7.jpg`
+        "http://a.example?size=6",  # 3d3e1931, of `?size=6`
     )
-    assert held_out_in_turn([one, two, three, four, five]) == [three, five, one, four, two]
+    assert held_out_in_turn([one, two, three, four, five, six, seven]) == [three, seven, five, one, six, four, two]
 
 
 def test_of_images_of_one_name_the_hashes_of_their_folders_decide_from_the_last_to_the_first() -> None:
@@ -176,8 +163,10 @@ def test_the_rows_are_divided_and_large_groups_are_named(caplog: pytest.LogCaptu
         for n, url in enumerate(urls)
     )
     test = tuple(DatasetRow(Row(n, n, "http://x/0", "g", "width", ""), "", None) for n in range(2))
+    filtered = FilteredRows(labelled, test, ())
     with caplog.at_level(logging.WARNING, logger="dataset_builder.split"):
-        splits = split_rows(FilteredRows(labelled, test, ()), validation_size=0.1, seed=0)
+        splits = split_rows(filtered, validation_size=0.1, seed=0)
+    assert [record.name for record in caplog.records] == ["dataset_builder.split"]
     assert caplog.messages == [
         "2 groups of related rows are too large to be held out, and stay in train with 24 rows; the largest has 13 "
         "rows, for example http://x/b"
@@ -186,6 +175,7 @@ def test_the_rows_are_divided_and_large_groups_are_named(caplog: pytest.LogCaptu
     assert {split: len(rows) for split, rows in splits.rows.items()} == {"train": 90, "validation": 10, "test": 2}
     assert sorted([*splits.rows["train"], *splits.rows["validation"]]) == list(labelled)
     assert splits.rows["test"] == test
+    assert split_rows(filtered, validation_size=0.1, seed=1).rows["validation"] != splits.rows["validation"]
     table = splits.as_frame()
     assert list(table.index) == list(range(102))
     assert list(table["split"]) == ["train"] * 90 + ["validation"] * 10 + ["test"] * 2
@@ -241,3 +231,24 @@ def test_images_of_one_name_are_drawn_evenly() -> None:
 def test_nothing_is_taken_from_nothing() -> None:
     is_held_out, oversize = hold_out(frame(), validation_size=0.5, seed=0)
     assert is_held_out.dtype == np.bool_ and len(is_held_out) == 0 and oversize == []
+
+
+@settings(max_examples=25)
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=150, max_size=300),
+    validation_size=st.floats(0.05, 0.9),
+    seed=st.integers(0, 9),
+)
+def test_any_components_give_the_size_asked_within_a_tenth_and_none_crosses(
+    sizes: list[int], validation_size: float, seed: int
+) -> None:
+    urls = [f"l{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    entities = random.Random(seed).choices(["width", "height", "voltage"], [80, 15, 5], k=len(urls))
+    rows = frame(*((n, url, None, None, "g", entities[n], f"{n}.0 inch") for n, url in enumerate(urls)))
+    is_held_out, oversize = hold_out(rows, validation_size=validation_size, seed=seed)
+    assert set(rows["image_link"][is_held_out]).isdisjoint(rows["image_link"][~is_held_out])
+    too_large = [size for size in sizes if size > MIN_OVERSIZE_ROWS]
+    assert sorted(part.rows for part in oversize) == sorted(too_large)
+    wanted = min(validation_size * len(rows), len(rows) - sum(too_large))
+    assert is_held_out.sum() >= 0.9 * wanted - 3
+    assert is_held_out.sum() <= 1.1 * wanted + 1
