@@ -52,7 +52,7 @@ def _run(cases: dict[str, int], *, limits: Limits, jobs: int, is_guided: bool) -
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--cases", type=int, help="of each target; the default is that of the table, 2.2 million in all"
+        "--cases", type=int, help="of each target; the default is that of the table, 2.5 million in all"
     )
     parser.add_argument("--seconds", type=float, default=3600, help="at most, for each target (default: %(default)s)")
     parser.add_argument("--target", choices=NAMES, nargs="+", default=NAMES, metavar="TARGET", help=", ".join(NAMES))
