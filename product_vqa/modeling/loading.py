@@ -2,6 +2,10 @@
 
 import glob
 import logging
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,20 +101,40 @@ def load_processor(location: Location) -> PaliGemmaProcessor:
     folder = download(location, patterns=PROCESSOR_FILES)
     check_files(location, folder)
     settings = {name: read_json_file(location, folder, name) for name in PROCESSOR_JSON}
+    if not any((folder / name).is_file() for name in PROCESSOR_JSON[:2]):
+        raise InputError(f"{location} has no processor: it has no {' or '.join(PROCESSOR_JSON[:2])}")
     check_image_settings(settings, name=str(location))
     check_tokenizer_file(location, folder)
     try:
-        processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        with _processor_folder(folder) as path:
+            processor = AutoProcessor.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
         # tokenizers raises a plain Exception for a damaged file, and a BaseException if its Rust code panics.
         # Other damaged files cause errors of any type.
-        raise InputError(f"{location}: its processor could not be loaded: {first_line(error)[:300]}") from error
+        reason = re.sub(r"/\S*/product-vqa-\w+", str(folder), first_line(error))
+        raise InputError(f"{location}: its processor could not be loaded: {reason[:300]}") from error
     if not isinstance(processor, PaliGemmaProcessor):
         raise InputError(f"{location} has a {type(processor).__name__}, not a PaliGemmaProcessor")
     check_processor(processor, name=str(location))
     return processor
+
+
+@contextmanager
+def _processor_folder(folder: Path) -> Iterator[str]:
+    """A folder with the files of the processor alone.
+
+    AutoTokenizer would read a model's config.json, of which it needs the type only, and make whatever it states: a
+    billion labels, for instance.
+    """
+    with tempfile.TemporaryDirectory(prefix="product-vqa-") as temporary:
+        for name in PROCESSOR_FILES:
+            if (folder / name).is_file():
+                Path(temporary, name).symlink_to((folder / name).resolve())
+        if (folder / BASE_CONFIG).is_file():
+            Path(temporary, BASE_CONFIG).write_text('{"model_type": "paligemma"}')
+        yield temporary
 
 
 def load_config(location: Location) -> PaliGemmaConfig:
