@@ -194,6 +194,10 @@ def test_a_long_name_in_an_error_is_shortened() -> None:
     assert str(raised.value).startswith("not YAML: ") and len(str(raised.value)) == len("not YAML: ") + 300
 
 
+def test_a_number_of_18_digits_is_a_key() -> None:
+    assert parse_yaml(f"{10**18 - 1}: a") == {10**18 - 1: "a"}
+
+
 def test_long_text_next_to_the_limit_of_numbers() -> None:
     """Quoted digits and words stay text, however long; what looks like a number is refused before it is converted."""
     for text in ("9" * 1001, "+" * 1001, "." * 1001, "-" * 1001):
