@@ -19,7 +19,6 @@ import argparse
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -44,6 +43,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # exported lazily
 
 from benchmarks.image_server import image_server, make_image
+from benchmarks.memory import peak_bytes
 from benchmarks.results import print_result, stdout_to_stderr
 from benchmarks.small_model import SMALL_VOCABULARY, save_small_model
 from benchmarks.timing import alternate
@@ -289,21 +289,14 @@ def measure_memory(variant: str, work: Path) -> dict[str, Any]:
     the libraries were loaded and the rows made.
     """
     rows = make_rows(BATCH_SIZE * (WARM_UP + 2), originals=work / variant)
-    before = _peak_bytes()
+    before = peak_bytes()
     rate = getattr(Variants(work, rows, urls=[]), variant)()
-    peak = _peak_bytes()
+    peak = peak_bytes()
     return {
         "rows_per_s": round(rate, 2),
         "peak_gb": round(peak / 1e9, 2),
         "training_gb": round((peak - before) / 1e9, 2),
     }
-
-
-def _peak_bytes() -> int:
-    """The peak memory of this process. getrusage's ru_maxrss would include what the parent process had."""
-    match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    assert match is not None
-    return 1024 * int(match[1])
 
 
 def measure_memory_in_subprocess(variant: str, work: Path) -> dict[str, Any]:

@@ -50,6 +50,6 @@ def library_errors(what: str = "") -> Iterator[None]:
         raise InputError(f"{what}: {text[:MAX_LENGTH]}" if what else text[:MAX_LENGTH]) from error
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """Return the first line of an error's message, or the name of its type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -85,7 +85,7 @@ def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None =
 
 def _reason(error: errors.HfHubHTTPError) -> str:
     """What the server says, or the client about it, on one line."""
-    return one_line(first_line(ValueError(error.server_message or error)))
+    return one_line(first_line(error.server_message or error))
 
 
 class TokenError(InputError):

@@ -76,18 +76,16 @@ def test_each_hostile_csv_is_read_or_refused(tmp_path: Path, monkeypatch: pytest
 
 def run_inspect(file: Path) -> tuple[int, str, float]:
     """The exit code, stderr and peak memory of `inspect`, in a process of its own."""
-    # Not getrusage's peak, which includes that of the process that starts this one.
     program = (
-        "import atexit, re, runpy, sys\n"
-        "from pathlib import Path\n"
-        "status = Path('/proc/self/status')\n"
-        "atexit.register(lambda: print(re.search(r'VmHWM:\\s*(\\d+) kB', status.read_text())[1]))\n"
+        "import atexit, runpy\n"
+        "from benchmarks.memory import peak_bytes\n"
+        "atexit.register(lambda: print(peak_bytes()))\n"
         "runpy.run_module('dataset_builder.inspect', run_name='__main__')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "--train_csv", str(file)], cwd=ROOT, capture_output=True, text=True
     )
-    return done.returncode, done.stderr, int(done.stdout.split()[-1]) / 1024
+    return done.returncode, done.stderr, int(done.stdout.split()[-1]) / 1024**2
 
 
 BOMBS = [hostile for hostile in hostile_csvs() if hostile.kind == "bomb"]

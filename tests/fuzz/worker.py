@@ -9,7 +9,6 @@ import faulthandler
 import json
 import logging
 import os
-import re
 import resource
 import signal
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from benchmarks.memory import peak_bytes
 from tests.fuzz.cases import case_maker
 from tests.fuzz.slot import Slot
 from tests.fuzz.targets import load_target
@@ -107,13 +107,6 @@ def limit_memory(extra_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def peak_mb() -> int:
-    """Of this process. getrusage's peak includes that of the process that started it."""
-    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) // 1024
-
-
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("target")
@@ -139,7 +132,7 @@ def main() -> int:
     with contextlib.suppress(BaseException):
         target.fuzz(make(0))  # imports what it needs; a fault is reported below
     slot = Slot(options.slot)
-    base_mb = peak_mb()
+    base_mb = peak_bytes() // 2**20
     limit_memory(options.memory_mb)
     signal.signal(signal.SIGALRM, on_alarm)
     known: set[str] = set()
@@ -163,7 +156,7 @@ def main() -> int:
         number += 1
     slot.write(-1, number, b"")
     summary = {
-        "next": number, "seconds": last - started, "peak_mb": peak_mb(), "base_mb": base_mb,
+        "next": number, "seconds": last - started, "peak_mb": peak_bytes() // 2**20, "base_mb": base_mb,
         "slowest_s": slowest_s, "slowest": slowest,
     }  # fmt: skip
     print(json.dumps(summary), file=output, flush=True)

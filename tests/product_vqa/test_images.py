@@ -356,20 +356,21 @@ BOMBS = {
     "too many bytes": (lambda: bytes(32 * 1024**2 + 1), "too_many_bytes: 33554433"),
 }  # fmt: skip
 MEASURE = textwrap.dedent("""
-    import resource, sys, time
+    import sys, time
+    from benchmarks.memory import peak_bytes
     from product_vqa.images import ImageError, load_image
     assert not {"torch", "transformers", "datasets"} & sys.modules.keys()
     import PIL.Image; PIL.Image.init()
     for file in sys.argv[1:]:
         data = open(file, "rb").read()
-        peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        peak, start = peak_bytes(), time.process_time()
         try:
             load_image(data)
             reason = "loaded"
         except ImageError as error:
             reason = str(error)
         seconds = time.process_time() - start
-        print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024, reason, sep="\\t")
+        print(seconds, (peak_bytes() - peak) / 1024**2, reason, sep="\\t")
 """)
 
 
