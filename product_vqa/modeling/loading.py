@@ -117,6 +117,7 @@ def load_processor(location: Location) -> PaliGemmaProcessor:
         raise InputError(f"{location}: its processor could not be loaded: {reason[:300]}") from error
     if not isinstance(processor, PaliGemmaProcessor):
         raise InputError(f"{location} has a {type(processor).__name__}, not a PaliGemmaProcessor")
+    processor.tokenizer.name_or_path = str(folder)  # where its files are, and not the folder that is removed
     check_processor(processor, name=str(location))
     return processor
 

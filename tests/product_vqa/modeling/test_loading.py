@@ -88,6 +88,10 @@ def test_a_processor_of_another_size_is_refused(model: PaliGemmaForConditionalGe
         )
 
 
+def test_a_processor_knows_where_its_files_are(tiny_base: Path) -> None:
+    assert load_processor(Location(str(tiny_base))).tokenizer.name_or_path == str(tiny_base)
+
+
 def test_a_folder_that_holds_no_paligemma_is_refused_with_the_flag(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`base_model` .* has no model"), argument("base_model"):
         load_base_model(Location(str(tmp_path)), dtype=torch.float32)
