@@ -12,6 +12,7 @@ import pygit2
 
 from local_hub.lfs import parse_pointer
 from tests.faults.commands import Command
+from tests.faults.hub_session import MOVED, REPO
 from tests.faults.scenarios import REFUSED, Scenario
 
 NUM_STEPS = 12
@@ -39,6 +40,10 @@ class LocalHubSession(Scenario):
 
     def is_input(self, file: str) -> bool:
         return True  # the session itself compares what it reads back
+
+    def find_now(self, file: Path) -> Path:
+        moved = Path(str(file).replace(f"/{REPO}/", f"/{MOVED}/"))
+        return moved if moved.exists() else file
 
     def result(self, folder: Path) -> dict[str, str]:
         """Every file of every branch and tag, every setting, and whether git finds fault with a repo."""

@@ -94,6 +94,7 @@ def find_fault(trial: Trial, kind: Kind, point: Any, expected: dict[str, str], *
         if is_completed:
             return None
         file, content = trial.restored
+        file = scenario.find_now(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     memory = scenario.remember(trial.folder)
