@@ -82,6 +82,26 @@ def tiny_paligemma2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_paligemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_with_real_tokenizer(tmp_path_factory.mktemp("bases") / "real-paligemma", "gemma")
+
+
+@pytest.fixture(scope="session")
+def real_paligemma2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_with_real_tokenizer(tmp_path_factory.mktemp("bases") / "real-paligemma2", "gemma2")
+
+
+def save_with_real_tokenizer(folder: Path, family: str) -> Path:
+    """A tiny base model with the real tokenizer of a family; skips the test if that was not fetched."""
+    from benchmarks.real_tokenizer import find_tokenizer, missing_reason
+    from tests.tiny import save_real_tokenizer_base
+
+    if find_tokenizer(family) is None:
+        pytest.skip(missing_reason(family))
+    return save_real_tokenizer_base(folder, family)
+
+
+@pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import save_dataset
 

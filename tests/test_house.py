@@ -45,6 +45,7 @@ COMMANDS = [
     "quickstart.pretraining.pretrain",
     "quickstart.pretraining.evaluate",
     "benchmarks.ablation",
+    "benchmarks.base_models",
     "benchmarks.build",
     "benchmarks.dtype_sensitivity",
     "benchmarks.image_server",
@@ -53,6 +54,7 @@ COMMANDS = [
     "benchmarks.model_card",
     "benchmarks.predict",
     "benchmarks.predict_scale",
+    "benchmarks.real_tokenizer",
     "benchmarks.scale",
     "benchmarks.train",
 ]

@@ -161,3 +161,14 @@ def save_tiny_paligemma2(folder: Path, *, seed: int = 0) -> Path:
     PaliGemmaForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def save_real_tokenizer_base(folder: Path, family: str) -> Path:
+    """As `save_tiny_base`, with the vocabulary and the tokenizer of the published base models."""
+    from dataclasses import replace
+
+    from benchmarks.base_models import PALIGEMMA2_3B, PALIGEMMA_3B, save_base_model
+
+    architecture = {"gemma": PALIGEMMA_3B, "gemma2": PALIGEMMA2_3B}[family]
+    save_base_model(folder, replace(architecture.shrink(), image_size=28))
+    return folder

@@ -99,9 +99,8 @@ def generate_answers(
     )
     texts = tokenizer.batch_decode(beams.tokens, skip_special_tokens=True)
     failed = beams.failed.tolist()
-    totals = beams.total.exp().tolist()
-    numbers = beams.number.exp().tolist()
-    alloweds = beams.allowed.exp().tolist()
+    # Not in float32, which ends at 1e-45: an untrained model gives the valid tokens of an answer 1e-60.
+    totals, numbers, alloweds = (log_p.double().exp().tolist() for log_p in (beams.total, beams.number, beams.allowed))
     answers = []
     for row, entity_name in enumerate(entity_names):
         candidates = [

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from peft import LoraConfig
 
+from benchmarks.base_models import PALIGEMMA_3B, make_base_config
 from product_vqa.errors import InputError
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS
 from tests.commands import call
-from tests.real_shape import paligemma_3b_config
 from training import estimate
 from training.estimate import count_flop, estimate_hours
 
@@ -20,10 +20,10 @@ def test_a_sample_at_the_real_3b_shape_costs_what_it_does_by_hand() -> None:
     siglip = 27 * (4 * 1152 * 1152 + 2 * 1152 * 4304) + 3 * 14 * 14 * 1152  # multiply-adds per patch
     layers = 18 * (2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 16384)  # per token
     products = 2 * (image * siglip + 2 * (image + text) * layers)  # the language model forward and backward
-    counted = count_flop(paligemma_3b_config(), lora)
+    counted = count_flop(make_base_config(PALIGEMMA_3B), lora)
     assert products < counted < 1.08 * products  # attention, the adapter, the projector and lm_head are the rest
     assert counted / 1e12 == pytest.approx(2.45, abs=0.05)
-    with_checkpointing = count_flop(paligemma_3b_config(), lora, gradient_checkpointing=True)
+    with_checkpointing = count_flop(make_base_config(PALIGEMMA_3B), lora, gradient_checkpointing=True)
     assert with_checkpointing - counted == pytest.approx(2 * (image + text) * layers, rel=0.05)
     assert estimate_hours(1e18, tflops=100) == pytest.approx(1e18 / 40e12 / 3600)
 

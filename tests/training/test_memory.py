@@ -6,10 +6,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from benchmarks.base_models import PALIGEMMA_3B, make_base_config
 from product_vqa.modeling.collator import make_training_batch, normalize_images
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS
 from quickstart.pretraining.small_paligemma import make_model, make_processor
-from tests.real_shape import paligemma_3b_config
 from tests.tiny import make_rows
 from training.memory import NF4_BYTES, MemoryEstimate, advise, estimate_memory
 
@@ -20,7 +20,7 @@ def lora() -> LoraConfig:
 
 @pytest.mark.slow
 def test_the_real_3b_shape_by_hand() -> None:
-    config = paligemma_3b_config()
+    config = make_base_config(PALIGEMMA_3B)
     estimate = estimate_memory(config, lora(), dtype=torch.bfloat16, load_in_4bit=True, samples=2, optim="adamw_8bit")
     layer = 2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 16384  # q and o, k and v, gate and up and down
     total = 2_923_466_480  # parameters of paligemma-3b-pt-224, lm_head being the embedding
@@ -64,7 +64,9 @@ def test_what_is_kept_is_what_a_real_step_keeps(target: str, use_dora: bool) -> 
 def test_dora_keeps_copies_of_weights_once_and_not_per_sample() -> None:
     options = {"dtype": torch.bfloat16, "load_in_4bit": True, "samples": 4}
     dora = LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS, use_dora=True)
-    kept, plain = (estimate_memory(paligemma_3b_config(), config, **options).activations for config in (dora, lora()))
+    kept, plain = (
+        estimate_memory(make_base_config(PALIGEMMA_3B), config, **options).activations for config in (dora, lora())
+    )
     assert plain < kept < 2.5 * plain
 
 

@@ -11,10 +11,15 @@ from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.loading import load_base_model, load_processor
 
 
-@pytest.fixture(scope="module", params=["paligemma", "paligemma2"])
-def base(request: pytest.FixtureRequest, tiny_base: Path, tiny_paligemma2: Path) -> Path:
-    """PaliGemma with the quickstart's tokenizer, or PaliGemma 2, which caps logits, with Gemma's."""
-    return {"paligemma": tiny_base, "paligemma2": tiny_paligemma2}[request.param]
+@pytest.fixture(scope="module", params=["paligemma", "paligemma2", "real-paligemma", "real-paligemma2"])
+def base(request: pytest.FixtureRequest) -> Path:
+    """PaliGemma with the quickstart's tokenizer, or PaliGemma 2, which caps logits, with one of Gemma's class.
+
+    The last two have the real tokenizers, of 256,000 pieces, and are skipped if those were not fetched;
+    `tests/benchmarks/test_real_tokenizer.py` says how they differ.
+    """
+    fixture = {"paligemma": "tiny_base", "paligemma2": "tiny_paligemma2"}.get(request.param)
+    return request.getfixturevalue(fixture or request.param.replace("-", "_"))
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,18 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PaliGemmaForConditionalGeneration
 
+from benchmarks.base_models import PALIGEMMA_3B, make_base_config
 from product_vqa.errors import InputError
 from product_vqa.modeling.adapter_config import check_config, check_weights, make_lora_config
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS
 from product_vqa.modeling.model_files import Tensor
-from tests.real_shape import paligemma_3b_config
 
 WEIGHTS = {"x.lora_A.weight": Tensor("F32", (8, 2_000_000)), "x.lora_B.weight": Tensor("F32", (2_000_000, 8))}
 
 
 @pytest.fixture(scope="module")
 def model() -> PaliGemmaForConditionalGeneration:
-    config = paligemma_3b_config()
+    config = make_base_config(PALIGEMMA_3B)
     config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers = 3, 2
     with torch.device("meta"):
         return PaliGemmaForConditionalGeneration(config)

@@ -4,29 +4,28 @@ from typing import Any
 
 import pytest
 
+from benchmarks.base_models import ARCHITECTURES, PALIGEMMA_3B, make_base_config
 from product_vqa.errors import InputError
 from product_vqa.modeling.base_config import estimate_parameters, make_config
-from tests.real_shape import paligemma2_3b_config, paligemma_3b_config
 
 
-@pytest.mark.parametrize("make", [paligemma_3b_config, paligemma2_3b_config])
-@pytest.mark.parametrize("image_size", [224, 448])
-def test_the_config_of_a_real_shape_is_made_again_as_it_was(make: Any, image_size: int) -> None:
-    expected = make(image_size=image_size).to_dict()
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_config_of_a_real_shape_is_made_again_as_it_was(name: str) -> None:
+    expected = make_base_config(ARCHITECTURES[name]).to_dict()
     assert make_config(expected, name="x").to_dict() == expected
 
 
 def test_the_parameters_of_the_real_3b_are_estimated_within_a_percent() -> None:
-    assert estimate_parameters(paligemma_3b_config()) == pytest.approx(2_923_466_480, rel=0.01)
+    assert estimate_parameters(make_base_config(PALIGEMMA_3B)) == pytest.approx(2_923_466_480, rel=0.01)
 
 
 def test_what_the_computation_does_not_need_has_no_effect() -> None:
-    content = paligemma_3b_config().to_dict()
+    content = make_base_config(PALIGEMMA_3B).to_dict()
     content |= {"auto_map": {"AutoConfig": "x.X"}, "attn_implementation": "user/kernel", "num_labels": 10**9}
     content |= {"torch_dtype": "os.system", "_name_or_path": "/etc", "dtype": 5}
     content["text_config"] |= {"attn_implementation": "user/kernel", "torch_dtype": 5}
     config = make_config(content, name="x")
-    assert config.to_dict() == paligemma_3b_config().to_dict()
+    assert config.to_dict() == make_base_config(PALIGEMMA_3B).to_dict()
     assert not hasattr(config, "auto_map")
 
 
@@ -50,7 +49,7 @@ def test_what_the_computation_does_not_need_has_no_effect() -> None:
     ],
 )
 def test_a_field_out_of_range_is_named(part: str | None, field: str, value: Any, message: str) -> None:
-    content = paligemma_3b_config().to_dict()
+    content = make_base_config(PALIGEMMA_3B).to_dict()
     (content if part is None else content[part])[field] = value
     with pytest.raises(InputError, match=message) as refusal:
         make_config(content, name="x")

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
+from benchmarks.base_models import PALIGEMMA2_3B, PALIGEMMA_3B, make_base_config
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
 from product_vqa.modeling.loading import (
@@ -18,7 +19,6 @@ from product_vqa.modeling.loading import (
     resolve_dtype,
 )
 from quickstart.pretraining.small_paligemma import make_processor
-from tests.real_shape import paligemma2_3b_config, paligemma_3b_config
 
 
 def test_a_gpu_that_emulates_bfloat16_computes_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def count_trainable(config: PaliGemmaConfig, target: str | list[str]) -> int:
 
 @pytest.mark.slow
 def test_lora_on_the_real_3b_shape_has_the_known_number_of_parameters() -> None:
-    config = paligemma_3b_config()
+    config = make_base_config(PALIGEMMA_3B)
     # By hand, r x (in + out) a layer: q, o 2048+2048; k, v 2048+256; gate, up, down 2048+16384.
     layer = 8 * (2 * 4096 + 2 * 2304 + 3 * 18432)
     assert count_trainable(config, LANGUAGE_MODEL_LINEARS) == 18 * layer == 9_805_824
@@ -78,7 +78,7 @@ def test_lora_on_the_real_paligemma2_shape_has_the_number_of_parameters_worked_o
     # Gemma 2 2B: 26 layers, 8 heads and 4 key-value heads of 256. r x (in + out) a layer: q 2304+2048, o 2048+2304;
     # k, v 2304+1024; gate, up, down 2304+9216.
     layer = 8 * (2 * 4352 + 2 * 3328 + 3 * 11520)
-    assert count_trainable(paligemma2_3b_config(), LANGUAGE_MODEL_LINEARS) == 26 * layer == 10_383_360
+    assert count_trainable(make_base_config(PALIGEMMA2_3B), LANGUAGE_MODEL_LINEARS) == 26 * layer == 10_383_360
 
 
 def test_a_processor_of_another_size_is_refused(model: PaliGemmaForConditionalGeneration, tiny_base: Path) -> None:
