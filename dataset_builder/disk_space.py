@@ -1,11 +1,7 @@
 """Estimates the disk space that a build takes, and compares it with the free space before the long work begins."""
 
 import logging
-import os
-import shutil
-from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -16,6 +12,7 @@ from dataset_builder.fetching import FetchError
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_preparation import prepare_image
 from dataset_builder.image_store import ImageStore
+from product_vqa.disk_space import Need, by_disk, format_bytes, free_bytes
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError
 
@@ -38,16 +35,6 @@ _BYTES_BY_SIZE = {
 _ORIGINAL_BYTES = 75_000
 _GUESS_FACTOR = 2  # a guess is only refused if images of half the usual size would not fit either
 _MARGIN = 1.05  # for partly filled blocks, and for the table of the store
-
-
-@dataclass(frozen=True)
-class Need:
-    """What will be written to a folder. The folder need not exist yet."""
-
-    what: str  # `346572 images`
-    argument: str  # which names the folder
-    folder: Path
-    num_bytes: float
 
 
 def usual_image_bytes(image_size: int) -> float:
@@ -114,22 +101,17 @@ def check_space(needs: list[Need], *, image_size: int, is_known: bool = True) ->
 
     If the need is only a guess (not `is_known`), a disk is refused only if images of half that size would not fit.
     """
-    by_disk: defaultdict[int, list[Need]] = defaultdict(list)
-    for need in needs:
-        by_disk[os.stat(_existing(need.folder)).st_dev].append(need)
-    for on_disk in by_disk.values():
-        needed = sum(need.num_bytes for need in on_disk)
-        free = shutil.disk_usage(_existing(on_disk[0].folder)).free
-        parts = " and ".join(f"{format_bytes(need.num_bytes)} for {need.what} in {need.folder}" for need in on_disk)
+    for disk in by_disk(needs):
+        needed, free = disk.needed, disk.free
         if needed * (_MARGIN if is_known else 1 / _GUESS_FACTOR) > free:
             guess = "" if is_known else _explain_guess(image_size)
-            arguments = " or ".join(dict.fromkeys(f"`{need.argument}`" for need in on_disk))
+            arguments = " or ".join(dict.fromkeys(f"`{need.argument}`" for need in disk.needs))
             raise InputError(
-                f"too little disk space: about {parts} needed{guess}, but only {format_bytes(free)} free; "
+                f"too little disk space: about {disk} needed{guess}, but only {format_bytes(free)} free; "
                 f"choose a folder on another disk ({arguments}){_smaller(needed, free, image_size)}"
             )
         if is_known:
-            logger.info("Disk space: about %s needed, %s free", parts, format_bytes(free))
+            logger.info("Disk space: about %s needed, %s free", disk, format_bytes(free))
 
 
 def _explain_guess(image_size: int) -> str:
@@ -140,7 +122,7 @@ def _explain_guess(image_size: int) -> str:
 def _warn_of_cache(num_bytes: float) -> None:
     """Warn if the copy of the dataset that `load_dataset` writes, as Arrow, will not fit in the cache."""
     cache = Path(datasets.config.HF_DATASETS_CACHE)
-    free = shutil.disk_usage(_existing(cache)).free
+    free = free_bytes(cache)
     if num_bytes > free:
         logger.warning(
             "Loading the dataset on this machine will need another %s in %s, where only %s are free; set HF_HOME to a "
@@ -158,13 +140,3 @@ def _smaller(needed: float, free: float, image_size: int) -> str:
         if size >= 112 and (size < image_size or image_size == 0) and would_need * _MARGIN <= free:
             return f", or use `image_size` {size}, which needs about {format_bytes(would_need)}"
     return ""
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or its nearest parent that exists."""
-    folder = folder.absolute()
-    return next(parent for parent in (folder, *folder.parents) if parent.exists())
-
-
-def format_bytes(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from inference.shards import Shards
     from product_vqa.hub import Location
+    from product_vqa.modeling.adapter import Adapter
     from product_vqa.modeling.attribute_reader import AttributeReader
 
 logger = logging.getLogger(__name__)
@@ -109,50 +110,92 @@ def main() -> None:
         output = check_output(options.output)
         shards = Shards(output.with_suffix(".parts"))
 
+    sources = download_sources(options)
     state = init_distributed()
     # Of several processes that predict together, the main one holds the output for all.
     with one_writer(output, argument="output") if state.is_main_process else nullcontext():
-        predict(options, output=output, shards=shards, state=state)
+        predict(options, sources, output=output, shards=shards, state=state)
     state.wait_for_everyone()
     state.destroy_process_group()
 
 
-def predict(options: PredictOptions, *, output: Path, shards: "Shards", state: "PartialState") -> None:
+@dataclass(frozen=True)
+class Sources:
+    """What a prediction is made from, pinned to commits."""
+
+    dataset: "Location"
+    adapter: "Adapter | None"
+    base_model: "Location"
+
+
+def download_sources(options: PredictOptions) -> Sources:
+    """Find and download the dataset, the adapter and the base model; print how much that is, and check that it fits.
+
+    Every process does so before it connects with the others, and the cache's locks let one of them download.
+    Otherwise the others would wait for it in a collective operation, of which NCCL ends any after ten minutes.
+    """
+    from product_vqa.distributed import is_first_process
+    from product_vqa.downloads import download_base_model, download_dataset, plan_base_model, plan_dataset
+    from product_vqa.hub import locate
+    from product_vqa.modeling.adapter import download_adapter
+    from product_vqa.modeling.attribute_reader import locate_base_model
+
+    with argument("dataset"):
+        dataset = locate(options.dataset, repo_type="dataset")
+    adapter = None
+    if options.adapter is not None:
+        with argument("adapter"):
+            adapter = download_adapter(locate(options.adapter))
+    base_model = locate_base_model(adapter, base_model=options.base_model)
+    if is_first_process():
+        with argument("base_model"):
+            plan = plan_base_model(base_model)
+        with argument("dataset"):
+            plan += plan_dataset(dataset, [options.split])
+        if plan.needs:
+            logger.info(plan)
+            plan.check()
+    with argument("base_model"):
+        download_base_model(base_model)
+    with argument("dataset"):
+        download_dataset(dataset, [options.split])
+    return Sources(dataset, adapter, base_model)
+
+
+def predict(
+    options: PredictOptions, sources: Sources, *, output: Path, shards: "Shards", state: "PartialState"
+) -> None:
     from tqdm import tqdm
 
     from inference.dataloader import RowBatches, default_workers, load_batches
     from inference.predictions import count_not_finite, summarize, to_table
     from inference.submission import write_submission
     from product_vqa.dataset import load_split
-    from product_vqa.hub import locate
     from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
     from product_vqa.workers import worker_errors
 
-    with argument("dataset"):
-        location = locate(options.dataset, repo_type="dataset")
-    with state.main_process_first():  # it downloads; the others find the files in the cache
-        with argument("dataset"):
-            dataset = load_split(location, options.split)
-        reader = AttributeReader.from_pretrained(
-            options.adapter,
-            base_model=options.base_model,
-            dtype=options.dtype,
-            load_in_4bit=options.load_in_4bit,
-            device=state.device,
-            constrain=options.constrain == "on",
-            allow_empty=options.allow_empty,
-            num_beams=options.num_beams,
-        )
+    with state.main_process_first(), argument("dataset"):  # it writes the Arrow files; the others find them
+        dataset = load_split(sources.dataset, options.split)
+    reader = AttributeReader.from_pretrained(
+        sources.adapter,
+        base_model=sources.base_model,
+        dtype=options.dtype,
+        load_in_4bit=options.load_in_4bit,
+        device=state.device,
+        constrain=options.constrain == "on",
+        allow_empty=options.allow_empty,
+        num_beams=options.num_beams,
+    )
 
     batch_size = agree_on_batch_size(options.batch_size, shards=shards, reader=reader, state=state)
     batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
     indexes = batches.indexes()
     if len({index for batch in indexes for index in batch}) != len(dataset):
         raise InputError(
-            f"--dataset {location}: split {options.split} has a duplicate index; "
+            f"--dataset {sources.dataset}: split {options.split} has a duplicate index; "
             "each index of a submission must be unique"
         )
-    this_run = describe_run(options, location=location, rows=len(dataset), batch_size=batch_size, reader=reader)
+    this_run = describe_run(options, location=sources.dataset, rows=len(dataset), batch_size=batch_size, reader=reader)
     with state.main_process_first():  # it records the run, with which the others compare theirs
         shards.open(this_run)
 

@@ -7,20 +7,21 @@ and their texts before they are used.
 
 import glob
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, Image, load_dataset
+from datasets import Dataset, Features, Image, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetsError
 
 from product_vqa.cards import CARD_FILE
 from product_vqa.documents import DocumentError, parse_front_matter, read_bytes
 from product_vqa.errors import InputError, first_line
-from product_vqa.hub import Location, download, find_file, list_files
+from product_vqa.hub import Location, download, find_file, list_files, measure_download
 from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.quoting import one_line
 from product_vqa.task.features import FEATURES, SPLITS
@@ -59,18 +60,37 @@ def load_splits(location: Location, splits: list[str]) -> dict[str, Dataset]:
         for path, name in zip(paths, found[split], strict=True):
             _check_file(path, name, location=location, split=split)
     try:
-        # The name of a folder may look like a pattern: `runs [2]`.
-        loaded = load_dataset(
-            "parquet",
-            data_files={split: [glob.escape(str(file)) for file in paths] for split, paths in files.items()},
-            columns=list(_FEATURES),
-            features=_FEATURES,
-        )
+        loaded = load_dataset("parquet", **_parquet_arguments(files))
     except _DAMAGED as error:
         raise dataset_error(location, error) from error
     for split, dataset in loaded.items():
         _check_rows(dataset, name=f"{location}: split {split}")
     return dict(loaded)
+
+
+def _parquet_arguments(files: Mapping[str, list[Path]]) -> dict[str, Any]:
+    """Return the arguments with which `datasets` reads the files of each split."""
+    return {
+        # The name of a folder may look like a pattern: `runs [2]`.
+        "data_files": {split: [glob.escape(str(file)) for file in paths] for split, paths in files.items()},
+        "columns": list(_FEATURES),
+        "features": _FEATURES,
+    }
+
+
+def measure_splits(location: Location, splits: Sequence[str]) -> tuple[int, int]:
+    """Return how many bytes `load_splits` will download, and how many it will write as Arrow to the cache."""
+    found = {split: names for split, names in find_splits(location).items() if split in splits}
+    patterns = _patterns(found)
+    if not patterns:
+        return 0, 0
+    size = measure_download(location, patterns=patterns, repo_type="dataset")
+    if size.missing == 0:
+        files = download_splits(location, found)
+        with suppress(*_DAMAGED):  # `load_splits` explains them
+            if Path(load_dataset_builder("parquet", **_parquet_arguments(files)).cache_dir).exists():
+                return 0, 0
+    return size.missing, size.total  # Parquet does not compress images, nor does Arrow
 
 
 def _check_file(file: Path, name: str, *, location: Location, split: str) -> None:
@@ -188,11 +208,15 @@ def find_splits(location: Location, *, config: str | None = None) -> dict[str, l
 
 def download_splits(location: Location, names: dict[str, list[str]]) -> dict[str, list[Path]]:
     """Download the files that `find_splits` returned. Raises InputError if that fails."""
-    patterns = [glob.escape(name) for split in names.values() for name in split]
+    patterns = _patterns(names)
     if not patterns:
         return {}
     folder = download(location, patterns=[CARD_FILE, *patterns], repo_type="dataset")
     return {split: [_existing_file(location, folder, name) for name in files] for split, files in names.items()}
+
+
+def _patterns(names: dict[str, list[str]]) -> list[str]:
+    return [glob.escape(name) for split in names.values() for name in split]
 
 
 def _existing_file(location: Location, folder: Path, name: str) -> Path:

@@ -16,16 +16,20 @@ from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 
 from product_vqa.atomic_io import atomic_write
+from product_vqa.disk_space import Need
 from product_vqa.documents import read_bytes, read_json, read_yaml
+from product_vqa.downloads import DiskPlan
 from product_vqa.errors import InputError, first_line
 from training.limits import MAX_SAMPLES_PER_STEP
 from training.loading import Sources
+from training.memory import MemoryEstimate
 from training.options import TrainingOptions
 from training.run_config import CONFIG_FILE, check_same_config
 
 logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
+PROCESSOR_BYTES = 35_000_000  # of Gemma's tokenizer.json
 MAX_STATE_BYTES = 512 * 1024**2  # of trainer_state.json, which holds the log of every step
 
 
@@ -326,3 +330,20 @@ def _looks_complete(checkpoint: Path) -> bool:
     except (OSError, ValueError, TypeError, KeyError, SafetensorError, zipfile.BadZipFile):
         return False
     return True
+
+
+# ---- Their size ----------------------------------------------------------------------------------------------------
+
+
+def plan_checkpoints(output_dir: Path, options: TrainingOptions, memory: MemoryEstimate) -> DiskPlan:
+    """Plan the disk space of the checkpoints that are kept, and of the one that is written before another is removed.
+
+    Each has the adapter, the optimizer's state and the processor. Without `save_total_limit`, all are kept: their
+    number is unknown here, and only one of them is planned.
+    """
+    if options.save_strategy == "no":
+        return DiskPlan((), 0)
+    number = (options.save_total_limit or 0) + 1
+    num_bytes = number * (memory.adapter / 2 + memory.optimizer + PROCESSOR_BYTES)
+    what = "1 checkpoint" if number == 1 else f"{number} checkpoints"
+    return DiskPlan((Need(what, "`output_dir`", output_dir, num_bytes),), downloaded=0)

@@ -20,13 +20,14 @@ from transformers import PaliGemmaConfig, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import HubStrategy
 
 from product_vqa.distributed import init_distributed, process_group
+from product_vqa.downloads import download_base_model, download_dataset, plan_base_model, plan_dataset
 from product_vqa.errors import argument
 from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import load_config
 from product_vqa.paths import writable_folder
 from product_vqa.workers import limit_queue, worker_errors
 from training.callbacks import ConsoleLines, PushCheckpoints, ResumeRun, SaveOnSigterm, StopEarly, is_out_of_patience
-from training.checkpoints import check_folder, check_same_run, find_checkpoint, read_state
+from training.checkpoints import check_folder, check_same_run, find_checkpoint, plan_checkpoints, read_state
 from training.evaluation import format_scores, scores_at
 from training.loading import (
     Data,
@@ -37,7 +38,7 @@ from training.loading import (
     locate_sources,
     warn_about_small_images,
 )
-from training.memory import advise, device_memory, estimate_run
+from training.memory import MemoryEstimate, advise, device_memory, estimate_run
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, with_changes
 from training.preemption import EXIT_CODE, end_with_launcher, exit_on_sigterm, only_run_in
 from training.push import hub_token, open_repo, push_adapter, push_run, save_adapter
@@ -82,9 +83,10 @@ def train(
 ) -> int:
     """Train, score, save and push an adapter; returns the exit code."""
     run = resolve_run(dataset_options, model_options, options, output_dir)
+    memory = report_memory(run, model_options, options)
+    download_sources(run, dataset_options, options, memory)
     data = load_rows(run, dataset_options, options)
     args = resolve_arguments(run, data, options)
-    report_memory(run, model_options, args)
     checkpoint = find_resume_point(run, args)
     args = end_where_stopped_early(args, checkpoint)
     trainer = make_trainer(run, data, model_options, args, checkpoint)
@@ -122,6 +124,41 @@ def resolve_run(
     )
 
 
+def report_memory(run: Run, model_options: ModelOptions, options: TrainingOptions) -> MemoryEstimate:
+    """Print how much memory the run will take, and warn where that is unlikely to fit. Returns the estimate."""
+    estimate, state = estimate_run(run.model_config, model_options, options), init_distributed()
+    if state.is_main_process:
+        print(estimate, flush=True)
+        if advice := advise(estimate, device_memory(state.device)):
+            logger.warning(advice)
+    return estimate
+
+
+def download_sources(
+    run: Run, dataset_options: DatasetOptions, options: TrainingOptions, memory: MemoryEstimate
+) -> None:
+    """Print what will be downloaded and written to disk, check that it fits, and download it.
+
+    Every process does so by itself, and the cache's locks let one of them download. In a collective operation, the
+    others could wait for the first one for ten minutes only (NCCL) or half an hour (`ddp_timeout`).
+    """
+    sources = run.sources
+    splits = [dataset_options.dataset_train_split, dataset_options.dataset_test_split]
+    if init_distributed().is_main_process:
+        with argument("model_name_or_path"):
+            plan = plan_base_model(sources.base_model)
+        with argument("dataset_name"):
+            plan += plan_dataset(sources.dataset, splits)
+        plan += plan_checkpoints(run.output_dir, options, memory)
+        if plan.needs:
+            logger.info(plan)
+            plan.check()
+    with argument("model_name_or_path"):
+        download_base_model(sources.base_model)
+    with argument("dataset_name"):
+        download_dataset(sources.dataset, splits)
+
+
 def load_rows(run: Run, dataset_options: DatasetOptions, options: TrainingOptions) -> Data:
     """Load the rows to train and to evaluate on."""
     data = load_data(
@@ -153,15 +190,6 @@ def resolve_arguments(run: Run, data: Data, options: TrainingOptions) -> Trainin
         logger.warning("No rows to evaluate on (`dataset_test_split`, `max_eval_samples`): evaluation is skipped.")
         args = with_changes(args, eval_strategy="no", load_best_model_at_end=False, early_stopping_patience=None)
     return args
-
-
-def report_memory(run: Run, model_options: ModelOptions, args: TrainingOptions) -> None:
-    """Print how much memory the run will take, and warn where that is unlikely to fit."""
-    estimate, state = estimate_run(run.model_config, model_options, args), init_distributed()
-    if state.is_main_process:
-        print(estimate, flush=True)
-        if advice := advise(estimate, device_memory(state.device)):
-            logger.warning(advice)
 
 
 def find_resume_point(run: Run, args: TrainingOptions) -> str | None:

@@ -2,7 +2,16 @@
 
 from product_vqa.hub.commits import commit_files
 from product_vqa.hub.errors import TokenError, hub_errors
-from product_vqa.hub.locations import Location, download, find_file, list_files, locate, read_file
+from product_vqa.hub.locations import (
+    DownloadSize,
+    Location,
+    download,
+    find_file,
+    list_files,
+    locate,
+    measure_download,
+    read_file,
+)
 from product_vqa.hub.retries import BRIEF_WAITS_S, MAX_WAIT_S, WAITS_S, retry
 from product_vqa.hub.urls import page_url
 
@@ -10,6 +19,7 @@ __all__ = [
     "BRIEF_WAITS_S",
     "MAX_WAIT_S",
     "WAITS_S",
+    "DownloadSize",
     "Location",
     "TokenError",
     "commit_files",
@@ -18,6 +28,7 @@ __all__ = [
     "hub_errors",
     "list_files",
     "locate",
+    "measure_download",
     "page_url",
     "read_file",
     "retry",

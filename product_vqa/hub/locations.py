@@ -9,8 +9,10 @@ from urllib.parse import quote
 import huggingface_hub
 from huggingface_hub import DatasetInfo, HfApi, KernelInfo, ModelInfo, SpaceInfo, constants, errors
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import hf_raise_for_status
+from huggingface_hub.utils._paths import filter_repo_objects
 
 from product_vqa.cards import CARD_FILE
 from product_vqa.errors import InputError, first_line
@@ -60,8 +62,7 @@ def locate(name: str, *, repo_type: str = "model", revision: str | None = None) 
             commit = api.resolve_revision(
                 repo_id, repo_type=repo_type, revision=revision, local_files_only=True
             ).resolved
-            cached = Path(constants.HF_HUB_CACHE).expanduser() / repo_folder_name(repo_id=repo_id, repo_type=repo_type)
-            if not (cached / "snapshots" / commit).is_dir():
+            if not (_cache_folder(repo_id, repo_type=repo_type) / "snapshots" / commit).is_dir():
                 raise errors.LocalEntryNotFoundError(f"no snapshot of {commit}")
             return Location(repo_id, commit)
         info = retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision), waits_s=BRIEF_WAITS_S)
@@ -114,10 +115,61 @@ def list_files(location: Location, *, repo_type: str = "model") -> list[str]:
         return sorted(
             file.relative_to(location.folder).as_posix() for file in location.folder.rglob("*") if file.is_file()
         )
+    return sorted(file.path for file in _read_tree(location, repo_type=repo_type))
 
-    def cached() -> list[str]:
-        tree = huggingface_hub.get_cached_repo_tree(location.name, repo_type=repo_type, revision=location.revision)
-        return sorted(file.path for file in tree)
+
+@dataclass(frozen=True)
+class DownloadSize:
+    """The size of what a `download` returns, in bytes."""
+
+    total: int
+    missing: int  # what is not in the cache yet, and will be downloaded
+
+
+def measure_download(location: Location, *, patterns: list[str], repo_type: str = "model") -> DownloadSize:
+    """Measure the files that match the patterns, without downloading them."""
+    if location.folder is not None:
+        names = filter_repo_objects(list_files(location), allow_patterns=patterns)
+        return DownloadSize(sum((location.folder / name).stat().st_size for name in names), missing=0)
+    blobs = _cache_folder(location.name, repo_type=repo_type) / "blobs"
+    total = missing = 0
+    for _, size, content_hash in filter_repo_objects(
+        _list_sizes(location, repo_type=repo_type), allow_patterns=patterns, key=lambda file: file[0]
+    ):
+        total += size
+        if not constants.HF_HUB_OFFLINE and not (blobs / content_hash).exists():
+            missing += size
+    return DownloadSize(total, missing)
+
+
+def _list_sizes(location: Location, *, repo_type: str) -> list[tuple[str, int, str]]:
+    """List the files of a repo: path, bytes, and its hash in the cache (offline, only of small files)."""
+    if constants.HF_HUB_OFFLINE:
+        return [(file.path, file.size, file.blob_id) for file in _read_tree(location, repo_type=repo_type)]
+    with hub_errors(location.name, repo_type=repo_type, revision=location.revision):
+        tree = retry(
+            lambda: list(
+                HfApi().list_repo_tree(location.name, recursive=True, revision=location.revision, repo_type=repo_type)
+            ),
+            waits_s=BRIEF_WAITS_S,
+        )
+        files = [entry for entry in tree if isinstance(entry, RepoFile)]
+        for file in files:
+            if not isinstance(file.size, int) or file.size < 0:
+                raise TypeError(f"the size of {file.path} is {file.size!r}")
+        return [(file.path, file.size, file.lfs.sha256 if file.lfs else file.blob_id) for file in files]
+
+
+def _cache_folder(repo_id: str, *, repo_type: str) -> Path:
+    """Return the folder of a repo in the cache of the Hub's client."""
+    return Path(constants.HF_HUB_CACHE).expanduser() / repo_folder_name(repo_id=repo_id, repo_type=repo_type)
+
+
+def _read_tree(location: Location, *, repo_type: str) -> list[RepoFile]:
+    """Return all files of a repo, with their sizes."""
+
+    def cached() -> list[RepoFile]:
+        return huggingface_hub.get_cached_repo_tree(location.name, repo_type=repo_type, revision=location.revision)
 
     try:
         return cached()

@@ -61,9 +61,9 @@ class AttributeReader:
     @classmethod
     def from_pretrained(
         cls,
-        adapter: str | None,
+        adapter: str | Adapter | None,
         *,
-        base_model: str | None = None,
+        base_model: str | Location | None = None,
         revision: str | None = None,
         dtype: str = "auto",
         load_in_4bit: bool | None = None,
@@ -89,14 +89,12 @@ class AttributeReader:
         The processor is the adapter's, or else the base model's. Raises InputError if something cannot be
         loaded or is incompatible.
         """
-        if adapter is None and base_model is None:
-            raise InputError("pass `adapter` or `base_model`: user/name, or a folder")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = None
-        if adapter is not None:
+        loaded = adapter if isinstance(adapter, Adapter) else None
+        if isinstance(adapter, str):
             with argument("adapter"):
                 loaded = download_adapter(locate(adapter, revision=revision))
-        base = _locate_base_model(loaded, base_model=base_model)
+        base = locate_base_model(loaded, base_model=base_model)
         processor_location = (loaded.processor if loaded else None) or base
         processor = load_processor(processor_location)
         trained = loaded.base_precision if loaded else None
@@ -246,11 +244,15 @@ def _as_list(name: str, values: object) -> list[Any]:
     return list(values)
 
 
-def _locate_base_model(adapter: Adapter | None, *, base_model: str | None) -> Location:
+def locate_base_model(adapter: Adapter | None, *, base_model: str | Location | None) -> Location:
+    """Find the base model of that name, or else the one that the adapter's config names."""
+    if isinstance(base_model, Location):
+        return base_model
     if base_model is not None:
         with argument("base_model"):
             return locate(base_model)
-    assert adapter is not None
+    if adapter is None:
+        raise InputError("pass `adapter` or `base_model`: user/name, or a folder")
     with argument("adapter"):
         return adapter.locate_base_model()
 

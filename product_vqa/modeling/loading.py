@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from product_vqa.errors import InputError, first_line
-from product_vqa.hub import Location, download, find_file
+from product_vqa.hub import Location, download, find_file, list_files
 from product_vqa.modeling.base_config import estimate_parameters, make_config
 from product_vqa.modeling.model_files import (
     BASE_CONFIG,
@@ -186,16 +186,25 @@ def load_base_model(
     return model
 
 
+def weight_patterns(location: Location) -> list[str]:
+    """Return the patterns of a base model's config and weights in its repo. Only the index of the weights is read."""
+    if location.folder is not None:
+        return []  # nothing is downloaded
+    weights = [WEIGHTS]
+    if WEIGHTS not in list_files(location):
+        # The second file is in every repo: a pattern without a match would cause a warning.
+        weights = find_weights(location, download(location, patterns=[WEIGHTS_INDEX, ".gitattributes"]))
+    return [BASE_CONFIG, WEIGHTS_INDEX, *map(glob.escape, weights)]
+
+
 def _download_weights(location: Location, config: PaliGemmaConfig) -> Path:
     """Download the weights; returns their folder. Raises InputError if they are damaged or not those of the config."""
-    folder = download(location, patterns=[WEIGHTS, WEIGHTS_INDEX])
+    folder = download(location, patterns=weight_patterns(location))
     check_files(location, folder)
     if (folder / "adapter_config.json").exists():  # transformers would load that too
         raise InputError(f"{location} holds an adapter, not only a base model")
-    names = find_weights(location, folder)
-    folder = download(location, patterns=[WEIGHTS, WEIGHTS_INDEX, *map(glob.escape, names)])
     held = 0
-    for name in names:
+    for name in find_weights(location, folder):
         file = find_file(location, folder, name)
         if file is None:
             raise InputError(f"{location} has no {name}, which its {WEIGHTS_INDEX} lists")

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from dataset_builder import build, disk_space
-from dataset_builder.disk_space import Need, check_space, usual_image_bytes
+from dataset_builder.disk_space import check_space, usual_image_bytes
 from dataset_builder.downloader import download
 from dataset_builder.image_preparation import prepare_image
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
+from product_vqa.disk_space import Need
 from product_vqa.errors import InputError
 from tests.commands import call, in_namespace
 from tests.dataset_builder.files import Shop, jpeg, write_train_csv

@@ -1,6 +1,7 @@
 """predict, through the Hub and back: every row has a prediction, in order, with any processes and restarts."""
 
 import json
+import os
 import random
 import re
 import shutil
@@ -76,6 +77,27 @@ def test_processes_without_a_batch_size_agree_on_one(tiny_base: Path, tiny_datas
     )  # fmt: skip
     assert submission.read_run(tmp_path / "s.parquet")["batch_size"] == 32
     assert len(pd.read_csv(tmp_path / "s.csv")) == 11
+
+
+@pytest.mark.slow
+def test_a_process_downloads_before_it_waits_for_the_others(tiny_repos: tuple[str, str], tmp_path: Path) -> None:
+    """The second of two processes whose first never starts: it will not get further than the connection."""
+    environment = {
+        "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9",
+        "ACCELERATE_USE_CPU": "true", "HF_HOME": str(tmp_path / "home"),
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "inference.predict", "--base_model", tiny_repos[0], "--dataset", tiny_repos[1],
+        "--output", str(tmp_path / "s.csv"),
+    ]  # fmt: skip
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | environment) as process:
+        deadline = time.monotonic() + 60
+        missing = {"model.safetensors", "tokenizer.json", "test-00000-of-00001.parquet"}
+        while missing and process.poll() is None and time.monotonic() < deadline:
+            missing -= {file.name for file in (tmp_path / "home").rglob("snapshots/*/**/*")}
+            time.sleep(0.1)
+        process.kill()
+    assert not missing
 
 
 @pytest.mark.slow

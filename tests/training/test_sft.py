@@ -7,12 +7,13 @@ import shutil
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from huggingface_hub import HfApi, ModelCard, snapshot_download
+from huggingface_hub import HfApi, ModelCard, constants, snapshot_download
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -334,3 +335,15 @@ def test_where_no_hub_answers_the_message_says_so(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "error: --model_name_or_path local/small-paligemma: no Hub answers at http://127.0.0.1:9" in done.stderr
     assert "gemm_4bit" not in done.stderr  # bitsandbytes says in every process that an optional package is missing
+
+
+def test_a_disk_that_is_too_small_is_refused_before_weights_and_images_are_downloaded(
+    tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2_000_000))
+    base, dataset = tiny_repos
+    options = short_run(model_name_or_path=base, dataset_name=dataset, output_dir=tmp_path / "run")
+    with pytest.raises(InputError, match=r"too little disk space: .* for base model .* set HF_HOME or --output_dir"):
+        call(sft.main, monkeypatch, *options)
+    assert not [file for file in tmp_path.rglob("*") if file.suffix in (".safetensors", ".parquet")]
