@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from local_hub.admission import GuestShare, OwnerShare, Share, is_client_gone
-from local_hub.errors import HubError, authentication_required, repo_not_found
+from local_hub.errors import DamagedError, HubError, authentication_required, repo_not_found
 from local_hub.repository import OWNER, Repository, url_path
 from local_hub.store import Store
 
@@ -162,7 +162,12 @@ def authorize_writer(request: Request) -> None:
 
 
 def is_visible(repository: Repository, account: Account | None) -> bool:
-    return not repository.settings.private or (account is not None and account.may_write)
+    if account is not None and account.may_write:
+        return True
+    try:
+        return not repository.settings.private
+    except DamagedError:  # nobody knows whether it is private
+        return False
 
 
 def open_repository(request: Request, *, write: bool = False, files: bool = False) -> Repository:

@@ -36,6 +36,13 @@ class HubError(Exception):
         return JSONResponse(self.content, status_code=self.status, headers=self.headers)
 
 
+class DamagedError(HubError):
+    """Ends a request that needs a file which is missing or damaged in the root of the hub."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(500, f"{what} is missing or damaged in the root of this hub")
+
+
 def authentication_required() -> HubError:
     return HubError(401, "Invalid username or password.")
 

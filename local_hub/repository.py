@@ -21,7 +21,7 @@ import pygit2
 from pygit2.enums import FileMode, ObjectType, SortMode
 
 from local_hub.cards import METADATA_LENGTH_MAX, read_metadata
-from local_hub.errors import HubError, entry_not_found, revision_not_found
+from local_hub.errors import DamagedError, HubError, entry_not_found, revision_not_found
 from local_hub.lfs import POINTER_SIZE_MAX, LfsStore, Pointer, parse_attributes, parse_pointer
 from local_hub.patterns import PatternList
 
@@ -102,6 +102,18 @@ class Settings:
     gated: str | bool = False  # False, "auto" or "manual"
     created_at: str = ""
 
+    @classmethod
+    def load(cls, path: Path) -> "Settings":
+        """Raises ValueError for settings that `save` did not write: a damaged file must not make a repo public."""
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or not content.keys() <= cls.__dataclass_fields__.keys():
+            raise ValueError("unknown settings")
+        settings = cls(**content)
+        is_valid = type(settings.private) is bool and settings.gated in (False, "auto", "manual")
+        if not is_valid or not isinstance(settings.created_at, str):
+            raise ValueError("settings out of range")
+        return settings
+
     def save(self, path: Path) -> None:
         tmp_path = path.with_suffix(".new")
         tmp_path.write_text(json.dumps(vars(self)))
@@ -137,7 +149,11 @@ class Repository:
 
     @property
     def settings(self) -> Settings:
-        return Settings(**json.loads((self.folder / "settings.json").read_text()))
+        try:
+            return Settings.load(self.folder / "settings.json")
+        except ValueError as error:
+            name = f"{self.repo_type}s/{self.repo_id}/settings.json"
+            raise DamagedError(f'{name} (restore it, or write {{"private": true}} into it)') from error
 
     def change_settings(self, **changes: Any) -> None:
         with self.lock:
@@ -166,14 +182,18 @@ class Repository:
         if not is_file_path(path):
             return None
         try:
-            return self.make_entry(path, commit.tree[path])
+            item = commit.tree[path]
         except KeyError:
             return None
+        return self.make_entry(path, item)
 
     def make_entry(self, path: str, item: pygit2.Object) -> Entry:
         if item.type != ObjectType.BLOB:
             return Entry(path, str(item.id), is_folder=True)
-        _, size = self.git.odb.read_header(item.id)
+        try:
+            _, size = self.git.odb.read_header(item.id)
+        except KeyError as error:
+            raise DamagedError(f"the git object {item.id} of {path}") from error
         pointer = parse_pointer(self.read_blob(str(item.id))) if size <= POINTER_SIZE_MAX else None
         return Entry(path, str(item.id), size=pointer.size if pointer else size, pointer=pointer)
 

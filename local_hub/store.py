@@ -5,14 +5,17 @@ root/arrivals/                           temporary: unfinished uploads, new repo
 root/models/local/name/git/              a bare git repository
 root/models/local/name/large_files/      the LFS files, by sha256
 root/models/local/name/settings.json
+root/models/local/name/damaged/          objects of the git repository that a crash has truncated
 
 Datasets and spaces are stored the same way, under root/datasets and root/spaces.
 """
 
+import logging
 import re
 import secrets
 import shutil
 import threading
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,6 +28,8 @@ from pygit2.enums import FileMode
 
 from local_hub.lfs import LFS_PATTERNS, LfsStore, format_attributes
 from local_hub.repository import ATTRIBUTES, GIT_ERRORS, MAIN, Repository, Settings, make_signature
+
+logger = logging.getLogger(__name__)
 
 REPO_TYPES = ("model", "dataset", "space")
 REPO_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
@@ -79,6 +84,7 @@ class Store:
         for repo_type in REPO_TYPES:
             for git in self._type_dir(repo_type).glob("*/*/git"):
                 _remove_stale_files(git)
+                _set_damaged_objects_aside(git)
         for repo_type in REPO_TYPES:
             for folder in self._type_dir(repo_type).glob("*/*/large_files"):
                 self._remove_uncommitted(folder, repo_type=repo_type)
@@ -174,3 +180,33 @@ def _remove_stale_files(git: Path) -> None:
     """Remove what a killed process left: lock files block their branch, unfinished objects take space."""
     for path in (*git.glob("*.lock"), *git.glob("refs/**/*.lock"), *git.glob("objects/tmp_*")):
         path.unlink(missing_ok=True)
+
+
+def _set_damaged_objects_aside(git: Path) -> None:
+    """Move the git objects that a crash or a disk has damaged out of the repository, as if they were missing.
+
+    libgit2 never returns from reading a truncated object, and the process answers nobody any more.
+    """
+    for path in git.glob("objects/[0-9a-f][0-9a-f]/*"):
+        if _is_complete(path):
+            continue
+        oid = path.parent.name + path.name
+        damaged = git.parent / "damaged"
+        damaged.mkdir(exist_ok=True)
+        path.rename(damaged / oid)
+        logger.error(
+            "%s: the git object %s is damaged; it is now in %s. Upload its file again, or restore it from a backup",
+            "/".join(git.parts[-4:-1]),
+            oid,
+            damaged,
+        )
+
+
+def _is_complete(path: Path) -> bool:
+    """Return whether a loose object of git can be decompressed to its end."""
+    inflater = zlib.decompressobj()
+    try:
+        inflater.decompress(path.read_bytes())
+    except zlib.error:
+        return False
+    return inflater.eof

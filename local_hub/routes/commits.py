@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from local_hub.admission import run_in_thread
 from local_hub.auth import Accounts, open_repository, path_param
 from local_hub.bodies import read_chunks, read_lines
-from local_hub.errors import HubError, repo_not_found
+from local_hub.errors import DamagedError, HubError, repo_not_found
 from local_hub.lfs import (
     REGULAR_SIZE_MAX,
     SHA256,
@@ -57,7 +57,10 @@ def preupload(request: Request, body: dict[str, Any]) -> Response:
             raise HubError(
                 400, f"each file needs a path inside the repo and a size in bytes, got {path!r} and {size!r}"
             )
-        entry = repository.entry(commit, path)
+        try:
+            entry = repository.entry(commit, path)
+        except DamagedError:
+            entry = None  # the upload replaces it
         files.append(
             {
                 "path": path,

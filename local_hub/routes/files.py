@@ -12,7 +12,7 @@ from local_hub.admission import run_in_thread
 from local_hub.auth import authorize_reader, open_repository, path_param
 from local_hub.blobs import BlobFile, open_blob
 from local_hub.bodies import read_form
-from local_hub.errors import HubError, entry_not_found
+from local_hub.errors import DamagedError, entry_not_found
 from local_hub.repository import Entry, Repository, format_time
 from local_hub.routes.query import flag, paginate
 
@@ -91,9 +91,7 @@ def resolve(request: Request) -> Response:
         return send_range(repository, entry, request=request, headers=headers)
     path = repository.lfs_store.find(entry.pointer.oid)
     if path is None:
-        raise HubError(
-            500, f"the LFS file {entry.pointer.oid} of {entry.path} is missing or damaged in the root of this hub"
-        )
+        raise DamagedError(f"the LFS file {entry.pointer.oid} of {entry.path}")
     return FileResponse(path, headers=headers, media_type=MEDIA_TYPE)
 
 

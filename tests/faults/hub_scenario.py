@@ -56,8 +56,7 @@ class LocalHubSession(Scenario):
                 check = ["git", "-c", "safe.directory=*", "--git-dir", str(git), "fsck", "--strict", "--no-dangling"]
                 fsck = subprocess.run(check, capture_output=True, text=True)
                 found[f"{name} fsck"] = str(fsck.returncode)
-                values = json.loads(settings.read_text())
-                found[f"{name} settings"] = str({key: values[key] for key in sorted(values) if key != "created_at"})
+                found[f"{name} settings"] = _settings(settings)
                 found |= {f"{name} {key}": value for key, value in _contents(git, repo / "large_files").items()}
         return found
 
@@ -75,6 +74,14 @@ class LocalHubSession(Scenario):
         log = self._log(self.lane.folder / "trials" / self.name)
         confirmed = len(log.read_text().splitlines()) if log.exists() else 0
         return any(found == self.snapshot(min(steps, NUM_STEPS)) for steps in (confirmed, confirmed + 1))
+
+
+def _settings(file: Path) -> str:
+    try:
+        values = json.loads(file.read_bytes())
+        return str({key: values[key] for key in sorted(values) if key != "created_at"})
+    except (ValueError, TypeError) as error:
+        return f"unreadable: {error}"
 
 
 def _contents(git: Path, large_files: Path) -> dict[str, str]:

@@ -150,3 +150,24 @@ def test_a_commit_of_many_operations_takes_no_quadratic_time(repo: str, send: Se
     assert send("POST", url, commit_body(*files, *folders, ("file", {"path": "kept", **empty}))).status == 200
     assert time.monotonic() - start < 15
     assert send("POST", url, commit_body(*files[:2], *([("deletedFolder", {"path": "0"})] * 1001))).status == 400
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 30, b'{"private": tr', b'{"privatf": true}', b"[]", b'{"private": 1}', b"\xff", b'{"gated": 5}'],
+)
+def test_damaged_settings_hide_the_repo_and_the_answer_says_what_to_do(
+    api: HfApi, reader: HfApi, repo: str, repo_folder: Callable[[str], Path], send: Send, content: bytes
+) -> None:
+    settings = repo_folder(repo) / "settings.json"
+    intact = settings.read_bytes()
+    settings.write_bytes(content)
+    answer = send("GET", f"/api/models/{repo}")
+    assert answer.status == 500
+    assert f"models/{repo}/settings.json (restore it, or write" in answer.body.decode()
+    assert send("GET", f"/api/models/{repo}", token=reader.token).status == 404
+    assert send("GET", f"/api/models/{repo}", token=None).status == 401  # as for a repo that does not exist
+    api.list_models(author="local")
+    settings.write_bytes(b'{"private": true}')
+    assert api.model_info(repo).private
+    settings.write_bytes(intact)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2  # huggingface_hub's own client
+import pygit2
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
@@ -106,3 +108,32 @@ def test_an_old_upload_that_was_never_committed_is_deleted_at_the_next_start(tmp
         assert stored == {"committed", "committed too", "new"}
         send = make_send(hub)
         assert send("GET", "/local/x/resolve/main/y.bin").body == b"committed too"
+
+
+@pytest.mark.slow
+def test_a_truncated_git_object_is_missing_after_a_restart_and_an_upload_replaces_it(tmp_path: Path) -> None:
+    root, content = tmp_path / "hub", {f"{number}.txt": f"text {number}\n".encode() * 50 for number in range(3)}
+    with LocalHub(root) as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.create_repo("local/texts")
+        for name, data in content.items():
+            api.upload_file(repo_id="local/texts", path_in_repo=name, path_or_fileobj=data)
+    git = root / "models" / "local" / "texts" / "git"
+    oid = str(pygit2.hash(content["1.txt"]))
+    file = git / "objects" / oid[:2] / oid[2:]
+    file.chmod(0o644)
+    os.truncate(file, file.stat().st_size // 2)
+
+    with LocalHub(root) as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+
+        def read(name: str) -> httpx2.Response:
+            url = f"{hub.endpoint}/local/texts/resolve/main/{name}"
+            return httpx2.get(url, headers={"Authorization": f"Bearer {hub.token}"}, timeout=20)
+
+        assert read("1.txt").status_code == 500
+        assert read("0.txt").content == content["0.txt"]
+        assert not file.exists() and (git.parent / "damaged" / oid).exists()
+        api.upload_file(repo_id="local/texts", path_in_repo="1.txt", path_or_fileobj=content["1.txt"])
+        assert read("1.txt").content == content["1.txt"]
+        assert len(api.list_repo_commits("local/texts")) > 3
