@@ -3,7 +3,7 @@
     python -m benchmarks.real_tokenizer        (or `make real-tokenizer`)
 
 PaliGemma's own are gated. These have the same 256,000 pieces, and belong to their authors: they are kept in a cache
-folder (REAL_TOKENIZER names another one) and are no part of this repo. Tests and benchmarks use them if they are
+folder (REAL_TOKENIZER names another one) and are not part of this repo. Tests and benchmarks use them if they are
 there.
 """
 
