@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import inspect
+import itertools
 import logging
 import math
 import os
@@ -28,6 +29,7 @@ from product_vqa.redaction import hide_secrets
 
 LAUNCHER_VARIABLE = "PRODUCT_VQA_LAUNCHER"  # set by product_vqa.launch
 MAX_CONFIG_BYTES = 1_000_000  # of the file of --config
+_NAME_OF_REVISION = {"model_revision": "model_name_or_path", "dataset_revision": "dataset_name"}
 
 # Silence two lines that libraries print in every process about their own calls. At import and not in `run`: these
 # libraries may be imported before `run` is called.
@@ -61,8 +63,11 @@ class CommandParser(TrlParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(_short(message))  # argparse would print the usage: up to 200 lines
 
-    def set_defaults_from(self, file: str) -> None:
+    def set_defaults_from(self, file: str, *, given: dict[str, str]) -> None:
         """Take the values of a YAML file as defaults. Raises InputError, with the file and the key, for a wrong one.
+
+        A revision in the file belongs to the repo in the file: it is ignored if the command line, whose options and
+        values are `given`, names another one.
 
         The file may come from a stranger, so it holds options only: TrlParser's own key `env`, which sets variables of
         the environment (HF_ENDPOINT, PYTHONPATH), is refused.
@@ -79,6 +84,9 @@ class CommandParser(TrlParser):
             more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
             raise InputError(f"{file}: unknown key {shown}{more}; --help lists all options")
         for key, value in config.items():
+            name = _NAME_OF_REVISION.get(key, "")
+            if name in given and given[name] != config.get(name):
+                continue
             try:
                 self.set_defaults(**{key: self._convert(value, options[key], _kinds(hints[key]))})
             except (argparse.ArgumentError, ValueError) as error:
@@ -149,7 +157,7 @@ def parse_options(*dataclass_types: type, description: str, argv: list[str] | No
         flags={flag for action in parser._actions for flag in action.option_strings},
     )
     if config_file is not None:
-        parser.set_defaults_from(config_file)
+        parser.set_defaults_from(config_file, given=_given_values(arguments))
     try:
         # A file next to the script would be read for more arguments, by default.
         return tuple(parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False))
@@ -179,6 +187,16 @@ def _split_arguments(arguments: list[str], *, flags: set[str]) -> tuple[list[str
     if len(config_files) > 1:
         raise InputError(f"--config is given {len(config_files)} times; one file holds all options of a run")
     return rest, config_files[0] if config_files else None
+
+
+def _given_values(arguments: list[str]) -> dict[str, str]:
+    """Return the options of a command line with their first values."""
+    given = {}
+    for word, following in itertools.pairwise([*arguments, ""]):
+        if word.startswith("--"):
+            flag, has_value, value = word.partition("=")
+            given[flag.removeprefix("--").replace("-", "_")] = value if has_value else following
+    return given
 
 
 def _program_name() -> str:

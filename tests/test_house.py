@@ -54,6 +54,7 @@ COMMANDS = [
     "benchmarks.model_card",
     "benchmarks.predict",
     "benchmarks.predict_scale",
+    "benchmarks.real_shape",
     "benchmarks.real_tokenizer",
     "benchmarks.scale",
     "benchmarks.train",

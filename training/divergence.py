@@ -10,6 +10,10 @@ from torch.distributed.tensor import DTensor
 from product_vqa.errors import InputError
 
 
+class DivergenceError(InputError):
+    """Raised if a loss, a gradient or a weight is not finite, or a loss explodes."""
+
+
 @dataclass(frozen=True)
 class _MicroBatch:
     step: int
@@ -38,8 +42,8 @@ class DivergenceDetector:
     def check(self) -> None:
         """Check all that was added since the last call.
 
-        Raises InputError, naming the rows, if a loss or a gradient is not finite or a loss has exploded. The first
-        failure is reported: it is the cause of all later ones.
+        Raises DivergenceError, naming the rows, if a loss or a gradient is not finite or a loss has exploded. The
+        first failure is reported: it is the cause of all later ones.
         """
         batches, self._micro_batches = self._micro_batches, []
         norms, self._gradient_norms = self._gradient_norms, {}
@@ -48,7 +52,7 @@ class DivergenceDetector:
         for step in sorted({batch.step for batch in batches} | norms.keys()):
             for batch, loss in zip(batches, losses, strict=True):
                 if batch.step == step and not loss <= self._max_loss:  # NaN is never <=
-                    raise InputError(
+                    raise DivergenceError(
                         f"the loss is {loss:.4g} per token at step {step}, in the batch of the rows with index "
                         f"{_format_rows([batch])}. Training stopped; the checkpoints are unaffected. Check these "
                         "rows, or lower `learning_rate` or `max_grad_norm`; rerun to resume from the last checkpoint"
@@ -56,7 +60,7 @@ class DivergenceDetector:
             norm = _to_float(norms.get(step, 0.0))
             if not math.isfinite(norm):
                 rows = _format_rows([batch for batch in batches if batch.step == step])
-                raise InputError(
+                raise DivergenceError(
                     f"the gradient norm is {norm:.4g} at step {step}, though the loss is finite, in the batches of "
                     f"the rows with index {rows}. Training stopped; the checkpoints are unaffected. Try `dtype` "
                     "float32 with `bf16` false, or lower `learning_rate`; rerun to resume from the last checkpoint"
@@ -64,7 +68,7 @@ class DivergenceDetector:
 
 
 def check_weights(model: torch.nn.Module, *, step: int, gather: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Raises InputError, on all processes, if a trained weight is not finite on one of them (`gather`)."""
+    """Raises DivergenceError, on all processes, if a trained weight is not finite on one of them (`gather`)."""
     weights = [
         parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach()
         for parameter in model.parameters()
@@ -72,7 +76,7 @@ def check_weights(model: torch.nn.Module, *, step: int, gather: Callable[[torch.
     ]
     are_finite = torch.stack([weight.isfinite().all() for weight in weights]).all()
     if not gather(are_finite.float()).bool().all():
-        raise InputError(
+        raise DivergenceError(
             f"the adapter has weights that are not finite after step {step}. Training stopped before they were "
             "saved. Lower `learning_rate`; rerun to resume from the last checkpoint"
         )

@@ -100,7 +100,8 @@ def score(answered: Sequence[Answered]) -> dict[str, float]:
 
     Returns `f1` (exact string against entity_value_raw, the challenge's score) and `f1_quantity` (number and unit),
     each with its 95 % bootstrap interval over images (`f1_low`, `f1_high`); `exact_ENTITY`, the share of rows with the
-    right number and unit, for each entity that occurs; and `samples`, the number of rows.
+    right number and unit, for each entity that occurs; `not_finite`, the number of rows whose logits were not finite;
+    and `samples`, the number of rows.
     """
     images = [one.image_link for one in answered]
     predictions, references = [one.prediction for one in answered], [one.reference for one in answered]
@@ -114,7 +115,8 @@ def score(answered: Sequence[Answered]) -> dict[str, float]:
         right = [equal_as_quantities(one.prediction, one.reference) for one in answered if one.entity_name == entity]
         if right:
             scores[f"exact_{entity}"] = sum(right) / len(right)
-    return scores | {"samples": len(answered)}
+    # Answers are constrained, so that none is empty for another reason.
+    return scores | {"not_finite": predictions.count(""), "samples": len(answered)}
 
 
 def format_scores(scores: Mapping[str, float]) -> str:

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from product_vqa import cli  # first: it hides lines that libraries log when they are imported
@@ -28,6 +29,7 @@ from product_vqa.paths import writable_folder
 from product_vqa.workers import limit_queue, worker_errors
 from training.callbacks import ConsoleLines, PushCheckpoints, ResumeRun, SaveOnSigterm, StopEarly, is_out_of_patience
 from training.checkpoints import check_folder, check_same_run, find_checkpoint, plan_checkpoints, read_state
+from training.divergence import DivergenceError
 from training.evaluation import format_scores, scores_at
 from training.loading import (
     Data,
@@ -43,6 +45,7 @@ from training.options import DatasetOptions, ModelOptions, TrainingOptions, with
 from training.preemption import EXIT_CODE, end_with_launcher, exit_on_sigterm, only_run_in
 from training.push import hub_token, open_repo, push_adapter, push_run, save_adapter
 from training.run_config import describe_run, resolve_config, save_config
+from training.smoke import SmokeOptions, StepRecorder, describe, find_problem, shorten
 from training.trainer import PaliGemmaTrainer
 
 logger = logging.getLogger(__name__)
@@ -65,17 +68,22 @@ class Run:
 
 
 def main() -> int:
-    dataset_options, model_options, options = cli.parse_options(
+    smoke_options, dataset_options, model_options, options = cli.parse_options(
+        SmokeOptions,
         DatasetOptions,
         ModelOptions,
         TrainingOptions,
         description="Fine-tune PaliGemma to extract product attributes.",
     )
+    token = options.hub_token
+    options = with_changes(options, hub_token=None)  # which the trainer would write into every checkpoint
+    if smoke_options.smoke:
+        with TemporaryDirectory(prefix="smoke-") as folder, hub_token(token), process_group():
+            return smoke(dataset_options, model_options, options, Path(folder))
     with argument("output_dir"):
-        output_dir = writable_folder(options.output_dir)
-    with only_run_in(output_dir), hub_token(options.hub_token), process_group():
-        # Without the token, which the trainer would write into every checkpoint.
-        return train(dataset_options, model_options, with_changes(options, hub_token=None), output_dir)
+        output_dir = writable_folder(str(options.output_dir))
+    with only_run_in(output_dir), hub_token(token), process_group():
+        return train(dataset_options, model_options, options, output_dir)
 
 
 def train(
@@ -99,6 +107,36 @@ def train(
     elif trainer.is_world_process_zero():
         print(f"stopped and saved at step {trainer.state.global_step}; rerun the same command to resume")
     return 0 if is_finished else EXIT_CODE
+
+
+def smoke(
+    dataset_options: DatasetOptions, model_options: ModelOptions, options: TrainingOptions, output_dir: Path
+) -> int:
+    """Try a run: a few steps, and one evaluation. Returns the exit code, 1 if something is not finite."""
+    shorter, args = shorten(dataset_options, options, output_dir=output_dir)
+    run = resolve_run(shorter, model_options, args, output_dir)
+    memory = report_memory(run, model_options, args)
+    download_sources(run, shorter, args, memory)
+    data = load_rows(run, shorter, args)
+    trainer = make_trainer(run, data, model_options, resolve_arguments(run, data, args), checkpoint=None)
+    recorder = StepRecorder()
+    trainer.add_callback(recorder)
+    scores = None
+    try:
+        with worker_errors():
+            if not trainer.train_unless_stopped():
+                return EXIT_CODE
+        scores = trainer.evaluate() if data.eval is not None else None
+        problem = find_problem(recorder, scores)
+    except DivergenceError as error:
+        problem = str(error)
+    if trainer.is_world_process_zero():
+        if recorder.losses:
+            for line in describe(recorder, scores, options, num_rows=len(data.train)):
+                print(f"smoke run: {line}")
+        print(f"smoke run: {'passed' if problem is None else 'FAILED: ' + cli.with_flags(problem)}", flush=True)
+    trainer.accelerator.wait_for_everyone()
+    return 0 if problem is None else 1
 
 
 def resolve_run(

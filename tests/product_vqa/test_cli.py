@@ -41,6 +41,36 @@ def test_yaml_values_are_checked_like_those_of_the_command_line(tmp_path: Path) 
             parse("--config", str(file))
 
 
+@dataclass
+class Sources:
+    model_name_or_path: str = "google/paligemma-3b-pt-224"
+    model_revision: str | None = None
+    dataset_name: str = "user/dataset"
+    dataset_revision: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("argv", "model_revision", "dataset_revision"),
+    [
+        ([], "bfloat16", "v1"),
+        (["--model_name_or_path", "google/paligemma-3b-pt-224"], "bfloat16", "v1"),
+        (["--model_name_or_path", "google/paligemma2-3b-pt-224"], None, "v1"),
+        (["--model-name-or-path=base", "--dataset_name", "user/other"], None, None),
+        (["--model_name_or_path", "base", "--model_revision", "v7"], "v7", "v1"),
+    ],
+)
+def test_a_revision_in_yaml_is_that_of_the_repo_in_yaml(
+    tmp_path: Path, argv: list[str], model_revision: str | None, dataset_revision: str | None
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "model_name_or_path: google/paligemma-3b-pt-224\nmodel_revision: bfloat16\ndataset_revision: v1\n"
+        "dataset_name: user/dataset\n"
+    )
+    (sources,) = parse_options(Sources, description="Test.", argv=["--config", str(file), *argv])
+    assert (sources.model_revision, sources.dataset_revision) == (model_revision, dataset_revision)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
