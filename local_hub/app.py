@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from local_hub.admission import run_in_thread
 from local_hub.auth import (
@@ -156,6 +156,32 @@ class RawPathMiddleware:
         await self._app(scope, receive, send)
 
 
+class BrokenResponseMiddleware:
+    """Cuts a response that fails midway, such as a file that the disk cannot read any further.
+
+    It cannot become an answer with another status any more. The client notices that the response is too short.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except RuntimeError as error:  # Starlette's, for an error that a handler would have answered
+            if not has_started or error.__cause__ is None:
+                raise
+            reason = " ".join(str(error.__cause__).split()) or type(error.__cause__).__name__
+            logger.error("%s %s: %s: the response is cut", scope["method"], scope["path"], reason)
+
+
 async def handle_hub_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HubError)
     return error.response()
@@ -195,6 +221,7 @@ def create_app(store: Store, *, accounts: Accounts) -> Starlette:
             Route(f"/{PATH}", unknown, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
         ],
         middleware=[
+            Middleware(BrokenResponseMiddleware),
             Middleware(RawPathMiddleware),
             Middleware(AdmissionMiddleware, accounts=accounts),
             Middleware(OriginMiddleware),

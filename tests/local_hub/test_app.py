@@ -1,12 +1,18 @@
+import errno
 import json
 import os
 import resource
+from pathlib import Path
 
+import httpx2  # huggingface_hub's own client
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from local_hub import LocalHub
+from local_hub.blobs import BlobFile
+from local_hub.routes import files
+from tests.faulty_hub import faulty_hub
 from tests.local_hub.raw_requests import Send
 
 
@@ -110,3 +116,32 @@ def test_a_file_that_cannot_be_written_is_507_and_one_line(hub: LocalHub, capfd:
     assert api.list_repo_files("local/full") == [".gitattributes"]
     assert "Traceback" not in capfd.readouterr().err
     api.create_commit("local/full", [CommitOperationAdd("a.txt", b"small")], commit_message="Add")
+
+
+@pytest.mark.slow
+def test_a_file_that_the_disk_stops_reading_is_cut_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = b"text\n" * (files.CHUNK_SIZE // 2)
+    with faulty_hub(tmp_path / "hub") as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.create_repo("local/texts")
+        api.upload_file(repo_id="local/texts", path_in_repo="a.txt", path_or_fileobj=content)
+
+        def read_once(self: BlobFile, offset: int, size: int) -> bytes:
+            if offset:
+                raise OSError(errno.EIO, "Input/output error")
+            return content[:size]
+
+        monkeypatch.setattr(BlobFile, "read", read_once)
+        url = f"{hub.endpoint}/local/texts/resolve/main/a.txt"
+        headers = {"Authorization": f"Bearer {hub.token}"}
+        with pytest.raises(httpx2.RemoteProtocolError, match="without sending complete message body"):
+            httpx2.get(url, headers=headers)
+        monkeypatch.undo()
+        assert httpx2.get(url, headers=headers).content == content
+    (line,) = [record for record in caplog.records if record.name == "local_hub.app"]
+    assert (
+        line.getMessage() == "GET /local/texts/resolve/main/a.txt: [Errno 5] Input/output error: the response is cut"
+    )
+    assert not [record for record in caplog.records if record.exc_info]
