@@ -41,7 +41,13 @@ def listen(port: int) -> socket.socket:
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    try:
+        serve_root(parse_arguments())
+    except KeyboardInterrupt:  # before the server handles signals, or after
+        sys.exit(130)
+
+
+def serve_root(arguments: argparse.Namespace) -> None:
     parent = os.getppid()
     logging.basicConfig(level=logging.WARNING)
     for name in ("uvicorn.error", "asyncio"):

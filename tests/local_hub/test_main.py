@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from local_hub import LocalHub
-from tests.commands import run_module
+from tests.commands import ROOT, run_module
 from tests.local_hub.processes import parse_variables, start_hub
 
 
@@ -50,6 +52,23 @@ def test_a_random_token_is_printed_and_works(tmp_path: Path) -> None:
     assert api.whoami()["name"] == "local"
     process.send_signal(signal.SIGINT)
     assert process.wait(20) in (0, 130, -signal.SIGINT)
+
+
+def test_interrupted_while_it_starts_it_ends_without_a_traceback(tmp_path: Path) -> None:
+    code = f"""
+import builtins, os, signal, sys
+plain = builtins.__import__
+def interrupt(name, *rest, **more):
+    if name == "local_hub.store":
+        os.kill(os.getpid(), signal.SIGINT)
+    return plain(name, *rest, **more)
+builtins.__import__ = interrupt
+sys.argv = ["local_hub", "--root", {str(tmp_path)!r}, "--port", "0"]
+from local_hub.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_no_token_of_the_environment_is_printed_or_answered(tmp_path: Path) -> None:
