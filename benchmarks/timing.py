@@ -31,6 +31,7 @@ def alternate(variants: Mapping[str, Callable[[], float]], *, repeats: int) -> d
 class CommandStats:
     seconds: float
     peak_pss_mb: float  # of the process and all its children together, sampled twice per second
+    peak_anonymous_mb: float  # without the pages of files, such as weights, which the system may drop and read again
     cpu_seconds: float
 
 
@@ -59,7 +60,12 @@ def time_command(
         raise RuntimeError(
             f"{' '.join(map(str, command))} failed with exit code {exit_code}: {log.read_text()[-3000:]}"
         )
-    return CommandStats(round(seconds, 1), round(sampler.peak_mb, 1), round(cpu_seconds, 1))
+    return CommandStats(
+        seconds=round(seconds, 1),
+        peak_pss_mb=round(sampler.peak_mb, 1),
+        peak_anonymous_mb=round(sampler.peak_anonymous_mb, 1),
+        cpu_seconds=round(cpu_seconds, 1),
+    )
 
 
 def _children_cpu_seconds() -> float:
@@ -73,7 +79,7 @@ class _MemorySampler(threading.Thread):
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         super().__init__(daemon=True)
         self.process = process
-        self.peak_mb = 0.0
+        self.peak_mb = self.peak_anonymous_mb = 0.0
 
     def run(self) -> None:
         while self.process.poll() is None:
@@ -83,6 +89,7 @@ class _MemorySampler(threading.Thread):
             except psutil.Error:
                 return
             self.peak_mb = max(self.peak_mb, sum(map(_pss_bytes, processes)) / 1024**2)
+            self.peak_anonymous_mb = max(self.peak_anonymous_mb, sum(map(_anonymous_bytes, processes)) / 1024**2)
             time.sleep(SAMPLE_S)
 
 
@@ -91,3 +98,11 @@ def _pss_bytes(process: psutil.Process) -> int:
         return process.memory_full_info().pss
     except psutil.Error:  # it has just ended
         return 0
+
+
+def _anonymous_bytes(process: psutil.Process) -> int:
+    try:
+        memory = process.memory_info()
+    except psutil.Error:
+        return 0
+    return int(memory.rss - getattr(memory, "shared", 0))

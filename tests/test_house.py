@@ -48,6 +48,8 @@ COMMANDS = [
     "benchmarks.base_models",
     "benchmarks.build",
     "benchmarks.dtype_sensitivity",
+    "benchmarks.gpu",
+    "benchmarks.gpu_runs",
     "benchmarks.image_server",
     "benchmarks.local_hub_attackers",
     "benchmarks.local_hub_load",

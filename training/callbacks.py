@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class ConsoleLines(TrainerCallback):
     """Prints a line every `logging_steps` and one per evaluation, instead of a progress bar and dictionaries.
 
-    step 120/450  loss 0.412  lr 4.1e-03  71 samples/s  waited for data 2%  1:15 left
+    step 120/450  loss 0.412  lr 4.1e-03  71.3 samples/s  waited for data 2%  1:15 left
     step 120/450  F1 0.8310 (number and unit), 0.8200 (exact string)
     """
 
@@ -77,11 +77,11 @@ class ConsoleLines(TrainerCallback):
         parts = [
             f"loss {logs['loss']:.3f}",
             f"lr {logs.get('learning_rate', 0):.1e}",
-            f"{samples / seconds:.0f} samples/s",
+            f"{samples / seconds:.1f} samples/s",
             f"waited for data {self._waited_s / seconds:.0%}",
         ]
         if torch.cuda.is_available():
-            parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GB")
+            parts.append(f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
         return "  ".join([*parts, f"{left_s // 60:.0f}:{left_s % 60:02.0f} left"])
 
     def _start_interval(self, state: TrainerState) -> None:

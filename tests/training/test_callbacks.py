@@ -44,7 +44,9 @@ def test_the_console_shows_a_line_for_each_log_and_each_evaluation(
     console.on_log(args, state, control, logs={"eval_f1": 0.82, "eval_f1_quantity": 0.831})
     console.on_log(args, state, control, logs={"train_runtime": 1.0})
     progress, scores = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"step 5/10  loss 0\.412  lr 4\.1e-03  \d+ samples/s  waited for data 0%  0:00 left", progress)
+    assert re.fullmatch(
+        r"step 5/10  loss 0\.412  lr 4\.1e-03  \d+\.\d samples/s  waited for data 0%  0:00 left", progress
+    )
     assert scores == "step 5/10  F1 0.8310 (number and unit), 0.8200 (exact string)"
     console.on_train_begin(args, state, control)
     state.global_step = 10
