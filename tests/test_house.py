@@ -47,6 +47,7 @@ COMMANDS = [
     "benchmarks.ablation",
     "benchmarks.base_models",
     "benchmarks.build",
+    "benchmarks.disk_space",
     "benchmarks.dtype_sensitivity",
     "benchmarks.gpu",
     "benchmarks.gpu_runs",
