@@ -87,4 +87,4 @@ def test_the_duration_of_the_run_is_that_of_the_later_steps() -> None:
     options = TrainingOptions(output_dir="x", max_steps=7200, per_device_train_batch_size=4)
     (speed,) = (line for line in describe(recorded([1.0] * 20), None, options, num_rows=10) if "samples/s" in line)
     assert speed == "2 samples/s: the 7200 steps of the run would take about 4.0 hours, without its evaluations"
-    assert format_duration(90) == "1.5 minutes"
+    assert (format_duration(90), format_duration(7.2)) == ("1.5 minutes", "7 seconds")
