@@ -153,11 +153,17 @@ def _list_sizes(location: Location, *, repo_type: str) -> list[tuple[str, int, s
             ),
             waits_s=BRIEF_WAITS_S,
         )
-        files = [entry for entry in tree if isinstance(entry, RepoFile)]
-        for file in files:
-            if not isinstance(file.size, int) or file.size < 0:
-                raise TypeError(f"the size of {file.path} is {file.size!r}")
-        return [(file.path, file.size, file.lfs.sha256 if file.lfs else file.blob_id) for file in files]
+        return [_size_of(entry) for entry in tree if isinstance(entry, RepoFile)]
+
+
+def _size_of(file: RepoFile) -> tuple[str, int, str]:
+    """Raises TypeError, which `hub_errors` explains, for what is no file of a repo."""
+    content_hash = file.lfs.sha256 if file.lfs else file.blob_id
+    if not isinstance(file.path, str) or not isinstance(file.size, int) or file.size < 0:
+        raise TypeError(f"a file has the path {file.path!r} and the size {file.size!r}")
+    if not isinstance(content_hash, str) or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", content_hash):
+        raise TypeError(f"the hash of {file.path!r} is {content_hash!r}")
+    return file.path, file.size, content_hash
 
 
 def _cache_folder(repo_id: str, *, repo_type: str) -> Path:
