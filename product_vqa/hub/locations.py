@@ -157,7 +157,7 @@ def _list_sizes(location: Location, *, repo_type: str) -> list[tuple[str, int, s
 
 
 def _size_of(file: RepoFile) -> tuple[str, int, str]:
-    """Raises TypeError, which `hub_errors` explains, for what is no file of a repo."""
+    """Raises TypeError, which `hub_errors` explains, for anything but a file of a repo."""
     content_hash = file.lfs.sha256 if file.lfs else file.blob_id
     if not isinstance(file.path, str) or not isinstance(file.size, int) or file.size < 0:
         raise TypeError(f"a file has the path {file.path!r} and the size {file.size!r}")
