@@ -55,8 +55,8 @@ bench: install
 	$(BIN)/python -m benchmarks.model_card
 	$(BIN)/python -m benchmarks.real_shape
 
-# Gemma's tokenizers, 256,000 pieces, in a folder of the user's cache (REAL_TOKENIZER names another): with them, tests
-# that are otherwise skipped run, and benchmarks use them.
+# Gemma's tokenizers, 256,000 pieces, in a folder of the user's cache (REAL_TOKENIZER names another). Benchmarks use them,
+# and tests that are otherwise skipped: some of `make test`, more of `make faults` (pytest -m faults -k real).
 real-tokenizer: install
 	$(BIN)/python -m benchmarks.real_tokenizer
 

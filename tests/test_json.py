@@ -12,7 +12,12 @@ from tests.commands import ROOT, call
 pytestmark = pytest.mark.slow
 
 # Those that compare or measure at length, or need an adapter; their --json prints a line for each result.
-NOT_HERE = {f"benchmarks.{name}" for name in ("ablation", "build", "dtype_sensitivity", "predict", "predict_scale")}
+NOT_HERE = {
+    f"benchmarks.{name}"
+    for name in (
+        "ablation", "build", "disk_space", "dtype_sensitivity", "gpu", "predict", "predict_scale", "real_shape",
+    )
+}  # fmt: skip
 
 
 def commands_with_json() -> set[str]:

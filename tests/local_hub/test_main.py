@@ -57,6 +57,7 @@ def test_a_random_token_is_printed_and_works(tmp_path: Path) -> None:
 def test_interrupted_while_it_starts_it_ends_without_a_traceback(tmp_path: Path) -> None:
     code = f"""
 import builtins, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 plain = builtins.__import__
 def interrupt(name, *rest, **more):
     if name == "local_hub.store":

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from local_hub import LocalHub
-from tests.commands import call, launch
+from tests.commands import call
 from training import sft
 from training.options import TrainingOptions
 from training.smoke import StepRecorder, describe, find_problem, format_duration
@@ -27,14 +27,14 @@ def recorded(norms: list[float]) -> StepRecorder:
 
 @pytest.mark.slow
 def test_a_run_that_works_passes_and_nothing_is_written_or_pushed(
-    hub: LocalHub, tiny_run: list[str | Path], tmp_path: Path
-) -> None:
-    done = launch(
-        "training.sft", "--smoke", *tiny_run, "--output_dir", tmp_path / "run", "--push_to_hub", "--hub_model_id",
-        "local/smoke", "--num_train_epochs", "3",
-    )  # fmt: skip
-    lines = [line for line in done.stdout.splitlines() if line.startswith("smoke run: ")]
-    assert len([line for line in done.stdout.splitlines() if line.startswith("step ") and "loss" in line]) == 20
+    hub: LocalHub, tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    options = ["--output_dir", tmp_path / "run", "--push_to_hub", "--hub_model_id", "local/smoke"]
+    assert call(sft.main, monkeypatch, "--smoke", *tiny_run, *options, "--num_train_epochs", "3") == 0
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if line.startswith("smoke run: ")]
+    assert len([line for line in printed if line.startswith("step ") and "loss" in line]) == 20
     assert lines[0].startswith("smoke run: 20 steps of 2 samples: loss ")
     assert len(lines[1].split()) == 2 + 2 + 20
     assert lines[2].startswith("smoke run: 8 rows answered: F1 ")

@@ -10,13 +10,21 @@ from product_vqa.hub import Location
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.loading import load_base_model, load_processor
 
+BASES = [
+    "paligemma",
+    "paligemma2",
+    # Seconds each to load, in every test file.
+    pytest.param("real-paligemma", marks=pytest.mark.faults),
+    pytest.param("real-paligemma2", marks=pytest.mark.faults),
+]
 
-@pytest.fixture(scope="module", params=["paligemma", "paligemma2", "real-paligemma", "real-paligemma2"])
+
+@pytest.fixture(scope="module", params=BASES)
 def base(request: pytest.FixtureRequest) -> Path:
     """PaliGemma with the quickstart's tokenizer, or PaliGemma 2, which caps logits, with one of Gemma's class.
 
-    The last two have the real tokenizers, of 256,000 pieces, and are skipped if those were not fetched;
-    `tests/benchmarks/test_real_tokenizer.py` says how they differ.
+    The last two have the real tokenizers, of 256,000 pieces, and are skipped if those were not fetched; `make faults`
+    runs them. `tests/benchmarks/test_real_tokenizer.py` says how they differ.
     """
     fixture = {"paligemma": "tiny_base", "paligemma2": "tiny_paligemma2"}.get(request.param)
     return request.getfixturevalue(fixture or request.param.replace("-", "_"))

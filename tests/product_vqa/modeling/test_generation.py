@@ -43,17 +43,6 @@ def rows_of(entity_names: list[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "base",
-    [
-        "paligemma",
-        "paligemma2",
-        # Minutes each: at every step, they score the whole vocabulary.
-        pytest.param("real-paligemma", marks=pytest.mark.faults),
-        pytest.param("real-paligemma2", marks=pytest.mark.faults),
-    ],
-    indirect=True,
-)
 def test_ten_thousand_answers_of_random_weights_are_all_valid(
     base: Path, processor, automaton: AnswerAutomaton, tmp_path: Path
 ) -> None:
