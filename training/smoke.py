@@ -71,7 +71,8 @@ class StepRecorder(TrainerCallback):
     ) -> None:
         if logs and "loss" in logs:
             self.losses.append(float(logs["loss"]))
-            self.gradient_norms.append(float(logs.get("grad_norm", math.nan)))
+            if "grad_norm" in logs:  # not with max_grad_norm 0
+                self.gradient_norms.append(float(logs["grad_norm"]))
             self.seconds.append(60 * state.log_history[-1].get("minutes", 0.0))
 
     @property
@@ -103,7 +104,7 @@ def describe(
     lines = [
         f"{len(recorder.losses)} steps of {samples_per_step(options)} samples: loss {recorder.losses[0]:.3f} -> "
         f"{recorder.losses[-1]:.3f}",
-        f"gradient norms {' '.join(f'{norm:.3g}' for norm in recorder.gradient_norms)}",
+        f"gradient norms {' '.join(f'{norm:.3g}' for norm in recorder.gradient_norms) or 'not computed'}",
     ]
     if recorder.skipped:
         lines.append(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
+from transformers import TrainerControl, TrainerState
 
 from local_hub import LocalHub
 from tests.commands import call
@@ -88,3 +89,13 @@ def test_the_duration_of_the_run_is_that_of_the_later_steps() -> None:
     (speed,) = (line for line in describe(recorded([1.0] * 20), None, options, num_rows=10) if "samples/s" in line)
     assert speed == "2 samples/s: the 7200 steps of the run would take about 4.0 hours, without its evaluations"
     assert (format_duration(90), format_duration(7.2)) == ("1.5 minutes", "7 seconds")
+
+
+def test_a_run_without_gradient_norms_passes() -> None:
+    """With max_grad_norm 0, the trainer logs none."""
+    recorder, options = StepRecorder(), TrainingOptions(output_dir="x", max_steps=2)
+    state = TrainerState(log_history=[{"minutes": 0.1}])
+    for loss in (5.0, 4.0):
+        recorder.on_log(options, state, TrainerControl(), {"loss": loss})
+    assert find_problem(recorder, SCORES) is None
+    assert "gradient norms not computed" in describe(recorder, SCORES, options, num_rows=10)
