@@ -7,6 +7,7 @@ exactly this answer.
 
 import io
 import random
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
@@ -26,12 +27,13 @@ def measure_accuracy(
     rows: int,
     level: Level,
     seed: int = 0,
+    kinds: Sequence[str] = KINDS,
 ) -> dict[str, float]:
     """The share of correct answers for each kind of question, over `rows` images each."""
     was_training = model.training
     model.eval()
     accuracy = {}
-    for kind in KINDS:
+    for kind in kinds:
         questions = make_questions(kind, rows=rows, level=level, seed=seed)
         accuracy[kind] = count_correct(model, questions, processor=processor) / rows
     model.train(was_training)

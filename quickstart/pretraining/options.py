@@ -13,9 +13,13 @@ class PretrainOptions:
         default="runs/small-paligemma", metadata={"help": "Folder of the base model, the curve and the checkpoint."}
     )
     minutes: float = field(
-        default=147.0, metadata={"help": "Minutes of training, including those before an interruption."}
+        default=110.0, metadata={"help": "Minutes of training, including those before an interruption."}
     )
     seed: int = field(default=0, metadata={"help": "Random seed of the weights and the images."})
+    bf16: bool = field(
+        default=False,
+        metadata={"help": "Compute in bfloat16 (autocast); 1.4 times as fast on a CPU with bfloat16 instructions."},
+    )
     batch_size: int = field(default=12, metadata={"help": "Images per step and process."})
     hidden_size: int = field(default=128, metadata={"help": "Hidden size of both towers, a multiple of 64."})
     layers: int = field(default=4, metadata={"help": "Number of layers of each tower."})

@@ -78,7 +78,7 @@ def patch_loss(heads: torch.nn.Linear, hidden: torch.Tensor, targets: torch.Tens
     hidden: (B, N, H); targets: (heads, B, N). On empty patches only the characters are supervised, and only on every
     fourth of them.
     """
-    logits = heads(hidden).split(_CLASSES, dim=-1)
+    logits = heads(hidden).float().split(_CLASSES, dim=-1)
     is_printed = targets[0] > 0
     loss = hidden.new_zeros(())
     for predicted, target, (name, head) in zip(logits, targets, HEADS.items(), strict=True):

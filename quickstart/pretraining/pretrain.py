@@ -1,7 +1,7 @@
 """Pretrain the small PaliGemma of the quickstart from random weights.
 
     accelerate launch --config_file training/accelerate_configs/cpu_2.yaml \\
-        -m quickstart.pretraining.pretrain --minutes 147
+        -m quickstart.pretraining.pretrain --minutes 110 --bf16 true
     python -m quickstart.pretraining.pretrain --minutes 2
 
 It runs on one core, in two processes, or on a GPU; the first two minutes already show progress. Rerun the same command
@@ -9,7 +9,7 @@ to resume from the last checkpoint, also with more `--minutes`. The command writ
 `curve.csv` and `checkpoint.pt` to `--output_dir`.
 
 **Two stages.** First the vision tower alone learns to name the character in each patch
-(quickstart.pretraining.patch_targets), on images that become harder up to level standard. Then the complete model
+(quickstart.pretraining.patch_targets), on images that become harder. Then the complete model
 learns to answer questions about the printed text (quickstart.pretraining.tasks), on images with one line, two, three,
 and finally all. The stages depend on the share of the minutes that has passed, so the schedule fits any length and any
 machine. The images depend only on that share, the seed, the step and the process.
@@ -24,9 +24,9 @@ from product_vqa.errors import argument
 from product_vqa.paths import writable_folder
 from quickstart.pretraining.options import PretrainOptions
 from quickstart.pretraining.tasks import KINDS
-from quickstart.rendering.levels import STANDARD
+from quickstart.rendering.levels import HARD, STANDARD
 
-COLUMNS = ("minutes", "step", "pictures", "first", "patch_loss", "packed_loss", "answer_loss", *KINDS)
+COLUMNS = ("minutes", "step", "pictures", "first", "patch_loss", "packed_loss", "answer_loss", *KINDS, "hard_get")
 
 
 def main() -> None:
@@ -64,6 +64,9 @@ def main() -> None:
                 row |= measure_accuracy(
                     trainer.model, processor=trainer.processor, rows=options.eval_rows, level=STANDARD
                 )
+                row["hard_get"] = measure_accuracy(
+                    trainer.model, processor=trainer.processor, rows=options.eval_rows, level=HARD, kinds=["get"]
+                )["get"]
             append_to_curve(folder / "curve.csv", row)
             trainer.save(checkpoint)
             trainer.save_base(folder / "base")

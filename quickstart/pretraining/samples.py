@@ -16,12 +16,14 @@ from quickstart.pretraining.patch_targets import patch_targets
 from quickstart.pretraining.tasks import Question, ask, ask_line, ask_several
 from quickstart.rendering.drawing import Character, draw, encode
 from quickstart.rendering.label_text import Label, make_label
-from quickstart.rendering.levels import PLAIN, STANDARD
+from quickstart.rendering.levels import HARD, PLAIN, STANDARD, Level
 
 # All of these are values of the run's progress.
-ANSWERS_FROM = 0.26  # the model answers questions from here on; before, only the vision tower is trained
-STANDARD_FROM = 0.08  # up to here the share of images of level standard grows linearly to 1
-LINES_UNTIL = ((0.3, 1), (0.35, 2), (0.41, 3))  # the number of lines per image up to each value
+ANSWERS_FROM = 0.13  # the model answers questions from here on; before, only the vision tower is trained
+STANDARD_FROM = 0.05  # up to here the share of plain images falls linearly to 0
+HARD_FROM = 0.5  # up to here the share of hard images grows linearly to HARD_SHARE; all others are standard
+HARD_SHARE = 0.5
+LINES_UNTIL = ((0.17, 1), (0.22, 2), (0.28, 3))  # the number of lines per image up to each value
 
 MAX_QUESTIONS = 6  # per image
 _WEIGHTS_BY_KIND = {"get": 50, "line": 20, "after": 10, "all": 6, "expand": 10, "define": 4}  # of single questions
@@ -56,8 +58,7 @@ def draw_batch(
 
 def draw_image(rng: random.Random, progress: float) -> tuple[Label, Image.Image, tuple[Character, ...]]:
     """A label as difficult as the run's progress asks for, its image of 224 px, and the image's characters."""
-    is_easy = rng.random() >= progress / STANDARD_FROM
-    level = replace(PLAIN, line_counts=STANDARD.line_counts) if is_easy else STANDARD
+    level = _level(rng, progress)
     line_count = _line_count(progress)
     if line_count is not None and rng.random() > 0.15:
         level = replace(level, line_counts=(line_count,), brand_words=(0, 1) if line_count > 1 else (0,))
@@ -66,6 +67,12 @@ def draw_image(rng: random.Random, progress: float) -> tuple[Label, Image.Image,
     if rng.random() < 0.3:  # compression is hardly visible at this size, and encoding takes as long as drawing
         image = Image.open(io.BytesIO(encode(image, rng, level=level)))
     return label, image, characters
+
+
+def _level(rng: random.Random, progress: float) -> Level:
+    if rng.random() >= progress / STANDARD_FROM:
+        return replace(PLAIN, line_counts=STANDARD.line_counts)
+    return HARD if rng.random() < HARD_SHARE * min(1.0, progress / HARD_FROM) else STANDARD
 
 
 def _line_count(progress: float) -> int | None:

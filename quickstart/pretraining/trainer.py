@@ -59,7 +59,7 @@ class Pretrainer:
             layers=options.layers,
             seed=options.seed,
         )
-        self.model.set_attn_implementation("sdpa")
+        self.model.set_attn_implementation("eager")  # on a CPU as fast as sdpa in float32, faster in bfloat16
         self.heads = make_heads(options.hidden_size)
         self.model.to(self.device).train()  # type: ignore[arg-type]  # typed for another signature
         self.heads.to(self.device)
@@ -92,13 +92,13 @@ class Pretrainer:
             is_packed=is_packed,
             device=self.device,
         )
-        if is_answering:
-            loss, metrics = self._answer_loss(batch, name="packed_loss" if is_packed else "answer_loss")
-            trained = self._tower + self._language
-        else:
-            loss, metrics = self._patch_loss(batch)
-            trained = self._tower
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
+            if is_answering:
+                loss, metrics = self._answer_loss(batch, name="packed_loss" if is_packed else "answer_loss")
+            else:
+                loss, metrics = self._patch_loss(batch)
         loss.backward()
+        trained = self._tower + self._language if is_answering else self._tower
 
         # The clock is one step late, so that all processes read the same time.
         metrics, self.minutes = self._average(trained, metrics, self.minutes + self._last_step_minutes)
@@ -126,7 +126,7 @@ class Pretrainer:
             use_cache=False,
         )
         predicts_label = texts.labels[:, 1:] != IGNORED
-        logits = self.model.lm_head(output.last_hidden_state[:, :-1][predicts_label])
+        logits = self.model.lm_head(output.last_hidden_state[:, :-1][predicts_label]).float()
         answers = torch.nn.functional.cross_entropy(logits, texts.labels[:, 1:][predicts_label])
         patches, accuracy = patch_loss(self.heads, output.image_outputs.last_hidden_state, batch.targets)
         metrics = {"first": accuracy, name: answers.item(), "patch_loss": patches.item()}

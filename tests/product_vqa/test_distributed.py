@@ -30,12 +30,14 @@ def test_two_processes_on_a_cpu_know_of_each_other(tmp_path: Path) -> None:
     script.write_text(
         "from product_vqa.distributed import init_distributed\n"
         "state = init_distributed()\n"
-        "print(f'rank {state.process_index} of {state.num_processes} on {state.device.type}')\n"
+        f"with open('{tmp_path}/' + str(state.process_index), 'x') as file:\n"
+        "    file.write(f'rank {state.process_index} of {state.num_processes} on {state.device.type}')\n"
     )
     launcher = [sys.executable, "-m", "product_vqa.launch", "--config_file", str(CPU_2), str(script)]
     done = subprocess.run(launcher, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    printed = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
-    assert printed == ["rank 0 of 2 on cpu", "rank 1 of 2 on cpu"], done.stderr
+    assert done.returncode == 0, done.stderr
+    written = [(tmp_path / rank).read_text() for rank in ("0", "1")]
+    assert written == ["rank 0 of 2 on cpu", "rank 1 of 2 on cpu"]
 
 
 @pytest.mark.faults
