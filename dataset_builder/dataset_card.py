@@ -8,11 +8,11 @@ from pathlib import Path
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm
-from dataset_builder.leakage import ROWS_CONFIG
 from dataset_builder.manifest import Manifest
 from dataset_builder.writer import ROWS_FOLDER
 from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
+from product_vqa.dataset import ROWS_CONFIG
 from product_vqa.quoting import code_span, file_name, one_line
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import ENTITIES

@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 
 from dataset_builder.placeholders import COLUMNS as IMAGE_COLUMNS
 from dataset_builder.split import JOINING_COLUMNS, components
-from product_vqa.dataset import dataset_error, download_splits, find_splits
+from product_vqa.dataset import ROWS_CONFIG, dataset_error, download_splits, find_splits
 from product_vqa.hub import Location
 
-ROWS_CONFIG = "rows"  # the configuration without images, but with their hashes
 COLUMNS = ("index", "image_link", "group_id", "entity_name", "entity_value")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetsError
 
@@ -27,6 +28,7 @@ from product_vqa.quoting import one_line
 from product_vqa.task.features import FEATURES, SPLITS
 from product_vqa.task.schema import ENTITIES
 
+ROWS_CONFIG = "rows"  # the configuration of the card that has all columns but the images
 MAX_CARD_BYTES = 2 * 1024**2
 MAX_PATTERNS = 10_000  # of files, in a card
 MAX_TEXT_BYTES = 64 * 1024  # of a URL, a label, a group
@@ -180,6 +182,28 @@ def load_split(location: Location, split: str) -> Dataset:
     if split not in splits:
         raise InputError(f"{location} has no split {split!r}")
     return splits[split]
+
+
+def count_entities(location: Location, split: str) -> dict[str, int]:
+    """Count the rows of each entity in a split. Its images are not downloaded if the dataset has a table of its rows.
+
+    Raises InputError if there is no such split, it has no rows, or a file is damaged.
+    """
+    files = find_splits(location, config=ROWS_CONFIG).get(split) or find_splits(location).get(split)
+    if not files:
+        raise InputError(f"{location} has no split {split!r}")
+    counts = dict.fromkeys(ENTITIES, 0)
+    for path, name in zip(download_splits(location, {split: files})[split], files, strict=True):
+        try:
+            check_parquet(path, {"entity_name": _TEXT})
+            entities = pq.ParquetFile(path).read(columns=["entity_name"]).column("entity_name").cast(pa.string())
+        except (ParquetError, *_DAMAGED) as error:
+            raise dataset_error(location, f"{name}: {first_line(error)}") from error
+        for entity in ENTITIES:
+            counts[entity] += pc.sum(pc.equal(entities, entity), min_count=0).as_py()
+    if not any(counts.values()):
+        raise InputError(f"{location}: split {split!r} has no rows with one of the entities {', '.join(ENTITIES)}")
+    return counts
 
 
 def find_splits(location: Location, *, config: str | None = None) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ from product_vqa.errors import InputError, argument
 from product_vqa.hub import locate
 from product_vqa.modeling.loading import load_config
 from training.loading import make_lora
-from training.memory import ANSWER_TOKENS, build_empty_model, count_tokens, estimate_run, use_fake_tensors
+from training.memory import ANSWER_TOKENS, TEXT_TOKENS, build_empty_model, estimate_run, use_fake_tensors
 from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
 # Dense 16-bit matrix products with 32-bit accumulation, TFLOP/s, from the makers' data sheets.
@@ -70,7 +70,8 @@ def count_samples(train_rows: int, options: TrainingOptions) -> int:
 def count_flop(config: PaliGemmaConfig, lora: LoraConfig, *, gradient_checkpointing: bool = False) -> int:
     """Count the floating-point operations (a multiply-add is two) of one sample's forward and backward pass.
 
-    SigLIP runs forward only, the language model forward and backward, lm_head on the answer's tokens only.
+    SigLIP runs backward only where the adapter changes it, lm_head on the answer's tokens only. With gradient
+    checkpointing, what has a backward pass runs forward twice.
     """
     vision: Any = config.vision_config
     size, width = vision.image_size, config.get_text_config().hidden_size
@@ -79,16 +80,18 @@ def count_flop(config: PaliGemmaConfig, lora: LoraConfig, *, gradient_checkpoint
     with FakeTensorMode():
         use_fake_tensors(model)
         pixels = torch.empty(1, 3, size, size, dtype=torch.bfloat16)
-        embedded = torch.empty(1, count_tokens(config), width, dtype=torch.bfloat16)
-        with FlopCounterMode(display=False) as vision, torch.no_grad():
-            model.get_image_features(pixels)
+        text = torch.empty(1, TEXT_TOKENS, width, dtype=torch.bfloat16)
+        with FlopCounterMode(display=False) as vision:
+            image = model.get_image_features(pixels).pooler_output
         with FlopCounterMode(display=False) as forward:
+            embedded = torch.cat([image, text], dim=1)
             hidden = model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
             logits = model.lm_head(hidden[:, :ANSWER_TOKENS])
         with FlopCounterMode(display=False) as backward:
             logits.sum().backward()
     flop = vision.get_total_flops() + forward.get_total_flops() + backward.get_total_flops()
-    return flop + (forward.get_total_flops() if gradient_checkpointing else 0)
+    repeated = forward.get_total_flops() + (vision.get_total_flops() if image.requires_grad else 0)
+    return flop + (repeated if gradient_checkpointing else 0)
 
 
 def estimate_hours(flop: float, *, tflops: float) -> float:

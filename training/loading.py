@@ -10,7 +10,7 @@ from peft import LoraConfig
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.cards import CARD_FILE
-from product_vqa.dataset import MAX_CARD_BYTES, load_splits
+from product_vqa.dataset import MAX_CARD_BYTES, count_entities, load_splits
 from product_vqa.distributed import init_distributed
 from product_vqa.documents import DocumentError, parse_front_matter, read_bytes
 from product_vqa.errors import InputError, argument
@@ -19,6 +19,7 @@ from product_vqa.modeling.collator import load_row_image
 from product_vqa.modeling.loading import check_image_size, load_base_model, load_processor, resolve_dtype
 from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
+from training.oversampling import oversample
 
 MAX_LICENSE_LENGTH = 100
 
@@ -133,6 +134,8 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_k
     if options.max_train_samples is not None and options.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(options.max_train_samples))
     _check_labels(train, name=f"`dataset_train_split` {train_name}", remedy="choose a split with labels")
+    if options.oversample_like is not None:
+        train = _oversample(train, sources.dataset, options.oversample_like, seed=seed)
     if test is None or not options.max_eval_samples:
         return Data(train, eval=None, card=None)
     remedy = "choose a split with labels, or set `max_eval_samples` 0 to evaluate nothing"
@@ -142,6 +145,16 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_k
     chosen, others = split_rows(test, min(options.max_eval_samples, len(test) // 2), seed=seed)
     card = sample_rows(others, options.max_card_samples, seed=seed) if options.max_card_samples else None
     return Data(train, eval=chosen, card=card)
+
+
+def _oversample(rows: Dataset, dataset: Location, split: str, *, seed: int) -> Dataset:
+    with init_distributed().main_process_first(), argument("oversample_like"):
+        counts = count_entities(dataset, split)
+    oversampled, added = oversample(rows, counts, seed=seed)
+    if init_distributed().is_main_process:
+        listed = ", ".join(f"{entity} +{number}" for entity, number in added.items()) or "none"
+        print(f"rows repeated for the mix of attributes in split {split}: {listed}")
+    return oversampled
 
 
 def _check_labels(rows: Dataset, *, name: str, remedy: str) -> None:
@@ -180,6 +193,7 @@ def load_model(
             dtype=resolve_dtype(options.dtype, device=state.device),
             load_in_4bit=options.load_in_4bit,
             attn_implementation=options.attn_implementation,
+            disable_logit_softcapping=options.disable_logit_softcapping,
             device=state.device if options.load_in_4bit or not is_sharded else None,
         )
     check_image_size(model.config, processor, base_model=sources.base_model)

@@ -96,7 +96,7 @@ def estimate_memory(
     trainable = adapted.get_nb_trainable_parameters()[0]
     with FakeTensorMode():
         use_fake_tensors(model)
-        one, two = (_kept_for_backward(model, samples=number, tokens=tokens, dtype=dtype) for number in (1, 2))
+        one, two = (_kept_for_backward(model, samples=number, dtype=dtype) for number in (1, 2))
     per_sample = two - one
     fixed = one - per_sample  # kept once, whatever the number of samples: DoRA keeps copies of weights
 
@@ -150,14 +150,14 @@ class _Kept:
         self.tensor = tensor
 
 
-def _kept_for_backward(
-    model: PaliGemmaForConditionalGeneration, *, samples: int, tokens: int, dtype: torch.dtype
-) -> int:
-    """Count the bytes that autograd keeps in the language model, the only part that gradients flow through.
+def _kept_for_backward(model: PaliGemmaForConditionalGeneration, *, samples: int, dtype: torch.dtype) -> int:
+    """Count the bytes that autograd keeps: of SigLIP and the projector only where the adapter changes them.
 
     peft's DoRA computes more than it keeps: it detaches the norm of a weight from the graph that computed it.
     """
-    embedded = torch.empty(samples, tokens, model.config.get_text_config().hidden_size, dtype=dtype)
+    vision: Any = model.config.vision_config
+    pixels = torch.empty(samples, 3, vision.image_size, vision.image_size, dtype=dtype)
+    text = torch.empty(samples, TEXT_TOKENS, model.config.get_text_config().hidden_size, dtype=dtype)
     parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     graph: weakref.WeakSet[_Kept] = weakref.WeakSet()
 
@@ -171,7 +171,8 @@ def _kept_for_backward(
         torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor),
     ):
         model.train()
-        output = model.model.language_model(inputs_embeds=embedded, use_cache=False)
+        image = model.get_image_features(pixels).pooler_output
+        output = model.model.language_model(inputs_embeds=torch.cat([image, text], dim=1), use_cache=False)
         storages = {kept.tensor.untyped_storage()._cdata: kept.tensor.untyped_storage() for kept in graph}
         del output  # it holds the graph, which had to exist until here
     return sum(storage.nbytes() for address, storage in storages.items() if address not in parameters)

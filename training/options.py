@@ -44,6 +44,13 @@ class DatasetOptions:
         default=None,
         metadata={"help": "Train on at most this many rows, the first ones after a shuffle with data_seed."},
     )
+    oversample_like: str | None = field(
+        default=None,
+        metadata={
+            "help": "Split, for example test, whose mix of attributes is aimed at: training rows of an attribute that "
+            "is more frequent there are repeated until they have its share. No row is dropped."
+        },
+    )
     max_eval_samples: int = field(
         default=500,
         metadata={
@@ -102,6 +109,10 @@ class ModelOptions:
     load_in_4bit: bool = field(
         default=False,
         metadata={"help": "Quantize the language model, but not SigLIP, to 4-bit NF4 with double quantization."},
+    )
+    disable_logit_softcapping: bool = field(
+        default=False,
+        metadata={"help": "Remove PaliGemma 2's cap of its logits, as its own fine-tuning recipes do."},
     )
     lora_r: int = field(default=8, metadata={"help": "Rank of the adapter."})
     lora_alpha: int = field(default=16, metadata={"help": "The update is scaled by lora_alpha / lora_r."})

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, commit_files, hub_errors, read_file, retry
 from product_vqa.modeling.calibration import CALIBRATION_FILE
 from product_vqa.provenance import adapter_sha256
-from product_vqa.task.prompt import save_task
+from product_vqa.task.prompt import BaseSettings, save_task
 from training.loading import Sources
 from training.model_card import describe_training, make_card
 from training.run_config import save_config
@@ -65,7 +66,7 @@ def save_adapter(
     temporary.mkdir(parents=True)
     _save_weights(trainer.model, weights, temporary, base_model=sources.named_base_model)
     _save_processor(trainer.processing_class, temporary)
-    save_task(temporary, dtype=config["dtype"], load_in_4bit=config["load_in_4bit"])
+    save_task(temporary, BaseSettings(**{option.name: config[option.name] for option in fields(BaseSettings)}))
     save_config(temporary, config)
     _save_log(temporary / LOG_FILE, trainer.state.log_history)
     training = describe_training(

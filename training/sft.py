@@ -22,9 +22,9 @@ from transformers.trainer_utils import HubStrategy
 
 from product_vqa.distributed import init_distributed, process_group
 from product_vqa.downloads import download_base_model, download_dataset, plan_base_model, plan_dataset
-from product_vqa.errors import argument
+from product_vqa.errors import InputError, argument
 from product_vqa.modeling.collator import TrainingCollator
-from product_vqa.modeling.loading import load_config
+from product_vqa.modeling.loading import caps_logits, load_config
 from product_vqa.paths import writable_folder
 from product_vqa.workers import limit_queue, worker_errors
 from training.callbacks import ConsoleLines, PushCheckpoints, ResumeRun, SaveOnSigterm, StopEarly, is_out_of_patience
@@ -149,6 +149,11 @@ def resolve_run(
     check_same_run(output_dir, config, processes=options.world_size)
     with argument("model_name_or_path"):
         model_config = load_config(sources.base_model)
+    if model_options.disable_logit_softcapping and not caps_logits(model_config):
+        raise InputError(
+            f"`disable_logit_softcapping`: {sources.base_model} does not cap its logits, as PaliGemma 2 does; remove "
+            "this setting"
+        )
     repo_id = None
     if options.push_to_hub:
         repo_id = open_repo(options.hub_model_id or output_dir.name, private=options.hub_private_repo)

@@ -24,7 +24,7 @@ from product_vqa.modeling.model_files import (
     read_json_file,
 )
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_sha256
-from product_vqa.task.prompt import TASK_FILE, BasePrecision, format_prompt, load_task
+from product_vqa.task.prompt import TASK_FILE, BaseSettings, format_prompt, load_task
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Adapter:
     sha256: str
     base_model_name: str | None
     base_model_revision: str | None
-    base_precision: BasePrecision | None  # None if training did not record it
+    base_settings: BaseSettings | None  # None if training did not record them
     config: dict[str, Any]
     tensors: dict[str, Tensor]
 
@@ -104,7 +104,7 @@ def download_adapter(location: Location) -> Adapter:
         adapter_sha256(folder),
         base_model_name=_text(config, "base_model_name_or_path", name=name),
         base_model_revision=_text(config, "revision", name=name),
-        base_precision=load_task(task_file, adapter=name) if task_file else None,
+        base_settings=load_task(task_file, adapter=name) if task_file else None,
         config=config,
         tensors=tensors,
     )

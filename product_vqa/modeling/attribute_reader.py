@@ -97,13 +97,14 @@ class AttributeReader:
         base = locate_base_model(loaded, base_model=base_model)
         processor_location = (loaded.processor if loaded else None) or base
         processor = load_processor(processor_location)
-        trained = loaded.base_precision if loaded else None
+        trained = loaded.base_settings if loaded else None
         dequantizes = load_in_4bit is None and trained is not None and trained.load_in_4bit
         with argument("base_model"):
             model = load_base_model(
                 base,
                 dtype=resolve_dtype(dtype, device=device, trained=trained.dtype if trained else None),
                 load_in_4bit=bool(load_in_4bit) or dequantizes,
+                disable_logit_softcapping=trained is not None and trained.disable_logit_softcapping,
                 device=device,
             )
         check_image_size(model.config, processor, base_model=base)

@@ -40,6 +40,7 @@ from product_vqa.modeling.processor_check import check_image_settings, check_pro
 # Suffixes alone (`q_proj`) would also adapt SigLIP, with 1.5 M more parameters at r=8.
 LANGUAGE_MODEL_LINEARS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 PROJECTOR_LINEAR = r".*multi_modal_projector\.linear"
+VISION_ATTENTION = r".*vision_tower.*\.(q|k|v)_proj"
 
 # The short name `vision_tower` matches nothing, so SigLIP would be quantized.
 UNQUANTIZED_MODULES = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
@@ -153,14 +154,19 @@ def load_base_model(
     dtype: torch.dtype,
     load_in_4bit: bool = False,
     attn_implementation: str | None = None,
+    disable_logit_softcapping: bool = False,
     device: str | torch.device | None = None,
 ) -> PaliGemmaForConditionalGeneration:
     """Load a PaliGemma (1 or 2, any size) from safetensors files in a folder or a repo at a commit.
 
     The weights are loaded directly onto `device` (None: the CPU). Otherwise each process would hold all of them in the
-    host's memory first. Raises InputError if it is not a PaliGemma, or could not be loaded.
+    host's memory first. `disable_logit_softcapping` removes PaliGemma 2's cap of its logits, if there is one.
+    Raises InputError if it is not a PaliGemma, or could not be loaded.
     """
     config = load_config(location)
+    if disable_logit_softcapping and caps_logits(config):
+        text: Any = config.text_config
+        text.final_logit_softcapping = None
     folder = _download_weights(location, config)
     try:
         loaded: Any = PaliGemmaForConditionalGeneration.from_pretrained(
@@ -184,6 +190,11 @@ def load_base_model(
         raise InputError(f"{location} could not be loaded: its weights lack {len(missing)}, for example {missing[0]}")
     model.config._name_or_path = location.name
     return model
+
+
+def caps_logits(config: PaliGemmaConfig) -> bool:
+    """Return whether the model caps its logits, as PaliGemma 2 does: `30 * tanh(logits / 30)`."""
+    return getattr(config.text_config, "final_logit_softcapping", None) is not None
 
 
 def weight_patterns(location: Location) -> list[str]:

@@ -1,4 +1,4 @@
-"""The prompt template, and the file that records it with an adapter, along with the precision of its base model."""
+"""The prompt template, and the file that records it with an adapter, along with how its base model was loaded."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,11 +14,20 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True)
-class BasePrecision:
+class BaseSettings:
     """How the base model was loaded when the adapter was trained and evaluated."""
 
     dtype: str  # of its weights; if they are in 4 bits, of those that are not quantized
     load_in_4bit: bool  # NF4
+    disable_logit_softcapping: bool = False  # PaliGemma 2's cap of its logits was removed
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value of a wrong type."""
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {str(self.dtype)[:100]!r}")
+        for name in ("load_in_4bit", "disable_logit_softcapping"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {str(getattr(self, name))[:100]!r}")
 
 
 def format_prompt(entity_name: str) -> str:
@@ -28,15 +37,17 @@ def format_prompt(entity_name: str) -> str:
     return PROMPT_TEMPLATE.format(entity=entity_name.replace("_", " "))
 
 
-def save_task(folder: Path, *, dtype: str, load_in_4bit: bool) -> None:
-    """Write the prompt template and the base model's precision in training next to an adapter."""
-    assert dtype in DTYPES, dtype
-    task = {"prompt_template": PROMPT_TEMPLATE, "base_model": asdict(BasePrecision(dtype, load_in_4bit))}
+def save_task(folder: Path, settings: BaseSettings) -> None:
+    """Write the prompt template, and how the base model was loaded in training, next to an adapter."""
+    recorded = asdict(settings)
+    if not settings.disable_logit_softcapping:  # earlier versions refuse a file with a field that they do not know
+        del recorded["disable_logit_softcapping"]
+    task = {"prompt_template": PROMPT_TEMPLATE, "base_model": recorded}
     (folder / TASK_FILE).write_text(json.dumps(task, indent=2) + "\n")
 
 
-def load_task(file: Path, *, adapter: str) -> BasePrecision | None:
-    """Read the base model's precision that `save_task` wrote; None if an earlier version wrote the file without it.
+def load_task(file: Path, *, adapter: str) -> BaseSettings | None:
+    """Read the base model's settings that `save_task` wrote; None if an earlier version wrote the file without them.
 
     Raises InputError if the adapter was trained with another prompt template, or the file is malformed.
     """
@@ -44,9 +55,7 @@ def load_task(file: Path, *, adapter: str) -> BasePrecision | None:
         task = read_json(file)
         template = task.get("prompt_template")
         recorded = task.get("base_model")
-        precision = None if recorded is None else BasePrecision(**recorded)
-        if precision is not None and (precision.dtype not in DTYPES or not isinstance(precision.load_in_4bit, bool)):
-            raise ValueError(f"base_model is {str(recorded)[:100]}")
+        settings = None if recorded is None else BaseSettings(**recorded)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{adapter}: its {TASK_FILE} is malformed ({type(error).__name__}: {first_line(error)[:200]}); "
@@ -58,4 +67,4 @@ def load_task(file: Path, *, adapter: str) -> BasePrecision | None:
             f"{PROMPT_TEMPLATE!r}, with which its answers would be worse. Use the version of product-vqa that the "
             "adapter's card names"
         )
-    return precision
+    return settings

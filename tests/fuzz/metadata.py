@@ -56,16 +56,17 @@ def fuzz_adapter_config(data: bytes) -> None:
 
 
 def fuzz_task_file(data: bytes) -> None:
-    """The recorded precision of the base model is one that it can be loaded in, or the file is refused."""
+    """The recorded settings of the base model are some that it can be loaded with, or the file is refused."""
     file = _folder("task") / TASK_FILE
     file.write_bytes(data)
     try:
-        precision = load_task(file, adapter="user/adapter")
+        settings = load_task(file, adapter="user/adapter")
     except InputError as error:
         assert_message(error)
         return
-    if precision is not None:
-        assert precision.dtype in ("bfloat16", "float16", "float32") and isinstance(precision.load_in_4bit, bool)
+    if settings is not None:
+        assert settings.dtype in ("bfloat16", "float16", "float32")
+        assert {type(settings.load_in_4bit), type(settings.disable_logit_softcapping)} == {bool}
 
 
 def fuzz_calibration(data: bytes) -> None:

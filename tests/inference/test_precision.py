@@ -15,7 +15,7 @@ from product_vqa.hub import Location
 from product_vqa.modeling.collator import make_generation_batch, normalize_images
 from product_vqa.modeling.constrained_decoding import max_answer_tokens
 from product_vqa.modeling.loading import dequantize, load_base_model, load_processor
-from product_vqa.task.prompt import PROMPT_TEMPLATE, TASK_FILE, save_task
+from product_vqa.task.prompt import PROMPT_TEMPLATE, TASK_FILE, BaseSettings, save_task
 from tests.commands import call
 from tests.inference.adapters import train_adapter
 from tests.tiny import make_image, make_rows
@@ -27,7 +27,7 @@ def nf4(tiny_repos: tuple[str, str], tiny_base: Path, tmp_path_factory: pytest.T
     """The folder of an adapter half trained on the NF4 base model, and the model in memory that was scored."""
     folder = tmp_path_factory.mktemp("nf4")
     model = train_adapter(folder, tiny_base, load_in_4bit=True, steps=12)
-    save_task(folder / "adapter", dtype="float32", load_in_4bit=True)
+    save_task(folder / "adapter", BaseSettings("float32", load_in_4bit=True))
     return folder / "adapter", model
 
 
@@ -109,7 +109,7 @@ def test_the_dtype_is_that_of_the_training_where_the_device_has_it(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": is_fast})
     folder = shutil.copytree(adapter_folder, tmp_path / "adapter")
     if recorded is not None:
-        save_task(folder, dtype=recorded, load_in_4bit=False)
+        save_task(folder, BaseSettings(recorded, load_in_4bit=False))
     reader = AttributeReader.from_pretrained(str(folder), dtype=asked, device="cpu")
     assert reader.model.dtype == getattr(torch, expected)
     assert reader.provenance["dtype"] == f"torch.{expected}"
@@ -119,7 +119,7 @@ def test_an_adapter_of_another_prompt_is_refused_by_the_reader_and_predict(
     adapter_folder: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(adapter_folder, tmp_path / "adapter")
-    save_task(folder, dtype="float32", load_in_4bit=False)
+    save_task(folder, BaseSettings("float32", load_in_4bit=False))
     file = folder / TASK_FILE
     file.write_text(file.read_text().replace(PROMPT_TEMPLATE, "How about {entity}?"))
     with pytest.raises(InputError, match=r"was trained with the prompt template 'How about \{entity\}"):

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import Dataset, load_dataset
 from huggingface_hub import HfApi, constants
 
 from dataset_builder.leakage import read_rows
-from product_vqa.dataset import find_splits, load_split, load_splits
+from product_vqa.dataset import count_entities, find_splits, load_split, load_splits
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from tests.hostile.datasets import IMAGE, good_columns, write
@@ -198,3 +200,33 @@ def test_a_link_out_of_the_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset" / "data" / "validation-0.parquet").symlink_to(tmp_path / "outside" / "x.parquet")
     with pytest.raises(InputError, match=r"'data/validation-0\.parquet' is a link out of the folder"):
         load_split(Location(str(tmp_path / "dataset")), "validation")
+
+
+def test_entities_are_counted_in_the_table_of_rows_where_there_is_one(tmp_path: Path) -> None:
+    folder = save_dataset(tmp_path / "data", train=0, validation=0, test=6)
+    location = Location(str(folder))
+    counts = {"item_weight": 2, "voltage": 2, "maximum_weight_recommendation": 1, "width": 1}
+    assert {entity: number for entity, number in count_entities(location, "test").items() if number} == counts
+    (folder / "rows").mkdir()
+    pq.write_table(pa.table({"entity_name": ["depth", "depth", None, "colour"]}), folder / "rows" / "test.parquet")
+    splits = [
+        {"config_name": name, "data_files": [{"split": "test", "path": f"{name}/*"}]} for name in ("rows", "data")
+    ]
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': splits})}---\n")
+    assert count_entities(location, "test")["depth"] == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([1, 2]), "test.parquet"),
+        (pa.array([b"\xff", b"depth"]), "test.parquet"),
+        (pa.array(["colour"]), "split 'test' has no rows with one of the entities"),
+        (pa.array([], pa.string()), "split 'test' has no rows with one of the entities"),
+    ],
+)
+def test_a_column_without_entities_is_one_line(tmp_path: Path, column: pa.Array, message: str) -> None:
+    pq.write_table(pa.table({"entity_name": column}), tmp_path / "test.parquet")
+    with pytest.raises(InputError, match=message) as raised:
+        count_entities(Location(str(tmp_path)), "test")
+    assert "\n" not in str(raised.value)

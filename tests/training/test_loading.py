@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from product_vqa.errors import InputError
 from product_vqa.task.features import FEATURES
 from quickstart.pretraining.small_paligemma import make_processor
 from tests.commands import call
-from tests.tiny import make_rows
+from tests.tiny import make_rows, save_dataset, write_rows
 from training import sft
 from training.loading import Sources, load_data, locate_sources, warn_about_small_images
 from training.options import DatasetOptions, ModelOptions
@@ -48,6 +50,22 @@ def test_where_a_checkpoint_is_selected_half_of_the_rows_are_kept_for_the_card(
     options = DatasetOptions(dataset_name="", max_eval_samples=2, max_card_samples=0)
     data = load_data(sources, options, seed=0, is_best_kept=True)
     assert data.eval is not None and len(data.eval) == 2 and data.card is None
+
+
+def test_training_rows_are_repeated_for_the_mix_of_another_split(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_dataset(tmp_path / "data", train=30, test=8)  # four attributes, in turn
+    write_rows(folder / "data" / "test-00000-of-00001.parquet", make_rows(1) + make_rows(1, start=2) * 3)
+    sources = locate(tiny_base, folder)
+    options = DatasetOptions(dataset_name="", oversample_like="test", max_train_samples=20, max_eval_samples=0)
+    rows = load_data(sources, options, seed=0, is_best_kept=False).train
+    counts = Counter(rows["entity_name"])
+    assert counts["maximum_weight_recommendation"] == 15  # three quarters of 20
+    assert len({*rows["index"]}) == 20
+    assert f"maximum_weight_recommendation +{len(rows) - 20}" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"`oversample_like` .* has no split 'tests'"):
+        load_data(sources, replace(options, oversample_like="tests"), seed=0, is_best_kept=False)
 
 
 def test_images_smaller_than_the_base_model_takes_cause_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 
 from benchmarks.base_models import PALIGEMMA_3B, make_base_config
 from product_vqa.modeling.collator import make_training_batch, normalize_images
-from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, VISION_ATTENTION
 from quickstart.pretraining.small_paligemma import make_model, make_processor
 from tests.tiny import make_rows
 from training.memory import NF4_BYTES, MemoryEstimate, advise, estimate_memory
@@ -33,7 +33,15 @@ def test_the_real_3b_shape_by_hand() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
-@pytest.mark.parametrize("target", [LANGUAGE_MODEL_LINEARS, r".*language_model.*\.(q|v)_proj"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        LANGUAGE_MODEL_LINEARS,
+        r".*language_model.*\.(q|v)_proj",
+        "|".join((LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, VISION_ATTENTION)),
+    ],
+    ids=["language", "attention", "vision"],
+)
 def test_what_is_kept_is_what_a_real_step_keeps(target: str, use_dora: bool) -> None:
     processor = make_processor(image_size=112, patch_size=8)
     model = make_model(processor, patch_size=8)

@@ -12,6 +12,7 @@ from accelerate.commands.launch import launch_command_parser
 
 from product_vqa.errors import InputError
 from product_vqa.modeling.loading import resolve_dtype
+from product_vqa.task.prompt import TASK_FILE
 from tests.commands import ROOT, call
 from tests.training.runs import load_adapter
 from training import sft
@@ -36,7 +37,7 @@ LAUNCHES = {
 def test_every_config_is_known_here() -> None:
     assert [file.stem for file in CONFIGS] == [
         "paligemma2_3b_224_nf4", "paligemma_3b_224_nf4", "paligemma_3b_224_t4x2", "paligemma_3b_448_8gpu",
-        "paligemma_3b_448_nf4", "quickstart",
+        "paligemma_3b_448_bf16", "paligemma_3b_448_nf4", "quickstart",
     ]  # fmt: skip
     assert [file.stem for file in ACCELERATE] == sorted(LAUNCHES)
 
@@ -69,6 +70,15 @@ def test_every_config_trains_for_a_step(
     assert "eval_f1" in (tmp_path / "log.csv").read_text()
     written = yaml.safe_load((tmp_path / "sft_config.yaml").read_text())
     assert written["lora_r"] == yaml.safe_load(config.read_text())["lora_r"]
+    recorded = json.loads((tmp_path / TASK_FILE).read_text())["base_model"]
+    assert recorded.get("disable_logit_softcapping", False) == ("paligemma2" in config.stem)
+
+
+def test_a_cap_of_the_logits_that_does_not_exist_cannot_be_removed(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"--disable_logit_softcapping: .* does not cap its logits"):
+        call(sft.main, monkeypatch, *tiny_run, "--output_dir", tmp_path / "run", "--disable_logit_softcapping", "true")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from product_vqa.hub import Location
 from product_vqa.modeling.adapter import apply_adapter, download_adapter
 from product_vqa.modeling.loading import load_base_model
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_sha256
-from product_vqa.task.prompt import BasePrecision, save_task
+from product_vqa.task.prompt import BaseSettings, save_task
 from tests.product_vqa.modeling.adapters import save_adapter
 
 
@@ -29,12 +29,12 @@ def edit_config(folder: Path, **changes: object) -> None:
 def test_what_the_files_of_an_adapter_record(folder: Path, tiny_base: Path) -> None:
     adapter = download_adapter(Location(str(folder)))
     assert (adapter.folder, adapter.sha256) == (folder, adapter_sha256(folder))
-    assert (adapter.base_precision, adapter.processor) == (None, None)
+    assert (adapter.base_settings, adapter.processor) == (None, None)
     assert adapter.locate_base_model() == Location(str(tiny_base))
-    save_task(folder, dtype="bfloat16", load_in_4bit=True)
+    save_task(folder, BaseSettings("bfloat16", load_in_4bit=True))
     (folder / "processor_config.json").touch()
     adapter = download_adapter(Location(str(folder)))
-    assert adapter.base_precision == BasePrecision("bfloat16", load_in_4bit=True)
+    assert adapter.base_settings == BaseSettings("bfloat16", load_in_4bit=True)
     assert adapter.processor == Location(str(folder))
 
 

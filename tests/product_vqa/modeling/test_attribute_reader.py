@@ -15,6 +15,7 @@ from product_vqa.errors import InputError
 from product_vqa.images import ImageError
 from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
 from product_vqa.modeling.calibration import Calibration, Scaling
+from product_vqa.task.prompt import BaseSettings, save_task
 from product_vqa.task.schema import UNITS_BY_ENTITY
 from tests.product_vqa.modeling.adapters import save_adapter
 from tests.tiny import make_image, make_rows
@@ -117,6 +118,21 @@ def test_an_adapter_is_loaded_on_the_base_model_that_it_names(tiny_base: Path, t
         "calibration": "answer 1 +0, number 1 +0, unit 1 +0",
     }
     assert len(str(reader.provenance["adapter_sha256"])) == 64
+
+
+def test_a_removed_cap_of_the_logits_is_removed_for_predictions_too(tiny_paligemma2: Path, tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path / "adapter", tiny_paligemma2)
+    logits, caps = [], []
+    for is_removed in (False, True):
+        save_task(folder, BaseSettings("float32", load_in_4bit=False, disable_logit_softcapping=is_removed))
+        reader = AttributeReader.from_pretrained(str(folder), dtype="float32", device="cpu")
+        row = make_rows(1)[0]
+        batch = reader.processor(images=row["image"], text="<image>What is the width?", return_tensors="pt")
+        with torch.inference_mode():
+            logits.append(reader.model(**batch).logits)
+        caps.append(reader.model.config.text_config.final_logit_softcapping)
+    assert caps == [30.0, None]
+    torch.testing.assert_close(logits[0], 30 * torch.tanh(logits[1] / 30))
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from product_vqa.hub import Location
 from product_vqa.modeling.loading import (
     LANGUAGE_MODEL_LINEARS,
     PROJECTOR_LINEAR,
+    VISION_ATTENTION,
     check_image_size,
     load_base_model,
     load_processor,
@@ -69,6 +70,8 @@ def test_lora_on_the_real_3b_shape_has_the_known_number_of_parameters() -> None:
     layer = 8 * (2 * 4096 + 2 * 2304 + 3 * 18432)
     assert count_trainable(config, LANGUAGE_MODEL_LINEARS) == 18 * layer == 9_805_824
     assert count_trainable(config, f"{LANGUAGE_MODEL_LINEARS}|{PROJECTOR_LINEAR}") == 9_805_824 + 8 * (1152 + 2048)
+    seeing = f"{LANGUAGE_MODEL_LINEARS}|{PROJECTOR_LINEAR}|{VISION_ATTENTION}"
+    assert count_trainable(config, seeing) == 9_805_824 + 8 * (1152 + 2048) + 27 * 3 * 8 * 2304 == 11_324_416
     # What suffixes would have done: SigLIP's q, k, v too.
     suffixes = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     assert count_trainable(config, suffixes) == 11_298_816
