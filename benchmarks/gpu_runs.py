@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.base_models import Architecture, make_base_config
 from benchmarks.image_server import make_image
 from benchmarks.results import stdout_to_stderr
-from dataset_builder.image_preparation import prepare_image
+from benchmarks.rows import make_row, store_image
 from inference import AttributeReader
 from inference.dataloader import RowBatches, default_workers, load_batches
 from product_vqa.dataset import load_split
@@ -29,14 +29,12 @@ from product_vqa.hub import Location
 from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_config, load_processor
 from product_vqa.task.features import FEATURES
-from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from product_vqa.workers import worker_errors
 from training.estimate import count_flop
 from training.memory import TEXT_TOKENS, build_empty_model, estimate_memory, use_fake_tensors
 from training.options import TrainingOptions
 from training.trainer import PaliGemmaTrainer
 
-STORED_SIZE = 448  # px, as build's default
 ANSWER_TOKENS = 7  # `500.0 gram` with its end; a random model would not end before the longest answer
 LORA = LoraConfig(r=8, lora_alpha=16, target_modules=LANGUAGE_MODEL_LINEARS, task_type="CAUSAL_LM")
 WARM_UP_STEPS, PROFILED_STEPS = 4, 3
@@ -67,23 +65,8 @@ def matrix_rate(*, size: int, repeats: int = 20) -> float:
 
 def make_dataset(folder: Path, *, number: int) -> None:
     """Write a dataset folder with so many labelled rows in train and in test, each with an image of its own."""
-    rows = []
-    for index in range(number):
-        entity_name = ENTITIES[index % len(ENTITIES)]
-        units = UNITS_BY_ENTITY[entity_name]
-        value = f"{(7 * index % 4000) / 10} {units[index % len(units)]}"
-        image = prepare_image(make_image(str(index), size=600), image_size=STORED_SIZE).data
-        rows.append(
-            {
-                "index": index,
-                "image": {"bytes": image, "path": None},
-                "image_link": f"https://shop.example/{index}.jpg",
-                "group_id": "1",
-                "entity_name": entity_name,
-                "entity_value": value,
-                "entity_value_raw": value,
-            }
-        )
+    images = (store_image(make_image(str(index), size=600)) for index in range(number))
+    rows = [make_row(index, image, image_number=index) for index, image in enumerate(images)]
     (folder / "data").mkdir(parents=True)
     for split in ("train", "test"):
         Dataset.from_list(rows, features=FEATURES).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")

@@ -29,21 +29,20 @@ from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGe
 
 from benchmarks.image_server import make_image
 from benchmarks.results import print_result, stdout_to_stderr
+from benchmarks.rows import make_row, store_image
 from benchmarks.small_model import SMALL_VOCABULARY, save_small_adapter, save_small_model
 from benchmarks.timing import alternate
-from dataset_builder.image_preparation import prepare_image
 from inference import AttributeReader
 from inference.dataloader import RowBatches, load_batches
 from inference.predictions import to_table
 from product_vqa.modeling.collator import Batch, make_generation_batch, normalize_images
 from product_vqa.task.features import FEATURES
 from product_vqa.task.prompt import format_prompt
-from product_vqa.task.schema import ENTITIES
 
 # test.csv has 131,187 rows on 90,666 images; the rows of an image follow each other.
 QUESTIONS_PER_IMAGE = [1] * 13 + [2] * 5 + [3] * 2
 NEW_TOKENS = 6  # `34.0 gram` and the end token
-ORIGINAL_SIZE, STORED_SIZE = 1000, 448
+ORIGINAL_SIZE = 1000
 
 
 def main() -> None:
@@ -107,21 +106,10 @@ def make_rows(number: int) -> tuple[list[dict[str, Any]], list[tuple[bytes, str]
     image_number = 0
     while len(rows) < number:
         original = make_image(str(image_number), size=ORIGINAL_SIZE)
-        stored = {"bytes": prepare_image(original, image_size=STORED_SIZE).data, "path": None}
+        stored = store_image(original)
         for _ in range(QUESTIONS_PER_IMAGE[image_number % len(QUESTIONS_PER_IMAGE)]):
-            entity_name = ENTITIES[len(rows) % len(ENTITIES)]
-            rows.append(
-                {
-                    "index": len(rows),
-                    "image": stored,
-                    "image_link": f"https://shop.example/{image_number}.jpg",
-                    "group_id": "1",
-                    "entity_name": entity_name,
-                    "entity_value": "",
-                    "entity_value_raw": "",
-                }
-            )
-            originals.append((original, entity_name))
+            rows.append(make_row(len(rows), stored, image_number=image_number))
+            originals.append((original, rows[-1]["entity_name"]))
         image_number += 1
     return rows[:number], originals[:number]
 

@@ -45,20 +45,19 @@ from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # exported 
 from benchmarks.image_server import image_server, make_image
 from benchmarks.memory import peak_bytes
 from benchmarks.results import print_result, stdout_to_stderr
+from benchmarks.rows import make_row, store_image
 from benchmarks.small_model import SMALL_VOCABULARY, save_small_model
 from benchmarks.timing import alternate
-from dataset_builder.image_preparation import prepare_image
 from product_vqa.hub import Location
 from product_vqa.modeling.collator import IGNORED, TrainingCollator, make_training_batch, normalize_images
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor, resolve_dtype
 from product_vqa.task.features import FEATURES
 from product_vqa.task.prompt import format_prompt
-from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from training.options import TrainingOptions
 from training.trainer import PaliGemmaTrainer
 
 REAL_VOCABULARY = 257_216
-ORIGINAL_SIZE, STORED_SIZE = 1700, 448  # px; the challenge's originals have 1,700 on average
+ORIGINAL_SIZE = 1700  # px; the challenge's originals have 1,700 on average
 BATCH_SIZE = 8
 WARM_UP = 2  # steps that are not timed
 LEARNING_RATE = 2e-4
@@ -118,20 +117,7 @@ def make_rows(number: int, *, originals: Path) -> list[dict[str, Any]]:
     for index in range(number):
         original = make_image(str(index), size=ORIGINAL_SIZE)
         (originals / f"{index}.jpg").write_bytes(original)
-        entity_name = ENTITIES[index % len(ENTITIES)]
-        units = UNITS_BY_ENTITY[entity_name]
-        value = f"{(7 * index % 400) / 2} {units[index % len(units)]}"
-        rows.append(
-            {
-                "index": index,
-                "image": {"bytes": prepare_image(original, image_size=STORED_SIZE).data, "path": None},
-                "image_link": f"https://shop.example/{index}.jpg",
-                "group_id": "1",
-                "entity_name": entity_name,
-                "entity_value": value,
-                "entity_value_raw": value,
-            }
-        )
+        rows.append(make_row(index, store_image(original), image_number=index))
     return rows
 
 

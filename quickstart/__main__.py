@@ -144,7 +144,9 @@ def evaluate(steps: Steps, folder: Path, options: QuickstartOptions, *, before: 
     return {
         "f1_before": round(metrics_before["f1_quantity"], 4),
         "f1_after": round(metrics_after["f1_quantity"], 4),
-        "f1_exact_after": round(metrics_after["f1"], 4),
+        "f1_strings_after": round(metrics_after["f1"], 4),
+        "exact_before": exact_share(metrics_before),
+        "exact_after": exact_share(metrics_after),
         "exact_by_entity": {
             entity: round(counts["true_positives"] / counts["rows"], 4)
             for entity, counts in metrics_after["by_entity"].items()
@@ -156,6 +158,12 @@ def evaluate(steps: Steps, folder: Path, options: QuickstartOptions, *, before: 
         "seed": options.seed,
         "repos": {"dataset": DATASET_ID, "base": BASE_ID, "adapter": ADAPTER_ID},
     }
+
+
+def exact_share(metrics: dict[str, Any]) -> float:
+    """The share of the questions whose answer has the right number and unit. It is lower than F1."""
+    right = sum(counts["true_positives"] for counts in metrics["by_entity"].values())
+    return round(right / metrics["rows"], 4)
 
 
 def empty_folder(folder: Path) -> Path:
@@ -201,8 +209,9 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     print(f"""
 == Done in {sum(summary["seconds"].values()):.0f} s
 F1 on {summary["rows"]} questions about unseen labels, comparing numbers and units:
-  before  {summary["f1_before"]:.4f}
-  after   {summary["f1_after"]:.4f}   (exact strings: {summary["f1_exact_after"]:.4f})
+  before  {summary["f1_before"]:.4f}   ({summary["exact_before"]:.1%} of the answers are right)
+  after   {summary["f1_after"]:.4f}   ({summary["exact_after"]:.1%} of the answers are right; as strings: F1 \
+{summary["f1_strings_after"]:.4f})
 Test data already seen in training or pretraining: {overlap["pictures_in_both"]} images; \
 {overlap["share_seen"]:.0%} of the reference answers (single digits only).
 F1 on the unseen answers: {overlap["f1_quantity_unseen"]:.4f}

@@ -23,7 +23,10 @@ def test_the_complete_pipeline_runs_offline_and_writes_all_outputs(tmp_path: Pat
     assert summary["rows"] == 16
     assert summary["check"] == "accepted"
     assert 0 <= summary["f1_before"] <= 1
-    assert 0 <= summary["f1_exact_after"] <= summary["f1_after"] <= 1
+    assert 0 <= summary["f1_strings_after"] <= summary["f1_after"] <= 1
+    # Every question is answered: with n of N right, precision and recall differ, and F1 is 2n / (N + n).
+    exact = summary["exact_after"]
+    assert summary["f1_after"] == pytest.approx(2 * exact / (1 + exact), abs=1e-3)
     assert set(summary["exact_by_entity"]) == set(pd.read_csv(folder / "labels" / "test.csv")["entity_name"])
     for command in ("dataset_builder.build", "training.sft", "inference.predict", "inference.check"):
         assert f"-m {command}" in completed.stdout  # each step is printed as a user would type it
