@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from product_vqa.task.schema import ENTITIES
 from quickstart.rendering.drawing import SIZE, Character
-from quickstart.rendering.label_text import Label
+from quickstart.rendering.label_text import Fact, Label, Line
 
 
 class Head(NamedTuple):
@@ -53,14 +53,24 @@ def patch_targets(label: Label, characters: Sequence[Character], *, grid: int) -
         position[patch] = min(character.position + 1, 27)
         if character.position:
             previous[patch] = _class_of(printed.text[character.position - 1])
-        meaning[patch] = 1 if printed.is_brand else 2
-        for fact in printed.facts:
-            meaning[patch] = 3 + ENTITIES.index(fact.entity_name)
-            offset = character.position - fact.position
-            if offset >= 0:
-                is_in_number = offset < len(fact.number)
-                number_position[patch] = min(offset + 1, 9) if is_in_number else 10
+        fact = _fact_at(printed, character.position)
+        if fact is None:
+            meaning[patch] = 1 if printed.is_brand else 2
+            continue
+        meaning[patch] = 3 + ENTITIES.index(fact.entity_name)
+        offset = character.position - fact.position
+        if offset >= 0:
+            is_in_number = offset < len(fact.number)
+            number_position[patch] = min(offset + 1, 9) if is_in_number else 10
     return targets
+
+
+def _fact_at(line: Line, position: int) -> Fact | None:
+    """The fact that a character belongs to: in `W 30 x H 20 in` the width's end with the 30."""
+    for fact in line.facts:
+        if position < fact.position + len(fact.number):
+            return fact
+    return line.facts[-1] if line.facts else None
 
 
 def _class_of(char: str) -> int:
