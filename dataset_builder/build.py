@@ -11,6 +11,7 @@ from pathlib import Path
 from dataset_builder.options import FetchOptions, ImageOptions, ImageSourceOptions, SelectionOptions, TableOptions
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError
+from product_vqa.row_selection import RowSelectionOptions
 
 
 @dataclass
@@ -50,8 +51,9 @@ class BuildOptions:
 
 
 def main() -> None:
-    table_options, source, options, image_options, selection, fetch_options = parse_options(
-        TableOptions, ImageSourceOptions, BuildOptions, ImageOptions, SelectionOptions, FetchOptions,
+    table_options, row_options, source, options, image_options, selection, fetch_options = parse_options(
+        TableOptions, RowSelectionOptions, ImageSourceOptions, BuildOptions, ImageOptions, SelectionOptions,
+        FetchOptions,
         description=__doc__,
     )  # fmt: skip
 
@@ -65,6 +67,7 @@ def main() -> None:
             folder,
             options=options,
             table_options=table_options,
+            row_options=row_options,
             source=source,
             image_options=image_options,
             selection=selection,
@@ -77,12 +80,13 @@ def build(
     *,
     options: BuildOptions,
     table_options: TableOptions,
+    row_options: RowSelectionOptions,
     source: ImageSourceOptions,
     image_options: ImageOptions,
     selection: SelectionOptions,
     fetch_options: FetchOptions,
 ) -> None:
-    from dataset_builder.csv_reader import read_tables
+    from dataset_builder.csv_reader import read_tables, select_rows
     from dataset_builder.dataset_card import License, save_card
     from dataset_builder.disk_space import check_build, check_download
     from dataset_builder.downloader import download, import_images, open_images
@@ -98,6 +102,7 @@ def build(
     from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
     from product_vqa.atomic_io import replace_folder
     from product_vqa.hub import page_url
+    from product_vqa.row_selection import read_selection
 
     # Everything that can be refused is refused before the long work begins.
     earlier = find_earlier_build(folder)
@@ -107,14 +112,17 @@ def build(
     license = License(options.license, options.license_name) if options.license else None
 
     # Read and download.
-    tables = read_tables(table_options)
+    row_selection = read_selection(row_options, seed=selection.seed)
+    tables = select_rows(read_tables(table_options), row_selection)
     urls = tables.urls()
     image_size = image_options.image_size
     images = open_images(source, image_size=image_size)
     if isinstance(images, ImageStore) and options.download:
         check_space = partial(check_download, images, num_rows=tables.num_rows, output_dir=folder)
         download(images, urls, fetch_options, check_space=check_space)
-    fingerprint = compute_fingerprint(tables, images, image_size=image_size, selection=selection)
+    fingerprint = compute_fingerprint(
+        tables, images, image_size=image_size, selection=selection, row_selection=row_selection
+    )
 
     with write_errors_explained(folder), temporary_folder(folder) as temporary:
         if earlier and earlier.fingerprint == fingerprint and is_intact(folder, earlier):
@@ -148,6 +156,7 @@ def build(
                 image_source="image_store" if store is images else "image_dir",
                 image_size=image_size,
                 selection=selection,
+                row_selection=row_selection,
                 filtered=filtered,
                 splits=splits,
                 leaks=leaks,

@@ -1,9 +1,10 @@
-"""Reads train.csv and test.csv, and checks every row: an error names the file and the line."""
+"""Reads train.csv and test.csv, and checks every row: an error names the file and the line. Selects rows."""
 
 import csv
 import io
+import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,11 @@ from dataset_builder.options import TableOptions
 from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv, parse_index
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
+from product_vqa.row_selection import RowKey, RowSelection
 from product_vqa.task.features import TEST_COLUMNS, TRAIN_COLUMNS
 from product_vqa.task.schema import ENTITIES
+
+logger = logging.getLogger(__name__)
 
 # Longer values are not what the column is for, and would be published.
 MAX_LENGTHS = {"image_link": 8192, "group_id": 1000, "entity_name": 1000, "entity_value": 1000}
@@ -62,6 +66,25 @@ def read_tables(options: TableOptions) -> Tables:
         train=None if options.train_csv is None else read_train_csv(options.train_csv),
         test=None if options.test_csv is None else read_test_csv(options.test_csv),
     )
+
+
+def select_rows(tables: Tables, selection: RowSelection) -> Tables:
+    """The tables with the selected rows alone, and how many these are, printed.
+
+    Raises InputError if a table has none, or if indexes are listed for two tables: each numbers its rows on its own.
+    """
+    if selection.indexes is not None and None not in tables:
+        raise InputError("`rows` lists indexes of one table: give `train_csv` or `test_csv`, and not both")
+    return Tables(*(table and _select(table, selection) for table in tables))
+
+
+def _select(table: Table, selection: RowSelection) -> Table:
+    if selection.is_all:
+        return table
+    keys = [RowKey(row.index, row.entity_name, row.image_link) for row in table.rows]
+    rows = tuple(table.rows[position] for position in selection.positions(keys, name=table.name))
+    logger.info("%s: %s of %s rows selected", table.name, len(rows), len(table.rows))
+    return replace(table, rows=rows)
 
 
 def read_train_csv(path: str | Path) -> Table:

@@ -107,6 +107,9 @@ def _command(manifest: Manifest, license: License | None) -> str:
     """The command that builds the dataset again, with the names of the CSVs but without folders of this machine."""
     images = "images" if manifest.picture_source == "image_dir" else "store"
     arguments = [f"--{option} {shlex.quote(one_line(source['file']))}" for option, source in manifest.sources.items()]
+    chosen = manifest.row_selection
+    arguments += [f"--{name} {chosen[name]}" for name in ("max_rows", "entities") if name in chosen]
+    arguments += ["--rows rows.txt"] if "rows_sha256" in chosen else []
     arguments += [
         f"--{manifest.picture_source} {images}",
         f"--image_size {manifest.image_size} --ranges {manifest.ranges}",

@@ -7,6 +7,7 @@ from dataset_builder.csv_reader import Tables
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import SelectionOptions
+from product_vqa.row_selection import ALL_ROWS, RowSelection
 
 # Part of every fingerprint, so that an earlier build does not count as unchanged. Increase it with every change of
 # this code after which the same input gives other rows or images: other splits, labels, columns, or image files.
@@ -15,9 +16,14 @@ IMAGE_LIBRARIES = ("pillow", "cykooz-resizer", "imagehash")  # other versions ma
 
 
 def compute_fingerprint(
-    tables: Tables, images: ImageDir | ImageStore, *, image_size: int, selection: SelectionOptions
+    tables: Tables,
+    images: ImageDir | ImageStore,
+    *,
+    image_size: int,
+    selection: SelectionOptions,
+    row_selection: RowSelection = ALL_ROWS,
 ) -> str:
-    """Hash the content of the CSVs, their images, the options, and FORMAT_VERSION.
+    """Hash the content of the CSVs, which of their rows are used, their images, the options, and FORMAT_VERSION.
 
     For a folder, the versions of the libraries that prepare its images count too. The images of a store are prepared
     already.
@@ -30,6 +36,8 @@ def compute_fingerprint(
         images.fingerprint(tables.urls()),  # a folder or a store may also hold images of other CSVs
         repr([(name, library_version(name)) for name in libraries]),
     ]
+    if not row_selection.is_all:
+        parts.append(repr(row_selection.describe()))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

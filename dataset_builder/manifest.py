@@ -23,6 +23,7 @@ from product_vqa.documents import DocumentError, read_json
 from product_vqa.errors import InputError, argument
 from product_vqa.paths import writable_folder
 from product_vqa.quoting import one_line
+from product_vqa.row_selection import RowSelection, is_description
 from product_vqa.task.features import SPLITS
 from product_vqa.task.schema import ENTITIES
 
@@ -60,6 +61,7 @@ class Manifest:
     placeholders: list[Placeholder]  # images that show no product
     files: dict[str, str]  # file of data/ and rows/, and left_out.csv -> digest
     dataset_info: dict[str, Any] = field(default_factory=dict)  # as in the card's metadata
+    row_selection: dict[str, str | int] = field(default_factory=dict)  # RowSelection.describe
     is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
 
 
@@ -70,6 +72,7 @@ def make_manifest(
     image_source: str,
     image_size: int,
     selection: SelectionOptions,
+    row_selection: RowSelection,
     filtered: FilteredRows,
     splits: Splits,
     leaks: list[Leak],
@@ -101,6 +104,7 @@ def make_manifest(
         placeholders=placeholders,
         files=files,
         dataset_info=dataset_info,
+        row_selection=row_selection.describe(),
         is_challenge=all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
     )
 
@@ -213,6 +217,7 @@ def _is_valid(manifest: Manifest) -> bool:
         )
         and isinstance(manifest.files, dict)
         and isinstance(manifest.dataset_info, dict)
+        and is_description(manifest.row_selection)
         and isinstance(manifest.is_challenge, bool)
     )
 
