@@ -11,11 +11,11 @@ bootstrap over images. With `--output_dir` the datasets and results are kept, an
 
 import argparse
 import csv
+import hashlib
 import json
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -85,8 +85,9 @@ class Comparison:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ways", nargs="+", default=list(DEFAULT_WAYS), choices=WAYS, help="what to train")
-    parser.add_argument("--recipe", action="store_true", help="train all ways but shuffled")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--ways", nargs="+", default=list(DEFAULT_WAYS), choices=WAYS, help="what to train")
+    chosen.add_argument("--recipe", action="store_true", help="train all ways but shuffled: an hour and a half")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="random seeds of labels and training")
     parser.add_argument("--level", default="standard", help="difficulty of the labels: plain, standard, hard")
     parser.add_argument("--train_rows", type=int, default=2400)
@@ -98,6 +99,7 @@ def main() -> None:
     ways = list(dict.fromkeys(["lora", *(WAYS[way].compared_with for way in ways), *ways]))
     kept = None if options.output_dir is None else Path(options.output_dir) / options.level
     with tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as name:
+        check_same_settings(Path(name), options)
         folders = [Path(name) / f"seed-{seed}" for seed in options.seeds]
         for folder, seed in zip(folders, options.seeds, strict=True):
             run_seed(folder, ways, options, seed=seed)
@@ -117,15 +119,36 @@ def run_seed(folder: Path, ways: Sequence[str], options: argparse.Namespace, *, 
     for name in ways:
         if (folder / f"{name}.json").is_file():
             continue
-        way, adapter, start = WAYS[name], folder / f"adapter-{name}", time.perf_counter()
+        way, adapter = WAYS[name], folder / f"adapter-{name}"
         chosen = {"per_device_train_batch_size": 8, "max_eval_samples": 0, "eval_strategy": "no", **way.options}
         launch(
             "training.sft", "--config", CONFIG_FILE, "--dataset_name", folder / way.dataset,
             "--model_name_or_path", BASE, "--base_model_id", "local/small-paligemma", "--output_dir", adapter,
             "--seed", seed, *(str(word) for option, value in chosen.items() for word in (f"--{option}", value)),
         )  # fmt: skip
-        seconds = time.perf_counter() - start
-        predict(folder, name, ["--adapter", adapter, "--base_model", BASE], seconds=seconds)
+        predict(folder, name, ["--adapter", adapter, "--base_model", BASE], seconds=training_seconds(adapter))
+
+
+def training_seconds(adapter: Path) -> float:
+    """The seconds of all steps of a run, those before an interruption too."""
+    log = pd.read_csv(adapter / "log.csv")
+    return 60 * float(log["minutes"].max())
+
+
+def check_same_settings(folder: Path, options: argparse.Namespace) -> None:
+    """End the process if the folder holds results of other rows, another configuration or another base model."""
+    contents = [file.read_bytes() for file in (CONFIG_FILE, BASE / "model.safetensors")]
+    settings = {
+        "train_rows": options.train_rows,
+        "test_rows": options.test_rows,
+        "configuration and base model": hashlib.sha256(b"".join(contents)).hexdigest(),
+    }
+    file = folder / "settings.json"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings, indent=2) + "\n")
+    elif json.loads(file.read_text()) != settings:
+        sys.exit(f"{folder} has results of other settings ({file}): choose another --output_dir, or delete it")
 
 
 def predict(folder: Path, way: str, model: list[str | Path], *, seconds: float) -> None:
@@ -202,7 +225,7 @@ def compare(answers: Mapping[str, pd.DataFrame], seconds: Mapping[str, float]) -
     comparisons = []
     for way, table in answers.items():
         other = WAYS[way].compared_with if way in WAYS else "lora"
-        subsets = {"all": table["index"].notna()}
+        subsets = {"all": pd.Series(True, index=table.index)}
         if way in WAYS and WAYS[way].dataset == "rare":
             subsets["rare attributes"] = table["entity_name"].isin(RARE_ENTITIES)
         for questions, chosen in subsets.items():
@@ -237,7 +260,7 @@ def rounded(values: tuple[float, float]) -> tuple[float, float]:
 
 
 def format_table(comparisons: Sequence[Comparison]) -> str:
-    lines = ["| way | questions | F1 | exact | difference | s |", "|---|---|---|---:|---|---:|"]
+    lines = ["| way | questions | F1 | right | difference | seconds |", "|---|---|---|---:|---|---:|"]
     for one in comparisons:
         (low, high), (lower, higher) = one.f1_interval, one.difference_interval
         difference = f"{one.difference:+.3f} ({lower:+.3f} to {higher:+.3f}) from {one.compared_with}"

@@ -184,19 +184,34 @@ def load_split(location: Location, split: str) -> Dataset:
     return splits[split]
 
 
-def count_entities(location: Location, split: str) -> dict[str, int]:
-    """Count the rows of each entity in a split. Its images are not downloaded if the dataset has a table of its rows.
+def find_rows(location: Location, split: str) -> dict[str, list[str]]:
+    """Find the files with the rows of a split: those without images if the dataset has them.
 
-    Raises InputError if there is no such split, it has no rows, or a file is damaged.
+    Raises InputError if there is no such split.
     """
     files = find_splits(location, config=ROWS_CONFIG).get(split) or find_splits(location).get(split)
     if not files:
         raise InputError(f"{location} has no split {split!r}")
+    return {split: files}
+
+
+def measure_files(location: Location, names: dict[str, list[str]]) -> int:
+    """Return how many bytes `download_splits` will download."""
+    return measure_download(location, patterns=_patterns(names), repo_type="dataset").missing
+
+
+def count_entities(location: Location, split: str) -> dict[str, int]:
+    """Count the rows of each entity in a split.
+
+    Raises InputError if there is no such split, it has no rows about a known entity, or a file is damaged.
+    """
+    names = find_rows(location, split)
     counts = dict.fromkeys(ENTITIES, 0)
-    for path, name in zip(download_splits(location, {split: files})[split], files, strict=True):
+    for path, name in zip(download_splits(location, names)[split], names[split], strict=True):
         try:
             check_parquet(path, {"entity_name": _TEXT})
-            entities = pq.ParquetFile(path).read(columns=["entity_name"]).column("entity_name").cast(pa.string())
+            with pq.ParquetFile(path) as file:
+                entities = file.read(columns=["entity_name"]).column("entity_name").cast(pa.string())
         except (ParquetError, *_DAMAGED) as error:
             raise dataset_error(location, f"{name}: {first_line(error)}") from error
         for entity in ENTITIES:

@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 from huggingface_hub import constants
 
-from product_vqa.dataset import download_splits, find_splits, measure_splits
+from product_vqa.dataset import download_splits, find_rows, find_splits, measure_files, measure_splits
 from product_vqa.disk_space import Need, by_disk, format_bytes
 from product_vqa.errors import InputError
 from product_vqa.hub import Location, download, measure_download
@@ -62,6 +62,11 @@ def plan_dataset(location: Location, splits: Sequence[str]) -> DiskPlan:
     return plan
 
 
+def plan_rows(location: Location, split: str) -> DiskPlan:
+    """Plan the download of the rows of a split, without their images if the dataset has a table of them."""
+    return _plan_downloads(f"rows of split {split}", measure_files(location, find_rows(location, split)))
+
+
 def download_base_model(location: Location) -> None:
     """Download a base model with its processor; later calls find the files in the cache."""
     download(location, patterns=_base_model_patterns(location))
@@ -70,6 +75,11 @@ def download_base_model(location: Location) -> None:
 def download_dataset(location: Location, splits: Sequence[str]) -> None:
     """Download splits of a dataset; later calls find the files in the cache."""
     download_splits(location, {split: names for split, names in find_splits(location).items() if split in splits})
+
+
+def download_rows(location: Location, split: str) -> None:
+    """Download what `count_entities` reads; later calls find it in the cache."""
+    download_splits(location, find_rows(location, split))
 
 
 def _base_model_patterns(location: Location) -> list[str]:

@@ -161,7 +161,7 @@ def evaluate(steps: Steps, folder: Path, options: QuickstartOptions, *, before: 
 
 
 def exact_share(metrics: dict[str, Any]) -> float:
-    """The share of the questions whose answer has the right number and unit. It is lower than F1."""
+    """The share of the questions whose answer has the right number and unit. It is never higher than F1."""
     right = sum(counts["true_positives"] for counts in metrics["by_entity"].values())
     return round(right / metrics["rows"], 4)
 

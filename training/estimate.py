@@ -19,7 +19,14 @@ from product_vqa.errors import InputError, argument
 from product_vqa.hub import locate
 from product_vqa.modeling.loading import load_config
 from training.loading import make_lora
-from training.memory import ANSWER_TOKENS, TEXT_TOKENS, build_empty_model, estimate_run, use_fake_tensors
+from training.memory import (
+    ANSWER_TOKENS,
+    TEXT_TOKENS,
+    adapts_vision,
+    build_empty_model,
+    estimate_run,
+    use_fake_tensors,
+)
 from training.options import DatasetOptions, ModelOptions, TrainingOptions
 
 # Dense 16-bit matrix products with 32-bit accumulation, TFLOP/s, from the makers' data sheets.
@@ -32,7 +39,11 @@ class EstimateOptions:
     """What the options of a run do not tell."""
 
     train_rows: int = field(
-        default=263_859, metadata={"help": "Number of rows to train on; by default that of the challenge's train.csv."}
+        default=250_000,
+        metadata={
+            "help": "Number of rows to train on, those that `oversample_like` repeats included; the default is about "
+            "that of the challenge's split train."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -41,7 +52,7 @@ class EstimateOptions:
 
 
 def main() -> None:
-    estimate_options, _, model_options, options = cli.parse_options(
+    estimate_options, dataset_options, model_options, options = cli.parse_options(
         EstimateOptions,
         DatasetOptions,
         ModelOptions,
@@ -52,7 +63,8 @@ def main() -> None:
         config = load_config(locate(model_options.model_name_or_path, revision=model_options.model_revision))
     print(estimate_run(config, model_options, options))
     flop = count_flop(config, make_lora(model_options), gradient_checkpointing=bool(options.gradient_checkpointing))
-    samples = count_samples(estimate_options.train_rows, options)
+    train_rows = min(estimate_options.train_rows, dataset_options.max_train_samples or estimate_options.train_rows)
+    samples = count_samples(train_rows, options)
     hours = ", ".join(f"{gpu} {estimate_hours(samples * flop, tflops=peak):.1f}" for gpu, peak in PEAK_TFLOPS.items())
     print(
         f"compute, {flop / 1e12:.1f} TFLOP per sample; hours for {samples:,} samples on one GPU at {UTILIZATION:.0%} "
@@ -70,8 +82,8 @@ def count_samples(train_rows: int, options: TrainingOptions) -> int:
 def count_flop(config: PaliGemmaConfig, lora: LoraConfig, *, gradient_checkpointing: bool = False) -> int:
     """Count the floating-point operations (a multiply-add is two) of one sample's forward and backward pass.
 
-    SigLIP runs backward only where the adapter changes it, lm_head on the answer's tokens only. With gradient
-    checkpointing, what has a backward pass runs forward twice.
+    SigLIP runs backward only if the adapter changes it, lm_head on the answer's tokens only. With gradient
+    checkpointing, the language model runs forward twice, and so does SigLIP if the adapter changes it.
     """
     vision: Any = config.vision_config
     size, width = vision.image_size, config.get_text_config().hidden_size
@@ -90,7 +102,7 @@ def count_flop(config: PaliGemmaConfig, lora: LoraConfig, *, gradient_checkpoint
         with FlopCounterMode(display=False) as backward:
             logits.sum().backward()
     flop = vision.get_total_flops() + forward.get_total_flops() + backward.get_total_flops()
-    repeated = forward.get_total_flops() + (vision.get_total_flops() if image.requires_grad else 0)
+    repeated = forward.get_total_flops() + (vision.get_total_flops() if adapts_vision(adapted) else 0)
     return flop + (repeated if gradient_checkpointing else 0)
 
 

@@ -153,7 +153,7 @@ def _oversample(rows: Dataset, dataset: Location, split: str, *, seed: int) -> D
     oversampled, added = oversample(rows, counts, seed=seed)
     if init_distributed().is_main_process:
         listed = ", ".join(f"{entity} +{number}" for entity, number in added.items()) or "none"
-        print(f"rows repeated for the mix of attributes in split {split}: {listed}")
+        print(f"rows repeated to approach the distribution of attributes in split {split}: {listed}")
     return oversampled
 
 

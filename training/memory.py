@@ -97,20 +97,26 @@ def estimate_memory(
     with FakeTensorMode():
         use_fake_tensors(model)
         one, two = (_kept_for_backward(model, samples=number, dtype=dtype) for number in (1, 2))
-    per_sample = two - one
-    fixed = one - per_sample  # kept once, whatever the number of samples: DoRA keeps copies of weights
+    per_sample = {tower: two[tower] - one[tower] for tower in one}
+    fixed = {tower: one[tower] - per_sample[tower] for tower in one}  # whatever the number of samples: DoRA's copies
 
     text = config.get_text_config()
     if gradient_checkpointing:  # the inputs of all layers, and what one layer at a time keeps
-        layer_inputs = text.num_hidden_layers * tokens * text.hidden_size * dtype.itemsize
-        per_sample = layer_inputs + per_sample // text.num_hidden_layers
-        fixed //= text.num_hidden_layers
+        vision: Any = config.vision_config
+        layers = {"vision": vision.num_hidden_layers, "language": text.num_hidden_layers}
+        inputs = text.num_hidden_layers * tokens * text.hidden_size * dtype.itemsize
+        if adapts_vision(adapted):
+            inputs += vision.num_hidden_layers * (tokens - TEXT_TOKENS) * vision.hidden_size * dtype.itemsize
+        kept = inputs + max(per_sample[tower] // layers[tower] for tower in layers)
+        kept_once = max(fixed[tower] // layers[tower] for tower in layers)
+    else:
+        kept, kept_once = sum(per_sample.values()), sum(fixed.values())
     logits = ANSWER_TOKENS * text.vocab_size * (dtype.itemsize + 2 * 4)  # and as float32, and their gradient
     return MemoryEstimate(
         weights=weights,
         adapter=trainable * (4 + 4),
         optimizer=trainable * (2 if "8bit" in optim else 8),
-        activations=samples * (per_sample + logits) + fixed,
+        activations=samples * (kept + logits) + kept_once,
         samples=samples,
     )
 
@@ -129,6 +135,11 @@ def build_empty_model(
         model = PaliGemmaForConditionalGeneration(config)
         model.to(dtype)  # type: ignore[arg-type]  # typed by a decorator that drops the signature
         return model, get_peft_model(model, lora)
+
+
+def adapts_vision(model: PeftModel) -> bool:
+    """Return whether the adapter changes SigLIP, so that gradients flow through it."""
+    return any("vision_tower" in name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def use_fake_tensors(model: torch.nn.Module) -> None:
@@ -150,10 +161,13 @@ class _Kept:
         self.tensor = tensor
 
 
-def _kept_for_backward(model: PaliGemmaForConditionalGeneration, *, samples: int, dtype: torch.dtype) -> int:
-    """Count the bytes that autograd keeps: of SigLIP and the projector only where the adapter changes them.
+def _kept_for_backward(
+    model: PaliGemmaForConditionalGeneration, *, samples: int, dtype: torch.dtype
+) -> dict[str, int]:
+    """Count the bytes that autograd keeps in SigLIP with the projector, "vision", and in the language model.
 
-    peft's DoRA computes more than it keeps: it detaches the norm of a weight from the graph that computed it.
+    It keeps something in SigLIP only if the adapter changes it. peft's DoRA computes more than it keeps: it detaches
+    the norm of a weight from the graph that computed it.
     """
     vision: Any = model.config.vision_config
     pixels = torch.empty(samples, 3, vision.image_size, vision.image_size, dtype=dtype)
@@ -166,16 +180,21 @@ def _kept_for_backward(model: PaliGemmaForConditionalGeneration, *, samples: int
         graph.add(kept)
         return kept
 
+    def count() -> int:
+        storages = {kept.tensor.untyped_storage()._cdata: kept.tensor.untyped_storage() for kept in graph}
+        return sum(storage.nbytes() for address, storage in storages.items() if address not in parameters)
+
     with (
         torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor),
     ):
         model.train()
         image = model.get_image_features(pixels).pooler_output
+        in_vision = count()
         output = model.model.language_model(inputs_embeds=torch.cat([image, text], dim=1), use_cache=False)
-        storages = {kept.tensor.untyped_storage()._cdata: kept.tensor.untyped_storage() for kept in graph}
+        in_both = count()
         del output  # it holds the graph, which had to exist until here
-    return sum(storage.nbytes() for address, storage in storages.items() if address not in parameters)
+    return {"vision": in_vision, "language": in_both - in_vision}
 
 
 def device_memory(device: torch.device) -> int:

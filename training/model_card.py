@@ -47,7 +47,8 @@ class TrainingFacts:
     image_size: int  # px
     base_precision: str
     trainable_parameters: int
-    train_rows: int
+    train_rows: int  # with those that `oversample_like` repeats
+    distinct_rows: int
     entities: list[str]  # those in the training rows, in the order of the schema
     samples_per_step: int
     steps: int
@@ -85,6 +86,7 @@ def describe_training(
         base_precision=base_precision,
         trainable_parameters=model.get_nb_trainable_parameters()[0],
         train_rows=len(trainer.train_dataset),
+        distinct_rows=len(trainer.train_dataset.unique("index")),
         entities=[name for name in ENTITIES if name in trained_entities],
         samples_per_step=samples_per_step(args),
         steps=trainer.state.global_step,

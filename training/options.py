@@ -47,8 +47,9 @@ class DatasetOptions:
     oversample_like: str | None = field(
         default=None,
         metadata={
-            "help": "Split, for example test, whose mix of attributes is aimed at: training rows of an attribute that "
-            "is more frequent there are repeated until they have its share. No row is dropped."
+            "help": "Split, for example test, whose distribution of attributes to approach: rows of an attribute with "
+            "a larger share there are repeated, until there are as many as that share of the original rows. No row is "
+            "dropped."
         },
     )
     max_eval_samples: int = field(
@@ -112,7 +113,7 @@ class ModelOptions:
     )
     disable_logit_softcapping: bool = field(
         default=False,
-        metadata={"help": "Remove PaliGemma 2's cap of its logits, as its own fine-tuning recipes do."},
+        metadata={"help": "Remove PaliGemma 2's cap of the output logits, as its authors do for fine-tuning."},
     )
     lora_r: int = field(default=8, metadata={"help": "Rank of the adapter."})
     lora_alpha: int = field(default=16, metadata={"help": "The update is scaled by lora_alpha / lora_r."})

@@ -20,8 +20,16 @@ from product_vqa import cli  # first: it hides lines that libraries log when the
 from transformers import PaliGemmaConfig, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import HubStrategy
 
+from product_vqa.dataset import find_rows
 from product_vqa.distributed import init_distributed, process_group
-from product_vqa.downloads import download_base_model, download_dataset, plan_base_model, plan_dataset
+from product_vqa.downloads import (
+    download_base_model,
+    download_dataset,
+    download_rows,
+    plan_base_model,
+    plan_dataset,
+    plan_rows,
+)
 from product_vqa.errors import InputError, argument
 from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import caps_logits, load_config
@@ -154,6 +162,9 @@ def resolve_run(
             f"`disable_logit_softcapping`: {sources.base_model} does not cap its logits, as PaliGemma 2 does; remove "
             "this setting"
         )
+    if dataset_options.oversample_like is not None:
+        with argument("oversample_like"):
+            find_rows(sources.dataset, dataset_options.oversample_like)
     repo_id = None
     if options.push_to_hub:
         repo_id = open_repo(options.hub_model_id or output_dir.name, private=options.hub_private_repo)
@@ -187,11 +198,14 @@ def download_sources(
     """
     sources = run.sources
     splits = [dataset_options.dataset_train_split, dataset_options.dataset_test_split]
+    like = dataset_options.oversample_like
     if init_distributed().is_main_process:
         with argument("model_name_or_path"):
             plan = plan_base_model(sources.base_model)
         with argument("dataset_name"):
             plan += plan_dataset(sources.dataset, splits)
+            if like is not None and like not in splits:
+                plan += plan_rows(sources.dataset, like)
         plan += plan_checkpoints(run.output_dir, options, memory)
         if plan.needs:
             logger.info(plan)
@@ -200,6 +214,8 @@ def download_sources(
         download_base_model(sources.base_model)
     with argument("dataset_name"):
         download_dataset(sources.dataset, splits)
+        if like is not None:
+            download_rows(sources.dataset, like)
 
 
 def load_rows(run: Run, dataset_options: DatasetOptions, options: TrainingOptions) -> Data:

@@ -69,6 +69,12 @@ class PaliGemmaTrainer(SFTTrainer):
         """`run` is written to the manifest of every checkpoint (see `training.run_config.describe_run`)."""
         with library_errors():  # of settings that exclude each other
             super().__init__(*args, **kwargs)
+        checkpointing: Any = self.args.gradient_checkpointing_kwargs
+        if self.args.gradient_checkpointing and not (checkpointing or {}).get("use_reentrant"):
+            # TRL makes all embeddings require gradients, which only reentrant checkpointing needs. SigLIP would run
+            # backward, and forward twice, though nothing in it is trained.
+            base: Any = self.model.get_base_model()
+            base.disable_input_require_grads()
         plugin = self.args.deepspeed_plugin
         if plugin is None or plugin.zero_stage != 3:  # ZeRO-3 gathers parameters of one dtype only
             # On a 4-bit base model TRL makes the adapter bfloat16, where an update below 1/256 of a weight is lost.

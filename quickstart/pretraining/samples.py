@@ -58,7 +58,7 @@ def draw_batch(
 
 def draw_image(rng: random.Random, progress: float) -> tuple[Label, Image.Image, tuple[Character, ...]]:
     """A label as difficult as the run's progress asks for, its image of 224 px, and the image's characters."""
-    level = _level(rng, progress)
+    level = draw_level(rng, progress)
     line_count = _line_count(progress)
     if line_count is not None and rng.random() > 0.15:
         level = replace(level, line_counts=(line_count,), brand_words=(0, 1) if line_count > 1 else (0,))
@@ -69,7 +69,8 @@ def draw_image(rng: random.Random, progress: float) -> tuple[Label, Image.Image,
     return label, image, characters
 
 
-def _level(rng: random.Random, progress: float) -> Level:
+def draw_level(rng: random.Random, progress: float) -> Level:
+    """A level of difficulty: plain ones at first, more and more hard ones later."""
     if rng.random() >= progress / STANDARD_FROM:
         return replace(PLAIN, line_counts=STANDARD.line_counts)
     return HARD if rng.random() < HARD_SHARE * min(1.0, progress / HARD_FROM) else STANDARD

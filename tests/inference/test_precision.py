@@ -129,6 +129,23 @@ def test_an_adapter_of_another_prompt_is_refused_by_the_reader_and_predict(
 
 
 @pytest.mark.slow
+def test_the_cards_code_removes_the_cap_of_the_logits_where_the_training_did(
+    tiny_paligemma2: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "trained"
+    call(sft.main, monkeypatch, "--model_name_or_path", tiny_paligemma2, "--dataset_name", tiny_dataset,
+         "--base_model_id", "user/base", "--output_dir", folder, "--max_steps", 1, "--max_eval_samples", 0,
+         "--disable_logit_softcapping", "true", "--oversample_like", "test", "--report_to", "none")  # fmt: skip
+    card = (folder / "README.md").read_text()
+    assert "32 rows of split `train`, and 3 repetitions of rows about attributes" in card
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace('"photo.jpg"', repr(str(tmp_path / "a.png")))
+    make_image(0).save(tmp_path / "a.png")
+    names: dict[str, Any] = {}
+    exec(code.replace('"user/base"', repr(str(tiny_paligemma2))).replace('"trained"', repr(str(folder))), names)
+    assert names["base"].config.text_config.final_logit_softcapping is None
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("load_in_4bit", "dtype"), [(True, "float32"), (True, "bfloat16"), (False, "float32")])
 def test_the_cards_code_answers_in_the_precision_of_the_training(
     tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

@@ -10,7 +10,15 @@ from huggingface_hub import constants
 
 from product_vqa.dataset import load_splits
 from product_vqa.disk_space import Need
-from product_vqa.downloads import DiskPlan, download_base_model, download_dataset, plan_base_model, plan_dataset
+from product_vqa.downloads import (
+    DiskPlan,
+    download_base_model,
+    download_dataset,
+    download_rows,
+    plan_base_model,
+    plan_dataset,
+    plan_rows,
+)
 from product_vqa.errors import InputError
 from product_vqa.hub import Location, locate
 
@@ -44,6 +52,21 @@ def test_what_is_planned_is_what_is_downloaded_and_written(cache: Path, tiny_rep
 
     assert plan_base_model(base) == plan_dataset(dataset, splits) == DiskPlan((), 0)
     assert [need.what for need in plan_dataset(dataset, ["test"]).needs] == ["dataset", "dataset as Arrow"]
+
+
+def test_the_rows_of_a_split_are_downloaded_without_images_where_there_is_a_table(
+    cache: Path, tiny_repos: tuple[str, str]
+) -> None:
+    """tiny_repos has no such table, so all of the split is."""
+    dataset = locate(tiny_repos[1], repo_type="dataset")
+    (need,) = plan_rows(dataset, "test").needs
+    assert need.what == "rows of split test"
+    before = used(cache / "hub")
+    download_rows(dataset, "test")
+    assert used(cache / "hub") - before == pytest.approx(need.num_bytes, rel=0.05)
+    assert plan_rows(dataset, "test") == DiskPlan((), 0)
+    with pytest.raises(InputError, match="has no split 'tests'"):
+        plan_rows(dataset, "tests")
 
 
 def test_of_folders_only_the_arrow_files_are_written(cache: Path, tiny_base: Path, tiny_dataset: Path) -> None:

@@ -7,7 +7,7 @@ from peft import LoraConfig
 
 from benchmarks.base_models import PALIGEMMA_3B, make_base_config
 from product_vqa.errors import InputError
-from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS
+from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, VISION_ATTENTION
 from tests.commands import call
 from training import estimate
 from training.estimate import count_flop, estimate_hours
@@ -29,6 +29,20 @@ def test_a_sample_at_the_real_3b_shape_costs_what_it_does_by_hand() -> None:
 
 
 @pytest.mark.slow
+def test_siglip_runs_backward_where_the_adapter_changes_it() -> None:
+    config = make_base_config(PALIGEMMA_3B)
+    targets = (LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, VISION_ATTENTION)
+    loras = [LoraConfig(r=8, target_modules="|".join(targets[:number])) for number in (1, 2, 3)]
+    language, projector, vision = (count_flop(config, lora) for lora in loras)
+    siglip = 2 * 256 * 27 * (4 * 1152 * 1152 + 2 * 1152 * 4304)  # of an image, forward
+    assert projector - language < 0.02 * siglip
+    assert vision - language == pytest.approx(siglip, rel=0.15)  # backward to its inputs, and attention
+    repeated = [count_flop(config, lora, gradient_checkpointing=True) - count_flop(config, lora) for lora in loras]
+    assert repeated[1] == pytest.approx(repeated[0], rel=0.01)
+    assert repeated[2] - repeated[0] == pytest.approx(siglip, rel=0.1)
+
+
+@pytest.mark.slow
 def test_the_command_estimates_a_config(
     tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -37,5 +51,7 @@ def test_the_command_estimates_a_config(
     memory, compute = capsys.readouterr().out.splitlines()
     assert memory.startswith("memory, about 0.")
     assert "TFLOP per sample; hours for 3,000 samples on one GPU" in compute  # three epochs
+    call(estimate.main, monkeypatch, *arguments, "--max_train_samples", 100)
+    assert "hours for 300 samples" in capsys.readouterr().out
     with pytest.raises(InputError, match="--train_rows must be at least 1"):
         call(estimate.main, monkeypatch, *arguments, "--train_rows", 0)

@@ -26,9 +26,9 @@ def facts(**changed: Any) -> TrainingFacts:
     values = {
         "adapter_id": "user/adapter", "base_model": Location("user/base", "a" * 40), "base_license": "gemma",
         "dataset": Location("user/dataset", "b" * 40), "image_size": 224, "base_precision": "bfloat16",
-        "trainable_parameters": 1000, "train_rows": 100, "entities": list(ENTITIES), "samples_per_step": 4,
-        "steps": 10, "epochs": 1.0, "processes": 1, "hardware": "CPU", "minutes": 1.0, "final_loss": 0.5,
-        "scores": SCORES, "is_selected_by_scores": False, "max_new_tokens": 16,
+        "trainable_parameters": 1000, "train_rows": 100, "distinct_rows": 100, "entities": list(ENTITIES),
+        "samples_per_step": 4, "steps": 10, "epochs": 1.0, "processes": 1, "hardware": "CPU", "minutes": 1.0,
+        "final_loss": 0.5, "scores": SCORES, "is_selected_by_scores": False, "max_new_tokens": 16,
     }  # fmt: skip
     return TrainingFacts(**(values | changed))
 

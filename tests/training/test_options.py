@@ -16,6 +16,7 @@ from product_vqa.task.prompt import TASK_FILE
 from tests.commands import ROOT, call
 from tests.training.runs import load_adapter
 from training import sft
+from training.loading import load_model, locate_sources
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, with_changes
 
 CONFIGS = sorted((ROOT / "training" / "configs").glob("*.yaml"))
@@ -72,6 +73,21 @@ def test_every_config_trains_for_a_step(
     assert written["lora_r"] == yaml.safe_load(config.read_text())["lora_r"]
     recorded = json.loads((tmp_path / TASK_FILE).read_text())["base_model"]
     assert recorded.get("disable_logit_softcapping", False) == ("paligemma2" in config.stem)
+
+
+def test_a_removed_cap_of_the_logits_is_removed_in_training(tiny_paligemma2: Path, tiny_dataset: Path) -> None:
+    for is_removed, cap in ((True, None), (False, 30.0)):
+        options = ModelOptions(model_name_or_path=str(tiny_paligemma2), disable_logit_softcapping=is_removed)
+        sources = locate_sources(DatasetOptions(dataset_name=str(tiny_dataset)), options)
+        assert load_model(sources, options)[0].config.text_config.final_logit_softcapping == cap
+
+
+def test_a_split_to_oversample_like_is_looked_up_before_anything_is_downloaded(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sft, "download_sources", None)
+    with pytest.raises(InputError, match=r"--oversample_like .* has no split 'tests'"):
+        call(sft.main, monkeypatch, *tiny_run, "--output_dir", tmp_path / "run", "--oversample_like", "tests")
 
 
 def test_a_cap_of_the_logits_that_does_not_exist_cannot_be_removed(

@@ -1,4 +1,4 @@
-"""Oversampling by the mix of attributes of another split."""
+"""Oversampling by the distribution of attributes in another split."""
 
 from collections import Counter
 

@@ -130,3 +130,12 @@ def test_our_part_of_a_step_never_waits_for_the_device(
     # At each of the two logs: the losses, and the norm of each step.
     assert read.count(("training/divergence.py", "check")) == 2
     assert read.count(("training/divergence.py", "_to_float")) == 2 * 2
+
+
+def test_gradient_checkpointing_does_not_run_siglip_backward(tiny_base: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(PaliGemmaTrainer, tiny_base, tmp_path, gradient_checkpointing=True)
+    base = trainer.model.get_base_model()
+    features = base.get_image_features(torch.zeros(1, 3, 28, 28)).pooler_output
+    assert not features.requires_grad
+    trainer.train()
+    assert all(parameter.grad is None for parameter in base.model.vision_tower.parameters())

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 from transformers import PaliGemmaProcessor
 
-from quickstart.pretraining.samples import draw_image, to_pixels
+from quickstart.pretraining.samples import draw_image, draw_level, to_pixels
 from quickstart.pretraining.tasks import ask
 from quickstart.rendering.drawing import SIZE
+from quickstart.rendering.levels import HARD, PLAIN
 from quickstart.rendering.printed_numbers import is_held_out, numbers_in
 
 
@@ -32,3 +33,14 @@ def test_pixels_are_those_of_the_processor(processor: PaliGemmaProcessor) -> Non
     expected = processor.image_processor(images=[image], return_tensors="pt")["pixel_values"][0]
     pixels = torch.from_numpy(to_pixels(image, size=56).copy()).permute(2, 0, 1).float().div(127.5).sub(1)
     torch.testing.assert_close(pixels, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("progress", "plain", "hard"),
+    [(0.0, 1.0, 0.0), (0.025, 0.5, 0.0125), (0.25, 0.0, 0.25), (0.5, 0.0, 0.5), (1.0, 0.0, 0.5)],
+)
+def test_images_become_harder(progress: float, plain: float, hard: float) -> None:
+    rng = random.Random(0)
+    levels = [draw_level(rng, progress) for _ in range(2000)]
+    assert levels.count(HARD) / 2000 == pytest.approx(hard, abs=0.04)
+    assert sum(level.fonts == PLAIN.fonts for level in levels) / 2000 == pytest.approx(plain, abs=0.04)

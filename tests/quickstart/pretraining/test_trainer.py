@@ -49,3 +49,11 @@ def test_a_run_resumed_from_its_checkpoint_continues_as_if_it_had_not_stopped(tm
     assert (resumed.step, resumed.images) == (4, 16)
     with pytest.raises(InputError, match="holds a run with seed 0, not 1"):
         make_pretrainer(seed=1).load(tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.9])
+def test_a_step_in_bfloat16_has_nearly_the_loss_of_float32(progress: float) -> None:
+    metrics = [make_pretrainer(bf16=bf16).train_step(progress) for bf16 in (False, True)]
+    assert metrics[0] != metrics[1]
+    for name, value in metrics[0].items():
+        assert metrics[1][name] == pytest.approx(value, rel=0.02, abs=0.02), name
