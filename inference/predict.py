@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
+from product_vqa.row_selection import RowKey, RowSelection, RowSelectionOptions, read_selection
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+    from datasets import Dataset
 
     from inference.shards import Shards
     from product_vqa.hub import Location
@@ -99,7 +101,9 @@ class PredictOptions:
 
 
 def main() -> None:
-    (options,) = parse_options(PredictOptions, description="Predict the attribute that each row of a split asks for.")
+    options, row_options = parse_options(
+        PredictOptions, RowSelectionOptions, description="Predict the attribute that each row of a split asks for."
+    )
 
     from inference.shards import Shards
     from inference.submission import check_output
@@ -110,11 +114,12 @@ def main() -> None:
         output = check_output(options.output)
         shards = Shards(output.with_suffix(".parts"))
 
+    selection = read_selection(row_options)
     sources = download_sources(options)
     state = init_distributed()
     # Of several processes that predict together, the main one holds the output for all.
     with one_writer(output, argument="output") if state.is_main_process else nullcontext():
-        predict(options, sources, output=output, shards=shards, state=state)
+        predict(options, sources, selection, output=output, shards=shards, state=state)
     state.wait_for_everyone()
     state.destroy_process_group()
 
@@ -163,7 +168,13 @@ def download_sources(options: PredictOptions) -> Sources:
 
 
 def predict(
-    options: PredictOptions, sources: Sources, *, output: Path, shards: "Shards", state: "PartialState"
+    options: PredictOptions,
+    sources: Sources,
+    selection: RowSelection,
+    *,
+    output: Path,
+    shards: "Shards",
+    state: "PartialState",
 ) -> None:
     from tqdm import tqdm
 
@@ -175,7 +186,7 @@ def predict(
     from product_vqa.workers import worker_errors
 
     with state.main_process_first(), argument("dataset"):  # it writes the Arrow files; the others find them
-        dataset = load_split(sources.dataset, options.split)
+        dataset = select_rows(load_split(sources.dataset, options.split), selection, name=options.split)
     reader = AttributeReader.from_pretrained(
         sources.adapter,
         base_model=sources.base_model,
@@ -196,6 +207,8 @@ def predict(
             "each index of a submission must be unique"
         )
     this_run = describe_run(options, location=sources.dataset, rows=len(dataset), batch_size=batch_size, reader=reader)
+    if not selection.is_all:
+        this_run["row_selection"] = selection.describe()
     with state.main_process_first():  # it records the run, with which the others compare theirs
         shards.open(this_run)
 
@@ -222,6 +235,17 @@ def predict(
                 num_not_finite,
                 not_finite_remedy(reader.model.dtype),
             )
+
+
+def select_rows(dataset: "Dataset", selection: RowSelection, *, name: str) -> "Dataset":
+    """The selected rows of a split, and how many these are, printed. Raises InputError if there are none."""
+    if selection.is_all:
+        return dataset
+    columns = dataset.select_columns(list(RowKey._fields))
+    keys = [RowKey(*values) for values in zip(*(columns[name][:] for name in RowKey._fields), strict=True)]
+    positions = selection.positions(keys, name=f"split {name}")
+    logger.info("split %s: %s of %s rows selected", name, len(positions), len(dataset))
+    return dataset.select(positions)
 
 
 def agree_on_batch_size(

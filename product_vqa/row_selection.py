@@ -49,7 +49,7 @@ class RowSelectionOptions:
 class RowKey(NamedTuple):
     """What decides whether a row is used."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     entity_name: str
     image_link: str
 
@@ -73,7 +73,11 @@ class RowSelection:
         if self.is_all:
             return {}
         listed = None if self.entity_names is None else ",".join(self.entity_names)
-        described: dict[str, str | int | None] = {"max_rows": self.max_rows, "entities": listed, "rows_sha256": self.indexes_sha256}
+        described: dict[str, str | int | None] = {
+            "max_rows": self.max_rows,
+            "entities": listed,
+            "rows_sha256": self.indexes_sha256,
+        }
         if self.max_rows is not None:
             described["seed"] = self.seed
         return {name: value for name, value in described.items() if value is not None}
@@ -124,7 +128,7 @@ def is_description(content: object) -> bool:
     ) and not any(name in texts and not isinstance(value, str) for name, value in content.items())
 
 
-def read_selection(options: RowSelectionOptions, *, seed: int) -> RowSelection:
+def read_selection(options: RowSelectionOptions, *, seed: int = 0) -> RowSelection:
     """Read the file of `rows`. Raises InputError for a line that is not an index, and for a file without any."""
     indexes, sha256 = None, None
     if options.rows is not None:

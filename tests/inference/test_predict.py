@@ -419,3 +419,23 @@ def test_alternatives_and_unconstrained_answers_are_written_if_asked_for(
         assert row.confidence == pytest.approx(row.number_confidence * row.unit_confidence, rel=1e-6)
     assert free["number_confidence"].isna().all() and free["allowed_probability"].isna().all()
     assert list(free["prediction"]) == list(beams["prediction"])  # learned by heart
+
+
+@pytest.mark.slow
+def test_a_part_of_the_rows_is_predicted_as_it_is_among_all(
+    adapter: tuple[str, Any], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    arguments = ["--adapter", adapter[0], "--dataset", tiny_dataset, "--dtype", "float32", "--batch_size", 1]
+    caplog.set_level("INFO")
+    call(predict.main, monkeypatch, *arguments, "--output", tmp_path / "all.csv")
+    call(predict.main, monkeypatch, *arguments, "--output", tmp_path / "part.csv", "--max_rows", 5)
+    call(predict.main, monkeypatch, *arguments, "--output", tmp_path / "width.csv", "--entities", "width")
+    everything = pd.read_csv(tmp_path / "all.csv").set_index("index")
+    for name, number in (("part", 5), ("width", 2)):
+        part = pd.read_csv(tmp_path / f"{name}.csv").set_index("index")
+        assert len(part) == number and part.equals(everything.loc[part.index])
+        assert f"split test: {number} of 11 rows selected" in caplog.text
+    assert submission.read_run(tmp_path / "part.parquet")["row_selection"] == {"max_rows": 5, "seed": 0}
+    with pytest.raises(InputError, match=r"split test: --entities select none of the 11 rows"):
+        call(predict.main, monkeypatch, *arguments, "--output", tmp_path / "x.csv", "--entities", "depth")

@@ -86,7 +86,7 @@ def test_a_wrong_option_is_named(options: dict, message: str) -> None:
 def test_a_broken_file_of_indexes_is_named_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "rows.txt"
     file.write_bytes(content)
-    with pytest.raises(InputError, match=f"`rows` .*{message}"):
+    with pytest.raises(InputError, match=rf"`rows` .*{message}"):
         read_selection(RowSelectionOptions(rows=str(file)), seed=0)
-    with pytest.raises(InputError, match="`rows` .*missing"):
+    with pytest.raises(InputError, match=r"`rows` .*missing"):
         read_selection(RowSelectionOptions(rows=str(tmp_path / "missing")), seed=0)
