@@ -4,7 +4,7 @@
         --output submission.csv
 
 The path of a row: `dataloader` makes batches of the split, `AttributeReader` answers them, `predictions` turns the
-answers into rows, `shards` keeps each batch until all are done, and `submission` writes the files. Any number of
+answers into rows, `batch_files` keeps each batch until all are done, and `submission` writes the files. Any number of
 processes share the batches. After an interruption, only the missing batches are computed.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
     from datasets import Dataset
 
-    from inference.shards import Shards
+    from inference.batch_files import BatchFiles
     from product_vqa.hub import Location
     from product_vqa.modeling.adapter import Adapter
     from product_vqa.modeling.attribute_reader import AttributeReader
@@ -105,21 +105,21 @@ def main() -> None:
         PredictOptions, RowSelectionOptions, description="Predict the attribute that each row of a split asks for."
     )
 
-    from inference.shards import Shards
+    from inference.batch_files import BatchFiles
     from inference.submission import check_output
     from product_vqa.atomic_io import one_writer
     from product_vqa.distributed import init_distributed
 
     with argument("output"):
         output = check_output(options.output)
-        shards = Shards(output.with_suffix(".parts"))
+        files = BatchFiles(output.with_suffix(".parts"))
 
     selection = read_selection(row_options)
     sources = download_sources(options)
     state = init_distributed()
     # Of several processes that predict together, the main one holds the output for all.
     with one_writer(output, argument="output") if state.is_main_process else nullcontext():
-        predict(options, sources, selection, output=output, shards=shards, state=state)
+        predict(options, sources, selection, output=output, files=files, state=state)
     state.wait_for_everyone()
     state.destroy_process_group()
 
@@ -173,7 +173,7 @@ def predict(
     selection: RowSelection,
     *,
     output: Path,
-    shards: "Shards",
+    files: "BatchFiles",
     state: "PartialState",
 ) -> None:
     from tqdm import tqdm
@@ -198,7 +198,7 @@ def predict(
         num_beams=options.num_beams,
     )
 
-    batch_size = agree_on_batch_size(options.batch_size, shards=shards, reader=reader, state=state)
+    batch_size = agree_on_batch_size(options.batch_size, files=files, reader=reader, state=state)
     batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
     indexes = batches.indexes()
     if len({index for batch in indexes for index in batch}) != len(dataset):
@@ -210,10 +210,10 @@ def predict(
     if not selection.is_all:
         this_run["row_selection"] = selection.describe()
     with state.main_process_first():  # it records the run, with which the others compare theirs
-        shards.open(this_run)
+        files.open(this_run)
 
     numbers = range(state.process_index, len(batches), state.num_processes)  # of this process
-    missing = [number for number in numbers if not shards.has(number, indexes[number])]
+    missing = [number for number in numbers if not files.has(number, indexes[number])]
     num_workers = options.dataloader_num_workers
     if num_workers is None:
         num_workers = default_workers(state.device, num_processes=state.num_processes)
@@ -221,13 +221,13 @@ def predict(
         loaded = load_batches(batches, missing, num_workers=num_workers)
         for batch in tqdm(loaded, total=len(missing), desc="batches", disable=not state.is_main_process):
             answers = reader.answer(batch.inputs, batch.entity_names)
-            shards.save(batch.number, to_table(batch, answers, min_confidence=options.min_confidence))
+            files.save(batch.number, to_table(batch, answers, min_confidence=options.min_confidence))
 
     state.wait_for_everyone()
     if state.is_main_process:
-        table = shards.load(indexes)
+        table = files.load(indexes)
         write_submission(table, output, run=this_run)
-        shards.remove()
+        files.remove()
         print(f"{output}: {summarize(table)}")
         if num_not_finite := count_not_finite(table):
             logger.warning(
@@ -249,7 +249,7 @@ def select_rows(dataset: "Dataset", selection: RowSelection, *, name: str) -> "D
 
 
 def agree_on_batch_size(
-    asked: int | None, *, shards: "Shards", reader: "AttributeReader", state: "PartialState"
+    asked: int | None, *, files: "BatchFiles", reader: "AttributeReader", state: "PartialState"
 ) -> int:
     """The batch size of all processes: `asked`, else that of the run to resume, else the largest that fits in memory.
 
@@ -259,7 +259,7 @@ def agree_on_batch_size(
 
     batch_size = asked
     if batch_size is None and state.is_main_process:
-        batch_size = shards.recorded_batch_size() or reader.find_batch_size()
+        batch_size = files.recorded_batch_size() or reader.find_batch_size()
     (agreed,) = broadcast_object_list([batch_size])
     return int(agreed)
 
@@ -267,7 +267,7 @@ def agree_on_batch_size(
 def describe_run(
     options: PredictOptions, *, location: "Location", rows: int, batch_size: int, reader: "AttributeReader"
 ) -> dict[str, Any]:
-    """Everything that a prediction depends on. A run with another description cannot resume from its shards."""
+    """Everything that a prediction depends on. A run with another description cannot resume from its batches."""
     from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
 
     assert reader.base_model is not None
