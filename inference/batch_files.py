@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,10 @@ class BatchFiles:
         with atomic_write(self._file(number)) as temporary:
             pq.write_table(rows.replace_schema_metadata({_DIGEST_KEY: self._digest(rows.to_pylist())}), temporary)
 
-    def load(self, batches: Sequence[Sequence[int]]) -> pa.Table:
-        """The rows of all batches, each given by its indexes, in order. Raises InputError for a damaged file."""
+    def load(self, batches: Mapping[int, Sequence[int]]) -> pa.Table:
+        """The rows of these batches (number -> indexes), in order. Raises InputError for a damaged file."""
         tables = []
-        for number, indexes in enumerate(batches):
+        for number, indexes in sorted(batches.items()):
             table = self._read(number, indexes)
             if table is None:
                 raise InputError(

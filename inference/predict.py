@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.row_selection import RowKey, RowSelection, RowSelectionOptions, read_selection
+from product_vqa.sharding import Shard, ShardOptions
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from accelerate import PartialState
     from datasets import Dataset
 
@@ -87,7 +89,22 @@ class PredictOptions:
         },
     )
 
+    push_to_hub: bool = field(
+        default=False,
+        metadata={
+            "help": "With --shard: push the predictions to --hub_predictions_id. With --merge: merge those there."
+        },
+    )
+    hub_predictions_id: str | None = field(
+        default=None, metadata={"help": "Dataset repo for the predictions of all shards (user/name)."}
+    )
+    hub_private_repo: bool = field(
+        default=True, metadata={"help": "Create that repo as private. If false, everyone can see it."}
+    )
+
     def __post_init__(self) -> None:
+        if self.push_to_hub and not self.hub_predictions_id:
+            raise InputError("--push_to_hub needs --hub_predictions_id user/name")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"--batch_size must be at least 1, got {self.batch_size}")
         if not 1 <= self.num_beams <= 8:
@@ -101,27 +118,49 @@ class PredictOptions:
 
 
 def main() -> None:
-    options, row_options = parse_options(
-        PredictOptions, RowSelectionOptions, description="Predict the attribute that each row of a split asks for."
-    )
+    options, row_options, shard_options = parse_options(
+        PredictOptions, RowSelectionOptions, ShardOptions,
+        description="Predict the attribute that each row of a split asks for.",
+    )  # fmt: skip
 
     from inference.batch_files import BatchFiles
+    from inference.prediction_shards import open_predictions_repo, shard_file
     from inference.submission import check_output
     from product_vqa.atomic_io import one_writer
-    from product_vqa.distributed import init_distributed
+    from product_vqa.distributed import init_distributed, is_first_process
 
     with argument("output"):
         output = check_output(options.output)
-        files = BatchFiles(output.with_suffix(".parts"))
-
     selection = read_selection(row_options)
+    if shard_options.shard is not None and options.batch_size is None:
+        raise InputError("--shard needs --batch_size, the same for all shards: other batches would be other shards")
+    if options.push_to_hub and shard_options.shard is None and shard_options.merge is None:
+        raise InputError("--push_to_hub is for --shard and --merge; for all predictions at once use --shard 1/1")
+    if shard_options.merge is not None:
+        if is_first_process():
+            with one_writer(output, argument="output"):
+                merge(options, selection, output=output, count=shard_options.merge)
+        return
+    shard = shard_options.chosen
+    with argument("output"):
+        written = output if shard is None else shard_file(output, shard)
+        files = BatchFiles(written.with_suffix(".parts"))
+    if options.push_to_hub and is_first_process():
+        assert options.hub_predictions_id is not None
+        options.hub_predictions_id = open_predictions_repo(
+            options.hub_predictions_id, private=options.hub_private_repo
+        )
+
     sources = download_sources(options)
     state = init_distributed()
     # Of several processes that predict together, the main one holds the output for all.
-    with one_writer(output, argument="output") if state.is_main_process else nullcontext():
-        predict(options, sources, selection, output=output, files=files, state=state)
+    with one_writer(written, argument="output") if state.is_main_process else nullcontext():
+        predict(options, sources, selection, output=output, shard=shard, files=files, state=state)
     state.wait_for_everyone()
     state.destroy_process_group()
+
+
+_RECORDED_OPTIONS = ("split", "constrain", "allow_empty", "num_beams", "min_confidence")
 
 
 @dataclass(frozen=True)
@@ -173,12 +212,15 @@ def predict(
     selection: RowSelection,
     *,
     output: Path,
+    shard: Shard | None,
     files: "BatchFiles",
     state: "PartialState",
 ) -> None:
+    """Predict the batches of the shard, or all of them, and write what they give."""
     from tqdm import tqdm
 
     from inference.dataloader import RowBatches, default_workers, load_batches
+    from inference.prediction_shards import is_done, shard_file, without_folders
     from inference.predictions import count_not_finite, summarize, to_table
     from inference.submission import write_submission
     from product_vqa.dataset import load_split
@@ -209,11 +251,17 @@ def predict(
     this_run = describe_run(options, location=sources.dataset, rows=len(dataset), batch_size=batch_size, reader=reader)
     if not selection.is_all:
         this_run["row_selection"] = selection.describe()
+    if shard is not None and is_done(shard_file(output, shard), run=without_folders(this_run)):
+        if state.is_main_process:
+            print(f"unchanged: {shard_file(output, shard)}")
+            push_if_asked(shard, options, output=output, run=without_folders(this_run))
+        return
     with state.main_process_first():  # it records the run, with which the others compare theirs
         files.open(this_run)
 
-    numbers = range(state.process_index, len(batches), state.num_processes)  # of this process
-    missing = [number for number in numbers if not files.has(number, indexes[number])]
+    numbers = [number for number in range(len(batches)) if shard is None or shard.owns(number)]
+    own = numbers[state.process_index :: state.num_processes]  # of this process
+    missing = [number for number in own if not files.has(number, indexes[number])]
     num_workers = options.dataloader_num_workers
     if num_workers is None:
         num_workers = default_workers(state.device, num_processes=state.num_processes)
@@ -225,16 +273,65 @@ def predict(
 
     state.wait_for_everyone()
     if state.is_main_process:
-        table = files.load(indexes)
-        write_submission(table, output, run=this_run)
+        table = files.load({number: indexes[number] for number in numbers})
+        if shard is None:
+            write_submission(table, output, run=this_run)
+            print(f"{output}: {summarize(table)}")
+        else:
+            finish_shard(table, shard, options, output=output, run=this_run)
         files.remove()
-        print(f"{output}: {summarize(table)}")
         if num_not_finite := count_not_finite(table):
             logger.warning(
                 "%d of these rows are empty because the model's logits were not finite. %s",
                 num_not_finite,
                 not_finite_remedy(reader.model.dtype),
             )
+
+
+def finish_shard(
+    table: "pa.Table", shard: Shard, options: PredictOptions, *, output: Path, run: dict[str, Any]
+) -> None:
+    """Write the file of a shard, and push it if asked for."""
+    from inference.prediction_shards import shard_file, without_folders, write_shard
+    from inference.predictions import summarize
+
+    file, run = shard_file(output, shard), without_folders(run)
+    write_shard(table, file, run=run)
+    print(f"{file}: {summarize(table)}")
+    push_if_asked(shard, options, output=output, run=run)
+
+
+def push_if_asked(shard: Shard, options: PredictOptions, *, output: Path, run: dict[str, Any]) -> None:
+    """Push the file of a shard."""
+    from inference.prediction_shards import push_shard, shard_file
+
+    if options.push_to_hub:
+        assert options.hub_predictions_id is not None
+        file = shard_file(output, shard)
+        commit = push_shard(file, options.hub_predictions_id, split=options.split, shard=shard, run=run)
+        print(f"pushed: {commit.commit_url}")
+
+
+def merge(options: PredictOptions, selection: RowSelection, *, output: Path, count: int) -> None:
+    """Merge the predictions of all shards, from the Hub or from the folder of `output`."""
+    from inference.prediction_shards import download_shards, find_shards, merge_shards
+    from inference.predictions import summarize
+    from inference.submission import write_submission
+
+    if options.push_to_hub:
+        assert options.hub_predictions_id is not None
+        with argument("hub_predictions_id"):
+            files = download_shards(options.hub_predictions_id, split=options.split, count=count)
+    else:
+        with argument("output"):
+            files = find_shards(output, count)
+    expected = {name: getattr(options, name) for name in _RECORDED_OPTIONS}
+    if not selection.is_all:
+        expected["row_selection"] = selection.describe()
+    with argument("merge"):
+        table, run = merge_shards(files, expected=expected)
+    write_submission(table, output, run=run)
+    print(f"{output}: {summarize(table)}")
 
 
 def select_rows(dataset: "Dataset", selection: RowSelection, *, name: str) -> "Dataset":
@@ -274,13 +371,9 @@ def describe_run(
     return {
         "dataset": str(location),
         "dataset_sha256": content_sha256(location, DATASET_FILES),
-        "split": options.split,
         "rows": rows,
         "batch_size": batch_size,
-        "constrain": options.constrain,
-        "allow_empty": options.allow_empty,
-        "num_beams": options.num_beams,
-        "min_confidence": options.min_confidence,
+        **{name: getattr(options, name) for name in _RECORDED_OPTIONS},
         "base_sha256": content_sha256(reader.base_model, BASE_MODEL_FILES),
         **reader.provenance,
     }

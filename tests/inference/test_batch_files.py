@@ -228,13 +228,13 @@ def test_a_file_that_is_damaged_while_the_prediction_runs_is_named(tmp_path: Pat
     files.open({"rows": 3})
     files.save(0, rows(1, 2))
     files.save(1, rows(3))
-    assert files.load([[1, 2], [3]])["index"].to_pylist() == [1, 2, 3]
+    assert files.load({0: [1, 2], 1: [3]})["index"].to_pylist() == [1, 2, 3]
     drop_a_row(tmp_path / "s.parts" / "000000.parquet")
     with pytest.raises(InputError, match=r"000000\.parquet was changed while the prediction ran: rerun"):
-        files.load([[1, 2], [3]])
+        files.load({0: [1, 2], 1: [3]})
     (tmp_path / "s.parts" / "000000.parquet").unlink()
     with pytest.raises(InputError, match=r"000000\.parquet was changed"):
-        files.load([[1, 2], [3]])
+        files.load({0: [1, 2], 1: [3]})
 
 
 def test_a_file_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +282,7 @@ def check_damage(folder: Path, *, step: int) -> int:
     for content in damaged(file.read_bytes(), step=step):
         file.write_bytes(content)
         if files.has(0, [1, 2]):
-            assert files.load([[1, 2]]).equals(written)
+            assert files.load({0: [1, 2]}).equals(written)
         num_cases += 1
     return num_cases
 
