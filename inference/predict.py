@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.row_selection import RowKey, RowSelection, RowSelectionOptions, read_selection
-from product_vqa.sharding import Shard, ShardOptions
+from product_vqa.sharding import MergeOptions, Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,7 +119,7 @@ class PredictOptions:
 
 def main() -> None:
     options, row_options, shard_options = parse_options(
-        PredictOptions, RowSelectionOptions, ShardOptions,
+        PredictOptions, RowSelectionOptions, MergeOptions,
         description="Predict the attribute that each row of a split asks for.",
     )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """A part of the work for one of several machines: shard `2/6` is the second of six."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,6 +24,11 @@ class Shard:
         """As `datasets` numbers files: `00001-of-00006` for shard 2/6."""
         return f"{self.number - 1:05d}-of-{self.count:05d}"
 
+    def owns_url(self, url: str) -> bool:
+        """Whether the URL is of this shard, by a hash: the same in whatever CSV it is."""
+        digest = hashlib.sha256(url.encode(errors="surrogatepass")).digest()
+        return self.owns(int.from_bytes(digest[:8], "big"))
+
     def owns(self, position: int) -> bool:
         """Whether the item at this position is of this shard: the shards take turns."""
         return position % self.count == self.number - 1
@@ -30,26 +36,35 @@ class Shard:
 
 @dataclass
 class ShardOptions:
-    """Which part of the work is done here. By default all of it."""
+    """Which part of the work is done here. By default, all of it."""
 
     shard: str | None = field(
         default=None, metadata={"help": "Do a part of the work only: 2/6 is the second of six. For several machines."}
     )
-    merge: int | None = field(
-        default=None, metadata={"help": "Merge the results of so many shards, which were made with the same options."}
-    )
 
     def __post_init__(self) -> None:
-        if self.shard is not None and self.merge is not None:
-            raise InputError("`shard` and `merge` are two steps: first each shard, then the merge")
-        if self.merge is not None and not 1 <= self.merge <= MAX_SHARDS:
-            raise InputError(f"`merge` must be between 1 and {MAX_SHARDS}, got {self.merge}")
         with argument("shard"):
             parse_shard(self.shard or "1/1")
 
     @property
     def chosen(self) -> Shard | None:
         return None if self.shard is None else parse_shard(self.shard)
+
+
+@dataclass
+class MergeOptions(ShardOptions):
+    """Which part of the work is done here, or that the parts are merged."""
+
+    merge: int | None = field(
+        default=None, metadata={"help": "Merge the results of so many shards, which were made with the same options."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shard is not None and self.merge is not None:
+            raise InputError("`shard` and `merge` are two steps: first each shard, then the merge")
+        if self.merge is not None and not 1 <= self.merge <= MAX_SHARDS:
+            raise InputError(f"`merge` must be between 1 and {MAX_SHARDS}, got {self.merge}")
 
 
 def parse_shard(text: str) -> Shard:

@@ -3,7 +3,7 @@
 import pytest
 
 from product_vqa.errors import InputError
-from product_vqa.sharding import ShardOptions, all_shards, missing_message, parse_shard
+from product_vqa.sharding import MergeOptions, ShardOptions, all_shards, missing_message, parse_shard
 
 
 def test_shards_take_turns() -> None:
@@ -23,7 +23,7 @@ def test_shards_and_their_merge_are_two_steps() -> None:
     assert ShardOptions().chosen is None
     assert ShardOptions(shard="1/2").chosen == parse_shard("1/2")
     with pytest.raises(InputError, match="`shard` and `merge` are two steps"):
-        ShardOptions(shard="1/2", merge=2)
+        MergeOptions(shard="1/2", merge=2)
 
 
 def test_missing_shards_are_listed_with_what_to_do() -> None:
