@@ -7,11 +7,17 @@ import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataset_builder.options import FetchOptions, ImageOptions, ImageSourceOptions, SelectionOptions, TableOptions
 from product_vqa.cli import parse_options, run
-from product_vqa.errors import InputError
+from product_vqa.errors import InputError, argument
 from product_vqa.row_selection import RowSelectionOptions
+from product_vqa.sharding import MergeOptions, Shard
+
+if TYPE_CHECKING:
+    from dataset_builder.build_shards import Inputs
+    from dataset_builder.image_store import ImageStore
 
 
 @dataclass
@@ -51,24 +57,30 @@ class BuildOptions:
 
 
 def main() -> None:
-    table_options, row_options, source, options, image_options, selection, fetch_options = parse_options(
-        TableOptions, RowSelectionOptions, ImageSourceOptions, BuildOptions, ImageOptions, SelectionOptions,
-        FetchOptions,
+    table_options, row_options, source, options, shards, image_options, selection, fetch_options = parse_options(
+        TableOptions, RowSelectionOptions, ImageSourceOptions, BuildOptions, MergeOptions, ImageOptions,
+        SelectionOptions, FetchOptions,
         description=__doc__,
     )  # fmt: skip
+
+    if source.image_store is None and (shards.shard is not None or shards.merge is not None):
+        raise InputError("--shard and --merge need --image_store, the folder of this machine's images")
 
     from dataset_builder.manifest import check_output_dir
     from product_vqa.atomic_io import one_writer, restore_folder
 
     folder = check_output_dir(options.output_dir)
-    with one_writer(folder, argument="output_dir"):  # until it is pushed, too
-        restore_folder(folder)
+    # Shards may share the folder: each has a lock, and a temporary folder, of its own.
+    own = folder if shards.chosen is None else folder.with_name(f"{folder.name}-{shards.chosen.suffix}")
+    with one_writer(own, argument="output_dir"):  # until it is pushed, too
+        restore_folder(own)
         build(
             folder,
             options=options,
             table_options=table_options,
             row_options=row_options,
             source=source,
+            shards=shards,
             image_options=image_options,
             selection=selection,
             fetch_options=fetch_options,
@@ -82,10 +94,12 @@ def build(
     table_options: TableOptions,
     row_options: RowSelectionOptions,
     source: ImageSourceOptions,
+    shards: MergeOptions,
     image_options: ImageOptions,
     selection: SelectionOptions,
     fetch_options: FetchOptions,
 ) -> None:
+    from dataset_builder.build_shards import Inputs, download_shards, import_shards, remove_branch
     from dataset_builder.csv_reader import read_tables, select_rows
     from dataset_builder.dataset_card import License, save_card
     from dataset_builder.disk_space import check_build, check_download
@@ -117,7 +131,19 @@ def build(
     urls = tables.urls()
     image_size = image_options.image_size
     images = open_images(source, image_size=image_size)
-    if isinstance(images, ImageStore) and options.download:
+    inputs = Inputs.of(tables, row_selection, image_size=image_size)
+    if shards.chosen is not None:
+        assert isinstance(images, ImageStore)
+        build_shard(folder, images, urls, shards.chosen, inputs=inputs, options=options, location=location,
+                    fetch_options=fetch_options)  # fmt: skip
+        return
+    if shards.merge is not None:
+        assert isinstance(images, ImageStore)
+        with argument("merge"):
+            found_in = download_shards(location) if options.push_to_hub else folder
+            where = location if options.push_to_hub else str(folder)
+            import_shards(found_in, images, urls, count=shards.merge, inputs=inputs, where=where)
+    elif isinstance(images, ImageStore) and options.download:
         check_space = partial(check_download, images, num_rows=tables.num_rows, output_dir=folder)
         download(images, urls, fetch_options, check_space=check_space)
     fingerprint = compute_fingerprint(
@@ -178,7 +204,45 @@ def build(
 
     if options.push_to_hub:
         commit = push(folder, location, private=options.hub_private_repo)
+        if shards.merge is not None:
+            remove_branch(location)
         print(f"pushed: {page_url(location, repo_type='dataset')} (commit {commit.oid})")
+
+
+def build_shard(
+    folder: Path,
+    store: "ImageStore",
+    urls: list[str],
+    shard: Shard,
+    *,
+    inputs: "Inputs",
+    options: BuildOptions,
+    location: str,
+    fetch_options: FetchOptions,
+) -> None:
+    """Download the images of a shard and write it to `folder`, and to the Hub if asked for."""
+    from dataset_builder.build_shards import is_done, push_shard, shard_folder, write_shard
+    from dataset_builder.disk_space import check_download
+    from dataset_builder.downloader import download
+    from dataset_builder.writer import temporary_folder, write_errors_explained
+    from product_vqa.atomic_io import replace_folder
+
+    own = [url for url in urls if shard.owns_url(url)]
+    if options.download:
+        download(store, own, fetch_options.of_one_shard(shard.count), check_space=partial(check_download, store))
+    target = shard_folder(folder, shard)
+    if is_done(target, shard=shard, inputs=inputs) and not fetch_options.retry_failed:
+        print(f"unchanged: {target}")
+    else:
+        own_name = folder.with_name(f"{folder.name}-{shard.suffix}")
+        with write_errors_explained(folder), temporary_folder(own_name) as temporary:
+            write_shard(temporary / "shard", store, own, shard=shard, inputs=inputs)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_folder(temporary / "shard", target)
+        print(f"written: {target}")
+    if options.push_to_hub:
+        push_shard(target, location, shard=shard, private=options.hub_private_repo)
+        print(f"pushed: shard {shard} of {location}")
 
 
 if __name__ == "__main__":

@@ -271,7 +271,7 @@ class ImageStore:
         query = f"SELECT * FROM links WHERE link IN ({', '.join('?' * len(urls))})"
         states = {row[0]: UrlState(*row) for row in self._state.rows(query, urls)}
         return [
-            state if (state := states.get(url)) and _is_possible(state) else UrlState(url, Status.FAILED, NOT_FETCHED)
+            state if (state := states.get(url)) and is_possible(state) else UrlState(url, Status.FAILED, NOT_FETCHED)
             for url in urls
         ]
 
@@ -327,7 +327,7 @@ def _mark(sha256: str, status: os.stat_result) -> int:
     return hash((sha256, status.st_size, status.st_ctime_ns))
 
 
-def _is_possible(state: UrlState) -> bool:
+def is_possible(state: UrlState) -> bool:
     """Whether `record` could have written this row."""
     if not (
         _is_in(state.tries, 0, 10**6)

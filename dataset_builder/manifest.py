@@ -36,6 +36,7 @@ _WRITTEN = re.compile(
     f"({'|'.join(map(re.escape, (CARD_FILE, MANIFEST_FILE, DROPPED_FILE)))})"
     rf"|data/({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.parquet|{ROWS_FOLDER}/({'|'.join(SPLITS)})\.parquet"
 )
+_SHARD = re.compile(r"shards/\d{5}-of-\d{5}/(shard\.json|states\.parquet|images-\d{5}\.parquet)")  # build_shards
 _WRITTEN_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # wherever somebody looks into a folder
 _NAME = re.compile(r"[\w.+!-]{1,80}")
 _REASON = re.compile(r"[a-z][a-z0-9_]*")
@@ -135,7 +136,8 @@ def find_earlier_build(folder: Path) -> Manifest | None:
     Raises InputError if anything else is there. A build of another version, with other keys, counts as none.
     """
     with argument("output_dir"):
-        if not folder.exists() or not any(folder.iterdir()):
+        if not folder.exists() or {entry.name for entry in folder.iterdir()} <= {"shards"}:
+            check_own_files(folder)
             return None
         try:
             content = read_json(folder / MANIFEST_FILE)
@@ -160,7 +162,7 @@ def check_own_files(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         is_file = path.is_symlink() or not path.is_dir()
-        if is_file and not is_written(name) and path.name not in _WRITTEN_BY_SYSTEMS:
+        if is_file and not is_written(name) and not _SHARD.fullmatch(name) and path.name not in _WRITTEN_BY_SYSTEMS:
             raise InputError(
                 f"{folder}: contains {one_line(name)}, which no build writes and this one would remove; move it "
                 "elsewhere, or choose another folder"

@@ -51,7 +51,7 @@ class FetchOptions:
     requests_per_second: float | None = field(
         default=None,
         metadata={
-            "help": "Send at most so many requests a second to one host, from all shards together. Unset: as many as "
+            "help": "Send at most so many requests per second to one host, from all shards together. Unset: as many as "
             "the connections take."
         },
     )

@@ -1,4 +1,4 @@
-"""At most so many requests a second to one host."""
+"""At most so many requests per second to one host."""
 
 import threading
 
