@@ -51,8 +51,8 @@ class FetchOptions:
     requests_per_second: float | None = field(
         default=None,
         metadata={
-            "help": "Send at most so many requests per second to one host, from all shards together. Unset: as many as "
-            "the connections take."
+            "help": "Send at most so many requests per second to one host, from all shards together. Unset: as many "
+            "as the connections take."
         },
     )
     retry_failed: bool = field(
