@@ -22,8 +22,8 @@ class RowSelectionOptions:
     max_rows: int | None = field(
         default=None,
         metadata={
-            "help": "Use at most this many rows of each table: the same ones for the same seed, and of each attribute "
-            "its share. Fewer rows are a part of more rows."
+            "help": "Use at most this many rows of each CSV or split, always the same ones, of each attribute its "
+            "share. Fewer rows are a part of more rows."
         },
     )
     entities: str | None = field(
@@ -93,7 +93,7 @@ class RowSelection:
             if (self.entity_names is None or row.entity_name in self.entity_names)
             and (self.indexes is None or row.index in self.indexes)
         ]
-        if not positions and not self.is_all:
+        if not positions and (self.entity_names is not None or self.indexes is not None):
             options = {"entities": self.entity_names, "rows": self.indexes}
             used = " and ".join(f"`{option}`" for option, value in options.items() if value is not None)
             raise InputError(f"{name}: {used} select none of the {len(rows)} rows")

@@ -15,7 +15,8 @@ from tests.dataset_builder.files import Shop
 
 KEYS = [
     "fingerprint", "sources", "picture_source", "image_size", "ranges", "validation_size", "seed", "versions", "rows",
-    "rows_left_out", "images_missing", "oversize", "leaks", "placeholders", "files", "dataset_info", "is_challenge",
+    "rows_left_out", "images_missing", "oversize", "leaks", "placeholders", "files", "dataset_info", "row_selection",
+    "is_challenge",
 ]  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def test_several_processes_write_what_one_writes(
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "more.csv").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_processes_without_a_batch_size_agree_on_one(tiny_base: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     launch(
         "inference.predict", "--base_model", tiny_base, "--dataset", tiny_dataset, "--output", tmp_path / "s.csv",

@@ -21,7 +21,7 @@ def test_without_options_all_rows_are_used() -> None:
     selection = read_selection(RowSelectionOptions(), seed=0)
     assert selection.is_all and selection.describe() == {}
     assert selection.positions(make_rows(width=3), name="t") == [0, 1, 2]
-    assert selection.positions([], name="t") == []
+    assert selection.positions([], name="t") == RowSelection(max_rows=3).positions([], name="t") == []
 
 
 def test_attributes_and_indexes_select_together(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from tests.commands import call, run_module
 @pytest.mark.slow
 def test_the_complete_pipeline_runs_offline_and_writes_all_outputs(tmp_path: Path) -> None:
     folder = tmp_path / "quickstart"
-    completed = run_module("quickstart", "--output_dir", folder, "--train_rows", 48, "--test_rows", 16, "--seed", 5)
+    completed = run_module("quickstart", "--output_dir", folder, "--train_rows", 48, "--test_rows", 16, "--seed", 5,
+                           "--num_processes", 1)  # fmt: skip
     summary = json.loads((folder / "summary.json").read_text())
     assert list(summary["seconds"]) == [
         "render", "inspect", "build", "base", "predict_before", "train", "predict", "check", "check_official",

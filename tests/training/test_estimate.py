@@ -8,6 +8,7 @@ from peft import LoraConfig
 from benchmarks.base_models import PALIGEMMA_3B, make_base_config
 from product_vqa.errors import InputError
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, VISION_ATTENTION
+from quickstart.pretraining.small_paligemma import make_model, make_processor
 from tests.commands import call
 from training import estimate
 from training.estimate import count_flop, estimate_hours
@@ -28,18 +29,17 @@ def test_a_sample_at_the_real_3b_shape_costs_what_it_does_by_hand() -> None:
     assert estimate_hours(1e18, tflops=100) == pytest.approx(1e18 / 40e12 / 3600)
 
 
-@pytest.mark.slow
 def test_siglip_runs_backward_where_the_adapter_changes_it() -> None:
-    config = make_base_config(PALIGEMMA_3B)
+    config = make_model(make_processor(image_size=112, patch_size=8), patch_size=8, layers=2).config
     targets = (LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, VISION_ATTENTION)
-    loras = [LoraConfig(r=8, target_modules="|".join(targets[:number])) for number in (1, 2, 3)]
+    loras = [LoraConfig(r=1, target_modules="|".join(targets[:number])) for number in (1, 2, 3)]
     language, projector, vision = (count_flop(config, lora) for lora in loras)
-    siglip = 2 * 256 * 27 * (4 * 1152 * 1152 + 2 * 1152 * 4304)  # of an image, forward
-    assert projector - language < 0.02 * siglip
-    assert vision - language == pytest.approx(siglip, rel=0.15)  # backward to its inputs, and attention
+    products = 2 * 196 * 2 * (4 * 128 * 128 + 2 * 128 * 384)  # of SigLIP's weights, forward
+    assert projector - language < 0.2 * products  # backward to the inputs of the first layer
+    assert products < vision - language < 1.5 * products  # backward to the inputs of its layers, but for the first
     repeated = [count_flop(config, lora, gradient_checkpointing=True) - count_flop(config, lora) for lora in loras]
-    assert repeated[1] == pytest.approx(repeated[0], rel=0.01)
-    assert repeated[2] - repeated[0] == pytest.approx(siglip, rel=0.1)
+    assert repeated[1] == pytest.approx(repeated[0], rel=0.02)
+    assert repeated[2] - repeated[0] == pytest.approx(products, rel=0.15)  # and patches, and the projector
 
 
 @pytest.mark.slow

@@ -194,7 +194,7 @@ def sigterm() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("strategy", "steps", "evaluation"),
     [
-        pytest.param("steps", 6, 2, id="during the run"),
+        pytest.param("steps", 6, 2, id="during the run", marks=pytest.mark.faults),
         pytest.param("steps", 4, 2, id="at its last step", marks=pytest.mark.faults),
         pytest.param("epoch", 6, 1, id="at an epoch's end", marks=pytest.mark.faults),
     ],

@@ -118,6 +118,7 @@ def interrupted_and_resumed(module: str, arguments: list[str | Path], output_dir
     return first.stdout + second.stdout
 
 
+@pytest.mark.faults  # half a minute
 def test_fsdp2_trains_saves_and_resumes_the_same_adapter_from_shards(
     arguments: list[str | Path], single: Path, tmp_path: Path
 ) -> None:

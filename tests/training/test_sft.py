@@ -327,6 +327,7 @@ def test_a_token_that_may_not_write_is_refused_before_the_training(
     assert not list(tmp_path.rglob("checkpoint-*"))
 
 
+@pytest.mark.faults  # it tries for ten seconds
 def test_where_no_hub_answers_the_message_says_so(tmp_path: Path) -> None:
     done = launch(
         "training.sft", *short_run(dataset_name="user/data", output_dir=tmp_path),
