@@ -4,6 +4,7 @@ python -m dataset_builder.build --train_csv train.csv --test_csv test.csv --imag
 """
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,16 @@ from product_vqa.row_selection import RowSelectionOptions
 from product_vqa.sharding import MergeOptions, Shard
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dataset_builder.build_shards import Inputs
+    from dataset_builder.csv_reader import Tables
+    from dataset_builder.dataset_card import License
+    from dataset_builder.image_dir import ImageDir
     from dataset_builder.image_store import ImageStore
+    from dataset_builder.manifest import Manifest
+    from product_vqa.hub import Location
+    from product_vqa.row_selection import RowSelection
 
 
 @dataclass
@@ -99,27 +108,23 @@ def build(
     selection: SelectionOptions,
     fetch_options: FetchOptions,
 ) -> None:
-    from dataset_builder.build_shards import Inputs, download_shards, import_shards, remove_branch
+    from dataset_builder.build_shards import Inputs, shard_folder
     from dataset_builder.csv_reader import read_tables, select_rows
-    from dataset_builder.dataset_card import License, save_card
-    from dataset_builder.disk_space import check_build, check_download
-    from dataset_builder.downloader import download, import_images, open_images
-    from dataset_builder.fingerprint import compute_fingerprint
+    from dataset_builder.dataset_card import License
+    from dataset_builder.disk_space import check_download
+    from dataset_builder.downloader import download, open_images
     from dataset_builder.image_store import ImageStore
-    from dataset_builder.leakage import check_split, find_leaks
-    from dataset_builder.manifest import check_own_files, find_earlier_build, make_manifest, save_manifest
-    from dataset_builder.placeholders import find_placeholders
-    from dataset_builder.push import check_target, push
-    from dataset_builder.row_filter import filter_rows
-    from dataset_builder.split import split_rows
-    from dataset_builder.verification import hash_files, is_intact
-    from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
-    from product_vqa.atomic_io import replace_folder
-    from product_vqa.hub import page_url
+    from dataset_builder.manifest import check_no_shards, find_earlier_build
+    from dataset_builder.push import check_target
+    from product_vqa.atomic_io import restore_folder
     from product_vqa.row_selection import read_selection
 
     # Everything that can be refused is refused before the long work begins.
+    if shards.chosen is not None:
+        restore_folder(shard_folder(folder, shards.chosen))
     earlier = find_earlier_build(folder)
+    if shards.chosen is None and shards.merge is None:
+        check_no_shards(folder)
     location = options.hub_dataset_id or folder.name
     if options.push_to_hub:
         location = check_target(location, private=options.hub_private_repo)
@@ -130,22 +135,62 @@ def build(
     tables = select_rows(read_tables(table_options), row_selection)
     urls = tables.urls()
     image_size = image_options.image_size
-    images = open_images(source, image_size=image_size)
     inputs = Inputs.of(tables, row_selection, image_size=image_size)
+    write = partial(
+        write_build, folder, tables, earlier=earlier, location=location, license=license, options=options,
+        image_size=image_size, selection=selection, row_selection=row_selection,
+    )  # fmt: skip
+    if shards.merge is not None:
+        with merged_images(
+            folder, urls, shards.merge, inputs=inputs, repo_id=location if options.push_to_hub else None
+        ) as (store, merged):
+            write(store, merged=merged)
+        return
+    images = open_images(source, image_size=image_size)
     if shards.chosen is not None:
         assert isinstance(images, ImageStore)
         build_shard(folder, images, urls, shards.chosen, inputs=inputs, options=options, location=location,
                     fetch_options=fetch_options)  # fmt: skip
         return
-    if shards.merge is not None:
-        assert isinstance(images, ImageStore)
-        with argument("merge"):
-            found_in = download_shards(location) if options.push_to_hub else folder
-            where = location if options.push_to_hub else str(folder)
-            import_shards(found_in, images, urls, count=shards.merge, inputs=inputs, where=where)
-    elif isinstance(images, ImageStore) and options.download:
+    if isinstance(images, ImageStore) and options.download:
         check_space = partial(check_download, images, num_rows=tables.num_rows, output_dir=folder)
         download(images, urls, fetch_options, check_space=check_space)
+    write(images, merged=None)
+
+
+def write_build(
+    folder: Path,
+    tables: "Tables",
+    images: "ImageDir | ImageStore",
+    *,
+    earlier: "Manifest | None",
+    location: str,
+    license: "License | None",
+    options: BuildOptions,
+    image_size: int,
+    selection: SelectionOptions,
+    row_selection: "RowSelection",
+    merged: "Location | None",
+) -> None:
+    """Filter and split the rows, write the dataset, and push it if asked for."""
+    from dataset_builder.dataset_card import save_card
+    from dataset_builder.disk_space import check_build
+    from dataset_builder.downloader import import_images
+    from dataset_builder.fingerprint import compute_fingerprint
+    from dataset_builder.image_store import ImageStore
+    from dataset_builder.leakage import check_split, find_leaks
+    from dataset_builder.manifest import check_own_files, make_manifest, save_manifest
+    from dataset_builder.placeholders import find_placeholders
+    from dataset_builder.push import push
+    from dataset_builder.row_filter import filter_rows
+    from dataset_builder.shards_branch import remove_branch
+    from dataset_builder.split import split_rows
+    from dataset_builder.verification import hash_files, is_intact
+    from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
+    from product_vqa.atomic_io import replace_folder
+    from product_vqa.hub import page_url
+
+    urls = tables.urls()
     fingerprint = compute_fingerprint(
         tables, images, image_size=image_size, selection=selection, row_selection=row_selection
     )
@@ -204,9 +249,30 @@ def build(
 
     if options.push_to_hub:
         commit = push(folder, location, private=options.hub_private_repo)
-        if shards.merge is not None:
-            remove_branch(location)
         print(f"pushed: {page_url(location, repo_type='dataset')} (commit {commit.oid})")
+        if merged is not None:
+            remove_branch(merged)
+
+
+@contextmanager
+def merged_images(
+    folder: Path, urls: list[str], count: int, *, inputs: "Inputs", repo_id: str | None
+) -> "Iterator[tuple[ImageStore, Location | None]]":
+    """A temporary store with the images of all shards, from the repo or the folder, and the commit of the repo."""
+    from dataset_builder.build_shards import import_shards
+    from dataset_builder.image_store import ImageStore
+    from dataset_builder.shards_branch import download_shards
+    from dataset_builder.writer import temporary_folder, write_errors_explained
+
+    source, merged = folder, None
+    if repo_id is not None:
+        source, merged = download_shards(repo_id, count=count, inputs=inputs)
+    temporary_name = folder.with_name(f"{folder.name}.merge")
+    with write_errors_explained(folder), temporary_folder(temporary_name) as temporary:
+        store = ImageStore(temporary / "images", image_size=inputs.image_size)
+        with argument("merge"):
+            import_shards(source, store, urls, count=count, inputs=inputs, where=repo_id or str(folder))
+        yield store, merged
 
 
 def build_shard(
@@ -221,17 +287,18 @@ def build_shard(
     fetch_options: FetchOptions,
 ) -> None:
     """Download the images of a shard and write it to `folder`, and to the Hub if asked for."""
-    from dataset_builder.build_shards import is_done, push_shard, shard_folder, write_shard
+    from dataset_builder.build_shards import is_done, shard_folder, write_shard
     from dataset_builder.disk_space import check_download
     from dataset_builder.downloader import download
+    from dataset_builder.shards_branch import push_shard
     from dataset_builder.writer import temporary_folder, write_errors_explained
     from product_vqa.atomic_io import replace_folder
 
     own = [url for url in urls if shard.owns_url(url)]
-    if options.download:
+    if options.download and own:
         download(store, own, fetch_options.of_one_shard(shard.count), check_space=partial(check_download, store))
     target = shard_folder(folder, shard)
-    if is_done(target, shard=shard, inputs=inputs) and not fetch_options.retry_failed:
+    if is_done(target, store, own, shard=shard, inputs=inputs):
         print(f"unchanged: {target}")
     else:
         own_name = folder.with_name(f"{folder.name}-{shard.suffix}")

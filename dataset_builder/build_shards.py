@@ -1,37 +1,38 @@
 """The shards of a build: what each machine downloaded, as files in a folder or on a branch, and their merge.
 
 A shard is `shards/00001-of-00006/` with the outcome for each of its URLs (`states.parquet`), the distinct images
-(`images-00000.parquet` ...), and `shard.json`, written last, which says what it was made from.
+(`images-00000.parquet` ...), and `shard.json`, written last, which says what it was made from. Shards are read like
+anything of a stranger's: what no build writes is refused.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from huggingface_hub import HfApi, errors
 
 from dataset_builder.csv_reader import Tables
 from dataset_builder.fingerprint import FORMAT_VERSION, IMAGE_LIBRARIES, library_version
 from dataset_builder.image_preparation import PreparedImage
-from dataset_builder.image_store import ImageStore, UrlState, is_possible
+from dataset_builder.image_store import IMAGE_STARTS, NOT_FETCHED, ImageStore, StoredImage, UrlState, is_possible
 from product_vqa.documents import DocumentError, read_json
-from product_vqa.errors import InputError, argument, first_line
-from product_vqa.hub import commit_files, download, hub_errors, locate, retry
+from product_vqa.errors import InputError, first_line
 from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.row_selection import RowSelection
 from product_vqa.sharding import Shard, all_shards, missing_message
+
+Item = TypeVar("Item")
 
 SHARDS_FOLDER = "shards"
 MANIFEST_FILE = "shard.json"
 STATES_FILE = "states.parquet"
 MAX_FILE_BYTES = 500 * 1024**2
-ROW_GROUP_IMAGES = 100
+ROW_GROUP_IMAGES, ROW_GROUP_STATES = 100, 10_000
 _STATES = pa.schema(
     [
         ("url", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("http_status", pa.int32()),
@@ -40,6 +41,11 @@ _STATES = pa.schema(
     ]
 )  # fmt: skip
 _IMAGES = pa.schema([("sha256", pa.string()), ("bytes", pa.binary())])
+_PHYSICAL_TYPES = {
+    pa.string(): "BYTE_ARRAY", pa.binary(): "BYTE_ARRAY", pa.int32(): "INT32", pa.int64(): "INT64",
+    pa.float64(): "DOUBLE",
+}  # fmt: skip
+_IMAGES_FILE = re.compile(r"images-\d{5}\.parquet")
 assert tuple(_STATES.names) == UrlState._fields
 
 
@@ -65,173 +71,178 @@ class Inputs:
         )
 
 
+def shard_folder(output_dir: Path, shard: Shard) -> Path:
+    return output_dir / SHARDS_FOLDER / shard.suffix
+
+
+# ---- Writing ------------------------------------------------------------------------------------------------------
+
+
 def write_shard(folder: Path, store: ImageStore, urls: Sequence[str], *, shard: Shard, inputs: Inputs) -> None:
-    """Write the files of a shard to `folder`, which must not exist. `urls` are those of the shard, in order."""
+    """Write the files of a shard to `folder`, which must not exist. `urls` are those of the shard, in order.
+
+    Raises InputError if the store does not know what became of a URL.
+    """
     folder.mkdir(parents=True)
-    states = list(store.states(urls))
-    pq.write_table(_to_table(states), folder / STATES_FILE)
-    for number, part in enumerate(_parts(states)):
+    images: dict[str, StoredImage] = {}  # by sha256, in the order of the URLs
+    with pq.ParquetWriter(folder / STATES_FILE, _STATES) as writer:
+        for batch in _batches(store.states(urls), ROW_GROUP_STATES):
+            for state in batch:
+                if state.reason == NOT_FETCHED:
+                    raise InputError(f"shard {shard}: {state.url} was not downloaded; set `download` true")
+                if state.image is not None:
+                    images.setdefault(state.image.sha256, state.image)
+            writer.write_table(pa.Table.from_pylist([state._asdict() for state in batch], schema=_STATES))
+    for number, part in enumerate(_parts(images.values())):
         with pq.ParquetWriter(folder / f"images-{number:05d}.parquet", _IMAGES, compression="none") as writer:
-            for start in range(0, len(part), ROW_GROUP_IMAGES):
-                images = [state.image for state in part[start : start + ROW_GROUP_IMAGES]]
-                rows = [{"sha256": one.sha256, "bytes": store.read_image(one)} for one in images if one is not None]
+            for group in _batches(part, ROW_GROUP_IMAGES):
+                rows = [{"sha256": image.sha256, "bytes": store.read_image(image)} for image in group]
                 writer.write_table(pa.Table.from_pylist(rows, schema=_IMAGES))
-    files = {file.name: _digest(file) for file in sorted(folder.glob("*.parquet"))}
-    content = {"shard": str(shard), "inputs": vars(inputs), "files": files}
+    content = {
+        "shard": str(shard),
+        "inputs": asdict(inputs),
+        "images": store.fingerprint(urls),
+        "files": {file.name: _digest(file) for file in sorted(folder.glob("*.parquet"))},
+    }
     (folder / MANIFEST_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _to_table(states: Sequence[UrlState]) -> pa.Table:
-    return pa.Table.from_pylist([state._asdict() for state in states], schema=_STATES)
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def _parts(states: Sequence[UrlState]) -> Iterator[list[UrlState]]:
-    """The states with distinct images, cut into files of a bounded size."""
-    seen: set[str] = set()
-    part: list[UrlState] = []
+def _parts(images: Iterable[StoredImage]) -> Iterator[list[StoredImage]]:
+    """The images, cut into files of a bounded size."""
+    part: list[StoredImage] = []
     size = 0
-    for state in states:
-        image = state.image
-        if image is None or image.sha256 in seen:
-            continue
-        seen.add(image.sha256)
+    for image in images:
         if part and size + image.num_bytes > MAX_FILE_BYTES:
             yield part
             part, size = [], 0
-        part.append(state)
+        part.append(image)
         size += image.num_bytes
     if part:
         yield part
 
 
-def is_done(folder: Path, *, shard: Shard, inputs: Inputs) -> bool:
-    """Whether the folder holds this shard, as it was written."""
+def is_done(folder: Path, store: ImageStore, urls: Sequence[str], *, shard: Shard, inputs: Inputs) -> bool:
+    """Whether the folder holds this shard as it was written, from what the store has now."""
     try:
-        check_shard(folder, shard=shard, inputs=inputs)
+        content = read_manifest(folder, shard=shard, inputs=inputs)
+        check_files(folder, content, shard=shard)
     except InputError:
         return False
-    return True
+    return bool(content["images"] == store.fingerprint(urls))
 
 
-def check_shard(folder: Path, *, shard: Shard, inputs: Inputs) -> dict[str, Any]:
-    """Return the manifest of a shard.
+# ---- Reading ------------------------------------------------------------------------------------------------------
 
-    Raises InputError if the shard was made from other inputs or with other settings, or a file is not as written.
-    """
+
+def read_manifest(folder: Path, *, shard: Shard, inputs: Inputs) -> dict[str, Any]:
+    """Return `shard.json`. Raises InputError unless the shard was made from these inputs with these settings."""
     try:
         content = read_json(folder / MANIFEST_FILE)
     except (OSError, DocumentError) as error:
         raise InputError(
             f"shard {shard}: {MANIFEST_FILE} cannot be read ({first_line(error)}); run it again"
         ) from error
-    wanted = json.loads(json.dumps(vars(inputs)))
-    found = content.get("inputs") if isinstance(content, dict) else None
-    if not isinstance(found, dict) or not isinstance(content.get("files"), dict):
-        raise InputError(f"shard {shard}: its {MANIFEST_FILE} was not written by build --shard; run it again")
-    keys = sorted(found.keys() | wanted.keys())
-    changed = [f"{key}: {found.get(key)} -> {wanted.get(key)}" for key in keys if found.get(key) != wanted.get(key)]
-    if content.get("shard") != str(shard):
-        changed.insert(0, f"shard: {content.get('shard')} -> {shard}")
+    keys = {"shard": str, "inputs": dict, "images": str, "files": dict}
+    if not isinstance(content, dict) or any(not isinstance(content.get(key), kind) for key, kind in keys.items()):
+        raise InputError(f"shard {shard}: its {MANIFEST_FILE} was not written by build; run it again")
+    found, wanted = content["inputs"], json.loads(json.dumps(asdict(inputs)))
+    changed = [
+        f"{key}: {found.get(key)} -> {wanted.get(key)}"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key) != wanted.get(key)
+    ]
+    if content["shard"] != str(shard):
+        changed.insert(0, f"shard: {content['shard']} -> {shard}")
     if changed:
         raise InputError(f"shard {shard} was made from other inputs or settings ({'; '.join(changed)}); run it again")
-    for name, digest in content["files"].items():
-        if Path(name).name != name or not (folder / name).is_file() or _digest(folder / name) != digest:
-            raise InputError(f"shard {shard}: its file {name} is not as it was written; run it again")
-    if set(content["files"]) != {file.name for file in folder.glob("*.parquet")}:
-        raise InputError(f"shard {shard}: has other files than it was written with; run it again")
+    if STATES_FILE not in content["files"] or any(
+        name != STATES_FILE and not _IMAGES_FILE.fullmatch(name) for name in content["files"]
+    ):
+        raise InputError(f"shard {shard}: its {MANIFEST_FILE} lists files that no build writes; run it again")
     return content
 
 
-def import_shard(folder: Path, store: ImageStore, *, shard: Shard, inputs: Inputs, urls: set[str]) -> None:
-    """Copy the images and outcomes of a shard to a store. `urls` are those that the shard must have.
-
-    Raises InputError as `check_shard` does, and for content that `write_shard` does not write.
-    """
-    content = check_shard(folder, shard=shard, inputs=inputs)
-    try:
-        check_parquet(folder / STATES_FILE, dict.fromkeys(("url", "reason", "sha256"), ("BYTE_ARRAY",)))
-        with pq.ParquetFile(folder / STATES_FILE) as file:
-            states = [UrlState(**row) for row in file.read().cast(_STATES).to_pylist()]
-    except (ParquetError, OSError, ValueError, TypeError, pa.ArrowException) as error:
-        raise InputError(f"shard {shard}: its {STATES_FILE} is damaged ({first_line(error)}); run it again") from error
-    if {state.url for state in states} != urls or len(states) != len(urls) or not all(map(is_possible, states)):
-        raise InputError(f"shard {shard}: its {STATES_FILE} holds what no build writes; run it again")
-    by_sha256 = {state.sha256: state for state in states if state.sha256 is not None}
-    stored = set()
-    for name in sorted(content["files"]):
-        if name == STATES_FILE:
-            continue
-        with pq.ParquetFile(folder / name) as file:
-            for number in range(file.num_row_groups):
-                for row in file.read_row_group(number).to_pylist():
-                    state = by_sha256.get(row["sha256"])
-                    if state is None or hashlib.sha256(row["bytes"]).hexdigest() != row["sha256"]:
-                        raise InputError(f"shard {shard}: {name} has an image of none of its URLs; run it again")
-                    store.save(PreparedImage(row["bytes"], state.width or 0, state.height or 0, state.phash or 0))
-                    stored.add(row["sha256"])
-    if stored != by_sha256.keys():
-        raise InputError(f"shard {shard}: lacks {len(by_sha256.keys() - stored)} of its images; run it again")
-    for state in states:
-        store.record(state)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-# ---- Where shards meet --------------------------------------------------------------------------------------------
-
-
-def shard_folder(output_dir: Path, shard: Shard) -> Path:
-    return output_dir / SHARDS_FOLDER / shard.suffix
-
-
-def push_shard(folder: Path, repo_id: str, *, shard: Shard, private: bool) -> None:
-    """Commit a shard to the branch `shards` of the dataset repo, which no reader sees."""
-    with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"):
-        retry(lambda: HfApi().create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
-        retry(lambda: HfApi().create_branch(repo_id, branch=SHARDS_FOLDER, repo_type="dataset", exist_ok=True))
-        prefix = f"{SHARDS_FOLDER}/{shard.suffix}/"
-        files = {prefix + file.name: file for file in sorted(folder.iterdir())}
-        commit_files(
-            repo_id,
-            files,
-            message=f"Shard {shard}",
-            repo_type="dataset",
-            revision=SHARDS_FOLDER,
-            is_obsolete=lambda name: name.startswith(prefix),
-        )
-
-
-def remove_branch(repo_id: str) -> None:
-    """Delete the branch of the shards, whose images are in the dataset by now."""
-    with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"), suppress(errors.RevisionNotFoundError):
-        retry(lambda: HfApi().delete_branch(repo_id, branch=SHARDS_FOLDER, repo_type="dataset"))
-
-
-def download_shards(repo_id: str) -> Path:
-    """Download the branch of the shards; returns its folder."""
-    with argument("hub_dataset_id"):
-        location = locate(repo_id, repo_type="dataset", revision=SHARDS_FOLDER)
-        return download(location, patterns=[f"{SHARDS_FOLDER}/*"], repo_type="dataset")
+def check_files(folder: Path, content: dict[str, Any], *, shard: Shard) -> None:
+    """Raise InputError unless the files of a shard are as they were written."""
+    for name, digest in content["files"].items():
+        if not (folder / name).is_file() or _digest(folder / name) != digest:
+            raise InputError(f"shard {shard}: its file {name} is not as it was written; run it again")
 
 
 def import_shards(
     output_dir: Path, store: ImageStore, urls: Sequence[str], *, count: int, inputs: Inputs, where: str
 ) -> None:
-    """Copy all shards of `output_dir` to a store. Raises InputError unless all of them are there and belong together.
+    """Copy all shards of a folder to an empty store.
 
+    Raises InputError unless all of them are there, were made from the same inputs, and hold what a build writes.
     `where` names the folder or the repo in messages.
     """
     shards = all_shards(count)
     missing = [shard for shard in shards if not (shard_folder(output_dir, shard) / MANIFEST_FILE).is_file()]
     if missing:
         raise InputError(missing_message(missing, where=where))
-    for shard in shards:
-        check_shard(shard_folder(output_dir, shard), shard=shard, inputs=inputs)
+    contents = [read_manifest(shard_folder(output_dir, shard), shard=shard, inputs=inputs) for shard in shards]
+    own: list[set[str]] = [set() for _ in shards]
+    for url in urls:
+        own[Shard.of_url(url, count).number - 1].add(url)
     with store.locked():
-        for shard in shards:
-            own = {url for url in urls if shard.owns_url(url)}
-            import_shard(shard_folder(output_dir, shard), store, shard=shard, inputs=inputs, urls=own)
+        for shard, content in zip(shards, contents, strict=True):
+            folder = shard_folder(output_dir, shard)
+            check_files(folder, content, shard=shard)
+            try:
+                _import(folder, content, store, shard=shard, urls=own[shard.number - 1])
+            except (ParquetError, OSError, ValueError, TypeError, MemoryError, pa.ArrowException) as error:
+                raise InputError(f"shard {shard}: cannot be read ({first_line(error)}); run it again") from error
         store.write_failures()
+
+
+def _import(folder: Path, content: dict[str, Any], store: ImageStore, *, shard: Shard, urls: set[str]) -> None:
+    images: dict[str, StoredImage] = {}
+    for row in _rows(folder / STATES_FILE, _STATES):
+        state = UrlState(**row)
+        if state.url not in urls or not is_possible(state) or state.reason == NOT_FETCHED:
+            raise InputError(f"shard {shard}: its {STATES_FILE} holds what no build writes; run it again")
+        urls.discard(state.url)
+        if state.image is not None and images.setdefault(state.image.sha256, state.image) != state.image:
+            raise InputError(f"shard {shard}: its {STATES_FILE} describes one image in two ways; run it again")
+    if urls:
+        raise InputError(f"shard {shard}: lacks {len(urls)} of its URLs; run it again")
+    for name in sorted(content["files"].keys() - {STATES_FILE}):
+        for row in _rows(folder / name, _IMAGES):
+            image, data = images.pop(row["sha256"], None), row["bytes"] or b""
+            is_intact = image is not None and len(data) == image.num_bytes and data.startswith(IMAGE_STARTS)
+            if image is None or not is_intact or hashlib.sha256(data).hexdigest() != image.sha256:
+                raise InputError(f"shard {shard}: {name} holds an image of none of its URLs; run it again")
+            store.save(PreparedImage(data, image.width, image.height, image.phash))
+    if images:
+        raise InputError(f"shard {shard}: lacks {len(images)} of its images; run it again")
+    for row in _rows(folder / STATES_FILE, _STATES):  # again, and not all of them in memory
+        store.record(UrlState(**row))
+
+
+def _rows(file: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file with exactly this schema, one row group at a time."""
+    paths = check_parquet(file, {field.name: (_PHYSICAL_TYPES[field.type],) for field in schema})
+    if paths != schema.names:
+        raise ParquetError(f"{file.name} has other columns: {', '.join(paths)[:200]}")
+    with pq.ParquetFile(file) as parquet:
+        if parquet.schema_arrow.remove_metadata() != schema:
+            raise ParquetError(f"{file.name} has columns of other types")
+        for number in range(parquet.num_row_groups):
+            yield from parquet.read_row_group(number, columns=schema.names).to_pylist()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

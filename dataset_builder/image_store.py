@@ -36,7 +36,7 @@ NOT_FETCHED = "not_fetched"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REASON = re.compile(r"[a-z][a-z0-9_]*(:[^\x00-\x1f\x7f]*)?")
 _MAX_REASON = 1000  # characters
-_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # a stored image is a JPEG or a PNG
+IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # a stored image is a JPEG or a PNG
 _PART = re.compile(r"[0-9a-f]{64}\.[0-9]+\.part")
 _CLOCK_TICK_NS = 100_000_000  # at most: 10 ms on Linux, and some file systems round times
 _BATCH, _NUM_READERS = 512, 16  # URLs whose files are checked together, by so many threads
@@ -314,7 +314,7 @@ class ImageStore:
             return None
         mark = _mark(sha256, status)
         if mark not in self._verified:
-            if not data.startswith(_IMAGE_STARTS) or hashlib.sha256(data).hexdigest() != sha256:
+            if not data.startswith(IMAGE_STARTS) or hashlib.sha256(data).hexdigest() != sha256:
                 return None
             # Another change in the same tick of the system's clock would leave the time of the change as it is.
             if read_at - status.st_ctime_ns > _CLOCK_TICK_NS:

@@ -36,7 +36,10 @@ _WRITTEN = re.compile(
     f"({'|'.join(map(re.escape, (CARD_FILE, MANIFEST_FILE, DROPPED_FILE)))})"
     rf"|data/({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.parquet|{ROWS_FOLDER}/({'|'.join(SPLITS)})\.parquet"
 )
-_SHARD = re.compile(r"shards/\d{5}-of-\d{5}/(shard\.json|states\.parquet|images-\d{5}\.parquet)")  # build_shards
+# Of build_shards; the second form is what a kill while one was replaced leaves.
+_SHARD = re.compile(
+    r"shards/(\d{5}-of-\d{5}|\.\d{5}-of-\d{5}\.old)/(shard\.json|states\.parquet|images-\d{5}\.parquet)"
+)
 _WRITTEN_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # wherever somebody looks into a folder
 _NAME = re.compile(r"[\w.+!-]{1,80}")
 _REASON = re.compile(r"[a-z][a-z0-9_]*")
@@ -131,7 +134,7 @@ def check_output_dir(path: str | Path) -> Path:
 
 
 def find_earlier_build(folder: Path) -> Manifest | None:
-    """The manifest of the earlier build in `folder`, or None if the folder is missing or empty.
+    """The manifest of the earlier build in `folder`; None if the folder is missing, or holds nothing but shards.
 
     Raises InputError if anything else is there. A build of another version, with other keys, counts as none.
     """
@@ -150,6 +153,15 @@ def find_earlier_build(folder: Path) -> Manifest | None:
             )
         check_own_files(folder)
         return _from_json(content)
+
+
+def check_no_shards(folder: Path) -> None:
+    """Raise InputError if shards of a build are in the folder, which a build would replace."""
+    if (folder / "shards").is_dir():
+        raise InputError(
+            f"`output_dir` {folder}: contains shards that are not merged yet; set `merge` to their number, choose "
+            "another folder, or delete them"
+        )
 
 
 def is_written(name: str) -> bool:

@@ -24,10 +24,14 @@ class Shard:
         """As `datasets` numbers files: `00001-of-00006` for shard 2/6."""
         return f"{self.number - 1:05d}-of-{self.count:05d}"
 
-    def owns_url(self, url: str) -> bool:
-        """Whether the URL is of this shard, by a hash: the same in whatever CSV it is."""
+    @classmethod
+    def of_url(cls, url: str, count: int) -> "Shard":
+        """The shard that a URL belongs to, by a hash: the same in whatever CSV it is."""
         digest = hashlib.sha256(url.encode(errors="surrogatepass")).digest()
-        return self.owns(int.from_bytes(digest[:8], "big"))
+        return cls(int.from_bytes(digest[:8], "big") % count + 1, count)
+
+    def owns_url(self, url: str) -> bool:
+        return self.of_url(url, self.count) == self
 
     def owns(self, position: int) -> bool:
         """Whether the item at this position is of this shard: the shards take turns."""
@@ -84,4 +88,4 @@ def missing_message(missing: Iterable[Shard], *, where: str) -> str:
     shards = list(missing)
     listed = ", ".join(map(str, shards[:10])) + (" ..." if len(shards) > 10 else "")
     count = shards[0].count
-    return f"{where} lacks {len(shards)} of {count} shards ({listed}): run the same command with --shard for them"
+    return f"{where} lacks {len(shards)} of {count} shards ({listed}): run the same command with `shard` for them"

@@ -1,16 +1,19 @@
 """A build in shards: merged, it is that of one machine to the byte, and what does not belong together is refused."""
 
+import hashlib
+import json
 import random
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from huggingface_hub import HfApi
 
-from dataset_builder import build, download
+from dataset_builder import build, build_shards, download
 from dataset_builder.build_shards import shard_folder
 from product_vqa.errors import InputError
 from product_vqa.sharding import parse_shard
@@ -113,3 +116,69 @@ def test_shards_of_a_download_share_the_urls(
         call(download.main, monkeypatch, *csvs[:5], "--image_store", tmp_path / str(number), "--shard", f"{number}/3",
              "--requests_per_second", 3000)  # fmt: skip
     assert set(server.requests.values()) == {1} and server.requests.total() == 50
+
+
+def test_images_that_come_later_are_in_the_shard_that_is_run_again(
+    run: Any, server: ImageServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = {name: server.answers.pop(name) for name in [*server.answers][::5]}
+    output = tmp_path / "out"
+    for number in (1, 2):
+        run(tmp_path / f"machine{number}", output, "--shard", f"{number}/2")
+    server.answers |= gone
+    before = (shard_folder(output, parse_shard("1/2")) / "states.parquet").read_bytes()
+    run(tmp_path / "another", output, "--shard", "1/2")
+    assert "unchanged" not in capsys.readouterr().out
+    assert (shard_folder(output, parse_shard("1/2")) / "states.parquet").read_bytes() != before
+
+
+def test_what_was_not_downloaded_is_no_shard(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"shard 1/2: http.*jpg was not downloaded; set --download true"):
+        run(tmp_path / "a", tmp_path / "out", "--shard", "1/2", "--download", "false")
+    assert not list((tmp_path / "out").rglob("shard.json"))
+
+
+def test_a_build_does_not_replace_shards_and_a_killed_replacement_is_completed(run: Any, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run(tmp_path / "a", output, "--shard", "1/2")
+    with pytest.raises(InputError, match="contains shards that are not merged yet; set --merge to their number"):
+        run(tmp_path / "a", output)
+    folder = shard_folder(output, parse_shard("1/2"))
+    folder.rename(folder.with_name(f".{folder.name}.old"))  # as a kill in `replace_folder` leaves it
+    run(tmp_path / "b", output, "--shard", "2/2")
+    run(tmp_path / "a", output, "--shard", "1/2")
+    run(tmp_path / "c", output, "--merge", 2)
+    assert (output / "data").is_dir()
+
+
+def hostile(columns: dict[str, pa.Array]) -> pa.Table:
+    good = {"url": pa.array(["u"]), "status": pa.array(["failed"]), "reason": pa.array(["http_404"])}
+    types = build_shards._STATES
+    nulls = {field.name: pa.nulls(1, field.type) for field in types}
+    return pa.table(nulls | good | {"tries": pa.array([1], pa.int32()), "seconds": pa.array([0.5]),
+                                    "finished_at": pa.array(["x"])} | columns)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"more": pa.array(["x" * 100])},
+        {"tries": pa.array(["1"])},
+        {"status": pa.array(["stored"])},
+        {"url": pa.array([None], pa.string())},
+        {"url": pa.array([b"\xff"])},
+        {"reason": pa.array(["not_fetched"])},
+    ],
+)
+def test_a_hostile_shard_is_one_line(run: Any, tmp_path: Path, change: dict[str, pa.Array]) -> None:
+    output = tmp_path / "out"
+    run(tmp_path / "a", output, "--shard", "1/1")
+    folder = shard_folder(output, parse_shard("1/1"))
+    pq.write_table(hostile(change), folder / "states.parquet")
+    content = json.loads((folder / "shard.json").read_text())
+    content["files"]["states.parquet"] = hashlib.sha256((folder / "states.parquet").read_bytes()).hexdigest()
+    (folder / "shard.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"--merge shard 1/1: .* run it again") as raised:
+        run(tmp_path / "c", output, "--merge", 1)
+    assert "\n" not in str(raised.value)
+    assert not (output / "data").exists()
