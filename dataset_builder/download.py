@@ -33,7 +33,7 @@ def main() -> None:
         fetch_options = fetch_options.of_one_shard(shard.count)
     store = ImageStore(download_options.image_store, image_size=image_options.image_size)
     reasons = download(store, urls, fetch_options, check_space=partial(check_download, store))
-    if reasons.total() == len(urls):
+    if urls and reasons.total() == len(urls):
         raise InputError(
             f"none of the {len(urls)} URLs gave an image; check the network and {store.folder}/{FAILURES_FILE}"
         )

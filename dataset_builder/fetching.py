@@ -151,8 +151,8 @@ class Fetcher:
         while True:
             attempt += 1
             try:
-                self._wait_for_host(host)
                 self._wait_for_turn(host)
+                self._wait_for_host(host)
                 status, data = self._attempt(url)
                 return Fetched(data, status, attempt)
             except _TransientError as error:
@@ -177,7 +177,10 @@ class Fetcher:
             raise FetchError("host_pauses: until the run ended", is_retryable=True)
 
     def _wait_for_turn(self, host: str) -> None:
-        """Wait until the rate limit allows another request. This is not part of the time of an attempt."""
+        """Wait until the rate limit allows another request. This is not part of the time of an attempt.
+
+        It comes before the wait for a host that has asked for a pause, which may begin meanwhile.
+        """
         if self._rate_limit is not None:
             wait_s = self._rate_limit.reserve(host, now=time.monotonic())
             if self._attempts.stopped.wait(wait_s):
@@ -239,8 +242,8 @@ class Fetcher:
             except ValueError as error:
                 raise FetchError(f"bad_link: {error}") from error
             host = _host(url)
-            if self._rate_limit is not None:  # the request after it waits for this one, too
-                self._rate_limit.reserve(host, now=time.monotonic())
+            if self._rate_limit is not None:
+                attempt.pause(self._rate_limit.reserve(host, now=time.monotonic()))
         raise FetchError(f"bad_answer: more than {self.limits.max_redirects} redirects")
 
     def _check_status(self, url: str, response: urllib3.BaseHTTPResponse) -> None:

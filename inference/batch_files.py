@@ -1,4 +1,4 @@
-"""BatchFiles of an unfinished prediction: finished batches on disk, with which an interrupted run resumes."""
+"""The finished batches of a prediction on disk, with which an interrupted run resumes."""
 
 import hashlib
 import json

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from inference.batch_files import BatchFiles
+    from inference.sources import Sources
     from product_vqa.hub import Location
-    from product_vqa.modeling.adapter import Adapter
     from product_vqa.modeling.attribute_reader import AttributeReader
 
 logger = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ def main() -> None:
 
     from inference.batch_files import BatchFiles
     from inference.prediction_shards import open_predictions_repo, shard_file
+    from inference.sources import find_sources
     from inference.submission import check_output
     from product_vqa.atomic_io import one_writer
     from product_vqa.distributed import init_distributed, is_first_process
@@ -148,10 +149,14 @@ def main() -> None:
     if options.push_to_hub and is_first_process():
         assert options.hub_predictions_id is not None
         options.hub_predictions_id = open_predictions_repo(
-            options.hub_predictions_id, private=options.hub_private_repo
+            options.hub_predictions_id,
+            split=options.split,
+            count=shard.count if shard else 1,
+            private=options.hub_private_repo,
         )
 
-    sources = download_sources(options)
+    sources = find_sources(options.dataset, adapter=options.adapter, base_model=options.base_model)
+    sources.download(options.split)
     state = init_distributed()
     # Of several processes that predict together, the main one holds the output for all.
     with one_writer(written, argument="output") if state.is_main_process else nullcontext():
@@ -163,52 +168,9 @@ def main() -> None:
 _RECORDED_OPTIONS = ("split", "constrain", "allow_empty", "num_beams", "min_confidence")
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What a prediction is made from, pinned to commits."""
-
-    dataset: "Location"
-    adapter: "Adapter | None"
-    base_model: "Location"
-
-
-def download_sources(options: PredictOptions) -> Sources:
-    """Find and download the dataset, the adapter and the base model; print how much that is, and check that it fits.
-
-    Every process does so before it connects with the others, and the cache's locks let one of them download.
-    Otherwise the others would wait for it in a collective operation, of which NCCL ends any after ten minutes.
-    """
-    from product_vqa.distributed import is_first_process
-    from product_vqa.downloads import download_base_model, download_dataset, plan_base_model, plan_dataset
-    from product_vqa.hub import locate
-    from product_vqa.modeling.adapter import download_adapter
-    from product_vqa.modeling.attribute_reader import locate_base_model
-
-    with argument("dataset"):
-        dataset = locate(options.dataset, repo_type="dataset")
-    adapter = None
-    if options.adapter is not None:
-        with argument("adapter"):
-            adapter = download_adapter(locate(options.adapter))
-    base_model = locate_base_model(adapter, base_model=options.base_model)
-    if is_first_process():
-        with argument("base_model"):
-            plan = plan_base_model(base_model)
-        with argument("dataset"):
-            plan += plan_dataset(dataset, [options.split])
-        if plan.needs:
-            logger.info(plan)
-            plan.check()
-    with argument("base_model"):
-        download_base_model(base_model)
-    with argument("dataset"):
-        download_dataset(dataset, [options.split])
-    return Sources(dataset, adapter, base_model)
-
-
 def predict(
     options: PredictOptions,
-    sources: Sources,
+    sources: "Sources",
     selection: RowSelection,
     *,
     output: Path,
@@ -220,7 +182,7 @@ def predict(
     from tqdm import tqdm
 
     from inference.dataloader import RowBatches, default_workers, load_batches
-    from inference.prediction_shards import is_done, shard_file, without_folders
+    from inference.prediction_shards import is_done, shard_file
     from inference.predictions import count_not_finite, summarize, to_table
     from inference.submission import write_submission
     from product_vqa.dataset import load_split
@@ -251,10 +213,10 @@ def predict(
     this_run = describe_run(options, location=sources.dataset, rows=len(dataset), batch_size=batch_size, reader=reader)
     if not selection.is_all:
         this_run["row_selection"] = selection.describe()
-    if shard is not None and is_done(shard_file(output, shard), run=without_folders(this_run)):
+    if shard is not None and is_done(shard_file(output, shard), run=this_run | sources.describe()):
         if state.is_main_process:
             print(f"unchanged: {shard_file(output, shard)}")
-            push_if_asked(shard, options, output=output, run=without_folders(this_run))
+            push_if_asked(shard, options, output=output, run=this_run | sources.describe())
         return
     with state.main_process_first():  # it records the run, with which the others compare theirs
         files.open(this_run)
@@ -278,7 +240,7 @@ def predict(
             write_submission(table, output, run=this_run)
             print(f"{output}: {summarize(table)}")
         else:
-            finish_shard(table, shard, options, output=output, run=this_run)
+            finish_shard(table, shard, options, output=output, run=this_run | sources.describe())
         files.remove()
         if num_not_finite := count_not_finite(table):
             logger.warning(
@@ -292,10 +254,10 @@ def finish_shard(
     table: "pa.Table", shard: Shard, options: PredictOptions, *, output: Path, run: dict[str, Any]
 ) -> None:
     """Write the file of a shard, and push it if asked for."""
-    from inference.prediction_shards import shard_file, without_folders, write_shard
+    from inference.prediction_shards import shard_file, write_shard
     from inference.predictions import summarize
 
-    file, run = shard_file(output, shard), without_folders(run)
+    file = shard_file(output, shard)
     write_shard(table, file, run=run)
     print(f"{file}: {summarize(table)}")
     push_if_asked(shard, options, output=output, run=run)
@@ -316,6 +278,7 @@ def merge(options: PredictOptions, selection: RowSelection, *, output: Path, cou
     """Merge the predictions of all shards, from the Hub or from the folder of `output`."""
     from inference.prediction_shards import download_shards, find_shards, merge_shards
     from inference.predictions import summarize
+    from inference.sources import find_sources
     from inference.submission import write_submission
 
     if options.push_to_hub:
@@ -325,9 +288,12 @@ def merge(options: PredictOptions, selection: RowSelection, *, output: Path, cou
     else:
         with argument("output"):
             files = find_shards(output, count)
-    expected = {name: getattr(options, name) for name in _RECORDED_OPTIONS}
-    if not selection.is_all:
-        expected["row_selection"] = selection.describe()
+    sources = find_sources(options.dataset, adapter=options.adapter, base_model=options.base_model)
+    expected: dict[str, Any] = {name: getattr(options, name) for name in _RECORDED_OPTIONS}
+    expected |= sources.describe()
+    expected["row_selection"] = None if selection.is_all else selection.describe()
+    if options.batch_size is not None:
+        expected["batch_size"] = options.batch_size
     with argument("merge"):
         table, run = merge_shards(files, expected=expected)
     write_submission(table, output, run=run)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,17 @@ def test_shards_meet_on_the_hub_and_anyone_may_repeat_one(
 
 
 @pytest.mark.slow
-def test_what_does_not_belong_together_is_refused(run: Any, tmp_path: Path) -> None:
+def test_a_repo_of_something_else_is_not_for_predictions(
+    run: Any, tiny_repos: tuple[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InputError, match=r"--hub_predictions_id local/tiny-dataset has .*, which is no shard of these"
+    ):
+        run(tmp_path / "s.csv", "--shard", "1/1", "--push_to_hub", "--hub_predictions_id", "local/tiny-dataset")
+
+
+@pytest.mark.slow
+def test_what_does_not_belong_together_is_refused(run: Any, tiny_base: Path, tmp_path: Path) -> None:
     output = tmp_path / "s.csv"
     run(output, "--shard", "1/2")
     with pytest.raises(InputError, match=r"lacks 1 of 2 shards \(2/2\)"):
@@ -81,10 +92,16 @@ def test_what_does_not_belong_together_is_refused(run: Any, tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"min_confidence: 0.9 -> 0.0"):
         run(output, "--merge", 2, "--min_confidence", 0.9)
     file = shard_file(output, Shard(2, 2))
-    table = pq.read_table(file)
-    pq.write_table(table.slice(0, 3), file)
-    with pytest.raises(InputError, match=r"s-00001-of-00002.parquet: has 3 rows instead of"):
+    pq.write_table(pq.read_table(file).slice(0, 3), file)
+    with pytest.raises(InputError, match=r"s-00001-of-00002.parquet: is not as it was written; run this shard again"):
         run(output, "--merge", 2)
+    run(output, "--shard", "2/2")
+    with pytest.raises(InputError, match=r"row_selection: \{'max_rows': 3, 'seed': 0\} -> None"):
+        run(output, "--merge", 2, "--max_rows", 3)
+    with pytest.raises(InputError, match=r"s-00000-of-00002.parquet: .*base_model: another-base -> tiny-base"):
+        run(output, "--merge", 2, "--base_model", shutil.copytree(tiny_base, tmp_path / "another-base"))
+    run(output, "--merge", 2)
+    output.unlink()
     file.write_bytes(b"PAR1 and no more PAR1")
     with pytest.raises(InputError, match=r"s-00001-of-00002.parquet: .* run this shard again|predict again"):
         run(output, "--merge", 2)
