@@ -108,14 +108,17 @@ def build(
     selection: SelectionOptions,
     fetch_options: FetchOptions,
 ) -> None:
-    from dataset_builder.build_shards import Inputs, shard_folder
+    from dataset_builder.build_shards import SHARDS_FOLDER, Inputs, shard_folder
     from dataset_builder.csv_reader import read_tables, select_rows
-    from dataset_builder.dataset_card import License
+    from dataset_builder.dataset_card import License, save_card
     from dataset_builder.disk_space import check_download
     from dataset_builder.downloader import download, open_images
     from dataset_builder.image_store import ImageStore
-    from dataset_builder.manifest import check_no_shards, find_earlier_build
+    from dataset_builder.manifest import check_no_shards, find_earlier_build, is_made_from
     from dataset_builder.push import check_target
+    from dataset_builder.shards_branch import has_branch
+    from dataset_builder.verification import is_intact
+    from dataset_builder.writer import remove_temporary
     from product_vqa.atomic_io import restore_folder
     from product_vqa.row_selection import read_selection
 
@@ -141,6 +144,16 @@ def build(
         image_size=image_size, selection=selection, row_selection=row_selection,
     )  # fmt: skip
     if shards.merge is not None:
+        made_here = is_made_from(earlier, tables, row_selection, image_size=image_size, selection=selection)
+        if earlier and made_here and is_intact(folder, earlier):
+            has_shards = has_branch(location) if options.push_to_hub else (folder / SHARDS_FOLDER).is_dir()
+            if not has_shards:  # this merge was run before
+                for leftover in (folder, merge_folder(folder)):
+                    remove_temporary(leftover)
+                save_card(earlier, folder, location=location, license=license)
+                print(f"unchanged: {options.output_dir}")
+                push_build(folder, location, options)
+                return
         with merged_images(
             folder, urls, shards.merge, inputs=inputs, repo_id=location if options.push_to_hub else None
         ) as (store, merged):
@@ -181,14 +194,12 @@ def write_build(
     from dataset_builder.leakage import check_split, find_leaks
     from dataset_builder.manifest import check_own_files, make_manifest, save_manifest
     from dataset_builder.placeholders import find_placeholders
-    from dataset_builder.push import push
     from dataset_builder.row_filter import filter_rows
     from dataset_builder.shards_branch import remove_branch
     from dataset_builder.split import split_rows
     from dataset_builder.verification import hash_files, is_intact
     from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
     from product_vqa.atomic_io import replace_folder
-    from product_vqa.hub import page_url
 
     urls = tables.urls()
     fingerprint = compute_fingerprint(
@@ -247,11 +258,24 @@ def write_build(
                 print(finding)
             print(f"written: {options.output_dir}")
 
+    push_build(folder, location, options)
+    if merged is not None:
+        remove_branch(merged)
+
+
+def push_build(folder: Path, location: str, options: BuildOptions) -> None:
+    """Push the dataset if asked for."""
+    from dataset_builder.push import push
+    from product_vqa.hub import page_url
+
     if options.push_to_hub:
         commit = push(folder, location, private=options.hub_private_repo)
         print(f"pushed: {page_url(location, repo_type='dataset')} (commit {commit.oid})")
-        if merged is not None:
-            remove_branch(merged)
+
+
+def merge_folder(folder: Path) -> Path:
+    """What the temporary folder of a merge is named after."""
+    return folder.with_name(f"{folder.name}.merge")
 
 
 @contextmanager
@@ -267,8 +291,7 @@ def merged_images(
     source, merged = folder, None
     if repo_id is not None:
         source, merged = download_shards(repo_id, count=count, inputs=inputs)
-    temporary_name = folder.with_name(f"{folder.name}.merge")
-    with write_errors_explained(folder), temporary_folder(temporary_name) as temporary:
+    with write_errors_explained(folder), temporary_folder(merge_folder(folder)) as temporary:
         store = ImageStore(temporary / "images", image_size=inputs.image_size)
         with argument("merge"):
             import_shards(source, store, urls, count=count, inputs=inputs, where=repo_id or str(folder))

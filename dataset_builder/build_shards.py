@@ -92,7 +92,9 @@ def write_shard(folder: Path, store: ImageStore, urls: Sequence[str], *, shard: 
                     raise InputError(f"shard {shard}: {state.url} was not downloaded; set `download` true")
                 if state.image is not None:
                     images.setdefault(state.image.sha256, state.image)
-            writer.write_table(pa.Table.from_pylist([state._asdict() for state in batch], schema=_STATES))
+            # Without the times of this machine: whoever does the same shard writes the same files.
+            rows = [state._replace(tries=0, seconds=0.0, finished_at="")._asdict() for state in batch]
+            writer.write_table(pa.Table.from_pylist(rows, schema=_STATES))
     for number, part in enumerate(_parts(images.values())):
         with pq.ParquetWriter(folder / f"images-{number:05d}.parquet", _IMAGES, compression="none") as writer:
             for group in _batches(part, ROW_GROUP_IMAGES):

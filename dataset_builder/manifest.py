@@ -155,6 +155,25 @@ def find_earlier_build(folder: Path) -> Manifest | None:
         return _from_json(content)
 
 
+def is_made_from(
+    manifest: Manifest | None,
+    tables: Tables,
+    row_selection: RowSelection,
+    *,
+    image_size: int,
+    selection: SelectionOptions,
+) -> bool:
+    """Whether a build was made from these rows with these options. The images are not compared."""
+    sources = {"train_csv": tables.train, "test_csv": tables.test}
+    return manifest is not None and (
+        {name: source["sha256"] for name, source in manifest.sources.items()}
+        == {name: table.sha256 for name, table in sources.items() if table is not None}
+        and manifest.row_selection == row_selection.describe()
+        and (manifest.image_size, manifest.ranges, manifest.validation_size, manifest.seed)
+        == (image_size, selection.ranges, selection.validation_size, selection.seed)
+    )
+
+
 def check_no_shards(folder: Path) -> None:
     """Raise InputError if shards of a build are in the folder, which a build would replace."""
     if (folder / "shards").is_dir():

@@ -66,6 +66,16 @@ def download_shards(repo_id: str, *, count: int, inputs: Inputs) -> tuple[Path, 
         return download(location, patterns=[*manifests.values(), *patterns], repo_type="dataset"), location
 
 
+def has_branch(repo_id: str) -> bool:
+    """Whether the repo has shards that are not merged yet."""
+    with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"):
+        try:
+            refs = retry(lambda: HfApi().list_repo_refs(repo_id, repo_type="dataset"))
+        except errors.RepositoryNotFoundError:
+            return False
+        return any(branch.name == BRANCH for branch in refs.branches)
+
+
 def remove_branch(merged: Location) -> None:
     """Delete the branch, unless somebody has pushed to it since it was downloaded. A failure is only logged."""
     repo_id = merged.name

@@ -170,7 +170,9 @@ def open_predictions_repo(repo_id: str, *, split: str, count: int, private: bool
             names = []
         other = [name for name in names if name.endswith((".parquet", ".csv", ".json")) and not own.fullmatch(name)]
         if other:
-            raise InputError(f"{repo_id} has {other[0]}, which is no shard of these predictions; choose another repo")
+            raise InputError(
+                f"{repo_id} has {other[0]}, which is not a shard of these predictions; choose another repo"
+            )
         retry(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
         retry(lambda: api.auth_check(repo_id, repo_type="dataset", write=True))
     return repo_id

@@ -50,7 +50,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in names}
 
 
-def test_merged_shards_are_the_dataset_of_one_machine(run: Any, server: ImageServer, tmp_path: Path) -> None:
+def test_merged_shards_are_the_dataset_of_one_machine(
+    run: Any, server: ImageServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(tmp_path / "one", tmp_path / "expected")
     requests = server.requests.total()
     output = tmp_path / "out"
@@ -61,6 +63,8 @@ def test_merged_shards_are_the_dataset_of_one_machine(run: Any, server: ImageSer
     assert server.requests.total() == 2 * requests
     assert contents(output) == contents(tmp_path / "expected")
     assert not (output / "shards").exists()
+    run(tmp_path / "elsewhere", output, "--merge", COUNT)
+    assert f"unchanged: {output}" in capsys.readouterr().out
     rows = pq.read_table(output / "rows" / "train.parquet")
     assert len(rows) == 31 and rows["index"].to_pylist() == sorted(rows["index"].to_pylist())
 
@@ -81,6 +85,10 @@ def test_shards_meet_on_a_branch_of_the_repo_that_no_reader_sees(
     assert f"unchanged: {shard_folder(tmp_path / 'out1', parse_shard('1/3'))}" in capsys.readouterr().out
     run(tmp_path / "elsewhere", tmp_path / "merged", "--merge", COUNT, *on_hub)
     assert contents(tmp_path / "merged") == contents(tmp_path / "expected")
+    run(tmp_path / "elsewhere", tmp_path / "merged", "--merge", COUNT, *on_hub)
+    assert f"unchanged: {tmp_path / 'merged'}" in capsys.readouterr().out
+    with pytest.raises(InputError, match="If they were merged before, the dataset is in the repo"):
+        run(tmp_path / "elsewhere", tmp_path / "nothing", "--merge", COUNT, *on_hub)
     read = load_dataset("local/in-shards", cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows) for split, rows in read.items()} == {"train": 31, "validation": 8, "test": 10}
     assert [ref.name for ref in HfApi().list_repo_refs("local/in-shards", repo_type="dataset").branches] == ["main"]
@@ -134,7 +142,7 @@ def test_images_that_come_later_are_in_the_shard_that_is_run_again(
     assert (shard_folder(output, parse_shard("1/2")) / "states.parquet").read_bytes() != before
 
 
-def test_what_was_not_downloaded_is_no_shard(run: Any, tmp_path: Path) -> None:
+def test_what_was_not_downloaded_makes_the_shard_fail(run: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"shard 1/2: http.*jpg was not downloaded; set --download true"):
         run(tmp_path / "a", tmp_path / "out", "--shard", "1/2", "--download", "false")
     assert not list((tmp_path / "out").rglob("shard.json"))

@@ -74,7 +74,7 @@ def test_a_repo_of_something_else_is_not_for_predictions(
     run: Any, tiny_repos: tuple[str, str], tmp_path: Path
 ) -> None:
     with pytest.raises(
-        InputError, match=r"--hub_predictions_id local/tiny-dataset has .*, which is no shard of these"
+        InputError, match=r"--hub_predictions_id local/tiny-dataset has .*, which is not a shard of these"
     ):
         run(tmp_path / "s.csv", "--shard", "1/1", "--push_to_hub", "--hub_predictions_id", "local/tiny-dataset")
 
