@@ -4,7 +4,6 @@ import hashlib
 import json
 import random
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from huggingface_hub import HfApi
 
 from dataset_builder import build, build_shards, download
 from dataset_builder.build_shards import shard_folder
-from dataset_builder.shards_branch import push_shard
 from product_vqa.errors import InputError
 from product_vqa.sharding import parse_shard
 from tests.commands import call
@@ -192,20 +190,3 @@ def test_a_hostile_shard_is_one_line(run: Any, tmp_path: Path, change: dict[str,
         run(tmp_path / "c", output, "--merge", 1)
     assert "\n" not in str(raised.value)
     assert not (output / "data").exists()
-
-
-@pytest.mark.slow
-def test_eight_machines_that_push_at_once_lose_nothing(hub: object, tmp_path: Path) -> None:
-    for number in range(1, 9):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        (folder / "shard.json").write_text(f'{{"shard": "{number}/8"}}')
-        (folder / "states.parquet").write_bytes(random.Random(number).randbytes(300_000))
-
-    def push(number: int) -> None:
-        push_shard(tmp_path / str(number), "local/at-once", shard=parse_shard(f"{number}/8"), private=True)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(push, range(1, 9)))
-    names = HfApi().list_repo_files("local/at-once", repo_type="dataset", revision="shards")
-    assert len([name for name in names if name.startswith("shards/")]) == 16
