@@ -13,6 +13,8 @@ from product_vqa.quoting import one_line
 from product_vqa.task.schema import ENTITIES
 
 MAX_ROWS_FILE_BYTES = 512 * 1024**2
+_ENTITY = f"({'|'.join(ENTITIES)})"
+_TEXTS = {"entities": f"{_ENTITY}(,{_ENTITY})*", "rows_sha256": "[0-9a-f]{64}"}  # of a description
 
 
 @dataclass
@@ -22,8 +24,8 @@ class RowSelectionOptions:
     max_rows: int | None = field(
         default=None,
         metadata={
-            "help": "Use at most this many rows of each CSV or split, always the same ones, of each attribute its "
-            "share. Fewer rows are a part of more rows."
+            "help": "Use at most this many rows of each CSV or split, of each attribute its share: the same ones for "
+            "the same seed (of the command, or else 0). Fewer rows are a part of more rows."
         },
     )
     entities: str | None = field(
@@ -119,13 +121,13 @@ ALL_ROWS = RowSelection()
 
 def is_description(content: object) -> bool:
     """Whether `RowSelection.describe` could have returned this."""
-    if not isinstance(content, dict) or not content.keys() <= {"max_rows", "entities", "rows_sha256", "seed"}:
-        return False
-    texts = {"entities": f"({'|'.join(ENTITIES)})(,({'|'.join(ENTITIES)}))*", "rows_sha256": "[0-9a-f]{64}"}
-    return all(
-        re.fullmatch(texts[name], value) if name in texts and isinstance(value, str) else type(value) is int
-        for name, value in content.items()
-    ) and not any(name in texts and not isinstance(value, str) for name, value in content.items())
+    return isinstance(content, dict) and all(_is_described(name, value) for name, value in content.items())
+
+
+def _is_described(name: str, value: object) -> bool:
+    if name in _TEXTS:
+        return isinstance(value, str) and re.fullmatch(_TEXTS[name], value) is not None
+    return name in ("max_rows", "seed") and type(value) is int
 
 
 def read_selection(options: RowSelectionOptions, *, seed: int = 0) -> RowSelection:
