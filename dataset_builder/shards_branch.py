@@ -6,8 +6,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, errors
 
 from dataset_builder.build_shards import MANIFEST_FILE, SHARDS_FOLDER, Inputs, read_manifest
-from product_vqa.disk_space import Need
-from product_vqa.downloads import DiskPlan
+from product_vqa.disk_space import DiskPlan, Need
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, commit_files, download, hub_errors, list_files, locate, measure_download, retry
 from product_vqa.sharding import Shard, all_shards, missing_message

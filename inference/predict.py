@@ -213,7 +213,7 @@ def predict(
     this_run = describe_run(options, location=sources.dataset, rows=len(dataset), batch_size=batch_size, reader=reader)
     if not selection.is_all:
         this_run["row_selection"] = selection.describe()
-    if shard is not None and is_done(shard_file(output, shard), run=this_run | sources.describe()):
+    if shard is not None and is_done(shard_file(output, shard), shard=shard, run=this_run | sources.describe()):
         if state.is_main_process:
             print(f"unchanged: {shard_file(output, shard)}")
             push_if_asked(shard, options, output=output, run=this_run | sources.describe())
@@ -258,7 +258,7 @@ def finish_shard(
     from inference.predictions import summarize
 
     file = shard_file(output, shard)
-    write_shard(table, file, run=run)
+    write_shard(table, file, shard=shard, run=run)
     print(f"{file}: {summarize(table)}")
     push_if_asked(shard, options, output=output, run=run)
 

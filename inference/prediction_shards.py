@@ -22,7 +22,7 @@ from product_vqa.hub import commit_files, download, find_file, hub_errors, list_
 from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.sharding import Shard, all_shards, missing_message
 
-_DIGEST_KEY = b"product_vqa.digest"
+_DIGEST_KEY, _SHARD_KEY = b"product_vqa.digest", b"product_vqa.shard"
 _PATHS = {
     "index": "INT64", "image_link": "BYTE_ARRAY", "entity_name": "BYTE_ARRAY", "prediction": "BYTE_ARRAY",
     "answer": "BYTE_ARRAY", "confidence": "DOUBLE", "number_confidence": "DOUBLE", "unit_confidence": "DOUBLE",
@@ -36,25 +36,25 @@ def shard_file(output: Path, shard: Shard) -> Path:
     return output.with_name(f"{output.stem}-{shard.suffix}.parquet")
 
 
-def write_shard(table: pa.Table, file: Path, *, run: dict[str, Any]) -> None:
-    metadata = {RUN_KEY: json.dumps(run), _DIGEST_KEY: _digest(table, run)}
+def write_shard(table: pa.Table, file: Path, *, shard: Shard, run: dict[str, Any]) -> None:
+    metadata = {RUN_KEY: json.dumps(run), _SHARD_KEY: str(shard), _DIGEST_KEY: _digest(table, shard, run)}
     with atomic_write(file) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary)
 
 
-def is_done(file: Path, *, run: dict[str, Any]) -> bool:
-    """Whether the file holds the predictions of this run as they were written."""
+def is_done(file: Path, *, shard: Shard, run: dict[str, Any]) -> bool:
+    """Whether the file holds this shard of this run as it was written."""
     if not file.is_file():
         return False
     try:
-        return read_shard(file)[1] == run
+        return read_shard(file, shard=shard)[1] == run
     except InputError:
         return False
 
 
-def _digest(table: pa.Table, run: dict[str, Any]) -> str:
-    """A hash of the rows and of the run that made them."""
-    content = json.dumps([run, table.to_pylist()], sort_keys=True)
+def _digest(table: pa.Table, shard: Shard, run: dict[str, Any]) -> str:
+    """A hash of the rows, and of the shard and the run that they are of."""
+    content = json.dumps([run, str(shard), table.to_pylist()], sort_keys=True)
     return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()
 
 
@@ -90,7 +90,7 @@ def merge_shards(files: Sequence[Path], *, expected: dict[str, Any]) -> tuple[pa
     Raises InputError if a shard is damaged, was made with other inputs or settings than those of `expected` or of the
     first shard, or has other rows than its batches have.
     """
-    read = [read_shard(file) for file in files]
+    read = [read_shard(file, shard=shard) for file, shard in zip(files, all_shards(len(files)), strict=True)]
     for file, (_, run) in zip(files, read, strict=True):
         _check_same(expected, {key: run.get(key) for key in expected}, name=file.name)
         _check_same(read[0][1], run, name=file.name)
@@ -125,8 +125,8 @@ def _check_same(run: dict[str, Any], other: dict[str, Any], *, name: str) -> Non
         )
 
 
-def read_shard(file: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """The rows and the run of a shard. Raises InputError unless they are as they were written."""
+def read_shard(file: Path, *, shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows and the run of a shard. Raises InputError unless they are as they were written, and of this shard."""
     try:
         paths = check_parquet(file, {path: (kind,) for path, kind in _PATHS.items()})
         if set(paths) != _PATHS.keys() | _ALTERNATIVES:
@@ -137,7 +137,7 @@ def read_shard(file: Path) -> tuple[pa.Table, dict[str, Any]]:
         metadata = table.schema.metadata or {}
         run = parse_json(metadata[RUN_KEY])
         table = table.replace_schema_metadata(None)
-        is_intact = table.schema == PREDICTIONS and metadata[_DIGEST_KEY].decode() == _digest(table, run)
+        is_intact = table.schema == PREDICTIONS and metadata[_DIGEST_KEY].decode() == _digest(table, shard, run)
     except (ParquetError, DocumentError, OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
         raise InputError(f"{file.name}: cannot be read ({first_line(error)}); run this shard again") from error
     if not is_intact or not isinstance(run, dict):

@@ -102,6 +102,12 @@ def test_what_does_not_belong_together_is_refused(run: Any, tiny_base: Path, tmp
         run(output, "--merge", 2, "--base_model", shutil.copytree(tiny_base, tmp_path / "another-base"))
     run(output, "--merge", 2)
     output.unlink()
+    other = shard_file(output, Shard(1, 2))
+    kept = other.read_bytes()
+    shutil.copy(file, other)
+    with pytest.raises(InputError, match=r"s-00000-of-00002.parquet: is not as it was written; run this shard again"):
+        run(output, "--merge", 2)
+    other.write_bytes(kept)
     file.write_bytes(b"PAR1 and no more PAR1")
     with pytest.raises(InputError, match=r"s-00001-of-00002.parquet: .* run this shard again|predict again"):
         run(output, "--merge", 2)
