@@ -63,7 +63,7 @@ class Usage:
         elif process.returncode == 0:
             self.cpu_seconds += usage.ru_utime + usage.ru_stime
         else:
-            raise RuntimeError(f"{process.args} failed with exit code {process.returncode}")
+            raise RuntimeError(f"{process.args!r} failed with exit code {process.returncode}")
 
 
 @dataclass

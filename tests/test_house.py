@@ -219,7 +219,7 @@ def test_every_command_answers_help() -> None:
 
 
 def test_the_dataset_builder_does_not_import_torch() -> None:
-    """Loading torch and transformers takes as much CPU time as building hundreds of rows, for each shard anew."""
+    """Loading torch and transformers takes as much CPU time as building hundreds of rows, in each shard."""
     names = [name for name in modules() if name.startswith("dataset_builder.")]
     code = f"import sys, {', '.join(names)}; print({{'torch', 'transformers'}} & sys.modules.keys())"
     completed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
