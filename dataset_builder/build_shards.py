@@ -46,7 +46,7 @@ _PHYSICAL_TYPES = {
     pa.string(): "BYTE_ARRAY", pa.binary(): "BYTE_ARRAY", pa.int32(): "INT32", pa.int64(): "INT64",
     pa.float64(): "DOUBLE",
 }  # fmt: skip
-_IMAGES_FILE = re.compile(r"images-\d{5}\.parquet")
+IMAGES_FILE = re.compile(r"images-\d{5}\.parquet")
 assert tuple(_STATES.names) == UrlState._fields
 
 
@@ -164,7 +164,7 @@ def read_manifest(folder: Path, *, shard: Shard, inputs: Inputs) -> dict[str, An
     if changes := "; ".join(filter(None, (of_shard, of_inputs))):
         raise InputError(f"shard {shard} was made from other inputs or settings ({changes}); run it again")
     if STATES_FILE not in content["files"] or any(
-        name != STATES_FILE and not _IMAGES_FILE.fullmatch(name) for name in content["files"]
+        name != STATES_FILE and not IMAGES_FILE.fullmatch(name) for name in content["files"]
     ):
         raise InputError(f"shard {shard}: its {MANIFEST_FILE} lists files that no build writes; run it again")
     return content
