@@ -25,6 +25,7 @@ from training.checkpoints import find_damage, remove_checkpoint, save_manifest
 from training.divergence import DivergenceDetector, check_weights
 from training.evaluation import Answered, answer_sample, score, scores_at
 from training.examples import show_examples
+from training.optimizer_state import check_restored, describe_settings
 from training.options import TrainingOptions, samples_per_step, steps_per_epoch
 
 _NOT_FOR_THE_MODEL = ("labels", "answer_positions", "row_index")
@@ -168,8 +169,12 @@ class PaliGemmaTrainer(SFTTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        is_checked = checkpoint is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        fresh = describe_settings(self.optimizer, self.lr_scheduler) if is_checked else {}
         with _checkpoint_errors(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
+            if is_checked:
+                check_restored(self.optimizer, self.lr_scheduler, fresh=fresh)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         with _checkpoint_errors(checkpoint):
@@ -209,6 +214,10 @@ class PaliGemmaTrainer(SFTTrainer):
         except PreemptedError:  # in an evaluation before the first step
             return False
         return not self._sigterm.is_stopped
+
+    def request_stop(self) -> None:
+        """Save a checkpoint after this step and end the training, as after a SIGTERM. Any thread may call this."""
+        self._sigterm.request()
 
     def minutes(self) -> float:
         """Return the training time, including that of the runs before it that this one resumes."""
