@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,8 @@ class Lease:
         return before
 
     def _create(self) -> _Found:
-        HfApi().create_branch(self._repo_id, branch=BRANCH, exist_ok=True)
+        create = partial(HfApi().create_branch, self._repo_id, branch=BRANCH, exist_ok=True)
+        retry(create, waits_s=BRIEF_WAITS_S)
         found = self._read()
         if found is None:
             raise InputError(f"{self._repo_id}: its branch {BRANCH} was deleted while it was created; rerun")
@@ -171,7 +173,7 @@ class Lease:
         if branch is None:
             return None
         try:
-            read = lambda: read_file(self._repo_id, FILE, revision=branch.commit)  # noqa: E731
+            read = partial(read_file, self._repo_id, FILE, revision=branch.commit)
             holder = _parse(retry(read, waits_s=BRIEF_WAITS_S))
         except errors.EntryNotFoundError:  # just created
             holder = None

@@ -185,7 +185,7 @@ def export_checkpoint(linked: Path, folder: Path, *, run: dict[str, Any]) -> lis
     if (linked / BEST_ADAPTER).exists():
         _link(linked / BEST_ADAPTER, folder / BEST_ADAPTER)
     save_manifest(folder, run={**run, "step": step})
-    _read_checked(folder, processes=run["processes"], name="the checkpoint")  # what nobody could resume from is no use
+    _read_checked(folder, processes=run["processes"], name="the checkpoint")  # or nobody could resume from it
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 

@@ -73,7 +73,7 @@ def test_a_fault_at_any_request_ends_in_one_commit(
         parent = newest.commit
 
 
-def test_the_age_of_a_commit_is_told_by_the_hubs_own_clock() -> None:
+def test_the_age_of_a_commit_is_given_by_the_hubs_own_clock() -> None:
     for now, date, expected in (
         ("Fri, 27 Nov 2026 10:05:00 GMT", "2026-11-27T10:00:00.000Z", 300),
         ("Fri, 27 Nov 2026 10:05:00 GMT", "2026-11-27T11:05:00+01:00", 0),
