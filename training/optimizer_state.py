@@ -5,6 +5,8 @@ torch takes almost anything for them: what does not fit would fail in the first 
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,24 +16,37 @@ _LIKE_PARAMETER = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer",
 _OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
 
 
-def describe_settings(optimizer: Any, scheduler: Any) -> dict[str, Any]:
+@contextmanager
+def checked_restore(optimizer: Any, scheduler: Any, *, is_complete: bool = True) -> Iterator[None]:
+    """Check what is restored in the block; raises ValueError if it does not fit the parameters or the settings.
+
+    Not where the optimizer is sharded (`is_complete` is false): each process then has a part of the state.
+    """
+    if not is_complete:
+        yield
+        return
+    fresh = _describe_settings(optimizer, scheduler)
+    yield
+    _check_settings(_describe_settings(optimizer, scheduler), fresh, scheduler=scheduler)
+    _check_parameters(optimizer)
+
+
+def _describe_settings(optimizer: Any, scheduler: Any) -> dict[str, Any]:
     """Return the settings of the optimizer and the schedule, without what belongs to parameters."""
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     return copy.deepcopy({"param_groups": groups, "scheduler": scheduler.state_dict()})
 
 
-def check_restored(optimizer: Any, scheduler: Any, *, fresh: dict[str, Any]) -> None:
-    """Raise ValueError if what was restored does not fit the parameters, or the settings are of another kind.
-
-    `fresh` is what `describe_settings` returned before.
-    """
-    restored = describe_settings(optimizer, scheduler)
+def _check_settings(restored: dict[str, Any], fresh: dict[str, Any], *, scheduler: Any) -> None:
     for name, settings in fresh.items():
         if problem := _find_difference(restored[name], settings, path=name):
             raise ValueError(problem)
     for key in restored["scheduler"].keys() - fresh["scheduler"].keys():
         if hasattr(type(getattr(scheduler, "scheduler", scheduler)), key):
             raise ValueError(f"scheduler/{key} is not a setting")
+
+
+def _check_parameters(optimizer: Any) -> None:
     is_adam = isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.Adam)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states = [optimizer.state.get(parameter, {}) for parameter in parameters]

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from product_vqa.distributed import init_distributed
+from product_vqa.errors import InputError
 from training.hub_state import STATE_FOLDER, StateRepo
 from training.portable_checkpoint import export_checkpoint, link_checkpoint
 from training.push import CHECKPOINT_WAITS_S, WAITS_S
@@ -81,7 +82,7 @@ class PushStates(TrainerCallback):
         folder = Path(str(args.output_dir), STAGING_FOLDER, f"step-{state.global_step}")
         try:
             staged = self._stage(args, state, folder)
-        except OSError as error:
+        except (OSError, InputError) as error:  # the disk is full
             logger.warning("the state of step %s is not pushed: %s; %s", state.global_step, error, self._newest())
             return
         with self._lock:

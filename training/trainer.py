@@ -25,7 +25,7 @@ from training.checkpoints import find_damage, remove_checkpoint, save_manifest
 from training.divergence import DivergenceDetector, check_weights
 from training.evaluation import Answered, answer_sample, score, scores_at
 from training.examples import show_examples
-from training.optimizer_state import check_restored, describe_settings
+from training.optimizer_state import checked_restore
 from training.options import TrainingOptions, samples_per_step, steps_per_epoch
 
 _NOT_FOR_THE_MODEL = ("labels", "answer_positions", "row_index")
@@ -169,12 +169,12 @@ class PaliGemmaTrainer(SFTTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        is_checked = checkpoint is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        fresh = describe_settings(self.optimizer, self.lr_scheduler) if is_checked else {}
-        with _checkpoint_errors(checkpoint):
+        is_complete = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        with (
+            _checkpoint_errors(checkpoint),
+            checked_restore(self.optimizer, self.lr_scheduler, is_complete=is_complete),
+        ):
             super()._load_optimizer_and_scheduler(checkpoint)
-            if is_checked:
-                check_restored(self.optimizer, self.lr_scheduler, fresh=fresh)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         with _checkpoint_errors(checkpoint):
@@ -198,6 +198,9 @@ class PaliGemmaTrainer(SFTTrainer):
             return super().create_optimizer(*args, **kwargs)
 
     def _determine_best_metric(self, *args: Any, **kwargs: Any) -> Any:
+        step, state = self.state.global_step, self.state
+        if self.args.save_strategy == "steps" and step % state.save_steps and step < state.max_steps:
+            return False  # no checkpoint of this step could be kept, and without it the run would not resume
         with library_errors("`metric_for_best_model`"):
             return super()._determine_best_metric(*args, **kwargs)
 
