@@ -27,7 +27,6 @@ from product_vqa.documents import parse_json
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import BRIEF_WAITS_S, commit_on_top, hub_errors, read_branch, read_file, retry
 from product_vqa.quoting import one_line
-from training.preemption import WAIT_FOR_OTHER_RUN_S
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +36,7 @@ FILE = "lease.json"
 RENEW_S = 120.0
 EXPIRE_S = 2.5 * RENEW_S
 POLL_S = 10.0
+STOP_S = 30.0  # that a run which is stopping on the same machine has: torchrun kills it then
 RELEASE_S = 10.0
 
 
@@ -189,7 +189,7 @@ class Lease:
         while found.holder == holder and (holder.is_here or found.commit == first.commit):
             waited_s = time.monotonic() - began
             if holder.is_here:
-                left_s = WAIT_FOR_OTHER_RUN_S - waited_s  # it may be stopping
+                left_s = STOP_S - waited_s
                 if not holder.is_running:
                     logger.info("%s: the last session was killed: %s", self._repo_id, holder)
                     return found
@@ -245,8 +245,9 @@ class Lease:
                     self._renew()
                 wait_s = RENEW_S
             except Exception as error:  # whatever it is, it must not end the run: the Hub may be down for a while
-                logger.warning("The lease on %s was not renewed (%s); trying again", self._repo_id, error)
-                wait_s = RENEW_S / 4
+                if wait_s == RENEW_S:  # once, not at each attempt
+                    logger.warning("The lease on %s was not renewed (%s); trying again", self._repo_id, error)
+                wait_s = RENEW_S / 2
 
     def _renew(self) -> None:
         parent = self._commit
@@ -275,8 +276,9 @@ class Lease:
 
     def release(self) -> None:
         """Delete the lease if this session still has it, within some seconds: a Hub may not answer."""
+        was_ended = self._is_ended.is_set()
         self._is_ended.set()
-        if self._commit:
+        if self._commit and self.taken_by is None and not was_ended:
             last = threading.Thread(target=self._give_back, name="end of the lease", daemon=True)
             last.start()
             last.join(RELEASE_S)
@@ -284,5 +286,5 @@ class Lease:
     def _give_back(self) -> None:
         self._thread.join()
         with contextlib.suppress(Exception):  # the next session finds out by itself
-            if self.taken_by is None and self._commit_to(self._commit, released=True):
+            if self._commit_to(self._commit, released=True):
                 HfApi().delete_branch(self._repo_id, branch=BRANCH)

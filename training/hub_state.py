@@ -21,7 +21,7 @@ from peft import get_peft_model_state_dict
 from transformers import PaliGemmaConfig
 
 from product_vqa.disk_space import Need
-from product_vqa.distributed import decide_in_first_process
+from product_vqa.distributed import decide_in_first_process, init_distributed
 from product_vqa.documents import parse_json
 from product_vqa.downloads import DiskPlan
 from product_vqa.errors import InputError, argument, first_line
@@ -126,6 +126,8 @@ def hold_repo(repo_id: str | None, options: TrainingOptions) -> Iterator["StateR
     try:
         decide_in_first_process(lambda: repo.take(take_over=options.hub_take_over))
         yield repo
+        repo.lease.release()
+        init_distributed().wait_for_everyone()  # a process that ends makes torchrun end the others
     finally:
         repo.lease.release()
 
@@ -179,6 +181,8 @@ class StateRepo:
                 commit, sizes = self._list_files()
                 if sizes and not is_wanted:
                     logger.info("the state in %s is not used; that of the next checkpoint replaces it", self.repo_id)
+                if not sizes and options.resume_from_hub:
+                    logger.info("%s holds no state of a run", self.repo_id)
                 if not sizes or not is_wanted:
                     return None
                 state = self._read(commit, sizes, folder=output_dir / DOWNLOAD_FOLDER, run=run, adapter=get_shapes())

@@ -31,7 +31,7 @@ def repo_id(hub: LocalHub) -> str:
 @pytest.fixture
 def leases(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Lease]]:
     """Those that are to be released at the end. No session waits for long."""
-    monkeypatch.setattr(hub_lease, "WAIT_FOR_OTHER_RUN_S", 0.5)
+    monkeypatch.setattr(hub_lease, "STOP_S", 0.5)
     monkeypatch.setattr(hub_lease, "POLL_S", 0.3)
     taken: list[Lease] = []
     yield taken
@@ -75,7 +75,7 @@ def test_while_a_session_of_this_machine_runs_another_one_is_refused(repo_id: st
 
 
 def test_a_session_that_stops_meanwhile_is_waited_for(repo_id: str, leases: list[Lease], monkeypatch: Any) -> None:
-    monkeypatch.setattr(hub_lease, "WAIT_FOR_OTHER_RUN_S", 20)
+    monkeypatch.setattr(hub_lease, "STOP_S", 20)
     first = take(repo_id, leases)
     stopping = threading.Timer(0.5, first.release)
     stopping.start()

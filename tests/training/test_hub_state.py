@@ -42,7 +42,7 @@ def repo(repo_id: str) -> StateRepo:
 
 @pytest.fixture(autouse=True)
 def lease_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_lease, "WAIT_FOR_OTHER_RUN_S", 0.3)
+    monkeypatch.setattr(hub_lease, "STOP_S", 0.3)
 
 
 def make_options(folder: Path, **changes: Any) -> TrainingOptions:
@@ -134,6 +134,8 @@ def test_the_newer_one_is_taken(
 def test_a_state_that_is_not_wanted_is_named(repo: StateRepo, tmp_path: Path, caplog: Any) -> None:
     caplog.set_level("INFO")
     assert find(repo, tmp_path / "run", resume_from_hub=False) is None and "not used" not in caplog.text
+    assert find(repo, tmp_path / "run", resume_from_hub=True) is None
+    assert f"{repo.repo_id} holds no state of a run" in caplog.text
     push(repo, tmp_path / "first", 6)
     for changes in ({"resume_from_hub": False}, {"resume_from_checkpoint": "checkpoint-3"}):
         caplog.clear()
