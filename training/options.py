@@ -213,7 +213,9 @@ class TrainingOptions(SFTConfig):
         default=None,
         metadata={
             "help": "Resume from the state in the repo if it is newer than the checkpoints in output_dir. Unset: with "
-            "hub_strategy checkpoint. If false, the next checkpoint replaces it."
+            "hub_strategy checkpoint. If false, the next checkpoint replaces it.",
+            "nargs": "?",  # without a value: true, as of a flag whose default is false
+            "const": True,
         },
     )
     hub_take_over: bool = field(

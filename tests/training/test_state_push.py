@@ -359,6 +359,31 @@ def test_a_second_session_is_refused_and_one_that_takes_over_continues_from_the_
 
 
 @pytest.mark.faults
+def test_two_processes_push_their_state_and_release_the_repo_after_a_sigterm(
+    hub: LocalHub, tiny_base: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    repo_id = "local/terminated-in-two"
+
+    def arguments(name: str) -> list[str]:
+        launcher = [sys.executable, "-m", "product_vqa.launch", "--config_file", str(CPU_2)]
+        run = start_pushed(tiny_base, tiny_dataset, tmp_path / name, repo_id, "--max_steps", "40")
+        return [*launcher, *run[1:], "--per_device_train_batch_size", "2"]
+
+    process = start(arguments("first"))
+    wait_for(process, "step 4/40")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 143, output
+    stopped = step_in([output], r"stopped and saved at step (\d+)")
+    assert f"pushed: adapter and state of step {stopped}" in output
+    assert [branch.name for branch in HfApi().list_repo_refs(repo_id).branches] == ["main"]
+    process = start(arguments("second"))
+    wait_for(process, f"resuming at step {stopped}/40")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=100)
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", ["two processes", "4 bits"])
 def test_killed_runs_of_other_kinds_resume_on_an_empty_disk(
     hub: LocalHub, tiny_base: Path, tiny_dataset: Path, tmp_path: Path, kind: str
