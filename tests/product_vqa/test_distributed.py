@@ -66,7 +66,7 @@ def test_processes_that_have_trained_end(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_what_the_first_process_decides_holds_for_all(tmp_path: Path) -> None:
     script = tmp_path / "decide.py"
     script.write_text(
