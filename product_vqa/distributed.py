@@ -2,12 +2,18 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from product_vqa.errors import InputError
+
+T = TypeVar("T")
 
 
 def runs_on_cpu() -> bool:
@@ -31,6 +37,23 @@ def init_distributed() -> PartialState:
     a base model of 12 GB each, while the others wait.
     """
     return PartialState(cpu=runs_on_cpu(), timeout=timedelta(hours=12))
+
+
+def decide_in_first_process(decide: Callable[[], T]) -> T:
+    """Call `decide` in the first process. Every process must call this, and returns or raises what it did there.
+
+    The result must be picklable. Only an InputError is raised in all processes.
+    """
+    outcome: list[Any] = [None]
+    if init_distributed().is_main_process:
+        try:
+            outcome = [decide()]
+        except InputError as error:
+            outcome = [error]
+    (decided,) = broadcast_object_list(outcome)
+    if isinstance(decided, InputError):
+        raise decided
+    return decided
 
 
 @contextmanager

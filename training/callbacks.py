@@ -123,6 +123,10 @@ class SaveOnSigterm(TrainerCallback):
         signal.signal(signal.SIGTERM, self._handle)
 
     def _handle(self, *_: Any) -> None:
+        self.request()
+
+    def request(self) -> None:
+        """Stop as after a SIGTERM. Any thread may call this."""
         self._is_signalled = True
 
     def stop(self, control: TrainerControl) -> None:

@@ -28,6 +28,7 @@ from training.run_config import CONFIG_FILE, check_same_config
 logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
+STATE_FILE = "trainer_state.json"
 PROCESSOR_BYTES = 35_000_000  # of Gemma's tokenizer.json
 MAX_STATE_BYTES = 512 * 1024**2  # of trainer_state.json, which holds the log of every step
 
@@ -52,7 +53,7 @@ def save_manifest(checkpoint: Path, *, run: dict[str, Any]) -> None:
 
 def find_damage(checkpoint: Path) -> str | None:
     """Describe what is wrong with the first bad file of a checkpoint; None if all are there as they were written."""
-    manifest = _load_manifest(checkpoint)
+    manifest = load_manifest(checkpoint)
     if isinstance(manifest, str):
         return manifest
     for name, expected in manifest["files"].items():
@@ -66,7 +67,7 @@ def find_damage(checkpoint: Path) -> str | None:
     return None
 
 
-def _load_manifest(checkpoint: Path) -> dict[str, Any] | str:
+def load_manifest(checkpoint: Path) -> dict[str, Any] | str:
     """Return the manifest, or a description of what is wrong with it."""
     file = checkpoint / MANIFEST_FILE
     try:
@@ -154,6 +155,12 @@ def _has_samples(config: dict[str, Any]) -> bool:
     return isinstance(samples, int) and 1 <= samples <= MAX_SAMPLES_PER_STEP
 
 
+def newest_step(output_dir: Path, *, keeps_best: bool = False) -> int:
+    """Return the step of the newest complete checkpoint, 0 if there is none. Nothing is removed."""
+    newest_first = reversed(_checkpoints(output_dir))
+    return next((step for step, folder in newest_first if _damage(folder, keeps_best=keeps_best) is None), 0)
+
+
 def find_checkpoint(
     output_dir: Path, state: PartialState, *, run: dict[str, Any], given: str | None = None, keeps_best: bool = False
 ) -> str | None:
@@ -194,7 +201,7 @@ def _check_given(checkpoint: Path, *, keeps_best: bool) -> Path:
 
 def read_state(checkpoint: str | Path) -> TrainerState:
     """Read the trainer's state from a checkpoint: its step, its log. Raises InputError for a file that is not one."""
-    file = Path(checkpoint, "trainer_state.json")
+    file = Path(checkpoint, STATE_FILE)
     try:
         # Not `read_json`: float16 logs NaN as the gradient norm of a step that its scaler skipped.
         content = json.loads(read_bytes(file, max_bytes=MAX_STATE_BYTES))
@@ -257,6 +264,8 @@ def _damage(checkpoint: Path, *, keeps_best: bool) -> str | None:
     """Like `find_damage`; where the best checkpoint is kept, that one must be complete too."""
     if damage := find_damage(checkpoint):
         return damage
+    if not (checkpoint / STATE_FILE).is_file():  # the best one of a run that resumed from the Hub
+        return f"{checkpoint} holds an adapter only"
     state = read_state(checkpoint)
     best = state.best_global_step if keeps_best else None
     if best is None or (folder := checkpoint.parent / f"checkpoint-{best}") == checkpoint:
@@ -266,7 +275,7 @@ def _damage(checkpoint: Path, *, keeps_best: bool) -> str | None:
 
 def _check_run(checkpoint: Path, run: dict[str, Any]) -> None:
     """Raises InputError if the checkpoint belongs to another run or was saved by another kind of launch."""
-    manifest = _load_manifest(checkpoint)
+    manifest = load_manifest(checkpoint)
     before = manifest["run"] if isinstance(manifest, dict) else None
     if not before:
         return  # written by an earlier version
@@ -343,6 +352,10 @@ def plan_checkpoints(output_dir: Path, options: TrainingOptions, memory: MemoryE
     if options.save_strategy == "no":
         return DiskPlan((), 0)
     number = (options.save_total_limit or 0) + 1
-    num_bytes = number * (memory.adapter / 2 + memory.optimizer + PROCESSOR_BYTES)
+    one = memory.adapter / 2 + memory.optimizer + PROCESSOR_BYTES
+    num_bytes = number * one
     what = "1 checkpoint" if number == 1 else f"{number} checkpoints"
+    if options.keeps_state_on_hub:  # one that is being pushed, and one that waits for its turn
+        num_bytes += 2 * one
+        what += ", and 2 on their way to the Hub"
     return DiskPlan((Need(what, "`output_dir`", output_dir, num_bytes),), downloaded=0)

@@ -11,6 +11,7 @@ from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
 )
+from transformers.trainer_utils import HubStrategy
 from trl import SFTConfig  # type: ignore[attr-defined]  # exported lazily
 
 from product_vqa.distributed import runs_on_cpu
@@ -203,8 +204,25 @@ class TrainingOptions(SFTConfig):
     hub_strategy: str = field(
         default="end",
         metadata={
-            "help": "When to push. end: after training. every_save: also the adapter and its card at each checkpoint.",
-            "choices": ["end", "every_save"],
+            "help": "When to push. end: after training. every_save: also the adapter and its card at each checkpoint. "
+            "checkpoint: with them all that a run needs to resume on another machine.",
+            "choices": ["end", "every_save", "checkpoint"],
+        },
+    )
+    resume_from_hub: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Resume from the state in the repo if it is newer than the checkpoints in output_dir. Unset: with "
+            "hub_strategy checkpoint. If false, the next checkpoint replaces it.",
+            "nargs": "?",  # without a value: true, as of a flag whose default is false
+            "const": True,
+        },
+    )
+    hub_take_over: bool = field(
+        default=False,
+        metadata={
+            "help": "With hub_strategy checkpoint, where another session trains to the same repo: end it, and "
+            "continue from its last state."
         },
     )
     max_length: int | None = field(
@@ -251,6 +269,11 @@ class TrainingOptions(SFTConfig):
             )
         assert isinstance(self.report_to, list)  # made one by __post_init__
         _check_trackers(self.report_to)
+
+    @property
+    def keeps_state_on_hub(self) -> bool:
+        """Whether the complete state of the run is pushed with each checkpoint."""
+        return bool(self.push_to_hub) and self.hub_strategy == HubStrategy.CHECKPOINT
 
     def _read_documents(self) -> None:
         """Read the JSON files that an option names, and check JSON that is given in its place.

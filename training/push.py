@@ -4,7 +4,7 @@ import csv
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -159,11 +159,18 @@ def open_repo(repo_id: str, *, private: bool | None) -> str:
     return full_id
 
 
-def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str | None) -> str:
+def push_run(
+    output_dir: Path,
+    *,
+    files: list[str],
+    repo_id: str,
+    revision: str | None,
+    check_head: Callable[[str], None] = lambda commit: None,
+) -> str:
     """Push the finished adapter, retrying for some minutes, tag the commit and return its URL.
 
-    Raises InputError if the push does not succeed, at once if the Hub refuses it. The adapter is complete in
-    `output_dir` then, and rerunning the command pushes it.
+    `check_head` is that of `push_adapter`. Raises InputError if the push does not succeed, at once if the Hub refuses
+    it. The adapter is complete in `output_dir` then, and rerunning the command pushes it.
     """
     try:
         commit = push_adapter(
@@ -172,6 +179,7 @@ def push_run(output_dir: Path, *, files: list[str], repo_id: str, revision: str 
             repo_id=repo_id,
             revision=revision,
             message="Adapter, processor, card and log of a run",
+            check_head=check_head,
             waits_s=WAITS_S,
         )
     except InputError as error:
@@ -189,11 +197,14 @@ def push_adapter(
     repo_id: str,
     revision: str | None,
     message: str,
+    is_obsolete: Callable[[str], bool] = lambda name: False,
+    check_head: Callable[[str], None] = lambda commit: None,
     waits_s: tuple[float, ...] = CHECKPOINT_WAITS_S,
 ) -> CommitInfo:
     """Upload `files` of `folder` in one commit, which also removes the calibration of another adapter.
 
-    Raises InputError if the Hub refuses it or does not answer.
+    Other files of the repo for which `is_obsolete` is true are removed too. `check_head` may refuse the commit that
+    the new one would follow. Raises InputError if the Hub refuses it or does not answer.
     """
     with argument("hub_model_id"), hub_errors(repo_id):
         is_calibrated = _is_calibrated(repo_id, folder, revision=revision, waits_s=waits_s)
@@ -202,7 +213,8 @@ def push_adapter(
             {name: folder / name for name in files},
             message=message,
             revision=revision,
-            is_obsolete=lambda name: name == CALIBRATION_FILE and not is_calibrated,
+            is_obsolete=lambda name: is_obsolete(name) or (name == CALIBRATION_FILE and not is_calibrated),
+            check_head=check_head,
             waits_s=waits_s,
         )
 

@@ -12,13 +12,19 @@ from product_vqa.distributed import init_distributed
 from product_vqa.errors import InputError, argument
 from product_vqa.modeling.loading import resolve_dtype
 from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, check_content
+from product_vqa.quoting import one_line
 from training.loading import Sources
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step
 
 CONFIG_FILE = "sft_config.yaml"
+NO_SHARDING = "no sharding"
+MAX_LISTED = 20  # keys in an error; a stranger's state may have any number of them
 
 # Where a run is written and whether it is pushed is not part of what is trained; tokens must never be saved.
-_LOCAL_KEYS = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "push_to_hub", "base_model_id")
+_LOCAL_KEYS = (
+    "output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "resume_from_hub", "push_to_hub",
+    "base_model_id",
+)  # fmt: skip
 _LOCAL_PREFIXES = ("hub_",)
 
 # What may change when a run is resumed, because it changes neither what is learned nor which checkpoint is kept. Batch
@@ -94,13 +100,32 @@ def _to_plain(value: Any) -> Any:
     return str(getattr(value, "value", value))
 
 
+def check_hub_options(options: TrainingOptions) -> None:
+    """Raises InputError if the state of the run is to be kept on the Hub, or used, where that cannot work."""
+    if not options.keeps_state_on_hub:
+        for name in ("resume_from_hub", "hub_take_over"):
+            if getattr(options, name):
+                raise InputError(f"`{name}` needs `push_to_hub` true and `hub_strategy` checkpoint")
+    elif options.save_strategy == "no":
+        raise InputError("`hub_strategy` checkpoint needs checkpoints; set `save_strategy` steps and `save_steps`")
+    elif (sharding := _find_sharding(options)) != NO_SHARDING:
+        raise InputError(
+            f"`hub_strategy` checkpoint: under {sharding} each process saves a part of the optimizer, as a pickle; "
+            "train with DDP (training/accelerate_configs/gpu_multi.yaml), or set `hub_strategy` every_save"
+        )
+
+
 def describe_run(config: dict[str, Any], options: TrainingOptions) -> dict[str, Any]:
     """Return what a checkpoint's manifest records of its run: the configuration and the kind of launch."""
-    is_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    sharding = "FSDP" if is_fsdp else "no sharding"
+    return {"config": config, "processes": options.world_size, "sharding": _find_sharding(options)}
+
+
+def _find_sharding(options: TrainingOptions) -> str:
+    """Return what shards the model and the optimizer under this launch."""
     if options.deepspeed_plugin is not None:
-        sharding = "DeepSpeed"
-    return {"config": config, "processes": options.world_size, "sharding": sharding}
+        return "DeepSpeed"
+    is_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return "FSDP" if is_fsdp else NO_SHARDING
 
 
 def save_config(folder: Path, config: dict[str, Any]) -> None:
@@ -109,11 +134,18 @@ def save_config(folder: Path, config: dict[str, Any]) -> None:
         temporary.write_text(yaml.safe_dump(config, sort_keys=True))
 
 
-def check_same_config(before: dict[str, Any], config: dict[str, Any], *, where: str, processes: int) -> None:
+def check_same_config(
+    before: dict[str, Any],
+    config: dict[str, Any],
+    *,
+    where: str,
+    processes: int,
+    remedy: str = "choose another folder, or delete this one",
+) -> None:
     """Compare two resolved configurations.
 
-    Raises InputError, with the keys that differ, if a run with `before`, which is stored in `where`, cannot be resumed
-    with `config` on this number of processes.
+    Raises InputError, with the keys that differ and the remedy, if a run with `before`, which is stored in `where`,
+    cannot be resumed with `config` on this number of processes.
     """
     defaults = {option.name: option.default for kind in (DatasetOptions, ModelOptions) for option in fields(kind)}
     free = FREE_KEYS - (_FREE_UNLESS_BEST_IS_KEPT if config.get("load_best_model_at_end") else set())
@@ -124,11 +156,19 @@ def check_same_config(before: dict[str, Any], config: dict[str, Any], *, where: 
     ]
     if not changed:
         return
-    remedy = "choose another folder, or delete this one"
     if changed == ["samples_per_step"]:
         remedy = f"{_ways_to_keep(before['samples_per_step'], processes=processes)}, or {remedy}"
-    listed = "; ".join(f"{key}: {before.get(key, '(default)')} -> {config.get(key, '(default)')}" for key in changed)
+    listed = "; ".join(
+        f"{one_line(key)}: {_show(before.get(key, '(default)'))} -> {_show(config.get(key, '(default)'))}"
+        for key in changed[:MAX_LISTED]
+    )
+    if len(changed) > MAX_LISTED:
+        listed += f"; and {len(changed) - MAX_LISTED} more"
     raise InputError(f"{where} holds a run with another configuration ({listed}): {remedy}")
+
+
+def _show(value: Any) -> str:
+    return one_line(str(value))
 
 
 def _ways_to_keep(samples: int, *, processes: int) -> str:

@@ -39,6 +39,7 @@ from training.callbacks import ConsoleLines, PushCheckpoints, ResumeRun, SaveOnS
 from training.checkpoints import check_folder, check_same_run, find_checkpoint, plan_checkpoints, read_state
 from training.divergence import DivergenceError
 from training.evaluation import format_scores, scores_at
+from training.hub_state import HubState, StateRepo, adapter_shapes, hold_repo
 from training.loading import (
     Data,
     Sources,
@@ -52,8 +53,9 @@ from training.memory import MemoryEstimate, advise, device_memory, estimate_run
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, with_changes
 from training.preemption import EXIT_CODE, end_with_launcher, exit_on_sigterm, only_run_in
 from training.push import hub_token, open_repo, push_adapter, push_run, save_adapter
-from training.run_config import describe_run, resolve_config, save_config
+from training.run_config import check_hub_options, describe_run, resolve_config, save_config
 from training.smoke import SmokeOptions, StepRecorder, describe, find_problem, shorten
+from training.state_push import PushStates, push_states
 from training.trainer import PaliGemmaTrainer
 
 logger = logging.getLogger(__name__)
@@ -99,21 +101,29 @@ def train(
 ) -> int:
     """Train, score, save and push an adapter; returns the exit code."""
     run = resolve_run(dataset_options, model_options, options, output_dir)
-    memory = report_memory(run, model_options, options)
-    download_sources(run, dataset_options, options, memory)
-    data = load_rows(run, dataset_options, options)
-    args = resolve_arguments(run, data, options)
-    checkpoint = find_resume_point(run, args)
-    args = end_where_stopped_early(args, checkpoint)
-    trainer = make_trainer(run, data, model_options, args, checkpoint)
-    if trainer.is_world_process_zero():
-        save_config(output_dir, run.config)
-    with worker_errors():
-        is_finished = trainer.train_unless_stopped(checkpoint)
-    if is_finished:
-        finish(run, trainer, data)
-    elif trainer.is_world_process_zero():
-        print(f"stopped and saved at step {trainer.state.global_step}; rerun the same command to resume")
+    with hold_repo(run.repo_id, options) as repo:
+        memory = report_memory(run, model_options, options)
+        state = find_hub_state(run, repo, model_options, options)
+        download_sources(run, dataset_options, options, memory, state)
+        data = load_rows(run, dataset_options, options)
+        args = resolve_arguments(run, data, options)
+        if state is not None:
+            state.fetch(output_dir)
+        checkpoint = find_resume_point(run, args)
+        args = end_where_stopped_early(args, checkpoint)
+        trainer = make_trainer(run, data, model_options, args, checkpoint)
+        save = partial(save_current, run, trainer)
+        states = push_states(trainer, repo, save, run=run.description) if repo is not None else None
+        if trainer.is_world_process_zero():
+            save_config(output_dir, run.config)
+        with worker_errors():
+            is_finished = trainer.train_unless_stopped(checkpoint)
+        if not is_finished and trainer.is_world_process_zero():
+            print(f"stopped and saved at step {trainer.state.global_step}; rerun the same command to resume")
+        if repo is not None:
+            repo.check_held()
+        if is_finished:
+            finish(run, trainer, data, states)
     return 0 if is_finished else EXIT_CODE
 
 
@@ -151,6 +161,7 @@ def resolve_run(
     dataset_options: DatasetOptions, model_options: ModelOptions, options: TrainingOptions, output_dir: Path
 ) -> Run:
     """Find the base model, the dataset and the repo to push to; check that `output_dir` holds no other run."""
+    check_hub_options(options)
     sources = locate_sources(dataset_options, model_options, is_published=options.push_to_hub)
     check_folder(output_dir, sources)
     config = resolve_config(dataset_options, model_options, options, sources)
@@ -188,8 +199,22 @@ def report_memory(run: Run, model_options: ModelOptions, options: TrainingOption
     return estimate
 
 
+def find_hub_state(
+    run: Run, repo: StateRepo | None, model_options: ModelOptions, options: TrainingOptions
+) -> HubState | None:
+    """Return the state in the repo if the run resumes from it rather than from a local checkpoint."""
+    if repo is None:
+        return None
+    shapes = partial(adapter_shapes, run.model_config, model_options)
+    return repo.find(run.output_dir, run=run.description, get_shapes=shapes, options=options)
+
+
 def download_sources(
-    run: Run, dataset_options: DatasetOptions, options: TrainingOptions, memory: MemoryEstimate
+    run: Run,
+    dataset_options: DatasetOptions,
+    options: TrainingOptions,
+    memory: MemoryEstimate,
+    state: HubState | None = None,
 ) -> None:
     """Print what will be downloaded and written to disk, check that it fits, and download it.
 
@@ -207,6 +232,8 @@ def download_sources(
             if like is not None and like not in splits:
                 plan += plan_rows(sources.dataset, like)
         plan += plan_checkpoints(run.output_dir, options, memory)
+        if state is not None:
+            plan += state.plan(run.output_dir)
         plan.announce()
     with argument("model_name_or_path"):
         download_base_model(sources.base_model)
@@ -315,7 +342,7 @@ def save_current(run: Run, trainer: PaliGemmaTrainer, folder: Path) -> list[str]
     )
 
 
-def finish(run: Run, trainer: PaliGemmaTrainer, data: Data) -> None:
+def finish(run: Run, trainer: PaliGemmaTrainer, data: Data, states: PushStates | None) -> None:
     """Score the adapter, save it with its card, and push it."""
     is_main = trainer.is_world_process_zero()
     scores = score_adapter(trainer, data)
@@ -333,8 +360,11 @@ def finish(run: Run, trainer: PaliGemmaTrainer, data: Data) -> None:
     if is_main:
         print(f"adapter: {run.output_dir}")
         if run.repo_id is not None:
-            url = push_run(run.output_dir, files=files, repo_id=run.repo_id, revision=trainer.args.hub_revision)
-            print(f"pushed: {url}")
+            push = partial(push_run, run.output_dir, files=files, repo_id=run.repo_id)
+            if states is not None:
+                states.retry()
+                push = partial(push, check_head=states.check_head)
+            print(f"pushed: {push(revision=trainer.args.hub_revision)}")
     trainer.accelerator.wait_for_everyone()
 
 

@@ -49,6 +49,8 @@ def shorten(
         load_best_model_at_end=False,
         early_stopping_patience=None,
         push_to_hub=False,
+        resume_from_hub=None,
+        hub_take_over=False,
         report_to=[],
     )
 

@@ -25,6 +25,7 @@ from training.checkpoints import find_damage, remove_checkpoint, save_manifest
 from training.divergence import DivergenceDetector, check_weights
 from training.evaluation import Answered, answer_sample, score, scores_at
 from training.examples import show_examples
+from training.optimizer_state import checked_restore
 from training.options import TrainingOptions, samples_per_step, steps_per_epoch
 
 _NOT_FOR_THE_MODEL = ("labels", "answer_positions", "row_index")
@@ -168,7 +169,11 @@ class PaliGemmaTrainer(SFTTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with _checkpoint_errors(checkpoint):
+        is_complete = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        with (
+            _checkpoint_errors(checkpoint),
+            checked_restore(self.optimizer, self.lr_scheduler, is_complete=is_complete),
+        ):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
@@ -193,6 +198,9 @@ class PaliGemmaTrainer(SFTTrainer):
             return super().create_optimizer(*args, **kwargs)
 
     def _determine_best_metric(self, *args: Any, **kwargs: Any) -> Any:
+        step, state = self.state.global_step, self.state
+        if self.args.save_strategy == "steps" and step % state.save_steps and step < state.max_steps:
+            return False  # no checkpoint of this step could be kept, and without it the run would not resume
         with library_errors("`metric_for_best_model`"):
             return super()._determine_best_metric(*args, **kwargs)
 
@@ -209,6 +217,10 @@ class PaliGemmaTrainer(SFTTrainer):
         except PreemptedError:  # in an evaluation before the first step
             return False
         return not self._sigterm.is_stopped
+
+    def request_stop(self) -> None:
+        """Save a checkpoint after this step and end the training, as after a SIGTERM. Any thread may call this."""
+        self._sigterm.request()
 
     def minutes(self) -> float:
         """Return the training time, including that of the runs before it that this one resumes."""

@@ -1,5 +1,6 @@
 """Find, download and commit files on the Hub, with retries, and with errors that say what to do."""
 
+from product_vqa.hub.branches import Branch, commit_on_top, read_branch
 from product_vqa.hub.commits import commit_files
 from product_vqa.hub.errors import TokenError, hub_errors
 from product_vqa.hub.locations import (
@@ -19,10 +20,12 @@ __all__ = [
     "BRIEF_WAITS_S",
     "MAX_WAIT_S",
     "WAITS_S",
+    "Branch",
     "DownloadSize",
     "Location",
     "TokenError",
     "commit_files",
+    "commit_on_top",
     "download",
     "find_file",
     "hub_errors",
@@ -30,6 +33,7 @@ __all__ = [
     "locate",
     "measure_download",
     "page_url",
+    "read_branch",
     "read_file",
     "retry",
 ]

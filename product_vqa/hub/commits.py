@@ -24,12 +24,14 @@ def commit_files(
     is_obsolete: Callable[[str], bool] = lambda name: False,
     needed_metadata: tuple[str, ...] = (),
     is_alone: bool = True,
+    check_head: Callable[[str], None] = lambda commit: None,
     waits_s: tuple[float, ...] = WAITS_S,
 ) -> CommitInfo:
     """Commit `files` (path -> content) to a repo, in one commit; none if the repo already has them.
 
     Files of the repo that are not in `files` and for which `is_obsolete` is true are deleted. Edits by hand in the
-    repo's card are kept, except of `needed_metadata` (`product_vqa.cards.merge_cards`).
+    repo's card are kept, except of `needed_metadata` (`product_vqa.cards.merge_cards`). `check_head` gets the commit
+    that the new one would follow, and may raise to prevent it.
 
     Large files are uploaded first, one by one, and appear in no revision before the commit. After an interruption, the
     next call uploads only the rest.
@@ -46,6 +48,7 @@ def commit_files(
         info = retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision), waits_s=waits_s)
         if commit_of(info) != head:  # else this is another attempt, and all files are uploaded
             head = commit_of(info)
+            check_head(head)
             names = {file.rfilename for file in getattr(info, "siblings", None) or ()}
             contents = dict(files)
             if CARD_FILE in files and CARD_FILE in names:

@@ -4,6 +4,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 from urllib.parse import quote
 
 import huggingface_hub
@@ -80,9 +81,14 @@ def commit_of(info: ModelInfo | DatasetInfo | SpaceInfo | KernelInfo) -> str:
 
     Raises TypeError, which `hub_errors` explains, for anything else.
     """
-    if not isinstance(info.sha, str) or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
+    if not is_commit(info.sha):
         raise TypeError(f"the commit of the repo is {info.sha!r}")
     return info.sha
+
+
+def is_commit(value: object) -> TypeGuard[str]:
+    """Return whether a value of the Hub's answer is the id of a commit."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{40}", value) is not None
 
 
 def download(location: Location, *, patterns: list[str], repo_type: str = "model") -> Path:

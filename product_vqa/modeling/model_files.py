@@ -8,6 +8,7 @@ import math
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,10 +140,13 @@ def _find_patterns(content: Any) -> list[Any]:
     return found
 
 
-def read_header(location: Location, file: Path, name: str) -> dict[str, Tensor]:
+def read_header(
+    location: Location, file: Path, name: str, *, dtypes: Mapping[str, int] = _FLOATS
+) -> dict[str, Tensor]:
     """Read the header of a safetensors file, but not its tensors. Raises InputError for one that is damaged.
 
-    The tensors must be floating-point, have at least one number each, and fill the rest of the file without a gap.
+    The tensors must be of `dtypes` (name -> bytes of a number), by default floating-point, have at least one number
+    each, and fill the rest of the file without a gap.
     """
 
     def damaged(reason: str) -> InputError:
@@ -173,14 +177,14 @@ def read_header(location: Location, file: Path, name: str) -> dict[str, Tensor]:
             raise damaged(f"the name of a tensor is {key[:100]!r}")
         if not isinstance(entry, dict) or not _is_valid(entry):
             raise damaged(f"tensor {key}: {str(entry)[:200]}")
-        if entry["dtype"] not in _FLOATS:
+        if entry["dtype"] not in dtypes:
             raise InputError(
                 f"{location}: its {name} has a tensor {key} of type {entry['dtype'][:20]!r}; expected one of "
-                f"{', '.join(_FLOATS)}"
+                f"{', '.join(dtypes)}"
             )
         tensors[key] = Tensor(entry["dtype"], tuple(entry["shape"]))
         start, end = entry["data_offsets"]
-        if end - start != tensors[key].size * _FLOATS[entry["dtype"]]:
+        if end - start != tensors[key].size * dtypes[entry["dtype"]]:
             raise damaged(f"tensor {key} of shape {entry['shape']} has {end - start} bytes")
         ends.append((start, end))
     position = 0

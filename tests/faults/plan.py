@@ -19,15 +19,19 @@ from tests.faults.scenarios import (
     Rebuild,
     Scenario,
     Train,
+    TrainAndKeepState,
     TrainAndPush,
 )
 from tests.faults.shard_scenarios import BuildShard, MergeShards
 
 SCENARIOS: list[type[Scenario]] = [
     Build, BuildShard, MergeShards, Rebuild, Push, Train, Predict, Calibrate, LocalHubSession, PredictCopies,
-    PredictFromHub, TrainAndPush,
+    PredictFromHub, TrainAndPush, TrainAndKeepState,
 ]  # fmt: skip
-SERVERS = {"images": ("build",), "hub": ("push", "predict from the Hub", "train and push")}
+SERVERS = {
+    "images": ("build",),
+    "hub": ("push", "predict from the Hub", "train and push", "train and keep the state"),
+}
 Point = TypeVar("Point")
 
 
@@ -43,6 +47,8 @@ def is_possible(kind: Kind, scenario: Scenario) -> bool:
         return False  # the client is in the same process, and so is asyncio, which logs every refused connection
     if scenario.name == "predict from the Hub":
         return kind.name.startswith(("SIGKILL", "ENOSPC", "EIO at one file", "short"))
+    if scenario.name == "train and keep the state":
+        return kind.name.startswith(("SIGKILL at a random", "SIGTERM"))
     if scenario.name == "push":
         return kind.name.startswith(("SIG", "two", "no thread", "EMFILE"))
     return scenario.name not in ("predict from copies", "train and push")

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
 from dataset_builder.image_store import NOT_FETCHED, ImageStore
 from product_vqa.errors import InputError
 from tests.dataset_builder.files import TEST_COLUMNS, TRAIN_COLUMNS, jpeg, write_csv
@@ -290,6 +292,31 @@ class TrainAndPush(Train):
 
     def is_partial_allowed(self, found: dict[str, str], expected: dict[str, str]) -> bool:
         return True  # the adapter of an earlier checkpoint
+
+
+class TrainAndKeepState(TrainAndPush):
+    """The same, with the complete state of the run: a rerun finds an empty disk."""
+
+    name = "train and keep the state"
+    repo_id = "local/kept"
+
+    def arguments(self, folder: Path) -> list[str]:
+        return [*super().arguments(folder)[:-1], "checkpoint"]
+
+    def result(self, folder: Path) -> dict[str, str]:
+        found = self.lane.read_repo(self.repo_id, repo_type="model")
+        names = ("adapter_model.safetensors", "last-checkpoint/state.safetensors")
+        return {name: found[name] for name in names if name in found}
+
+    def remember(self, folder: Path) -> int:
+        """The step of the state on the Hub."""
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        with suppress(EntryNotFoundError, RepositoryNotFoundError), tempfile.TemporaryDirectory() as downloaded:
+            file = self.lane.api.hf_hub_download(
+                self.repo_id, "last-checkpoint/state.json", local_dir=downloaded, token=self.lane.hub.token
+            )
+            return int(json.loads(Path(file).read_bytes())["step"])
+        return 0
 
 
 class Predict(Scenario):

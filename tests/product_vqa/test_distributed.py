@@ -64,3 +64,25 @@ def test_processes_that_have_trained_end(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, script, tmp_path], check=True, timeout=240, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
+
+
+@pytest.mark.faults
+def test_what_the_first_process_decides_holds_for_all(tmp_path: Path) -> None:
+    script = tmp_path / "decide.py"
+    script.write_text(
+        "from product_vqa.distributed import decide_in_first_process, init_distributed, process_group\n"
+        "from product_vqa.errors import InputError\n"
+        "def refuse():\n"
+        "    raise InputError(f'refused by {rank}')\n"
+        "with process_group():\n"
+        "    rank = init_distributed().process_index\n"
+        "    decided = decide_in_first_process(lambda: {'rank': rank})\n"
+        "    try:\n"
+        "        decide_in_first_process(refuse)\n"
+        "    except InputError as error:\n"
+        f"        open(f'{tmp_path}/{{rank}}', 'x').write(f'{{decided}} {{error}}')\n"
+    )
+    launcher = [sys.executable, "-m", "product_vqa.launch", "--config_file", str(CPU_2), str(script)]
+    done = subprocess.run(launcher, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == ["{'rank': 0} refused by 0"] * 2

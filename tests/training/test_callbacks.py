@@ -25,6 +25,7 @@ from tests.training.runs import (
 )
 from training import sft, trainer
 from training.callbacks import ConsoleLines
+from training.checkpoints import read_state
 from training.evaluation import Answered, score
 from training.options import TrainingOptions
 
@@ -88,6 +89,27 @@ def test_stopped_early_it_keeps_and_scores_the_best_checkpoint(
     assert all((load_adapter(tmp_path)[name] == tensor).all() for name, tensor in best.items())
     assert card_scores(tmp_path) == {"F1, number and unit": 0.6, "F1, exact string": 0.3}
     assert "| steps | 4 with 2 samples each" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.faults
+def test_only_a_checkpoint_that_is_saved_can_be_the_best(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best of the evaluations after each step is that of step 1, but every second step is saved."""
+    arguments = [
+        *tiny_run, "--output_dir", tmp_path, "--max_eval_samples", 4, "--eval_steps", 1, "--save_steps", 2,
+        "--load_best_model_at_end", "true", "--max_card_samples", 0, "--max_steps", 5, "--save_total_limit", 5,
+    ]  # fmt: skip
+    replace_scores(monkeypatch, 0.6, 0.3, 0.5, 0.2, 0.1)
+    call(sft.main, monkeypatch, *arguments)
+    assert card_scores(tmp_path) == {"F1, number and unit": 0.3, "F1, exact string": 0.15}
+    assert read_state(tmp_path / "checkpoint-4").best_global_step == 2
+    best = load_adapter(tmp_path / "checkpoint-2")
+    assert all((load_adapter(tmp_path)[name] == tensor).all() for name, tensor in best.items())
+    shutil.rmtree(tmp_path / "checkpoint-5")  # resumed from step 4
+    replace_scores(monkeypatch, 0.1)
+    call(sft.main, monkeypatch, *arguments)
+    assert card_scores(tmp_path) == {"F1, number and unit": 0.3, "F1, exact string": 0.15}
 
 
 def test_the_best_checkpoint_is_found_where_the_folder_was_moved_to(

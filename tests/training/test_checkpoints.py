@@ -24,16 +24,21 @@ from tests.tiny import make_rows, save_tiny_base
 from tests.training.runs import check_equal_adapters
 from training import sft
 from training.checkpoints import (
+    PROCESSOR_BYTES,
     check_folder,
     check_same_run,
     find_checkpoint,
     find_damage,
+    newest_step,
+    plan_checkpoints,
     read_state,
     remove_checkpoint,
     save_manifest,
 )
 from training.limits import MAX_SAMPLES_PER_STEP
 from training.loading import Sources
+from training.memory import MemoryEstimate
+from training.options import TrainingOptions
 from training.run_config import save_config
 
 pytestmark = pytest.mark.slow
@@ -115,6 +120,31 @@ def test_the_best_checkpoint_must_be_complete_too_where_it_is_kept(tmp_path: Pat
     (best / "adapter_model.safetensors").write_bytes(b"\1" + bytes(99))
     assert find(tmp_path) == str(last)
     assert find(tmp_path, keeps_best=True) == str(tmp_path / "checkpoint-5")
+
+
+def test_the_newest_step_is_that_of_a_checkpoint_that_can_be_resumed_from(tmp_path: Path) -> None:
+    assert newest_step(tmp_path) == 0
+    write_checkpoint(tmp_path, 5)
+    write_checkpoint(tmp_path, 15, complete=False)
+    only_adapter = write_checkpoint(tmp_path, 10)
+    assert newest_step(tmp_path) == 10
+    (only_adapter / "trainer_state.json").unlink()
+    save_manifest(only_adapter, run={})
+    assert newest_step(tmp_path) == newest_step(tmp_path, keeps_best=True) == 5
+    assert (tmp_path / "checkpoint-15").exists(), "nothing is removed"
+    with pytest.raises(InputError, match="checkpoint-10 holds an adapter only; choose another checkpoint"):
+        find(tmp_path, given=str(only_adapter))
+
+
+def test_the_disk_plan_has_the_states_on_their_way_to_the_hub(tmp_path: Path) -> None:
+    memory = MemoryEstimate(weights=0, adapter=20_000_000, optimizer=20_000_000, activations=0, samples=1)
+    options: dict[str, Any] = {"output_dir": str(tmp_path), "bf16": False, "report_to": "none", "save_total_limit": 1}
+    for more, what, number in (
+        ({}, "2 checkpoints", 2),
+        ({"push_to_hub": True, "hub_strategy": "checkpoint"}, "2 checkpoints, and 2 on their way to the Hub", 4),
+    ):
+        (need,) = plan_checkpoints(tmp_path, TrainingOptions(**options, **more), memory).needs
+        assert (need.what, need.num_bytes) == (what, number * (30_000_000 + PROCESSOR_BYTES))
 
 
 def test_a_given_checkpoint_is_checked_as_well(tmp_path: Path) -> None:

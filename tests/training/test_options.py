@@ -10,6 +10,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
+from product_vqa import cli
 from product_vqa.errors import InputError
 from product_vqa.modeling.loading import resolve_dtype
 from product_vqa.task.prompt import TASK_FILE
@@ -224,3 +225,16 @@ def test_changed_options_are_a_copy(tmp_path: Path) -> None:
     changed = with_changes(options, max_steps=3)
     assert (options.max_steps, changed.max_steps) == (10, 3)
     assert changed.device == options.device and changed.output_dir == options.output_dir
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [([], None), (["--resume_from_hub"], True), (["--resume_from_hub", "true"], True),
+     (["--resume_from_hub", "false"], False)],
+)  # fmt: skip
+def test_whether_to_resume_from_the_hub_is_a_flag_with_or_without_a_value(
+    tmp_path: Path, given: list[str], expected: bool | None
+) -> None:
+    arguments = ["--output_dir", str(tmp_path), "--report_to", "none", *given]
+    (options,) = cli.parse_options(TrainingOptions, description="A run.", argv=arguments)
+    assert options.resume_from_hub is expected and not options.hub_take_over

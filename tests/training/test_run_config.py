@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from product_vqa.errors import InputError
-from training.options import DatasetOptions, TrainingOptions
-from training.run_config import FREE_KEYS, check_same_config
+from training.options import DatasetOptions, TrainingOptions, with_changes
+from training.run_config import FREE_KEYS, check_hub_options, check_same_config
 
 CONFIG = {"lora_r": 8, "learning_rate": 2e-4, "samples_per_step": 8, "dataset_name": "user/data", "max_steps": 100}
 
@@ -21,6 +22,38 @@ def test_another_configuration_is_refused_with_the_keys_that_differ() -> None:
     check(CONFIG, CONFIG)
     with pytest.raises(InputError, match=r"lora_r: 8 -> 16; seed: \(default\) -> 1"):
         check(CONFIG, CONFIG | {"lora_r": 16, "seed": 1})
+
+
+def test_what_a_stranger_wrote_is_one_line_of_limited_length() -> None:
+    before = CONFIG | {f"key\n{number}": "\x1b[2J" * 10_000 for number in range(1000)}
+    with pytest.raises(InputError, match=r"; and 980 more\): choose another repo") as raised:
+        check_same_config(before, CONFIG, where="the repo", processes=1, remedy="choose another repo")
+    assert len(str(raised.value)) < 10_000 and str(raised.value).isprintable()
+
+
+def test_the_state_of_a_run_is_kept_on_the_hub_only_where_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def options(**settings: Any) -> TrainingOptions:
+        return TrainingOptions(output_dir=str(tmp_path), bf16=False, report_to="none", **settings)
+
+    push = {"push_to_hub": True, "hub_strategy": "checkpoint"}
+    check_hub_options(options(**push, resume_from_hub=True, hub_take_over=True))
+    check_hub_options(options(hub_strategy="checkpoint", resume_from_hub=False))
+    for name in ("resume_from_hub", "hub_take_over"):
+        for others in ({}, {"push_to_hub": True}, {"hub_strategy": "checkpoint"}):
+            with pytest.raises(InputError, match=f"`{name}` needs `push_to_hub` true and `hub_strategy` checkpoint"):
+                check_hub_options(options(**{name: True}, **others))
+    with pytest.raises(InputError, match="`hub_strategy` checkpoint needs checkpoints; set `save_strategy` steps"):
+        check_hub_options(options(**push, save_strategy="no"))
+    sharded = options(**push)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match=r"under FSDP each process saves a part .*, or set `hub_strategy` every_save"):
+        check_hub_options(sharded)
+    check_hub_options(with_changes(sharded, hub_strategy="every_save"))
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    with pytest.raises(InputError, match="under DeepSpeed"):
+        check_hub_options(with_changes(sharded, deepspeed_plugin=object()))
 
 
 @pytest.mark.parametrize(

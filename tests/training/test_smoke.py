@@ -31,7 +31,10 @@ def test_a_run_that_works_passes_and_nothing_is_written_or_pushed(
     hub: LocalHub, tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    options = ["--output_dir", tmp_path / "run", "--push_to_hub", "--hub_model_id", "local/smoke"]
+    options = [
+        "--output_dir", tmp_path / "run", "--push_to_hub", "--hub_model_id", "local/smoke", "--hub_strategy",
+        "checkpoint", "--resume_from_hub", "true", "--hub_take_over", "true",
+    ]  # fmt: skip
     assert call(sft.main, monkeypatch, "--smoke", *tiny_run, *options, "--num_train_epochs", "3") == 0
     printed = capsys.readouterr().out.splitlines()
     lines = [line for line in printed if line.startswith("smoke run: ")]
