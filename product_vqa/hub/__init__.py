@@ -6,12 +6,14 @@ from product_vqa.hub.locations import (
     DownloadSize,
     Location,
     download,
+    file_sizes,
     find_file,
     list_files,
     locate,
     measure_download,
     read_file,
 )
+from product_vqa.hub.ranges import read_range
 from product_vqa.hub.retries import BRIEF_WAITS_S, MAX_WAIT_S, WAITS_S, retry
 from product_vqa.hub.urls import page_url
 
@@ -24,6 +26,7 @@ __all__ = [
     "TokenError",
     "commit_files",
     "download",
+    "file_sizes",
     "find_file",
     "hub_errors",
     "list_files",
@@ -31,5 +34,6 @@ __all__ = [
     "measure_download",
     "page_url",
     "read_file",
+    "read_range",
     "retry",
 ]
