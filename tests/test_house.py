@@ -60,6 +60,7 @@ COMMANDS = [
     "benchmarks.real_shape",
     "benchmarks.real_tokenizer",
     "benchmarks.scale",
+    "benchmarks.streaming",
     "benchmarks.train",
 ]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs/*.md"),

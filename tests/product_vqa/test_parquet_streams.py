@@ -1,6 +1,8 @@
 """Parquet files of which row groups are read by ranges: the same rows, few requests, and the limits of whole files."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,27 @@ def test_a_bomb_is_refused_before_its_values_are_made(tmp_path: Path, monkeypatc
         ParquetError, match=r"row group 0 takes 2\d{6} bytes in memory, and at most 2000000 can be str"
     ):
         stream.read_row_group(0)
+
+
+def test_statistics_that_contradict_the_schema_do_not_end_the_process(tmp_path: Path) -> None:
+    requests = write(tmp_path / "a.parquet", pa.table({"text": ["a", None, "b"]}))
+    optional, required = b"\x25\x02\x18\x04text", b"\x25\x00\x18\x04text"  # in the schema: may it be null?
+    assert requests.content.count(optional) == 1
+    (tmp_path / "a.parquet").write_bytes(requests.content.replace(optional, required))
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from product_vqa.parquet_streams import ParquetStream\n"
+        "data = Path(sys.argv[1]).read_bytes()\n"
+        "stream = ParquetStream(lambda n, start: data[start : start + n], len(data), {'text': ('BYTE_ARRAY',)})\n"
+        "try:\n"
+        "    stream.read_row_group(0)\n"
+        "except ValueError as error:\n"
+        "    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "a.parquet"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("it is damaged: ") and done.stdout.count("\n") == 1
 
 
 def test_what_a_footer_claims_is_not_believed(tmp_path: Path) -> None:
