@@ -45,18 +45,22 @@ class BufferedShuffle:
     def num_lanes(self, samples_per_step: int) -> int:
         """Return the number of lanes: it divides `samples_per_step`, and a block has two row groups or more.
 
-        With shorter blocks, most rows that are in memory would be the rest of a row group that a block begins or ends
-        with. Where row groups are larger than the buffer, there is one lane only.
+        With shorter blocks, most rows in memory would be the rest of a row group that a block begins or ends with.
+        There is one lane only where row groups are larger than that, and where the buffer holds all samples, which are
+        then shuffled completely.
         """
-        largest = int(np.bincount(self.row_groups).max())
-        most = max(1, self.buffer_size // (2 * largest))
-        return max(n for n in range(1, samples_per_step + 1) if samples_per_step % n == 0 and n <= most)
+        if len(self.row_groups) <= self.buffer_size:
+            return 1
+        most = min(samples_per_step, self.buffer_size // (2 * self._largest_row_group()))
+        return max((n for n in range(1, most + 1) if samples_per_step % n == 0), default=1)
 
     def rows_in_memory(self, *, samples_per_step: int, num_ranks: int) -> int:
         """Return how many rows a rank holds: its part of the buffer, and of each lane the rest of a row group."""
-        largest = int(np.bincount(self.row_groups).max())
-        lanes = self.num_lanes(samples_per_step)
+        lanes, largest = self.num_lanes(samples_per_step), self._largest_row_group()
         return -(-(self.buffer_size + lanes * largest) // min(num_ranks, lanes)) + largest
+
+    def _largest_row_group(self) -> int:
+        return int(np.bincount(self.row_groups).max())
 
     def _stream(self, rng: np.random.Generator) -> np.ndarray:
         """Return all samples, by row group, in a random order of row groups."""

@@ -293,7 +293,9 @@ def test_a_signal_in_the_middle_of_an_epoch_loses_nothing(
     process.send_signal(signal_)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == (143 if signal_ == signal.SIGTERM else -signal_), output
-    assert "resuming at step " in run_to_the_end(words)
+    output = run_to_the_end(words)
+    assert "resuming at step " in output
+    assert re.search(r"Disk space: about .* needed: \d checkpoints", output)  # no dataset
     check_same(tmp_path / "run", from_disk)
 
 
