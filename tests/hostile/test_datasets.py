@@ -68,7 +68,7 @@ def test_a_hostile_dataset_ends_in_one_line_in_every_command(
     assert "Traceback" not in printed and "panicked" not in printed
 
 
-@pytest.mark.parametrize("case", as_params(CASES, share=SHARE))
+@pytest.mark.parametrize("case", as_params(CASES, share=2 * SHARE))
 def test_a_hostile_dataset_is_streamed_or_refused_as_one_on_disk_is(
     tiny_base: Path,
     trap: Trap,

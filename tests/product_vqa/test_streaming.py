@@ -58,7 +58,7 @@ def test_a_split_has_the_rows_of_a_copy_and_leaves_none(
     assert open_split(repo, "none") is None
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(st.lists(st.integers(0, 22), max_size=30))
 def test_any_rows_are_loaded_in_the_order_that_was_asked_for(folder: Path, rows: list[int]) -> None:
     loaded = opened(Location(str(folder))).load(rows)
