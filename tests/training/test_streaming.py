@@ -1,5 +1,6 @@
 """Training on rows that are read from the Hub meanwhile: the same training as on a copy of them on disk."""
 
+import itertools
 import pickle
 import re
 import shutil
@@ -311,6 +312,25 @@ def test_two_processes_train_what_one_does_and_read_each_row_group_once(
     found, expected = (read_losses(output_dir) for output_dir in (tmp_path / "run", from_disk))
     assert [step for step, _ in found] == [step for step, _ in expected]
     assert [loss for _, loss in found[:4]] == pytest.approx([loss for _, loss in expected[:4]], abs=1e-5)
+
+
+@pytest.mark.faults
+def test_a_hub_that_fails_every_third_time_changes_nothing_in_a_run(
+    arguments: list[str | Path], from_disk: Path, bad_hub: FaultyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = skip_waits(monkeypatch)
+    faults = itertools.cycle([answer(429, retry_after="5"), answer(500), reset])
+    numbers = itertools.count()
+    app = bad_hub._app
+
+    async def fail_often(scope: Any, receive: Any, send: Any) -> None:
+        is_bad = "/resolve/" in scope["path"] and next(numbers) % 3 == 1
+        await (next(faults)(bad_hub, scope, receive, send) if is_bad else app(scope, receive, send))
+
+    monkeypatch.setattr(bad_hub, "_app", fail_often)
+    call(sft.main, monkeypatch, *arguments, "--streaming", "true", "--output_dir", tmp_path / "run")
+    assert len(slept) > 10
+    check_same(tmp_path / "run", from_disk)
 
 
 @pytest.mark.slow
