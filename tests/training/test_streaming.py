@@ -296,7 +296,7 @@ def test_a_signal_in_the_middle_of_an_epoch_loses_nothing(
     assert process.returncode == (143 if signal_ == signal.SIGTERM else -signal_), output
     output = run_to_the_end(words)
     assert "resuming at step " in output
-    assert re.search(r"Disk space: about .* needed: \d checkpoints", output)  # no dataset
+    assert re.search(r"Disk space: about .* needed: \d+ checkpoints", output)  # no dataset
     check_same(tmp_path / "run", from_disk)
 
 
