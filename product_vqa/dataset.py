@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetsError
+from datasets.table import Table
 
 from product_vqa.cards import CARD_FILE
 from product_vqa.documents import DocumentError, parse_front_matter, read_bytes
@@ -33,15 +34,16 @@ MAX_CARD_BYTES = 2 * 1024**2
 MAX_PATTERNS = 10_000  # of files, in a card
 MAX_TEXT_BYTES = 64 * 1024  # of a URL, a label, a group
 _TEXT = ("BYTE_ARRAY",)
-_COLUMNS = {
+COLUMNS = {  # their types, by their paths in a Parquet file
     "index": ("INT64", "INT32"),
     "image.bytes": _TEXT,
     "image.path": _TEXT,
     **{name: _TEXT for name in FEATURES if name not in ("index", "image")},
 }
-_FEATURES = Features({**FEATURES, "image": Image(decode=False)})
+ENTITY_COLUMN = {"entity_name": _TEXT}
+STORED_FEATURES = Features({**FEATURES, "image": Image(decode=False)})
 # What pyarrow and datasets raise for a damaged file, in addition to their own errors.
-_DAMAGED = (
+DAMAGED = (
     pa.ArrowException, DatasetsError, OSError, ValueError, TypeError, KeyError, AttributeError, IndexError,
     NotImplementedError, OverflowError, RecursionError, MemoryError,
 )  # fmt: skip
@@ -63,10 +65,10 @@ def load_splits(location: Location, splits: list[str]) -> dict[str, Dataset]:
             _check_file(path, name, location=location, split=split)
     try:
         loaded = load_dataset("parquet", **_parquet_arguments(files))
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise dataset_error(location, error) from error
     for split, dataset in loaded.items():
-        _check_rows(dataset, name=f"{location}: split {split}")
+        check_rows(dataset.data, name=f"{location}: split {split}")
     return dict(loaded)
 
 
@@ -75,8 +77,8 @@ def _parquet_arguments(files: Mapping[str, list[Path]]) -> dict[str, Any]:
     return {
         # The name of a folder may look like a pattern: `runs [2]`.
         "data_files": {split: [glob.escape(str(file)) for file in paths] for split, paths in files.items()},
-        "columns": list(_FEATURES),
-        "features": _FEATURES,
+        "columns": list(STORED_FEATURES),
+        "features": STORED_FEATURES,
     }
 
 
@@ -89,7 +91,7 @@ def measure_splits(location: Location, splits: Sequence[str]) -> tuple[int, int]
     size = measure_download(location, patterns=patterns, repo_type="dataset")
     if size.missing == 0:
         files = download_splits(location, found)
-        with suppress(*_DAMAGED):  # `load_splits` explains them
+        with suppress(*DAMAGED):  # `load_splits` explains them
             if Path(load_dataset_builder("parquet", **_parquet_arguments(files)).cache_dir).exists():
                 return 0, 0
     return size.missing, size.total  # Parquet does not compress images, nor does Arrow
@@ -98,9 +100,14 @@ def measure_splits(location: Location, splits: Sequence[str]) -> tuple[int, int]
 def _check_file(file: Path, name: str, *, location: Location, split: str) -> None:
     """Raise InputError unless the file has the columns of a built dataset and can be read within the limits."""
     try:
-        present = check_parquet(file, _COLUMNS)
+        present = check_parquet(file, COLUMNS)
     except (ParquetError, OSError) as error:
         raise dataset_error(location, f"{name}: {first_line(error)}") from error
+    check_columns(present, location=location, split=split)
+
+
+def check_columns(present: Sequence[str], *, location: Location, split: str) -> None:
+    """Raise InputError unless these paths of columns of a file have those of a built dataset among them."""
     tops = list(dict.fromkeys(path.partition(".")[0] for path in present))
     missing = [column for column in FEATURES if column not in tops]
     if missing or not {"image.bytes", "image.path"} <= set(present):
@@ -110,9 +117,8 @@ def _check_file(file: Path, name: str, *, location: Location, split: str) -> Non
         )
 
 
-def _check_rows(dataset: Dataset, *, name: str) -> None:
-    """Raise InputError, with the index of the row, if a row holds what no built dataset does."""
-    table = dataset.data
+def check_rows(table: pa.Table | Table, *, name: str) -> None:
+    """Raise InputError, with the index of the row, if a row of the table holds what no built dataset does."""
     indexes = table.column("index")
     if indexes.null_count:
         raise InputError(f"{name}: the index of row {_first(pc.is_null(indexes))} is null (rows are counted from 0)")
@@ -195,6 +201,13 @@ def find_rows(location: Location, split: str) -> dict[str, list[str]]:
     return {split: files}
 
 
+def count_row_groups(location: Location, split: str) -> list[int]:
+    """Return the number of rows of each row group of a split that `load_splits` has loaded."""
+    files = download_splits(location, {split: find_splits(location)[split]})[split]
+    metadata = [pq.read_metadata(file) for file in files]
+    return [one.row_group(number).num_rows for one in metadata for number in range(one.num_row_groups)]
+
+
 def measure_files(location: Location, names: dict[str, list[str]]) -> int:
     """Return how many bytes `download_splits` will download."""
     return measure_download(location, patterns=_patterns(names), repo_type="dataset").missing
@@ -209,13 +222,18 @@ def count_entities(location: Location, split: str) -> dict[str, int]:
     counts = dict.fromkeys(ENTITIES, 0)
     for path, name in zip(download_splits(location, names)[split], names[split], strict=True):
         try:
-            check_parquet(path, {"entity_name": _TEXT})
+            check_parquet(path, ENTITY_COLUMN)
             with pq.ParquetFile(path) as file:
                 entities = file.read(columns=["entity_name"]).column("entity_name").cast(pa.string())
-        except (ParquetError, *_DAMAGED) as error:
+        except (ParquetError, *DAMAGED) as error:
             raise dataset_error(location, f"{name}: {first_line(error)}") from error
         for entity in ENTITIES:
             counts[entity] += pc.sum(pc.equal(entities, entity), min_count=0).as_py()
+    return check_counts(counts, location=location, split=split)
+
+
+def check_counts(counts: dict[str, int], *, location: Location, split: str) -> dict[str, int]:
+    """Return `counts`. Raises InputError if no row of the split is about a known entity."""
     if not any(counts.values()):
         raise InputError(f"{location}: split {split!r} has no rows with one of the entities {', '.join(ENTITIES)}")
     return counts

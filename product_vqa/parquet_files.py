@@ -1,5 +1,8 @@
 """Check a Parquet file that a stranger wrote, before it is read: its columns, and the memory that reading it takes.
 
+A file on disk is checked at once (`check_parquet`); of one that is read by ranges of its bytes, first the footer and
+then each row group (`product_vqa.parquet_streams`).
+
 A file of 66 kB can hold 2 GB: a page may be compressed, and a value that occurs often is stored once. The
 sizes in the file's footer cannot be trusted. Arrow allocates what the header of each page states, so these headers are
 read here, without the pages. The row groups in the footer are read here too: asked for their columns, pyarrow ends the
@@ -9,8 +12,11 @@ process if their statistics contradict each other.
 import os
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +41,39 @@ class ParquetError(ValueError):
     """Raised for a file that is damaged or exceeds a limit. The message is one line, without the file's name."""
 
 
+@dataclass(frozen=True)
+class ColumnChunk:
+    """What the footer says about a column of a row group."""
+
+    path: str
+    num_values: int
+    start: int  # of its first page in the file
+    num_bytes: int  # in the file
+    other_file: bytes
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    num_rows: int
+    chunks: list[ColumnChunk]
+
+
+@dataclass(frozen=True)
+class Footer:
+    metadata: pq.FileMetaData
+    paths: list[str]  # of all columns: `image.bytes`
+    row_groups: list[RowGroup]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The bytes of a file."""
+
+    size: int
+    read: Callable[[int, int], bytes]  # (length, start), like `os.pread`
+    open: Callable[..., pq.ParquetFile]  # with pyarrow; takes the options of `pq.ParquetFile`
+
+
 def check_parquet(file: Path, columns: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Check that reading these columns takes no more memory and disk space than the limits allow.
 
@@ -43,27 +82,43 @@ def check_parquet(file: Path, columns: Mapping[str, tuple[str, ...]]) -> list[st
     OSError if the file cannot be read.
     """
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:
+    with open(descriptor, "rb"):
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ParquetError("it is not a regular file")
-        if status.st_size < 12:
-            raise ParquetError(f"it has {status.st_size} bytes and is not a Parquet file")
-        length, magic = struct.unpack("<I4s", os.pread(descriptor, 8, status.st_size - 8))
-        if magic != b"PAR1" or length > status.st_size - 12:
-            raise ParquetError("it does not end like a Parquet file: truncated, or not one")
-        if length > MAX_FOOTER_BYTES:
-            raise ParquetError(f"its footer has {length} bytes, more than {MAX_FOOTER_BYTES}")
-        try:
-            metadata = pq.read_metadata(stream)
-            paths = _check_columns(metadata, columns)
-            row_groups = _read_row_groups(os.pread(descriptor, length, status.st_size - 8 - length))
-            if len(row_groups) != metadata.num_row_groups:
-                raise ParquetError("its footer is damaged")
-            _check_sizes(descriptor, file, row_groups, columns, size=status.st_size)
-            return paths
-        except (pa.ArrowException, OSError, MemoryError, struct.error, UnicodeDecodeError, OverflowError) as error:
-            raise ParquetError(f"it is damaged: {' '.join(str(error).split())[:200]}") from error
+        source = Source(status.st_size, read=partial(os.pread, descriptor), open=partial(pq.ParquetFile, file))
+        with damage_explained():
+            footer = read_footer(source, columns)
+            _check_sizes(source, footer.row_groups, columns)
+            return footer.paths
+
+
+@contextmanager
+def damage_explained() -> Iterator[None]:
+    """Raise ParquetError for what pyarrow raises where a file is damaged."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, MemoryError, struct.error, UnicodeDecodeError, OverflowError) as error:
+        raise ParquetError(f"it is damaged: {' '.join(str(error).split())[:200]}") from error
+
+
+def read_footer(source: Source, columns: Mapping[str, tuple[str, ...]]) -> Footer:
+    """Read a file's footer. Raises ParquetError if it is damaged, or one of `columns` has another type."""
+    if source.size < 12:
+        raise ParquetError(f"it has {source.size} bytes and is not a Parquet file")
+    end = source.read(8, source.size - 8)
+    length, magic = struct.unpack("<I4s", end)
+    if magic != b"PAR1" or length > source.size - 12:
+        raise ParquetError("it does not end like a Parquet file: truncated, or not one")
+    if length > MAX_FOOTER_BYTES:
+        raise ParquetError(f"its footer has {length} bytes, more than {MAX_FOOTER_BYTES}")
+    footer = source.read(length, source.size - 8 - length)
+    metadata = pq.read_metadata(BytesIO(b"PAR1" + footer + end))
+    paths = _check_columns(metadata, columns)
+    row_groups = _read_row_groups(footer)
+    if len(row_groups) != metadata.num_row_groups:
+        raise ParquetError("its footer is damaged")
+    return Footer(metadata, paths, row_groups)
 
 
 def _check_columns(metadata: pq.FileMetaData, columns: Mapping[str, tuple[str, ...]]) -> list[str]:
@@ -85,56 +140,52 @@ def _check_columns(metadata: pq.FileMetaData, columns: Mapping[str, tuple[str, .
     return list(seen)
 
 
-@dataclass(frozen=True)
-class _ColumnChunk:
-    """What the footer says about a column of a row group."""
-
-    path: str
-    num_values: int
-    start: int  # of its first page in the file
-    num_bytes: int  # in the file
-    other_file: bytes
-
-
-@dataclass(frozen=True)
-class _RowGroup:
-    num_rows: int
-    chunks: list[_ColumnChunk]
-
-
-def _check_sizes(
-    descriptor: int, file: Path, row_groups: list[_RowGroup], columns: Mapping[str, tuple[str, ...]], *, size: int
-) -> None:
-    limit = max(MIN_LIMIT_BYTES, MAX_EXPANSION * size)
+def _check_sizes(source: Source, row_groups: list[RowGroup], columns: Mapping[str, tuple[str, ...]]) -> None:
+    limit = max(MIN_LIMIT_BYTES, MAX_EXPANSION * source.size)
     total = 0
     for number, row_group in enumerate(row_groups):
-        if not 0 <= row_group.num_rows * _BYTES_PER_VALUE <= MAX_ROW_GROUP_BYTES:
-            raise ParquetError(f"row group {number} has {row_group.num_rows} rows; write it with smaller row groups")
-        chunks = {}
-        for chunk in row_group.chunks:
-            if chunk.path not in columns:
-                continue
-            name = f"row group {number}, column {chunk.path}"
-            if chunk.other_file:
-                raise ParquetError(f"{name} is in another file: {chunk.other_file[:100]!r}")
-            if chunk.num_values != row_group.num_rows:
-                raise ParquetError(f"{name} states {chunk.num_values} values for {row_group.num_rows} rows")
-            chunks[chunk.path] = _measure_chunk(descriptor, chunk, name=name, file_size=size)
-        bound = sum(chunk.max_bytes for chunk in chunks.values())
-        if total + bound > limit or bound > MAX_ROW_GROUP_BYTES:
-            if sum(chunk.page_bytes for chunk in chunks.values()) > MAX_ROW_GROUP_BYTES:
-                raise ParquetError(_too_large(number, bound))
-            bound = sum(
-                _measure_values(file, number, path) if chunk.is_repeating else chunk.max_bytes
-                for path, chunk in chunks.items()
-            )
-        if bound > MAX_ROW_GROUP_BYTES:
-            raise ParquetError(_too_large(number, bound))
-        total += bound
+        total += measure_row_group(source, row_group, columns, number=number, budget=limit - total)
         if total > limit:
             raise ParquetError(
-                f"its {size} bytes take more than {limit} in memory; it looks like a decompression bomb"
+                f"its {source.size} bytes take more than {limit} in memory; it looks like a decompression bomb"
             )
+
+
+def measure_row_group(
+    source: Source, row_group: RowGroup, columns: Collection[str], *, number: int, budget: int = MAX_ROW_GROUP_BYTES
+) -> int:
+    """Return the bytes that reading these columns of a row group takes in memory at most.
+
+    Only the headers of their pages are read; the pages too, but not all of their values at once, where the headers
+    allow more than `budget`. Raises ParquetError above MAX_ROW_GROUP_BYTES, or if the row group is damaged.
+    """
+    check_num_rows(row_group, number=number)
+    chunks = {}
+    for chunk in row_group.chunks:
+        if chunk.path not in columns:
+            continue
+        name = f"row group {number}, column {chunk.path}"
+        if chunk.other_file:
+            raise ParquetError(f"{name} is in another file: {chunk.other_file[:100]!r}")
+        if chunk.num_values != row_group.num_rows:
+            raise ParquetError(f"{name} states {chunk.num_values} values for {row_group.num_rows} rows")
+        chunks[chunk.path] = _measure_chunk(source, chunk, name=name)
+    bound = sum(chunk.max_bytes for chunk in chunks.values())
+    if bound > min(budget, MAX_ROW_GROUP_BYTES):
+        if sum(chunk.page_bytes for chunk in chunks.values()) > MAX_ROW_GROUP_BYTES:
+            raise ParquetError(_too_large(number, bound))
+        bound = sum(
+            _measure_values(source, number, path) if chunk.is_repeating else chunk.max_bytes
+            for path, chunk in chunks.items()
+        )
+    if bound > MAX_ROW_GROUP_BYTES:
+        raise ParquetError(_too_large(number, bound))
+    return bound
+
+
+def check_num_rows(row_group: RowGroup, *, number: int) -> None:
+    if not 0 <= row_group.num_rows * _BYTES_PER_VALUE <= MAX_ROW_GROUP_BYTES:
+        raise ParquetError(f"row group {number} has {row_group.num_rows} rows; write it with smaller row groups")
 
 
 def _too_large(row_group: int, bound: int) -> str:
@@ -144,9 +195,9 @@ def _too_large(row_group: int, bound: int) -> str:
     )
 
 
-def _measure_values(file: Path, row_group: int, path: str) -> int:
+def _measure_values(source: Source, row_group: int, path: str) -> int:
     """Return the bytes that a column's values take, without making them: each distinct value is read once."""
-    with pq.ParquetFile(file, read_dictionary=[path]) as parquet:
+    with source.open(read_dictionary=[path]) as parquet:
         column = parquet.read_row_group(row_group, columns=[path], use_threads=False).column(0)
     total = _BYTES_PER_VALUE * len(column)
     for array in column.chunks:
@@ -168,17 +219,17 @@ class _Chunk:
     is_repeating: bool  # stores a value once that may occur often
 
 
-def _measure_chunk(descriptor: int, chunk: _ColumnChunk, *, name: str, file_size: int) -> _Chunk:
+def _measure_chunk(source: Source, chunk: ColumnChunk, *, name: str) -> _Chunk:
     """Read the headers of a column's pages, but not the pages."""
     if chunk.num_values == 0:
         return _Chunk(0, 0, is_repeating=False)
     start, left = chunk.start, chunk.num_bytes
-    if start < 4 or left < 0 or start + left > file_size:
+    if start < 4 or left < 0 or start + left > source.size:
         raise ParquetError(f"{name} is outside the file: truncated, or damaged")
     values = page_bytes = dictionary_bytes = max_bytes = 0
     is_repeating = False
     while left > 0 and values < chunk.num_values:
-        header, header_bytes = _read_header(descriptor, start, min(left, _MAX_HEADER_BYTES), name=name)
+        header, header_bytes = _read_header(source, start, min(left, _MAX_HEADER_BYTES), name=name)
         uncompressed, compressed = _integer(header, 2, _INT32), _integer(header, 3, _INT32)
         if not (0 <= uncompressed <= MAX_PAGE_BYTES and 0 <= compressed <= left - header_bytes):
             raise ParquetError(f"{name} has a page of {uncompressed} bytes ({compressed} in the file)")
@@ -204,7 +255,7 @@ def _measure_chunk(descriptor: int, chunk: _ColumnChunk, *, name: str, file_size
     return _Chunk(page_bytes + dictionary_bytes, max_bytes, is_repeating)
 
 
-def _read_row_groups(footer: bytes) -> list[_RowGroup]:
+def _read_row_groups(footer: bytes) -> list[RowGroup]:
     """Read the row groups in a footer. Its schema is left to Arrow."""
     try:
         fields = _Compact(footer).read_struct()
@@ -213,7 +264,7 @@ def _read_row_groups(footer: bytes) -> list[_RowGroup]:
         raise ParquetError(f"its footer is damaged ({str(error)[:100]})") from error
 
 
-def _as_row_group(fields: object) -> _RowGroup:
+def _as_row_group(fields: object) -> RowGroup:
     chunks = []
     for column in _list(fields, 1):
         column_metadata = _value(column, 3, _STRUCT)
@@ -224,7 +275,7 @@ def _as_row_group(fields: object) -> _RowGroup:
         # Arrow reads from the dictionary's page, if the footer has a plausible one.
         dictionary = _integer(column_metadata, 11, _INT64)
         chunks.append(
-            _ColumnChunk(
+            ColumnChunk(
                 b".".join(names).decode(errors="replace"),
                 num_values=_integer(column_metadata, 5, _INT64),
                 start=dictionary if 0 < dictionary < start else start,
@@ -232,14 +283,14 @@ def _as_row_group(fields: object) -> _RowGroup:
                 other_file=_value(column, 1, _BINARY) or b"",
             )
         )
-    return _RowGroup(_integer(fields, 3, _INT64), chunks)
+    return RowGroup(_integer(fields, 3, _INT64), chunks)
 
 
-def _read_header(descriptor: int, start: int, length: int, *, name: str) -> tuple[dict[int, tuple[int, Any]], int]:
+def _read_header(source: Source, start: int, length: int, *, name: str) -> tuple[dict[int, tuple[int, Any]], int]:
     """Read the header of a page: its fields by number, and its length in bytes."""
     window = 512
     while True:
-        data = os.pread(descriptor, min(window, length), start)
+        data = source.read(min(window, length), start)
         reader = _Compact(data)
         try:
             return reader.read_struct(), reader.position

@@ -61,6 +61,7 @@ COMMANDS = [
     "benchmarks.real_tokenizer",
     "benchmarks.scale",
     "benchmarks.shards",
+    "benchmarks.streaming",
     "benchmarks.train",
 ]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs/*.md"),

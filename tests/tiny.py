@@ -1,5 +1,6 @@
 """Small objects of the real classes: base models of 28 px, rows with images, a dataset folder."""
 
+import json
 import string
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,34 @@ def save_dataset(folder: Path, *, train: int = 32, validation: int = 8, test: in
     for split, rows in splits.items():
         if rows:
             Dataset.from_list(rows, features=FEATURES).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def save_row_groups(
+    folder: Path, splits: dict[str, list[dict[str, Any]]], *, files: int = 2, rows: int = 5, has_table: bool = False
+) -> Path:
+    """A dataset folder with several files per split and `rows` rows per row group; `has_table` adds the table of the
+    rows without images, as build does."""
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+
+    from product_vqa.task.features import FEATURES
+
+    configs: dict[str, list[dict[str, str]]] = {"default": [], "rows": []}
+    for split, own in splits.items():
+        table = Dataset.from_list(own, features=FEATURES).data.table
+        share = -(-len(own) // files)
+        for number in range(files):
+            file = folder / "data" / f"{split}-{number:05}-of-{files:05}.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table.slice(number * share, share), file, row_group_size=rows)
+        configs["default"].append({"split": split, "path": f"data/{split}-*"})
+        if has_table:
+            (folder / "rows").mkdir(exist_ok=True)
+            pq.write_table(table.drop_columns(["image"]), folder / "rows" / f"{split}.parquet", row_group_size=rows)
+            configs["rows"].append({"split": split, "path": f"rows/{split}.parquet"})
+    listed = [{"config_name": name, "data_files": paths} for name, paths in configs.items() if paths]
+    (folder / "README.md").write_text(f"---\n{json.dumps({'configs': listed})}\n---\n")
     return folder
 
 

@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from product_vqa.errors import InputError
 from training.evaluation import format_scores
 from training.options import samples_per_step
 from training.preemption import exit_on_sigterm
@@ -258,7 +259,7 @@ class PushCheckpoints(TrainerCallback):
         folder = self._folder(args)
         try:
             files = self._save(folder)
-        except OSError as error:
+        except (OSError, InputError) as error:  # InputError: the card of a streamed run may need the Hub
             logger.warning("step %s is not pushed: %s", state.global_step, error)
             return
         if state.is_world_process_zero:

@@ -41,6 +41,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "save_steps": _STEPS,
     "save_total_limit": (1, 10**9),
     "seed": _SEEDS,
+    "shuffle_buffer_size": (1, 10**9),
     "torch_empty_cache_steps": (1, 10**9),
     "warmup_steps": _STEPS,
     "weight_decay": _FACTORS,

@@ -1,8 +1,11 @@
 """Find and load what a run starts from: the base model and the dataset, with the names that its adapter gives them."""
 
 import logging
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 from accelerate import DistributedType
 from datasets import Dataset
 from huggingface_hub import constants
@@ -10,18 +13,23 @@ from peft import LoraConfig
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.cards import CARD_FILE
-from product_vqa.dataset import MAX_CARD_BYTES, count_entities, load_splits
+from product_vqa.dataset import MAX_CARD_BYTES, count_entities, count_row_groups, load_splits
 from product_vqa.distributed import init_distributed
 from product_vqa.documents import DocumentError, parse_front_matter, read_bytes
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, download, find_file, locate
 from product_vqa.modeling.collator import load_row_image
 from product_vqa.modeling.loading import check_image_size, load_base_model, load_processor, resolve_dtype
+from product_vqa.streaming import count_streamed_entities, open_split
 from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
-from training.oversampling import oversample
+from training.oversampling import repeat_rows
+from training.sample_order import BufferedShuffle, choose_samples
+from training.streaming import StreamedRows, check_labels, describe_stream
 
 MAX_LICENSE_LENGTH = 100
+TRAIN_REMEDY = "choose a split with labels"
+TEST_REMEDY = "choose a split with labels, or set `max_eval_samples` 0 to evaluate nothing"
 
 logger = logging.getLogger(__name__)
 
@@ -113,9 +121,10 @@ def _read_license(base_model: Location) -> str | list[str] | None:
 class Data:
     """The rows of a run. `eval` and `card` are None where there are none or none are wanted."""
 
-    train: Dataset
+    train: Dataset | StreamedRows
     eval: Dataset | None  # scored during training
     card: Dataset | None  # scored at the end for the model card, where the rows of `eval` select the checkpoint
+    shuffle: BufferedShuffle | None = None  # of `train`, if it is not shuffled completely
 
 
 def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_kept: bool) -> Data:
@@ -124,37 +133,109 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_k
     With `is_best_kept` the rows of `eval` select a checkpoint; then they are at most half of their split, and others
     are for the card. Raises InputError for a split that is missing or has rows without a label.
     """
+    if options.streaming:
+        return _stream_data(sources.dataset, options, seed=seed, is_best_kept=is_best_kept)
     train_name, test_name = options.dataset_train_split, options.dataset_test_split
     # One process downloads; the others find the files in the cache.
     with init_distributed().main_process_first(), argument("dataset_name"):
         splits = load_splits(sources.dataset, [train_name, test_name])
     if train_name not in splits:
-        raise InputError(f"`dataset_name` {sources.dataset} has no split {train_name!r} (`dataset_train_split`)")
-    train, test = splits[train_name], splits.get(test_name)
-    if options.max_train_samples is not None and options.max_train_samples < len(train):
+        raise _no_split(sources.dataset, train_name)
+    train, test, shuffle = splits[train_name], splits.get(test_name), None
+    if options.shuffle_buffer_size is not None:
+        num_rows = np.array(count_row_groups(sources.dataset, train_name))
+        rows = _choose_rows(num_rows, partial(_entities, train), sources.dataset, options, seed=seed)
+        row_groups = np.repeat(np.arange(len(num_rows)), num_rows)[rows]
+        train, shuffle = train.select(rows), BufferedShuffle(row_groups, options.shuffle_buffer_size, seed)
+    elif options.max_train_samples is not None and options.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(options.max_train_samples))
-    _check_labels(train, name=f"`dataset_train_split` {train_name}", remedy="choose a split with labels")
-    if options.oversample_like is not None:
-        train = _oversample(train, sources.dataset, options.oversample_like, seed=seed)
+    _check_labels(train, name=f"`dataset_train_split` {train_name}", remedy=TRAIN_REMEDY)
+    if options.oversample_like is not None and shuffle is None:
+        repeated = _repeat_rows(_entities(train), sources.dataset, options, seed=seed)
+        train = train.select([*range(len(train)), *repeated])
     if test is None or not options.max_eval_samples:
-        return Data(train, eval=None, card=None)
-    remedy = "choose a split with labels, or set `max_eval_samples` 0 to evaluate nothing"
-    _check_labels(test, name=f"`dataset_test_split` {test_name}", remedy=remedy)
+        return Data(train, eval=None, card=None, shuffle=shuffle)
+    _check_labels(test, name=f"`dataset_test_split` {test_name}", remedy=TEST_REMEDY)
+    chosen, others = _choose_test_rows(test, options, seed=seed, is_best_kept=is_best_kept)
+    return Data(train, eval=chosen, card=others, shuffle=shuffle)
+
+
+def _stream_data(dataset: Location, options: DatasetOptions, *, seed: int, is_best_kept: bool) -> Data:
+    """Find the rows to train on, which are read during training, and load those to evaluate on into memory.
+
+    They are the rows that `load_data` loads from a copy on disk with the same `shuffle_buffer_size`.
+    """
+    assert options.shuffle_buffer_size is not None
+    with argument("dataset_name"):
+        train = open_split(dataset, options.dataset_train_split)
+        test = open_split(dataset, options.dataset_test_split) if options.max_eval_samples else None
+    if train is None:
+        raise _no_split(dataset, options.dataset_train_split)
+    rows = StreamedRows(train, _choose_rows(train.num_rows, train.entities, dataset, options, seed=seed))
+    shuffle = BufferedShuffle(rows.row_groups, options.shuffle_buffer_size, seed)
+    if init_distributed().is_main_process:
+        logger.info(describe_stream(rows, test))
+    if len(rows):
+        rows[0]  # a split without labels, or without images, is refused before the base model is loaded
+    if test is None:
+        return Data(rows, eval=None, card=None, shuffle=shuffle)
+    with argument("dataset_name"):
+        table = Dataset.from_dict({"index": range(len(test)), "entity_name": test.entities()})
+        chosen, others = _choose_test_rows(table, options, seed=seed, is_best_kept=is_best_kept)
+        check = partial(check_labels, name=f"`dataset_test_split` {test.split}", remedy=TEST_REMEDY)
+        loaded = test.load([*chosen["index"], *(others["index"] if others is not None else ())], check=check)
+    card = None if others is None else loaded.select(range(len(chosen), len(loaded)))
+    return Data(rows, eval=loaded.select(range(len(chosen))), card=card, shuffle=shuffle)
+
+
+def _entities(rows: Dataset) -> list[str]:
+    return rows.select_columns("entity_name")["entity_name"][:]
+
+
+def _no_split(dataset: Location, split: str) -> InputError:
+    return InputError(f"`dataset_name` {dataset} has no split {split!r} (`dataset_train_split`)")
+
+
+def _choose_rows(
+    num_rows: np.ndarray,
+    read_entities: Callable[[], Sequence[str]],
+    dataset: Location,
+    options: DatasetOptions,
+    *,
+    seed: int,
+) -> np.ndarray:
+    """Choose the rows of a run that reads row groups of `num_rows` rows; some may be repeated."""
+    rows = choose_samples(num_rows, options.max_train_samples or int(num_rows.sum()), seed=seed)
+    if options.oversample_like is not None:
+        with argument("dataset_name"):
+            entities = read_entities()
+        repeated = _repeat_rows([entities[row] for row in rows], dataset, options, seed=seed)
+        rows = np.concatenate([rows, rows[repeated]])
+    return rows
+
+
+def _choose_test_rows(
+    test: Dataset, options: DatasetOptions, *, seed: int, is_best_kept: bool
+) -> tuple[Dataset, Dataset | None]:
+    """Choose the rows of the evaluation, and those for the card."""
     if not is_best_kept or len(test) < 2:
-        return Data(train, eval=sample_rows(test, options.max_eval_samples, seed=seed), card=None)
+        return sample_rows(test, options.max_eval_samples, seed=seed), None
     chosen, others = split_rows(test, min(options.max_eval_samples, len(test) // 2), seed=seed)
-    card = sample_rows(others, options.max_card_samples, seed=seed) if options.max_card_samples else None
-    return Data(train, eval=chosen, card=card)
+    return chosen, sample_rows(others, options.max_card_samples, seed=seed) if options.max_card_samples else None
 
 
-def _oversample(rows: Dataset, dataset: Location, split: str, *, seed: int) -> Dataset:
+def _repeat_rows(entities: Sequence[str], dataset: Location, options: DatasetOptions, *, seed: int) -> list[int]:
+    """Choose the rows that `oversample_like` repeats."""
+    split = options.oversample_like
+    assert split is not None
+    count = count_streamed_entities if options.streaming else count_entities
     with init_distributed().main_process_first(), argument("oversample_like"):
-        counts = count_entities(dataset, split)
-    oversampled, added = oversample(rows, counts, seed=seed)
+        counts = count(dataset, split)
+    repeated, added = repeat_rows(entities, counts, seed=seed)
     if init_distributed().is_main_process:
         listed = ", ".join(f"{entity} +{number}" for entity, number in added.items()) or "none"
         print(f"rows repeated to approach the distribution of attributes in split {split}: {listed}")
-    return oversampled
+    return repeated
 
 
 def _check_labels(rows: Dataset, *, name: str, remedy: str) -> None:
@@ -168,7 +249,7 @@ def _check_labels(rows: Dataset, *, name: str, remedy: str) -> None:
         )
 
 
-def check_steps(rows: Dataset, options: TrainingOptions) -> None:
+def check_steps(rows: Sized, options: TrainingOptions) -> None:
     """Raises InputError if the run would make no step."""
     if len(rows) == 0:
         raise InputError("`dataset_train_split`: the split has no rows")
@@ -200,10 +281,10 @@ def load_model(
     return model, processor, make_lora(options)
 
 
-def warn_about_small_images(rows: Dataset, processor: PaliGemmaProcessor) -> None:
+def warn_about_small_images(rows: Dataset | StreamedRows, processor: PaliGemmaProcessor) -> None:
     """Warn where the dataset was built for a smaller base model: small print is lost before this one sees it."""
     image_size = processor.image_processor.size["height"]
-    first = rows.select(range(min(20, len(rows))))
+    first = [rows[position] for position in range(min(20, len(rows)))]
     sizes = [max(load_row_image(row).size) for row in first if row["image"] is not None]
     num_smaller = sum(size < image_size for size in sizes)
     if 2 * num_smaller > len(sizes):

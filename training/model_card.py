@@ -19,6 +19,7 @@ from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import ENTITIES
 from training.loading import Sources
 from training.options import samples_per_step
+from training.streaming import StreamedRows
 from training.trainer import PaliGemmaTrainer
 
 # Typical answers; the card shows that of the first trained attribute.
@@ -75,7 +76,11 @@ def describe_training(
     base_precision = str(model.get_base_model().dtype).removeprefix("torch.")
     if getattr(model.get_base_model(), "is_loaded_in_4bit", False):
         base_precision = "4-bit NF4 (SigLIP, projector and lm_head not quantized)"
-    trained_entities = set(trainer.train_dataset.unique("entity_name"))
+    rows = trainer.train_dataset
+    if isinstance(rows, StreamedRows):
+        trained_entities, distinct_rows = rows.entities(), rows.num_distinct
+    else:
+        trained_entities, distinct_rows = set(rows.unique("entity_name")), len(rows.unique("index"))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return TrainingFacts(
         adapter_id=adapter_id,
@@ -85,8 +90,8 @@ def describe_training(
         image_size=model.config.vision_config.image_size,
         base_precision=base_precision,
         trainable_parameters=model.get_nb_trainable_parameters()[0],
-        train_rows=len(trainer.train_dataset),
-        distinct_rows=len(trainer.train_dataset.unique("index")),
+        train_rows=len(rows),
+        distinct_rows=distinct_rows,
         entities=[name for name in ENTITIES if name in trained_entities],
         samples_per_step=samples_per_step(args),
         steps=trainer.state.global_step,

@@ -21,6 +21,8 @@ from product_vqa.modeling.layer_pattern import check_layer_pattern
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, resolve_dtype
 from training.limits import MAX_SAMPLES_PER_STEP, check_limits
 
+DEFAULT_BUFFER_SIZE = 10_000  # rows, of `shuffle_buffer_size` when streaming: about 100 MB at 224 px
+
 
 @dataclass
 class DatasetOptions:
@@ -69,7 +71,25 @@ class DatasetOptions:
         },
     )
 
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read the rows from the Hub while training, without a copy on disk. shuffle_buffer_size defaults "
+            f"to {DEFAULT_BUFFER_SIZE} then."
+        },
+    )
+    shuffle_buffer_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Shuffle row groups, and rows within a buffer of this many, as a streamed run does; the rows of "
+            "max_train_samples are then those of complete row groups. A streamed run and one from disk train on the "
+            "same samples in the same order, and resume each other. Unset: shuffle all rows."
+        },
+    )
+
     def __post_init__(self) -> None:
+        if self.streaming and self.shuffle_buffer_size is None:
+            self.shuffle_buffer_size = DEFAULT_BUFFER_SIZE
         check_limits(self)
 
 

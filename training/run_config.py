@@ -41,6 +41,7 @@ FREE_KEYS = {
     "save_strategy", "save_steps", "save_total_limit",
     "ddp_backend", "ddp_timeout", "local_rank", "do_train", "do_eval", "do_predict", "debug",
     "max_card_samples",
+    "streaming",  # shuffle_buffer_size, which is compared, decides the order of the samples
 }  # fmt: skip
 # With load_best_model_at_end only a checkpoint that was saved can be the best.
 _FREE_UNLESS_BEST_IS_KEPT = {"save_strategy", "save_steps"}

@@ -228,15 +228,18 @@ def download_sources(
         with argument("model_name_or_path"):
             plan = plan_base_model(sources.base_model)
         with argument("dataset_name"):
-            plan += plan_dataset(sources.dataset, splits)
-            if like is not None and like not in splits:
-                plan += plan_rows(sources.dataset, like)
+            if not dataset_options.streaming:
+                plan += plan_dataset(sources.dataset, splits)
+                if like is not None and like not in splits:
+                    plan += plan_rows(sources.dataset, like)
         plan += plan_checkpoints(run.output_dir, options, memory)
         if state is not None:
             plan += state.plan(run.output_dir)
         plan.announce()
     with argument("model_name_or_path"):
         download_base_model(sources.base_model)
+    if dataset_options.streaming:
+        return
     with argument("dataset_name"):
         download_dataset(sources.dataset, splits)
         if like is not None:
@@ -309,6 +312,7 @@ def make_trainer(
         args=args,
         train_dataset=data.train,
         eval_dataset=data.eval,
+        shuffle=data.shuffle,
         processing_class=processor,
         data_collator=TrainingCollator(processor),
         peft_config=lora,

@@ -16,6 +16,7 @@ from transformers import PaliGemmaProcessor
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints, set_seed
 from trl import SFTTrainer  # type: ignore[attr-defined]  # exported lazily
 
+from product_vqa.dataset import STORED_FEATURES
 from product_vqa.errors import InputError, first_line, library_errors
 from product_vqa.modeling.collator import IGNORED, normalize_images
 from product_vqa.task.features import FEATURES
@@ -27,6 +28,8 @@ from training.evaluation import Answered, answer_sample, score, scores_at
 from training.examples import show_examples
 from training.optimizer_state import checked_restore
 from training.options import TrainingOptions, samples_per_step, steps_per_epoch
+from training.sample_order import BufferedSampler, BufferedShuffle
+from training.streaming import StreamedRows
 
 _NOT_FOR_THE_MODEL = ("labels", "answer_positions", "row_index")
 
@@ -61,15 +64,30 @@ class PaliGemmaTrainer(SFTTrainer):
     args: TrainingOptions
     model: PeftModel
     processing_class: PaliGemmaProcessor
-    train_dataset: Dataset
+    train_dataset: Dataset | StreamedRows
     eval_dataset: Dataset
 
     def __init__(
-        self, *args: Any, sigterm: SaveOnSigterm | None = None, run: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        *,
+        train_dataset: Dataset | StreamedRows,
+        shuffle: BufferedShuffle | None = None,
+        sigterm: SaveOnSigterm | None = None,
+        run: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
-        """`run` is written to the manifest of every checkpoint (see `training.run_config.describe_run`)."""
+        """`run` is written to the manifest of every checkpoint (see `training.run_config.describe_run`).
+
+        Without `shuffle`, `train_dataset` is shuffled completely; streamed rows need one.
+        """
+        first_row = train_dataset
+        if isinstance(train_dataset, StreamedRows):  # TRL takes a Dataset only; it looks at its first row
+            first_row = Dataset.from_list([train_dataset[0]], features=STORED_FEATURES)
         with library_errors():  # of settings that exclude each other
-            super().__init__(*args, **kwargs)
+            super().__init__(train_dataset=first_row, **kwargs)
+        self.train_dataset = train_dataset
+        self._shuffle = shuffle
+        self._sampler: BufferedSampler | None = None
         checkpointing: Any = self.args.gradient_checkpointing_kwargs
         if self.args.gradient_checkpointing and not (checkpointing or {}).get("use_reentrant"):
             # TRL makes all embeddings require gradients, which only reentrant checkpointing needs. SigLIP would run
@@ -153,8 +171,20 @@ class PaliGemmaTrainer(SFTTrainer):
         other samples.
         """
         dataset: Sized = self.train_dataset if train_dataset is None else train_dataset
-        steps = steps_per_epoch(self.args, len(dataset))
-        return RandomSampler(dataset, num_samples=steps * samples_per_step(self.args))
+        steps, samples = steps_per_epoch(self.args, len(dataset)), samples_per_step(self.args)
+        if self._shuffle is None:
+            return RandomSampler(dataset, num_samples=steps * samples)
+        self._sampler = BufferedSampler(
+            self._shuffle,
+            num_steps=steps,
+            samples_per_step=samples,
+            batch_size=self.args.per_device_train_batch_size,
+            num_ranks=self.args.world_size,
+            reference=dataset.reference
+            if isinstance(dataset, StreamedRows) and self.args.dataloader_num_workers
+            else int,
+        )
+        return self._sampler
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Load this process's random state; where the checkpoint has none, because it is of fewer processes, begin a
@@ -184,8 +214,26 @@ class PaliGemmaTrainer(SFTTrainer):
         if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             # A finished run that is rerun: transformers would make one more step.
             self.control.should_training_stop = True
-        else:
-            super()._run_epoch(**kwargs)
+            return
+        if self._sampler is not None:
+            is_resumed = kwargs["epoch"] == kwargs["epochs_trained"] and kwargs["resume_from_checkpoint"] is not None
+            self._begin_epoch(
+                kwargs["epoch"], batches_done=kwargs["steps_trained_in_current_epoch"] if is_resumed else 0
+            )
+        super()._run_epoch(**kwargs)
+
+    def _begin_epoch(self, epoch: int, *, batches_done: int) -> None:
+        """Read the rows of this process ahead, from the first one that it has not trained on."""
+        assert self._shuffle is not None and self._sampler is not None
+        self._sampler.set_epoch(epoch)
+        if isinstance(self.train_dataset, StreamedRows):
+            samples = self._sampler.of_rank(self.args.process_index)
+            self.train_dataset.begin(
+                samples[batches_done * self.args.per_device_train_batch_size :],
+                max_rows=self._shuffle.rows_in_memory(
+                    samples_per_step=samples_per_step(self.args), num_ranks=self.args.world_size
+                ),
+            )
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         dataloader = super()._get_dataloader(*args, **kwargs)
@@ -216,6 +264,9 @@ class PaliGemmaTrainer(SFTTrainer):
             self.train(resume_from_checkpoint=checkpoint)
         except PreemptedError:  # in an evaluation before the first step
             return False
+        finally:
+            if isinstance(self.train_dataset, StreamedRows):
+                self.train_dataset.end()
         return not self._sigterm.is_stopped
 
     def request_stop(self) -> None:

@@ -7,12 +7,14 @@ from product_vqa.hub.locations import (
     DownloadSize,
     Location,
     download,
+    file_sizes,
     find_file,
     list_files,
     locate,
     measure_download,
     read_file,
 )
+from product_vqa.hub.ranges import read_range
 from product_vqa.hub.retries import BRIEF_WAITS_S, MAX_WAIT_S, WAITS_S, retry
 from product_vqa.hub.urls import page_url
 
@@ -27,6 +29,7 @@ __all__ = [
     "commit_files",
     "commit_on_top",
     "download",
+    "file_sizes",
     "find_file",
     "hub_errors",
     "list_files",
@@ -35,5 +38,6 @@ __all__ = [
     "page_url",
     "read_branch",
     "read_file",
+    "read_range",
     "retry",
 ]

@@ -148,6 +148,13 @@ def measure_download(location: Location, *, patterns: list[str], repo_type: str 
     return DownloadSize(total, missing)
 
 
+def file_sizes(location: Location, *, repo_type: str = "model") -> dict[str, int]:
+    """Return the size in bytes of each file, by its relative path."""
+    if location.folder is not None:
+        return {name: (location.folder / name).stat().st_size for name in list_files(location)}
+    return {path: size for path, size, _ in _list_sizes(location, repo_type=repo_type)}
+
+
 def _list_sizes(location: Location, *, repo_type: str) -> list[tuple[str, int, str]]:
     """List the files of a repo: path, bytes, and its hash in the cache (offline, only of small files)."""
     if constants.HF_HUB_OFFLINE:

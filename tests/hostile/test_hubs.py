@@ -9,6 +9,7 @@ from huggingface_hub import constants
 from product_vqa.dataset import find_splits, load_splits
 from product_vqa.errors import InputError
 from product_vqa.hub import download, find_file, hub_errors, list_files, locate
+from product_vqa.streaming import open_split
 from tests.faulty_hub import point_clients_at, skip_waits
 from tests.hostile.harness import as_params
 from tests.hostile.hubs import OUTSIDE, HostileHub, hostile_hubs, serve
@@ -21,6 +22,12 @@ TOKEN = "hf_secretsecretsecret"
 def read_dataset(folder: Path) -> None:
     location = locate("user/name", repo_type="dataset")
     load_splits(location, list(find_splits(location)))
+
+
+def stream_dataset(folder: Path) -> None:
+    location = locate("user/name", repo_type="dataset")
+    for split in find_splits(location):
+        open_split(location, split)
 
 
 def read_adapter(folder: Path) -> None:
@@ -36,6 +43,7 @@ def calibrate(folder: Path) -> None:
 
 USES: list[Callable[[Path], None]] = [
     read_dataset,
+    stream_dataset,
     read_adapter,
     lambda folder: push_dataset("user/name", folder),
     lambda folder: push_adapter("user/name", folder),
