@@ -11,7 +11,6 @@ import datasets
 
 import product_vqa
 from dataset_builder.csv_reader import Tables
-from dataset_builder.labels import RANGE_POLICIES
 from dataset_builder.leakage import Leak
 from dataset_builder.options import SelectionOptions
 from dataset_builder.placeholders import Placeholder
@@ -25,6 +24,7 @@ from product_vqa.paths import writable_folder
 from product_vqa.quoting import one_line
 from product_vqa.row_selection import RowSelection, is_description
 from product_vqa.task.features import SPLITS
+from product_vqa.task.quantity import RANGE_POLICIES
 from product_vqa.task.schema import ENTITIES
 
 MANIFEST_FILE = "build.json"
