@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 NOT_HERE = {
     f"benchmarks.{name}"
     for name in (
-        "ablation", "build", "disk_space", "dtype_sensitivity", "gpu", "predict", "predict_scale", "real_shape",
+        "ablation", "build", "disk_space", "dtype_sensitivity", "ensemble", "gpu", "predict", "predict_scale",
+        "real_shape",
     )
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from tests.fuzz.target import Target
 _MODULES: dict[str, dict[str, int]] = {  # the slowest first, so that both processes end at about the same time
     "metadata": {
         "parquet": 20_000, "adapter_config": 25_000, "card_configs": 25_000, "task_file": 50_000,
-        "calibration": 50_000,
+        "calibration": 50_000, "vote_weights": 20_000,
     },
     "tables": {"written_submission": 20_000, "submission": 20_000, "train_csv": 60_000, "test_csv": 30_000},
     "cards": {"card_merge": 25_000, "hub_card": 50_000},
