@@ -4,7 +4,16 @@ import re
 from enum import StrEnum
 from functools import cache
 
-from product_vqa.task.quantity import NUMBER_PATTERN, UNIT_PATTERN, Quantity, format_quantity, parse_quantity
+from product_vqa.task.quantity import (
+    NUMBER_PATTERN,
+    RANGE_BRACKETS,
+    RANGE_POLICIES,
+    RANGE_TO,
+    UNIT_PATTERN,
+    format_quantity,
+    parse_quantity,
+    parse_range,
+)
 from product_vqa.task.schema import canonical_unit, is_suitable
 
 
@@ -21,13 +30,9 @@ class LabelForm(StrEnum):
 
 MAX_LABEL_LENGTH = 100  # the longest of the challenge has 32; a longer one would be published, and never be predicted
 UNIT_UNSUITABLE = "unit_unsuitable"  # an allowed unit, but of another entity: a weight in litres
-# What to do with a range: drop its row, or read its first or last number.
-RANGE_POLICIES = ("leave_out", "first", "last")
 _RANGES = (LabelForm.RANGE_BRACKETS, LabelForm.RANGE_TO)
 _PLAIN = re.compile(rf"{NUMBER_PATTERN}\s+({UNIT_PATTERN})")
 _EXPONENT = re.compile(rf"{NUMBER_PATTERN}[eE][+-]?[0-9]+\s*{UNIT_PATTERN}")
-_RANGE_BRACKETS = re.compile(rf"\[\s*({NUMBER_PATTERN})\s*,\s*({NUMBER_PATTERN})\s*\]\s*({UNIT_PATTERN})")
-_RANGE_TO = re.compile(rf"({NUMBER_PATTERN})\s*({UNIT_PATTERN})\s+to\s+({NUMBER_PATTERN})\s*({UNIT_PATTERN})")
 
 
 def label_form(text: str) -> LabelForm:
@@ -37,27 +42,13 @@ def label_form(text: str) -> LabelForm:
         return LabelForm.BROKEN
     if match := _PLAIN.fullmatch(text):
         return LabelForm.PLAIN if canonical_unit(match[1]) else LabelForm.UNIT_UNKNOWN
-    if _RANGE_BRACKETS.fullmatch(text):
+    if RANGE_BRACKETS.fullmatch(text):
         return LabelForm.RANGE_BRACKETS
-    if _RANGE_TO.fullmatch(text):
+    if RANGE_TO.fullmatch(text):
         return LabelForm.RANGE_TO
     if _EXPONENT.fullmatch(text):
         return LabelForm.EXPONENT
     return LabelForm.BROKEN
-
-
-def parse_range(text: str) -> tuple[Quantity, Quantity]:
-    """Both ends of a label of the form `range_brackets` or `range_to`, as written (not ordered).
-
-    Raises ValueError if the text is not a range, or if a unit is not allowed.
-    """
-    if match := _RANGE_BRACKETS.fullmatch(text.strip()):
-        first, last, unit = match.groups()
-        return parse_quantity(f"{first} {unit}"), parse_quantity(f"{last} {unit}")
-    if match := _RANGE_TO.fullmatch(text.strip()):
-        first, first_unit, last, last_unit = match.groups()
-        return parse_quantity(f"{first} {first_unit}"), parse_quantity(f"{last} {last_unit}")
-    raise ValueError(f"{text!r} is not a range like '[100.0, 240.0] volt' or '10 kilogram to 15 kilogram'")
 
 
 @cache  # the 263,859 rows of the challenge's train.csv hold 21,679 different pairs

@@ -13,7 +13,6 @@ import product_vqa
 from dataset_builder import build_shards
 from dataset_builder.build_shards import IMAGES_FILE, SHARDS_FOLDER, STATES_FILE
 from dataset_builder.csv_reader import Tables
-from dataset_builder.labels import RANGE_POLICIES
 from dataset_builder.leakage import Leak
 from dataset_builder.options import SelectionOptions
 from dataset_builder.placeholders import Placeholder
@@ -27,6 +26,7 @@ from product_vqa.paths import writable_folder
 from product_vqa.quoting import one_line
 from product_vqa.row_selection import RowSelection, is_description
 from product_vqa.task.features import SPLITS
+from product_vqa.task.quantity import RANGE_POLICIES
 from product_vqa.task.schema import ENTITIES
 
 MANIFEST_FILE = "build.json"

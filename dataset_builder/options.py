@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from dataset_builder.labels import RANGE_POLICIES
 from product_vqa.errors import InputError
+from product_vqa.task.quantity import RANGE_POLICIES
 
 TRAIN_CSV_HELP = "Labelled rows: a CSV, plain or compressed (gzip, bzip2, xz, zip)."
 TEST_CSV_HELP = "Rows to predict: a CSV, plain or compressed (gzip, bzip2, xz, zip)."

@@ -26,6 +26,7 @@ COMMANDS = [
     "inference.check",
     "inference.evaluate",
     "inference.calibrate",
+    "inference.ensemble",
     "inference.report",
     "inference.demo",
     "local_hub",

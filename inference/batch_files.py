@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from inference.predictions import PREDICTIONS
+from inference.submission import PREDICTIONS
 from product_vqa.atomic_io import atomic_write
 from product_vqa.documents import DocumentError, read_bytes, read_json
 from product_vqa.errors import InputError, first_line

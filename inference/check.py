@@ -80,7 +80,7 @@ def check_submission(submission: str | Path, test_csv: str | Path, *, official: 
     if not str(submission).lower().endswith(".csv"):
         raise InputError(f"`submission` {submission} must end in .csv: the challenge accepts no other file")
     with argument("submission"):
-        table = read_table(submission)
+        table = read_table(submission, optional=("index", "prediction"))
     if missing := [column for column in ("index", "prediction") if column not in table.columns]:
         problem = Problem(None, "column", ", ".join(missing), f"no column {' or '.join(missing)}")
         return Verdict(False, len(table), 0, len(table), [problem])

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import CommitInfo, DatasetCard, DatasetCardData, HfApi, errors
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its __all__
 
-from inference.predictions import PREDICTIONS
-from inference.submission import RUN_KEY
+from inference.submission import PREDICTIONS, RUN_KEY
 from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, mark_card
 from product_vqa.documents import DocumentError, parse_json

@@ -1,4 +1,4 @@
-"""The predictions of a split: their columns, how answers become rows of them, and their summary."""
+"""The predictions of a split: how answers become rows of them, and their summary."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,24 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inference.dataloader import NO_IMAGE, RowBatch
+from inference.submission import PREDICTIONS
 from product_vqa.modeling.generation import Answer, is_not_finite
-
-PREDICTIONS = pa.schema(
-    [
-        pa.field("index", pa.int64(), nullable=False),
-        pa.field("image_link", pa.string()),
-        pa.field("entity_name", pa.string()),
-        pa.field("prediction", pa.string(), nullable=False),  # as in the submission
-        # The columns from here to `alternatives` are null where no image could be read.
-        pa.field("answer", pa.string()),  # as decoded
-        pa.field("confidence", pa.float64()),  # 0..1
-        pa.field("number_confidence", pa.float64()),  # null with --constrain off too, like the next two
-        pa.field("unit_confidence", pa.float64()),
-        pa.field("allowed_probability", pa.float64()),
-        pa.field("alternatives", pa.list_(pa.struct({"prediction": pa.string(), "confidence": pa.float64()}))),
-        pa.field("reason", pa.string()),  # why no image could be read: `no_image`, or as in `left_out.csv`; else null
-    ]
-)
 
 
 def to_table(batch: RowBatch, answers: Sequence[Answer], *, min_confidence: float = 0.0) -> pa.Table:

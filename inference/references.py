@@ -44,7 +44,7 @@ def read_references(name: str) -> pd.DataFrame:
 
 
 def _read_labels_csv(name: str) -> pd.DataFrame:
-    table = read_table(name, columns=("entity_name", "entity_value"))
+    table = read_table(name, columns=("entity_name", "entity_value"), optional=("index", "image_link", "group_id"))
     indexes = read_indexes(table, path=name) if "index" in table.columns else list(range(len(table)))
     links = table["image_link"].str.strip() if "image_link" in table.columns else list(map(str, indexes))
     return pd.DataFrame(

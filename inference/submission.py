@@ -15,6 +15,22 @@ from product_vqa.documents import DocumentError, parse_json
 from product_vqa.errors import InputError, first_line
 from product_vqa.paths import writable_folder
 
+PREDICTIONS = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("image_link", pa.string()),
+        pa.field("entity_name", pa.string()),
+        pa.field("prediction", pa.string(), nullable=False),  # as in the submission
+        # The columns from here to `alternatives` are null where no image could be read.
+        pa.field("answer", pa.string()),  # as decoded
+        pa.field("confidence", pa.float64()),  # 0..1
+        pa.field("number_confidence", pa.float64()),  # null with --constrain off too, like the next two
+        pa.field("unit_confidence", pa.float64()),
+        pa.field("allowed_probability", pa.float64()),
+        pa.field("alternatives", pa.list_(pa.struct({"prediction": pa.string(), "confidence": pa.float64()}))),
+        pa.field("reason", pa.string()),  # why no image could be read: `no_image`, or as in `left_out.csv`; else null
+    ]
+)
 RUN_KEY = b"product_vqa.run"  # of the metadata of X.parquet
 _REPORTED = ("adapter", "base_model", "dataset")  # keys of the run that a report shows
 
@@ -57,14 +73,15 @@ def read_run(predictions: str | Path) -> dict[str, Any]:
     return run
 
 
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """index, prediction ("" for none) and confidence (NaN if there is none) of a CSV or Parquet file."""
-    table = read_table(path, columns=("index", "prediction"))
+def read_predictions(path: str | Path, *, optional: tuple[str, ...] = ()) -> pd.DataFrame:
+    """index, prediction ("" for none) and confidence (NaN if there is none) of a CSV or Parquet file.
+
+    With those of the `optional` columns that it has, as text.
+    """
+    table = read_table(path, columns=("index", "prediction"), optional=("confidence", *optional))
     confidence = table["confidence"] if "confidence" in table.columns else pd.Series("", index=table.index)
-    return pd.DataFrame(
-        {
-            "index": read_indexes(table, path=path),
-            "prediction": table["prediction"].str.strip(),
-            "confidence": pd.to_numeric(confidence, errors="coerce"),
-        }
+    return table[[name for name in optional if name in table.columns]].assign(
+        index=read_indexes(table, path=path),
+        prediction=table["prediction"].str.strip(),
+        confidence=pd.to_numeric(confidence, errors="coerce"),
     )

@@ -4,37 +4,51 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from product_vqa.csv_files import BROKEN_ARCHIVE, open_csv, parse_index
 from product_vqa.errors import InputError, first_line
+from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.paths import readable_file
 
+_PHYSICAL_TYPES = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
 
-def read_table(path: str | Path, *, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read a CSV, compressed or not, or a Parquet file as text columns. What pandas reads as missing is "".
 
-    Raises InputError, with the file's name, if it is not a table or lacks one of `columns`.
+def read_table(path: str | Path, *, columns: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read columns of a CSV, compressed or not, or of a Parquet file as text. What pandas reads as missing is "".
+
+    Returns `columns`, and those of `optional` that the file has. Raises InputError, with the file's name, if it is not
+    a table, exceeds the limits of `product_vqa.parquet_files`, or lacks one of `columns`.
     """
     file = readable_file(path)
+    names = (*columns, *optional)
     stream = None if file.suffix == ".parquet" else open_csv(file)
     try:
         if stream is None:
-            table = pd.read_parquet(file)
-            table = table.where(table.notna(), "").astype(str)
+            found = check_parquet(file, dict.fromkeys(names, _PHYSICAL_TYPES))
+            table = _read_parquet(file, [name for name in names if name in found])
         else:
             table = pd.read_csv(stream, dtype=str, encoding="utf-8-sig").fillna("")
+            found = list(map(str, table.columns))
     except (
         ValueError,
         pd.errors.ParserError,
         pa.ArrowException,
+        ParquetError,
         *BROKEN_ARCHIVE,
     ) as error:  # UnicodeError is a ValueError
         raise InputError(f"{file} cannot be read as a table: {first_line(error)}") from error
-    if missing := [column for column in columns if column not in table.columns]:
-        raise InputError(
-            f"{file} has no column {', '.join(missing)}; its columns are {', '.join(map(str, table.columns))}"
-        )
-    return table
+    if missing := [column for column in columns if column not in found]:
+        raise InputError(f"{file} has no column {', '.join(missing)}; its columns are {', '.join(found)}")
+    return table[[name for name in names if name in found]]
+
+
+def _read_parquet(file: Path, names: list[str]) -> pd.DataFrame:
+    # Without `ignore_metadata`, a column could become the index of the table.
+    table = pq.read_table(file, columns=names, use_threads=False).cast(
+        pa.schema([(name, pa.string()) for name in names])
+    )
+    return table.to_pandas(ignore_metadata=True).fillna("")
 
 
 def read_indexes(table: pd.DataFrame, *, path: str | Path) -> list[int]:

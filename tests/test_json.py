@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 NOT_HERE = {
     f"benchmarks.{name}"
     for name in (
-        "ablation", "build", "disk_space", "dtype_sensitivity", "gpu", "predict", "predict_scale", "real_shape",
-        "shards", "streaming",
+        "ablation", "build", "disk_space", "dtype_sensitivity", "ensemble", "gpu", "predict", "predict_scale",
+        "real_shape", "shards", "streaming",
     )
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Compare quantities in different units: `1 kilogram` equals `1000.0 gram`."""
 
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 
 from product_vqa.task.quantity import Quantity
 
@@ -43,13 +43,14 @@ _SIZES: dict[str, dict[str, str]] = {
         "imperial gallon": "4.54609",
     },
 }
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)  # the default one rounds to 28 digits
 _BASE_BY_UNIT = {unit: (base, Decimal(size)) for base, sizes in _SIZES.items() for unit, size in sizes.items()}
 
 
 def to_base_unit(quantity: Quantity) -> Quantity:
     """Convert to metre, gram, volt, watt or litre, exactly."""
     base, size = _BASE_BY_UNIT[quantity.unit]
-    return Quantity(quantity.number * size, base)
+    return Quantity(_EXACT.multiply(quantity.number, size), base)
 
 
 def relative_difference(quantity: Quantity, other: Quantity) -> float:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.labels import RANGE_POLICIES, LabelForm, judge_label, label_form, parse_range
-from product_vqa.task.quantity import Quantity, format_quantity, parse_quantity
+from dataset_builder.labels import LabelForm, judge_label, label_form
+from product_vqa.task.quantity import RANGE_POLICIES, Quantity, format_quantity, parse_quantity
 from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY
 
 
@@ -33,18 +33,6 @@ from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY
 )
 def test_each_label_form_is_recognized(text: str, form: LabelForm) -> None:
     assert label_form(text) == form
-
-
-def test_a_range_has_two_ends_as_written() -> None:
-    assert parse_range("[100.0, 240.0] volt") == (Quantity(Decimal(100), "volt"), Quantity(Decimal(240), "volt"))
-    assert parse_range("4 kilogram to 1kilogram") == (
-        Quantity(Decimal(4), "kilogram"),
-        Quantity(Decimal(1), "kilogram"),
-    )
-    with pytest.raises(ValueError, match="not a range"):
-        parse_range("5 gram")
-    with pytest.raises(ValueError, match="allowed unit"):
-        parse_range("[1.0, 2.0] horsepower")
 
 
 @given(number=st.decimals(0, 10**9, allow_nan=False, places=6), unit=st.sampled_from(sorted(UNITS)))

@@ -6,16 +6,22 @@ import json
 import random
 import shutil
 import tempfile
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 from datasets import Dataset, config
 
+from inference.rows import join_rows
+from inference.vote_weights import decide
+from inference.votes import NO_VOTE, count_votes
+from inference.weights_file import Source, load_weights
 from product_vqa.dataset import find_splits, load_splits
 from product_vqa.errors import InputError
 from product_vqa.hub import Location
@@ -25,10 +31,12 @@ from product_vqa.modeling.calibration import load_calibration
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from product_vqa.task.features import FEATURES
 from product_vqa.task.prompt import PROMPT_TEMPLATE, TASK_FILE, load_task
+from product_vqa.task.schema import ENTITIES
 from tests.fuzz.documents import WORDS, generate_json, generate_yaml, random_value
 from tests.fuzz.target import Target, assert_message
 from tests.tiny import make_rows
 
+_VOTER = Source("a.csv", "0" * 64, adapter_sha256=None, has_confidences=True)
 _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -84,6 +92,24 @@ def fuzz_calibration(data: bytes) -> None:
             scaled = [scaling(probability) for probability in (0.0, 1e-9, 0.3, 0.7, 1 - 1e-9, 1.0)]
             assert all(0 <= probability <= 1 for probability in scaled), scaled
             assert scaled[1:5] == sorted(scaled[1:5]), scaled
+
+
+def fuzz_vote_weights(data: bytes) -> None:
+    """Weights of votes lead to probabilities, and to an answer that was voted for."""
+    file = _folder("weights") / "weights.json"
+    file.write_bytes(data)
+    try:
+        weights, fitted_on = load_weights(file, [_VOTER])
+    except InputError as error:
+        assert_message(error)
+        return
+    assert str(fitted_on)
+    table = pd.DataFrame({"index": [1, 2], "prediction": ["1 inch", ""], "confidence": [0.5, np.nan]})
+    tables = {"a.csv": table.assign(entity_name="width")}
+    votes, _ = count_votes(tables, join_rows(tables))
+    decision = decide(votes, weights)
+    assert 0 <= decision.confidences[0] <= 1 and np.isnan(decision.confidences[1])
+    assert decision.choices[0] in (0, NO_VOTE) and decision.choices[1] == NO_VOTE
 
 
 def fuzz_card_configs(data: bytes) -> None:
@@ -194,6 +220,15 @@ _TASK = {"prompt_template": PROMPT_TEMPLATE, "base_model": {"dtype": "bfloat16",
 _SCALING = {"temperature": 1.2, "bias": -0.1}
 _CALIBRATION = {"answer": _SCALING, "number": _SCALING, "unit": _SCALING, "adapter_sha256": "0" * 64, "rows": 100}
 
+_OF_ENTITY = {"intercept": -1.5, "vote": [1.5], "slope": [1.0], "share_empty": 0.0}
+_WEIGHTS = {
+    "files": [asdict(_VOTER)],
+    "references": "labels.csv",
+    "rows": 100,
+    "f1": 0.9,
+    "entities": dict.fromkeys((*ENTITIES, "unknown"), _OF_ENTITY),
+}
+
 
 def _changed(rng: random.Random, value: Any) -> Any:
     """A copy of a JSON value with some of its parts replaced, dropped or added."""
@@ -248,6 +283,7 @@ TARGETS = [
     _json_target("adapter_config", fuzz_adapter_config, _ADAPTER),
     _json_target("task_file", fuzz_task_file, _TASK),
     _json_target("calibration", fuzz_calibration, _CALIBRATION),
+    _json_target("vote_weights", fuzz_vote_weights, _WEIGHTS),
     Target("card_configs", fuzz_card_configs, lambda: list(_CONFIGS), words=_WORDS, generate=_generate_configs,
     max_bytes=4000),
     Target(

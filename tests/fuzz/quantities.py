@@ -2,10 +2,10 @@
 
 import random
 
-from dataset_builder.labels import MAX_LABEL_LENGTH, RANGE_POLICIES, LabelForm, judge_label, label_form, parse_range
+from dataset_builder.labels import MAX_LABEL_LENGTH, LabelForm, judge_label, label_form
 from inference.check import check_prediction
 from product_vqa.csv_files import parse_index
-from product_vqa.task.quantity import format_quantity, parse_quantity
+from product_vqa.task.quantity import RANGE_POLICIES, format_quantity, parse_quantity, parse_range
 from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY, canonical_unit
 from tests.fuzz.target import Target, assert_message, text_of
 

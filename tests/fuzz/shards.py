@@ -25,7 +25,7 @@ from dataset_builder.build_shards import (
 from dataset_builder.image_preparation import PreparedImage
 from dataset_builder.image_store import ImageStore, Status, UrlState
 from inference import prediction_shards
-from inference.predictions import PREDICTIONS
+from inference.submission import PREDICTIONS
 from product_vqa.errors import InputError
 from product_vqa.sharding import Shard
 from tests.fuzz.documents import WORDS, random_value

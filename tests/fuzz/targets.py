@@ -8,7 +8,7 @@ from tests.fuzz.target import Target
 _MODULES: dict[str, dict[str, int]] = {  # the slowest first, so that both processes end at about the same time
     "metadata": {
         "parquet": 20_000, "adapter_config": 25_000, "card_configs": 25_000, "task_file": 50_000,
-        "calibration": 50_000,
+        "calibration": 50_000, "vote_weights": 20_000,
     },
     "shards": {
         "shard_manifest": 20_000, "shard_states": 20_000, "shard_images": 20_000, "prediction_shard": 25_000,

@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from inference import predict
 from inference.batch_files import BatchFiles
-from inference.predictions import PREDICTIONS
-from inference.submission import read_run
+from inference.submission import PREDICTIONS, read_run
 from product_vqa.atomic_io import one_writer
 from product_vqa.errors import InputError
 from product_vqa.provenance import adapter_sha256

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from inference.dataloader import RowBatch
-from inference.predictions import PREDICTIONS, count_not_finite, summarize, to_table
+from inference.predictions import count_not_finite, summarize, to_table
+from inference.submission import PREDICTIONS
 from product_vqa.modeling.generation import Answer
 from product_vqa.task.quantity import parse_quantity
 

@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from inference import predict
-from inference.predictions import PREDICTIONS
-from inference.submission import check_output, read_predictions, read_run, write_submission
+from inference.submission import PREDICTIONS, check_output, read_predictions, read_run, write_submission
 from product_vqa.errors import InputError
 from tests.commands import call
 from tests.inference.runs import arguments

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from inference.tables import read_indexes, read_table
@@ -15,7 +17,7 @@ def test_a_csv_and_a_parquet_file_are_read_alike(tmp_path: Path) -> None:
     rows.to_csv(tmp_path / "p.csv", index=False)
     rows.to_parquet(tmp_path / "p.parquet")
     for name in ("p.csv", "p.parquet"):
-        table = read_table(tmp_path / name, columns=("index", "prediction"))
+        table = read_table(tmp_path / name, columns=("index", "prediction"), optional=("confidence", "answer"))
         assert table.to_dict("list") == {
             "index": ["3", "7"], "prediction": ["1.0 gram", ""], "confidence": ["0.5", ""],
         }  # fmt: skip
@@ -27,6 +29,23 @@ def test_what_is_not_a_table_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(InputError, match=rf"{re.escape(name)} cannot be read as a table"):
         read_table(tmp_path / name)
+
+
+def test_a_column_that_expands_to_gigabytes_is_refused_unless_it_is_not_needed(tmp_path: Path) -> None:
+    rows = 3000
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * 10**6]))
+    for name, column in (("bomb.parquet", "prediction"), ("unused.parquet", "answer")):
+        table = pa.table({"index": range(rows), "prediction": [""] * rows} | {column: long})
+        pq.write_table(table, tmp_path / name)
+    with pytest.raises(InputError, match=r"bomb\.parquet cannot be read as a table: .*bytes"):
+        read_table(tmp_path / "bomb.parquet", columns=("index", "prediction"))
+    assert len(read_table(tmp_path / "unused.parquet", columns=("index", "prediction"))) == rows
+
+
+def test_a_list_is_not_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"index": [1], "prediction": [["1 gram"]]}), tmp_path / "p.parquet")
+    with pytest.raises(InputError, match=r"p\.parquet has no column prediction; its columns are index, prediction\."):
+        read_table(tmp_path / "p.parquet", columns=("index", "prediction"))
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_csv_is_read_alike_by_builder_and_inference_however_it_is_packed(tmp_p
     rows = read_test_csv(file).rows
     assert [row.index for row in rows] == [3, 7]
     with argument("test_csv"):
-        table = read_table(file, columns=("index", "entity_name"))
+        table = read_table(file, columns=("index", "entity_name"), optional=("image_link", "group_id"))
     assert read_indexes(table, path=file) == [3, 7]
     for column in ("image_link", "group_id", "entity_name"):
         assert list(table[column]) == [getattr(row, column) for row in rows]

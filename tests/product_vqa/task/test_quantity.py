@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from product_vqa.task.quantity import Quantity, format_number, format_quantity, parse_quantity
+from product_vqa.task.quantity import Quantity, format_number, format_quantity, parse_quantity, parse_range
 from product_vqa.task.schema import UNITS
 
 units = st.sampled_from(sorted(UNITS))
@@ -39,6 +39,18 @@ def test_what_is_not_number_unit_is_refused_with_the_text(text: str) -> None:
     with pytest.raises(ValueError, match="is not `number unit`") as refused:
         parse_quantity(text)
     assert repr(text) in str(refused.value)
+
+
+def test_a_range_has_two_ends_as_written() -> None:
+    assert parse_range("[100.0, 240.0] volt") == (Quantity(Decimal(100), "volt"), Quantity(Decimal(240), "volt"))
+    assert parse_range("4 kilogram to 1kilogram") == (
+        Quantity(Decimal(4), "kilogram"),
+        Quantity(Decimal(1), "kilogram"),
+    )
+    with pytest.raises(ValueError, match="not a range"):
+        parse_range("5 gram")
+    with pytest.raises(ValueError, match="allowed unit"):
+        parse_range("[1.0, 2.0] horsepower")
 
 
 @given(number=numbers, unit=units)

@@ -21,6 +21,7 @@ def test_every_unit_has_a_size_and_those_of_an_entity_one_dimension() -> None:
         ("2 millivolt", "0.002", "volt"),
         ("2 kilowatt", "2000", "watt"),
         ("2 cup", "0.473176473", "litre"),
+        ("1234567890123456789012345678.5 kilogram", "1234567890123456789012345678500", "gram"),
     ],
 )
 def test_each_dimension_has_a_base_unit(text: str, number: str, unit: str) -> None:

@@ -1,0 +1,119 @@
+"""The rows that several files of predictions are about: their indexes, attributes and image URLs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from inference.tables import read_indexes, read_table
+from product_vqa.errors import InputError, argument
+from product_vqa.quoting import one_line
+from product_vqa.task.schema import ENTITIES
+
+UNKNOWN_ENTITY = len(ENTITIES)  # the position of an attribute that no file names
+_POSITIONS = {name: position for position, name in enumerate((*ENTITIES, ""))}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One entry per row in each array."""
+
+    indexes: np.ndarray  # int64, each once
+    entities: np.ndarray  # position in ENTITIES, or UNKNOWN_ENTITY
+    image_links: np.ndarray  # text, "" if no file has it
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def take(self, chosen: np.ndarray) -> "Rows":
+        """Some rows, given by their positions."""
+        return Rows(self.indexes[chosen], self.entities[chosen], self.image_links[chosen])
+
+    def positions(self, indexes: pd.Series) -> np.ndarray:
+        """The position of each index, or -1."""
+        return pd.Index(self.indexes).get_indexer(indexes)
+
+
+def join_rows(
+    tables: Mapping[str, pd.DataFrame], *, test_csv: str | Path | None = None, labels: pd.DataFrame | None = None
+) -> Rows:
+    """The rows of `test_csv`, in its order, or else of all tables, by index.
+
+    Each table has the column `index`, and may have `entity_name` and `image_link`, as text. An attribute comes from
+    any of the tables, `test_csv` and `labels`. Raises InputError, which names the table, if they are not about the
+    same rows.
+    """
+    described = dict(tables)
+    if test_csv is None:
+        indexes = _all_indexes(tables)
+    else:
+        with argument("test_csv"):
+            test = read_table(test_csv, columns=("index", "entity_name"), optional=("image_link",))
+            test = test.assign(index=read_indexes(test, path=test_csv))
+        for name, table in tables.items():
+            _check_known(table["index"], test["index"], name=name, test_csv=test_csv)
+        indexes = test["index"].to_numpy(np.int64)
+        described = {str(test_csv): test, **tables}
+    if labels is not None:
+        described["`references`"] = labels[["index", "entity_name"]]
+    if not len(indexes):
+        raise InputError(f"{test_csv or '`predictions`'}: no rows, so there is nothing to combine")
+    rows = Rows(
+        indexes,
+        entities=np.full(len(indexes), UNKNOWN_ENTITY),
+        image_links=np.full(len(indexes), "", dtype=object),
+    )
+    for name, table in described.items():
+        _describe(rows, table, name=name)
+    return rows
+
+
+def _all_indexes(tables: Mapping[str, pd.DataFrame]) -> np.ndarray:
+    """The indexes of all tables. Raises InputError for a table that has none in common with the others."""
+    indexes, counts = np.unique(
+        np.concatenate([table["index"].to_numpy(np.int64) for table in tables.values()]), return_counts=True
+    )
+    shared = indexes[counts > 1]
+    with_rows = {name: table for name, table in tables.items() if len(table)}
+    for name, table in with_rows.items():
+        if len(with_rows) > 1 and not table["index"].isin(shared).any():
+            raise InputError(
+                f"`predictions` {name} has no index in common with the other files; if they are about parts of one "
+                "split, pass `test_csv`, which has all rows of the split"
+            )
+    return indexes
+
+
+def _check_known(indexes: pd.Series, known: pd.Series, *, name: str, test_csv: str | Path) -> None:
+    unknown = indexes[~indexes.isin(known)]
+    if len(unknown):
+        raise InputError(
+            f"`predictions` {name}: {len(unknown)} of {len(indexes)} indexes, for example {unknown.iloc[0]}, are not "
+            f"in `test_csv` {test_csv}; are these predictions of another split?"
+        )
+
+
+def _describe(rows: Rows, table: pd.DataFrame, *, name: str) -> None:
+    """Add the attributes and image URLs that `table` has to `rows`."""
+    positions = rows.positions(table["index"])
+    table, positions = table[positions >= 0], positions[positions >= 0]
+    if "image_link" in table.columns:
+        found = rows.image_links[positions]
+        rows.image_links[positions] = np.where(found == "", table["image_link"].to_numpy(object), found)
+    if "entity_name" not in table.columns:
+        return
+    codes = table["entity_name"].str.strip().map(_POSITIONS)
+    if codes.isna().any():
+        unknown = one_line(repr(table["entity_name"][codes.isna()].iloc[0]), max_length=100)
+        raise InputError(f"{name}: unknown entity_name {unknown}; expected one of {', '.join(ENTITIES)}")
+    entities, found = codes.to_numpy(np.int64), rows.entities[positions]
+    differs = np.flatnonzero((entities != found) & (entities != UNKNOWN_ENTITY) & (found != UNKNOWN_ENTITY))
+    if len(differs):
+        row = int(differs[0])
+        raise InputError(
+            f"{name}: index {table['index'].iloc[row]} is about {ENTITIES[entities[row]]}, but about "
+            f"{ENTITIES[found[row]]} in another file; are these files about different splits?"
+        )
+    rows.entities[positions] = np.where(entities == UNKNOWN_ENTITY, found, entities)

@@ -1,0 +1,189 @@
+"""Votes: the answers of several files of predictions to the same rows.
+
+A vote is a prediction that a submission may hold: a number and a unit of the row's attribute. Empty and invalid
+predictions do not vote. Equal amounts vote together, whatever their spelling and unit: `1 kilogram`, `1.0 kilogram`
+and `1000 gram`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from inference.rows import UNKNOWN_ENTITY, Rows
+from inference.submission import read_predictions
+from product_vqa.errors import InputError
+from product_vqa.quoting import one_line
+from product_vqa.task.quantity import Quantity, parse_quantity, parse_range
+from product_vqa.task.schema import ENTITIES, is_suitable
+from product_vqa.task.unit_conversion import to_base_unit
+
+NO_VOTE = NO_ROW = -1
+MAX_CHARACTERS = 100  # of a vote; the longest label of the challenge has 32
+# If predictions of test.csv are joined with the labels of train.csv, about 57 % are in a unit of another attribute.
+MAX_SHARE_UNSUITABLE = 0.4
+MIN_ROWS_TO_JUDGE = 20
+
+
+@dataclass(frozen=True)
+class Count:
+    """What the rows of a file are. Those that are not counted here are empty."""
+
+    rows: int
+    votes: int
+    has_confidences: bool  # any of the votes
+    invalid: int  # not a number and a unit
+    unsuitable: int  # in a unit of another attribute
+    example: str  # of these two: `index 7: '2 gms'`; "" if there is none
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The votes of files about rows, as numbers."""
+
+    rows: Rows
+    quantities: tuple[Quantity, ...]  # all that a file holds, sorted by dimension, amount and unit
+    amounts: np.ndarray  # of each quantity: a number that equal amounts share, in their order
+    choices: np.ndarray  # (rows, files): position in `quantities`, or NO_VOTE
+    confidences: np.ndarray  # (rows, files): 0 to 1, or NaN
+
+    def take(self, chosen: np.ndarray) -> "Votes":
+        """The votes about some rows, given by their positions."""
+        rows, choices, confidences = self.rows.take(chosen), self.choices[chosen], self.confidences[chosen]
+        return Votes(rows, self.quantities, self.amounts, choices, confidences)
+
+    def amounts_chosen(self) -> np.ndarray:
+        """The amount of each vote, or NO_VOTE: (rows, files)."""
+        return np.append(self.amounts, NO_VOTE)[self.choices]
+
+
+def read_files(paths: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The table of each file of predictions, by its name: index, prediction, confidence, and more if it has them.
+
+    Raises InputError for a file that cannot be read, has a duplicate index or an impossible confidence, and for a file
+    that is given twice, because its votes would count twice.
+    """
+    resolved = [Path(path).resolve() for path in paths]
+    for number, path in enumerate(resolved):
+        if path in resolved[:number]:
+            raise InputError(f"{paths[number]} is given twice, so its votes would count twice; give each file once")
+    tables = {}
+    for name in paths:
+        table = read_predictions(name, optional=("entity_name", "image_link"))
+        is_impossible = table["confidence"].notna() & ~table["confidence"].between(0, 1)
+        if is_impossible.any():
+            row = table[is_impossible].iloc[0]
+            raise InputError(f"{name}, index {row['index']}: confidence {row['confidence']} is not from 0 to 1")
+        tables[name] = table
+    return tables
+
+
+def find_copies(votes: Votes) -> list[tuple[int, int]]:
+    """The pairs of files with equal votes about at least MIN_ROWS_TO_JUDGE rows, as X.csv and X.parquet of one run."""
+    voted = (votes.choices != NO_VOTE).sum(axis=0)
+    return [
+        (one, other)
+        for one, other in combinations(np.flatnonzero(voted >= MIN_ROWS_TO_JUDGE).tolist(), 2)
+        if np.array_equal(votes.choices[:, one], votes.choices[:, other])
+    ]
+
+
+def parse_vote(text: str, *, ranges: str = "leave_out") -> Quantity | None:
+    """The quantity in `text`, or None. `ranges` is one of RANGE_POLICIES: "first" and "last" read that end of a range.
+
+    A range itself does not vote, because a submission cannot hold one.
+    """
+    if len(text) > MAX_CHARACTERS:
+        return None
+    try:
+        return parse_quantity(text)
+    except ValueError:
+        pass
+    try:
+        return None if ranges == "leave_out" else parse_range(text)[0 if ranges == "first" else 1]
+    except ValueError:
+        return None
+
+
+def count_votes(
+    tables: Mapping[str, pd.DataFrame], rows: Rows, *, ranges: str = "leave_out"
+) -> tuple[Votes, dict[str, Count]]:
+    """The votes of tables of predictions (index, prediction, confidence) about `rows`, and what each table's rows are.
+
+    Raises InputError if so many predictions of all tables are in a unit of another attribute that they must be about
+    other rows.
+    """
+    texts, written, confidences = _join_tables(tables, rows)
+    parsed = [parse_vote(text, ranges=ranges) for text in texts]
+    quantities = sorted({one for one in parsed if one is not None}, key=_sort_key)
+    position = {quantity: number for number, quantity in enumerate(quantities)}
+    choices = np.array([*(NO_VOTE if one is None else position[one] for one in parsed), NO_VOTE])[written]
+
+    is_invalid = (choices == NO_VOTE) & (written != NO_ROW) & (np.array([*texts, ""], dtype=object)[written] != "")
+    is_unsuitable = ~_suits(quantities)[choices, rows.entities[:, None]]
+    choices = np.where(is_unsuitable, NO_VOTE, choices)
+    counts = {}
+    for column, (name, table) in enumerate(tables.items()):
+        refused = np.flatnonzero(is_invalid[:, column] | is_unsuitable[:, column])
+        counts[name] = Count(
+            rows=len(table),
+            votes=int((choices[:, column] != NO_VOTE).sum()),
+            has_confidences=bool((np.isfinite(confidences) & (choices != NO_VOTE))[:, column].any()),
+            invalid=int(is_invalid[:, column].sum()),
+            unsuitable=int(is_unsuitable[:, column].sum()),
+            example=_example(rows.indexes[refused[0]], texts[written[refused[0], column]]) if len(refused) else "",
+        )
+    _check_split(counts)
+    confidences = np.where(choices == NO_VOTE, np.nan, confidences)
+    return Votes(rows, tuple(quantities), _number_amounts(quantities), choices, confidences), counts
+
+
+def _join_tables(tables: Mapping[str, pd.DataFrame], rows: Rows) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """All different texts, and each prediction's position among them (or NO_ROW) and confidence: (rows, tables)."""
+    texts: dict[str, int] = {}
+    written = np.full((len(rows), len(tables)), NO_ROW)
+    confidences = np.full(written.shape, np.nan)
+    for column, table in enumerate(tables.values()):
+        positions = rows.positions(table["index"])
+        codes, different = pd.factorize(table["prediction"].to_numpy(object))
+        written[positions, column] = np.array([texts.setdefault(text, len(texts)) for text in different], int)[codes]
+        confidences[positions, column] = table["confidence"]
+    return list(texts), written, confidences
+
+
+def _sort_key(quantity: Quantity) -> tuple[str, Decimal, str]:
+    base = to_base_unit(quantity)
+    return base.unit, base.number, quantity.unit
+
+
+def _number_amounts(quantities: Sequence[Quantity]) -> np.ndarray:
+    """Number the different amounts of sorted quantities."""
+    amounts = [_sort_key(quantity)[:2] for quantity in quantities]
+    return np.cumsum(
+        [number > 0 and amounts[number - 1] != amount for number, amount in enumerate(amounts)], dtype=int
+    )
+
+
+def _suits(quantities: Sequence[Quantity]) -> np.ndarray:
+    """Whether each quantity suits each attribute; the last row is for NO_VOTE, the last column UNKNOWN_ENTITY."""
+    suits = np.ones((len(quantities) + 1, UNKNOWN_ENTITY + 1), dtype=bool)
+    for number, quantity in enumerate(quantities):
+        suits[number, :UNKNOWN_ENTITY] = [is_suitable(quantity.unit, name) for name in ENTITIES]
+    return suits
+
+
+def _example(index: int, text: str) -> str:
+    return f"index {index}: {one_line(repr(text), max_length=60)}"
+
+
+def _check_split(counts: Mapping[str, Count]) -> None:
+    judged = [count for count in counts.values() if count.votes + count.unsuitable >= MIN_ROWS_TO_JUDGE]
+    if judged and all(one.unsuitable > MAX_SHARE_UNSUITABLE * (one.votes + one.unsuitable) for one in judged):
+        raise InputError(
+            f"{next(iter(counts))}: {judged[0].unsuitable} of {judged[0].rows} predictions are in a unit of another "
+            f"attribute, for example {judged[0].example}; are these predictions of another split?"
+        )

@@ -1,0 +1,126 @@
+"""Votes: which predictions are one, which of them are equal, and what the others are counted as."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference.rows import join_rows
+from inference.votes import NO_VOTE, Count, count_votes, find_copies, parse_vote, read_files
+from product_vqa.errors import InputError
+from product_vqa.task.quantity import parse_quantity
+from tests.inference.vote_files import make_table, make_votes, write_csv, write_parquet
+
+
+@pytest.mark.parametrize(
+    ("text", "quantity"),
+    [
+        ("500 gram", "500 gram"),
+        (" 1.50  feet", "1.5 foot"),
+        ("", None),
+        ("2 gms", None),
+        ("-5 gram", None),
+        ("2e3 gram", None),
+        ("=1+1", None),
+        ("[100.0, 240.0] volt", None),
+        ("1" * 95 + " gram", "1" * 95 + " gram"),
+        ("1" * 96 + " gram", None),
+    ],
+)
+def test_a_vote_is_a_number_and_a_unit(text: str, quantity: str | None) -> None:
+    assert parse_vote(text) == (None if quantity is None else parse_quantity(quantity))
+
+
+def test_an_end_of_a_range_is_a_vote_if_asked() -> None:
+    for text in ("[100.0, 240.0] volt", "100 volt to 240volt"):
+        assert parse_vote(text, ranges="first") == parse_quantity("100 volt")
+        assert parse_vote(text, ranges="last") == parse_quantity("240 volt")
+    assert parse_vote("230 volt", ranges="last") == parse_quantity("230 volt")
+    assert parse_vote("[1, 2] horsepower", ranges="last") is None
+
+
+def test_equal_amounts_share_a_number() -> None:
+    texts = ["1 kilogram", "1000.00 gram", "1000 gram", "0 gram", "0 volt", "1000.5 gram"]
+    votes = make_votes(make_table(texts))
+    assert list(map(str, votes.quantities)) == ["0.0 gram", "1000.0 gram", "1.0 kilogram", "1000.5 gram", "0.0 volt"]
+    assert list(votes.amounts) == [0, 1, 1, 2, 3]
+    assert votes.choices[:, 0].tolist() == [2, 1, 1, 0, 4, 3]
+    assert votes.amounts_chosen()[:, 0].tolist() == [1, 1, 1, 0, 3, 2]
+    assert make_votes(make_table(["", "x"])).amounts_chosen()[:, 0].tolist() == [NO_VOTE, NO_VOTE]
+
+
+def test_what_does_not_vote_is_counted_with_an_example() -> None:
+    texts = ["1 gram", "", "2 gms", "3 volt", None, "4 ounce"]
+    table = make_table(texts, [0.5, 0.6, 0.7, 0.8, None, None]).assign(entity_name="item_weight")
+    tables = {"a.csv": table, "b.csv": make_table([None, None, None, "1 volt", "2 gram", ""])}
+    votes, counts = count_votes(tables, join_rows(tables))
+    assert counts == {
+        "a.csv": Count(rows=5, votes=2, has_confidences=True, invalid=1, unsuitable=1, example="index 2: '2 gms'"),
+        "b.csv": Count(rows=3, votes=1, has_confidences=False, invalid=0, unsuitable=1, example="index 3: '1 volt'"),
+    }
+    assert votes.choices.tolist() == [[0, -1], [-1, -1], [-1, -1], [-1, -1], [-1, 1], [2, -1]]
+    known = np.isfinite(votes.confidences)
+    assert known.tolist() == [[True, False]] + [[False, False]] * 5, "a confidence belongs to a vote"
+
+
+def test_some_rows_have_the_votes_about_them() -> None:
+    votes = make_votes(make_table(["1 gram", "2 gram", "3 gram"], [0.1, 0.2, 0.3]), make_table(["4 gram", None, ""]))
+    some = votes.take(np.array([2, 0]))
+    assert some.rows.indexes.tolist() == [2, 0]
+    assert some.choices.tolist() == [[2, -1], [0, 3]]
+    assert some.confidences[:, 0].tolist() == [0.3, 0.1]
+    assert some.quantities == votes.quantities
+
+
+@pytest.mark.parametrize(("unsuitable", "is_refused"), [(8, False), (9, True)])
+def test_predictions_in_units_of_other_attributes_are_of_another_split(unsuitable: int, is_refused: bool) -> None:
+    texts = ["1 volt"] * unsuitable + ["1 inch"] * (20 - unsuitable)
+    tables = {"a.csv": make_table(texts).assign(entity_name="width"), "b.csv": make_table(texts[::-1])}
+    rows = join_rows(tables)
+    if not is_refused:
+        count_votes(tables, rows)
+        return
+    with pytest.raises(InputError, match=r"a.csv: 9 of 20 predictions are in a unit of another attribute, .*'1 volt'"):
+        count_votes(tables, rows)
+    tables["b.csv"] = make_table(["1 inch"] * 20)
+    count_votes(tables, rows)  # one of the files is about the right rows
+    few = {"a.csv": make_table(["1 volt"] * 19).assign(entity_name="width")}
+    count_votes(few, join_rows(few))
+
+
+def test_files_are_read_by_name(tmp_path: Path) -> None:
+    one = write_csv(tmp_path / "a.csv", {7: " 1 gram ", 3: ""})
+    other = write_parquet(tmp_path / "b.parquet", {3: ("2 gram", 0.5), 7: ("", None)}, entity_name="item_weight")
+    tables = read_files([one, other])
+    assert list(tables) == [one, other]
+    assert tables[one]["index"].tolist() == [7, 3]
+    assert tables[one]["prediction"].tolist() == ["1 gram", ""]
+    assert tables[one]["confidence"].isna().all()
+    assert tables[other]["entity_name"].tolist() == ["item_weight"] * 2
+
+
+def test_files_with_the_same_votes_are_found_if_there_are_enough() -> None:
+    same, other = make_table(["1 gram"] * 20), make_table(["1.0 gram"] * 19 + ["2 gram"])
+    assert find_copies(make_votes(same, other, same)) == [(0, 2)]
+    assert find_copies(make_votes(same.iloc[:19], same.iloc[:19], make_table([""] * 20), make_table([""] * 20))) == []
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 1.1, float("inf")])
+def test_a_confidence_is_a_probability(tmp_path: Path, confidence: float) -> None:
+    file = write_parquet(tmp_path / "a.parquet", {3: ("2 gram", 0.5), 7: ("", confidence)})
+    with pytest.raises(InputError, match=rf"a.parquet, index 7: confidence {confidence} is not from 0 to 1"):
+        read_files([file])
+
+
+def test_a_file_votes_once(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "a.csv", {7: "1 gram"})
+    (tmp_path / "link.csv").symlink_to(file)
+    for again in (file, f"{tmp_path}/./a.csv", str(tmp_path / "link.csv")):
+        with pytest.raises(InputError, match=r"\.csv is given twice, so its votes would count twice"):
+            read_files([file, again])
+
+
+def test_a_duplicate_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("index,prediction\n1,1 gram\n1.0,2 gram\n")
+    with pytest.raises(InputError, match=r"a.csv, line 3: duplicate index 1 \(first seen on line 2\)"):
+        read_files([str(tmp_path / "a.csv")])
