@@ -11,17 +11,22 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from PIL import Image
 
 
 @contextmanager
-def image_server(folder: Path | None = None) -> Iterator[str]:
-    """Run this module as a process, which serves a folder or generated images; gives its URL."""
-    arguments = ["--folder", str(folder)] if folder is not None else []
+def image_server(folder: Path | None = None, *, size: int = 224, log: Path | None = None) -> Iterator[str]:
+    """Run this module as a process, which serves a folder, or generated images of `size` pixels; gives its URL."""
+    arguments = ["--size", str(size)]
+    arguments += ["--folder", str(folder)] if folder is not None else []
+    arguments += ["--log", str(log)] if log is not None else []
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.image_server", *arguments], stdout=subprocess.PIPE, text=True
     )
@@ -35,7 +40,7 @@ def image_server(folder: Path | None = None) -> Iterator[str]:
 
 def make_image(path: str, *, size: int = 224) -> bytes:
     """A JPEG of `size` x `size` pixels that depends on the path: about 10 kB at 224 px, about 100 kB at 1000 px."""
-    cells = size // 16
+    cells = max(2, size // 16)
     colours = hashlib.shake_128(path.encode()).digest(cells * cells * 3)
     image = Image.frombytes("RGB", (cells, cells), colours).resize((size, size), Image.Resampling.BILINEAR)
     stream = io.BytesIO()
@@ -43,14 +48,20 @@ def make_image(path: str, *, size: int = 224) -> bytes:
     return stream.getvalue()
 
 
-async def serve(get_image: Callable[[str], bytes]) -> None:
-    """Serve images by path on a free port, which is printed, until the parent process ends."""
+async def serve(get_image: Callable[[str], bytes], *, log: TextIO | None) -> None:
+    """Serve images by path on a free port, which is printed, until the parent process ends.
+
+    `log` gets a line for each request: the time in seconds since 1970, and the path.
+    """
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 request = await reader.readuntil(b"\r\n\r\n")
-                body = get_image(request.split(b" ", 2)[1].decode())
+                path = request.split(b" ", 2)[1].decode()
+                if log is not None:
+                    log.write(f"{time.time():.4f} {path}\n")
+                body = get_image(path)
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(body))
                 writer.write(body)
                 await writer.drain()
@@ -67,12 +78,15 @@ async def serve(get_image: Callable[[str], bytes]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="folder of images; default: images are generated")
+    parser.add_argument("--size", type=int, default=224, help="width and height of generated images, in pixels")
+    parser.add_argument("--log", type=Path, help="file to which the time and the path of each request are written")
     options = parser.parse_args()
+    get_image: Callable[[str], bytes] = partial(make_image, size=options.size)
     if options.folder:
         content = {file.name: file.read_bytes() for file in options.folder.rglob("*") if file.is_file()}
-        asyncio.run(serve(lambda path: content[path.rsplit("/", 1)[-1]]))
-    else:
-        asyncio.run(serve(make_image))
+        get_image = lambda path: content[path.rsplit("/", 1)[-1]]  # noqa: E731
+    with nullcontext() if options.log is None else options.log.open("w", buffering=1) as log:
+        asyncio.run(serve(get_image, log=log))
 
 
 if __name__ == "__main__":

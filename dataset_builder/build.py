@@ -4,14 +4,29 @@ python -m dataset_builder.build --train_csv train.csv --test_csv test.csv --imag
 """
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataset_builder.options import FetchOptions, ImageOptions, ImageSourceOptions, SelectionOptions, TableOptions
 from product_vqa.cli import parse_options, run
-from product_vqa.errors import InputError
+from product_vqa.errors import InputError, argument
 from product_vqa.row_selection import RowSelectionOptions
+from product_vqa.sharding import MergeOptions, Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dataset_builder.build_shards import Inputs
+    from dataset_builder.csv_reader import Tables
+    from dataset_builder.dataset_card import License
+    from dataset_builder.image_dir import ImageDir
+    from dataset_builder.image_store import ImageStore
+    from dataset_builder.manifest import Manifest
+    from product_vqa.hub import Location
+    from product_vqa.row_selection import RowSelection
 
 
 @dataclass
@@ -51,24 +66,30 @@ class BuildOptions:
 
 
 def main() -> None:
-    table_options, row_options, source, options, image_options, selection, fetch_options = parse_options(
-        TableOptions, RowSelectionOptions, ImageSourceOptions, BuildOptions, ImageOptions, SelectionOptions,
-        FetchOptions,
+    table_options, row_options, source, options, shards, image_options, selection, fetch_options = parse_options(
+        TableOptions, RowSelectionOptions, ImageSourceOptions, BuildOptions, MergeOptions, ImageOptions,
+        SelectionOptions, FetchOptions,
         description=__doc__,
     )  # fmt: skip
+
+    if source.image_store is None and (shards.shard is not None or shards.merge is not None):
+        raise InputError("--shard and --merge need --image_store, the folder of this machine's images")
 
     from dataset_builder.manifest import check_output_dir
     from product_vqa.atomic_io import one_writer, restore_folder
 
     folder = check_output_dir(options.output_dir)
-    with one_writer(folder, argument="output_dir"):  # until it is pushed, too
-        restore_folder(folder)
+    # Shards may share the folder: each has a lock, and a temporary folder, of its own.
+    own = folder if shards.chosen is None else folder.with_name(f"{folder.name}-{shards.chosen.suffix}")
+    with one_writer(own, argument="output_dir"):  # until it is pushed, too
+        restore_folder(own)
         build(
             folder,
             options=options,
             table_options=table_options,
             row_options=row_options,
             source=source,
+            shards=shards,
             image_options=image_options,
             selection=selection,
             fetch_options=fetch_options,
@@ -82,30 +103,31 @@ def build(
     table_options: TableOptions,
     row_options: RowSelectionOptions,
     source: ImageSourceOptions,
+    shards: MergeOptions,
     image_options: ImageOptions,
     selection: SelectionOptions,
     fetch_options: FetchOptions,
 ) -> None:
+    from dataset_builder.build_shards import SHARDS_FOLDER, Inputs, shard_folder
     from dataset_builder.csv_reader import read_tables, select_rows
     from dataset_builder.dataset_card import License, save_card
-    from dataset_builder.disk_space import check_build, check_download
-    from dataset_builder.downloader import download, import_images, open_images
-    from dataset_builder.fingerprint import compute_fingerprint
+    from dataset_builder.disk_space import check_download
+    from dataset_builder.downloader import download, open_images
     from dataset_builder.image_store import ImageStore
-    from dataset_builder.leakage import check_split, find_leaks
-    from dataset_builder.manifest import check_own_files, find_earlier_build, make_manifest, save_manifest
-    from dataset_builder.placeholders import find_placeholders
-    from dataset_builder.push import check_target, push
-    from dataset_builder.row_filter import filter_rows
-    from dataset_builder.split import split_rows
-    from dataset_builder.verification import hash_files, is_intact
-    from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
-    from product_vqa.atomic_io import replace_folder
-    from product_vqa.hub import page_url
+    from dataset_builder.manifest import check_no_shards, find_earlier_build, is_made_from
+    from dataset_builder.push import check_target
+    from dataset_builder.shards_branch import has_branch
+    from dataset_builder.verification import is_intact
+    from dataset_builder.writer import remove_temporary
+    from product_vqa.atomic_io import restore_folder
     from product_vqa.row_selection import read_selection
 
     # Everything that can be refused is refused before the long work begins.
+    if shards.chosen is not None:
+        restore_folder(shard_folder(folder, shards.chosen))
     earlier = find_earlier_build(folder)
+    if shards.chosen is None and shards.merge is None:
+        check_no_shards(folder)
     location = options.hub_dataset_id or folder.name
     if options.push_to_hub:
         location = check_target(location, private=options.hub_private_repo)
@@ -116,10 +138,70 @@ def build(
     tables = select_rows(read_tables(table_options), row_selection)
     urls = tables.urls()
     image_size = image_options.image_size
+    inputs = Inputs.of(tables, row_selection, image_size=image_size)
+    write = partial(
+        write_build, folder, tables, earlier=earlier, location=location, license=license, options=options,
+        image_size=image_size, selection=selection, row_selection=row_selection,
+    )  # fmt: skip
+    if shards.merge is not None:
+        made_here = is_made_from(earlier, tables, row_selection, image_size=image_size, selection=selection)
+        if earlier and made_here and is_intact(folder, earlier):
+            has_shards = has_branch(location) if options.push_to_hub else (folder / SHARDS_FOLDER).is_dir()
+            if not has_shards:  # this merge was run before
+                for leftover in (folder, merge_folder(folder)):
+                    remove_temporary(leftover)
+                save_card(earlier, folder, location=location, license=license)
+                print(f"unchanged: {options.output_dir}")
+                push_build(folder, location, options)
+                return
+        with merged_images(
+            folder, urls, shards.merge, inputs=inputs, repo_id=location if options.push_to_hub else None
+        ) as (store, merged):
+            write(store, merged=merged)
+        return
     images = open_images(source, image_size=image_size)
+    if shards.chosen is not None:
+        assert isinstance(images, ImageStore)
+        build_shard(folder, images, urls, shards.chosen, inputs=inputs, options=options, location=location,
+                    fetch_options=fetch_options)  # fmt: skip
+        return
     if isinstance(images, ImageStore) and options.download:
         check_space = partial(check_download, images, num_rows=tables.num_rows, output_dir=folder)
         download(images, urls, fetch_options, check_space=check_space)
+    write(images, merged=None)
+
+
+def write_build(
+    folder: Path,
+    tables: "Tables",
+    images: "ImageDir | ImageStore",
+    *,
+    earlier: "Manifest | None",
+    location: str,
+    license: "License | None",
+    options: BuildOptions,
+    image_size: int,
+    selection: SelectionOptions,
+    row_selection: "RowSelection",
+    merged: "Location | None",
+) -> None:
+    """Filter and split the rows, write the dataset, and push it if asked for."""
+    from dataset_builder.dataset_card import save_card
+    from dataset_builder.disk_space import check_build
+    from dataset_builder.downloader import import_images
+    from dataset_builder.fingerprint import compute_fingerprint
+    from dataset_builder.image_store import ImageStore
+    from dataset_builder.leakage import check_split, find_leaks
+    from dataset_builder.manifest import check_own_files, make_manifest, save_manifest
+    from dataset_builder.placeholders import find_placeholders
+    from dataset_builder.row_filter import filter_rows
+    from dataset_builder.shards_branch import remove_branch
+    from dataset_builder.split import split_rows
+    from dataset_builder.verification import hash_files, is_intact
+    from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
+    from product_vqa.atomic_io import replace_folder
+
+    urls = tables.urls()
     fingerprint = compute_fingerprint(
         tables, images, image_size=image_size, selection=selection, row_selection=row_selection
     )
@@ -176,9 +258,81 @@ def build(
                 print(finding)
             print(f"written: {options.output_dir}")
 
+    push_build(folder, location, options)
+    if merged is not None:
+        remove_branch(merged)
+
+
+def push_build(folder: Path, location: str, options: BuildOptions) -> None:
+    """Push the dataset if asked for."""
+    from dataset_builder.push import push
+    from product_vqa.hub import page_url
+
     if options.push_to_hub:
         commit = push(folder, location, private=options.hub_private_repo)
         print(f"pushed: {page_url(location, repo_type='dataset')} (commit {commit.oid})")
+
+
+def merge_folder(folder: Path) -> Path:
+    """What the temporary folder of a merge is named after."""
+    return folder.with_name(f"{folder.name}.merge")
+
+
+@contextmanager
+def merged_images(
+    folder: Path, urls: list[str], count: int, *, inputs: "Inputs", repo_id: str | None
+) -> "Iterator[tuple[ImageStore, Location | None]]":
+    """A temporary store with the images of all shards, from the repo or the folder, and the commit of the repo."""
+    from dataset_builder.build_shards import import_shards
+    from dataset_builder.image_store import ImageStore
+    from dataset_builder.shards_branch import download_shards
+    from dataset_builder.writer import temporary_folder, write_errors_explained
+
+    source, merged = folder, None
+    if repo_id is not None:
+        source, merged = download_shards(repo_id, count=count, inputs=inputs)
+    with write_errors_explained(folder), temporary_folder(merge_folder(folder)) as temporary:
+        store = ImageStore(temporary / "images", image_size=inputs.image_size)
+        with argument("merge"):
+            import_shards(source, store, urls, count=count, inputs=inputs, where=repo_id or str(folder))
+        yield store, merged
+
+
+def build_shard(
+    folder: Path,
+    store: "ImageStore",
+    urls: list[str],
+    shard: Shard,
+    *,
+    inputs: "Inputs",
+    options: BuildOptions,
+    location: str,
+    fetch_options: FetchOptions,
+) -> None:
+    """Download the images of a shard and write it to `folder`, and to the Hub if asked for."""
+    from dataset_builder.build_shards import is_done, shard_folder, write_shard
+    from dataset_builder.disk_space import check_download
+    from dataset_builder.downloader import download
+    from dataset_builder.shards_branch import push_shard
+    from dataset_builder.writer import temporary_folder, write_errors_explained
+    from product_vqa.atomic_io import replace_folder
+
+    own = [url for url in urls if shard.owns_url(url)]
+    if options.download and own:
+        download(store, own, fetch_options.of_one_shard(shard.count), check_space=partial(check_download, store))
+    target = shard_folder(folder, shard)
+    if is_done(target, store, own, shard=shard, inputs=inputs):
+        print(f"unchanged: {target}")
+    else:
+        own_name = folder.with_name(f"{folder.name}-{shard.suffix}")
+        with write_errors_explained(folder), temporary_folder(own_name) as temporary:
+            write_shard(temporary / "shard", store, own, shard=shard, inputs=inputs)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_folder(temporary / "shard", target)
+        print(f"written: {target}")
+    if options.push_to_hub:
+        push_shard(target, location, shard=shard, private=options.hub_private_repo)
+        print(f"pushed: shard {shard} of {location}")
 
 
 if __name__ == "__main__":

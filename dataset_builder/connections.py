@@ -75,6 +75,12 @@ class Attempt:
         """Whether the time is up or the run ends. What was read since then may be incomplete."""
         return time.monotonic() >= self._deadline or self._attempts.stopped.is_set()
 
+    def pause(self, wait_s: float) -> None:
+        """Wait, without using up the time. Raises TimeoutError if the run ends."""
+        self._deadline += wait_s
+        if self._attempts.stopped.wait(wait_s):
+            raise TimeoutError("the run ends")
+
     def use(self, connection: socket.socket) -> None:
         """Wait on this socket from now on. Raises TimeoutError if the time is up."""
         self._socket = connection

@@ -9,6 +9,7 @@ from functools import partial
 from dataset_builder.options import FetchOptions, ImageOptions, TableOptions
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError
+from product_vqa.sharding import ShardOptions
 
 
 @dataclass
@@ -17,8 +18,8 @@ class DownloadOptions:
 
 
 def main() -> None:
-    table_options, download_options, image_options, fetch_options = parse_options(
-        TableOptions, DownloadOptions, ImageOptions, FetchOptions, description=__doc__
+    table_options, download_options, shard_options, image_options, fetch_options = parse_options(
+        TableOptions, DownloadOptions, ShardOptions, ImageOptions, FetchOptions, description=__doc__
     )
 
     from dataset_builder.csv_reader import read_tables
@@ -27,9 +28,12 @@ def main() -> None:
     from dataset_builder.image_store import FAILURES_FILE, ImageStore
 
     urls = read_tables(table_options).urls()
+    if shard := shard_options.chosen:
+        urls = [url for url in urls if shard.owns_url(url)]
+        fetch_options = fetch_options.of_one_shard(shard.count)
     store = ImageStore(download_options.image_store, image_size=image_options.image_size)
     reasons = download(store, urls, fetch_options, check_space=partial(check_download, store))
-    if reasons.total() == len(urls):
+    if urls and reasons.total() == len(urls):
         raise InputError(
             f"none of the {len(urls)} URLs gave an image; check the network and {store.folder}/{FAILURES_FILE}"
         )

@@ -127,7 +127,10 @@ def _download_missing(
         _threads(options.connections) as pool,
         # Closed before the pool, which waits for its threads, so that no thread waits for a server.
         Fetcher(
-            connections=options.connections, allow_private_hosts=options.allow_private_hosts, limits=limits
+            connections=options.connections,
+            allow_private_hosts=options.allow_private_hosts,
+            limits=limits,
+            requests_per_second=options.requests_per_second,
         ) as fetcher,
         _preparing(store) as prepare,
     ):

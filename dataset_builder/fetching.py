@@ -14,6 +14,7 @@ from urllib3 import exceptions
 
 import product_vqa
 from dataset_builder.connections import Attempt, Attempts, PrivateAddressError, make_pools
+from dataset_builder.rate_limit import RateLimit
 from product_vqa.quoting import one_line
 
 _CHUNK_BYTES = 256 * 1024
@@ -76,8 +77,17 @@ class Fetcher:
     wait for it. Nothing that a server sends raises anything but a FetchError of its own URL.
     """
 
-    def __init__(self, *, connections: int, allow_private_hosts: bool, limits: FetchLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        *,
+        connections: int,
+        allow_private_hosts: bool,
+        limits: FetchLimits = DEFAULT_LIMITS,
+        requests_per_second: float | None = None,
+    ) -> None:
+        """`requests_per_second` is for each host; None: no limit."""
         self.limits = limits
+        self._rate_limit = None if requests_per_second is None else RateLimit(requests_per_second)
         self._attempts = Attempts(allow_private_hosts=allow_private_hosts)
         self._unreachable: dict[str, str] = {}  # origin -> why it accepts no connection
         self._pauses: dict[str, _Pause] = {}  # of the hosts that asked for one
@@ -141,6 +151,7 @@ class Fetcher:
         while True:
             attempt += 1
             try:
+                self._wait_for_turn(host)
                 self._wait_for_host(host)
                 status, data = self._attempt(url)
                 return Fetched(data, status, attempt)
@@ -164,6 +175,16 @@ class Fetcher:
         pause_s = pause.until - time.monotonic()
         if pause_s > 0 and not self._wait(pause_s):
             raise FetchError("host_pauses: until the run ended", is_retryable=True)
+
+    def _wait_for_turn(self, host: str) -> None:
+        """Wait until the rate limit allows another request. This is not part of the time of an attempt.
+
+        It comes before the wait for a host that has asked for a pause, which may begin meanwhile.
+        """
+        if self._rate_limit is not None:
+            wait_s = self._rate_limit.reserve(host, now=time.monotonic())
+            if self._attempts.stopped.wait(wait_s):
+                raise FetchError("rate_limit: until the run ended", is_retryable=True)
 
     def _pause(self, host: str, wait_s: float) -> float:
         """Let all threads wait for a host. Returns how long, or a time that is too long to be waited for.
@@ -220,7 +241,9 @@ class Fetcher:
                 url = urljoin(url, location)
             except ValueError as error:
                 raise FetchError(f"bad_link: {error}") from error
-            _host(url)
+            host = _host(url)
+            if self._rate_limit is not None:
+                attempt.pause(self._rate_limit.reserve(host, now=time.monotonic()))
         raise FetchError(f"bad_answer: more than {self.limits.max_redirects} redirects")
 
     def _check_status(self, url: str, response: urllib3.BaseHTTPResponse) -> None:

@@ -36,7 +36,7 @@ NOT_FETCHED = "not_fetched"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REASON = re.compile(r"[a-z][a-z0-9_]*(:[^\x00-\x1f\x7f]*)?")
 _MAX_REASON = 1000  # characters
-_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # a stored image is a JPEG or a PNG
+IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # a stored image is a JPEG or a PNG
 _PART = re.compile(r"[0-9a-f]{64}\.[0-9]+\.part")
 _CLOCK_TICK_NS = 100_000_000  # at most: 10 ms on Linux, and some file systems round times
 _BATCH, _NUM_READERS = 512, 16  # URLs whose files are checked together, by so many threads
@@ -271,7 +271,7 @@ class ImageStore:
         query = f"SELECT * FROM links WHERE link IN ({', '.join('?' * len(urls))})"
         states = {row[0]: UrlState(*row) for row in self._state.rows(query, urls)}
         return [
-            state if (state := states.get(url)) and _is_possible(state) else UrlState(url, Status.FAILED, NOT_FETCHED)
+            state if (state := states.get(url)) and is_possible(state) else UrlState(url, Status.FAILED, NOT_FETCHED)
             for url in urls
         ]
 
@@ -314,7 +314,7 @@ class ImageStore:
             return None
         mark = _mark(sha256, status)
         if mark not in self._verified:
-            if not data.startswith(_IMAGE_STARTS) or hashlib.sha256(data).hexdigest() != sha256:
+            if not data.startswith(IMAGE_STARTS) or hashlib.sha256(data).hexdigest() != sha256:
                 return None
             # Another change in the same tick of the system's clock would leave the time of the change as it is.
             if read_at - status.st_ctime_ns > _CLOCK_TICK_NS:
@@ -327,7 +327,7 @@ def _mark(sha256: str, status: os.stat_result) -> int:
     return hash((sha256, status.st_size, status.st_ctime_ns))
 
 
-def _is_possible(state: UrlState) -> bool:
+def is_possible(state: UrlState) -> bool:
     """Whether `record` could have written this row."""
     if not (
         _is_in(state.tries, 0, 10**6)

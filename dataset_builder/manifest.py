@@ -36,6 +36,10 @@ _WRITTEN = re.compile(
     f"({'|'.join(map(re.escape, (CARD_FILE, MANIFEST_FILE, DROPPED_FILE)))})"
     rf"|data/({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.parquet|{ROWS_FOLDER}/({'|'.join(SPLITS)})\.parquet"
 )
+# Of build_shards; the second form is what a kill while one was replaced leaves.
+_SHARD = re.compile(
+    r"shards/(\d{5}-of-\d{5}|\.\d{5}-of-\d{5}\.old)/(shard\.json|states\.parquet|images-\d{5}\.parquet)"
+)
 _WRITTEN_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # wherever somebody looks into a folder
 _NAME = re.compile(r"[\w.+!-]{1,80}")
 _REASON = re.compile(r"[a-z][a-z0-9_]*")
@@ -130,12 +134,13 @@ def check_output_dir(path: str | Path) -> Path:
 
 
 def find_earlier_build(folder: Path) -> Manifest | None:
-    """The manifest of the earlier build in `folder`, or None if the folder is missing or empty.
+    """The manifest of the earlier build in `folder`; None if the folder is missing, or holds nothing but shards.
 
     Raises InputError if anything else is there. A build of another version, with other keys, counts as none.
     """
     with argument("output_dir"):
-        if not folder.exists() or not any(folder.iterdir()):
+        if not folder.exists() or {entry.name for entry in folder.iterdir()} <= {"shards"}:
+            check_own_files(folder)
             return None
         try:
             content = read_json(folder / MANIFEST_FILE)
@@ -150,6 +155,34 @@ def find_earlier_build(folder: Path) -> Manifest | None:
         return _from_json(content)
 
 
+def is_made_from(
+    manifest: Manifest | None,
+    tables: Tables,
+    row_selection: RowSelection,
+    *,
+    image_size: int,
+    selection: SelectionOptions,
+) -> bool:
+    """Whether a build was made from these rows with these options. The images are not compared."""
+    sources = {"train_csv": tables.train, "test_csv": tables.test}
+    return manifest is not None and (
+        {name: source["sha256"] for name, source in manifest.sources.items()}
+        == {name: table.sha256 for name, table in sources.items() if table is not None}
+        and manifest.row_selection == row_selection.describe()
+        and (manifest.image_size, manifest.ranges, manifest.validation_size, manifest.seed)
+        == (image_size, selection.ranges, selection.validation_size, selection.seed)
+    )
+
+
+def check_no_shards(folder: Path) -> None:
+    """Raise InputError if shards of a build are in the folder, which a build would replace."""
+    if (folder / "shards").is_dir():
+        raise InputError(
+            f"`output_dir` {folder}: contains shards that are not merged yet; set `merge` to their number, choose "
+            "another folder, or delete them"
+        )
+
+
 def is_written(name: str) -> bool:
     """Whether a build writes a file of this name (with `/`), and may replace or remove it."""
     return bool(_WRITTEN.fullmatch(name))
@@ -160,7 +193,7 @@ def check_own_files(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         is_file = path.is_symlink() or not path.is_dir()
-        if is_file and not is_written(name) and path.name not in _WRITTEN_BY_SYSTEMS:
+        if is_file and not is_written(name) and not _SHARD.fullmatch(name) and path.name not in _WRITTEN_BY_SYSTEMS:
             raise InputError(
                 f"{folder}: contains {one_line(name)}, which no build writes and this one would remove; move it "
                 "elsewhere, or choose another folder"

@@ -1,6 +1,6 @@
 """The options that several commands share. Nothing heavy is imported here, so that `--help` answers at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dataset_builder.labels import RANGE_POLICIES
 from product_vqa.errors import InputError
@@ -48,6 +48,13 @@ class ImageOptions:
 @dataclass
 class FetchOptions:
     connections: int = field(default=32, metadata={"help": "Number of images downloaded at the same time."})
+    requests_per_second: float | None = field(
+        default=None,
+        metadata={
+            "help": "Send at most so many requests per second to one host, from all shards together. Unset: as many "
+            "as the connections take."
+        },
+    )
     retry_failed: bool = field(
         default=False, metadata={"help": "Retry URLs that failed in earlier runs and could succeed now."}
     )
@@ -59,6 +66,15 @@ class FetchOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.connections <= 256:
             raise InputError(f"`connections` must be between 1 and 256, got {self.connections}")
+        if self.requests_per_second is not None and not 1e-6 <= self.requests_per_second <= 1e6:
+            raise InputError(
+                f"`requests_per_second` must be between 0.000001 and 1000000, got {self.requests_per_second}"
+            )
+
+    def of_one_shard(self, count: int) -> "FetchOptions":
+        """The options of one of `count` shards, which together keep the rate."""
+        rate = self.requests_per_second
+        return self if rate is None else replace(self, requests_per_second=rate / count)
 
 
 @dataclass

@@ -40,13 +40,22 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     It is removed at the end, or, after a kill, when the next build starts. With `image_dir` it briefly takes twice the
     bytes of the images: as resized files and as Parquet.
     """
-    temporary = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove_temporary(folder)
+    temporary = _temporary(folder)
     try:
         temporary.mkdir()
         yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_temporary(folder)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove the temporary folder of a build that was killed."""
+    shutil.rmtree(_temporary(folder), ignore_errors=True)
+
+
+def _temporary(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.building")
 
 
 @contextmanager

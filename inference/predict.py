@@ -4,7 +4,7 @@
         --output submission.csv
 
 The path of a row: `dataloader` makes batches of the split, `AttributeReader` answers them, `predictions` turns the
-answers into rows, `shards` keeps each batch until all are done, and `submission` writes the files. Any number of
+answers into rows, `batch_files` keeps each batch until all are done, and `submission` writes the files. Any number of
 processes share the batches. After an interruption, only the missing batches are computed.
 """
 
@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.row_selection import RowKey, RowSelection, RowSelectionOptions, read_selection
+from product_vqa.sharding import MergeOptions, Shard
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from accelerate import PartialState
     from datasets import Dataset
 
-    from inference.shards import Shards
+    from inference.batch_files import BatchFiles
+    from inference.sources import Sources
     from product_vqa.hub import Location
-    from product_vqa.modeling.adapter import Adapter
     from product_vqa.modeling.attribute_reader import AttributeReader
 
 logger = logging.getLogger(__name__)
@@ -87,7 +89,22 @@ class PredictOptions:
         },
     )
 
+    push_to_hub: bool = field(
+        default=False,
+        metadata={
+            "help": "With --shard: push the predictions to --hub_predictions_id. With --merge: merge those there."
+        },
+    )
+    hub_predictions_id: str | None = field(
+        default=None, metadata={"help": "Dataset repo for the predictions of all shards (user/name)."}
+    )
+    hub_private_repo: bool = field(
+        default=True, metadata={"help": "Create that repo as private. If false, everyone can see it."}
+    )
+
     def __post_init__(self) -> None:
+        if self.push_to_hub and not self.hub_predictions_id:
+            raise InputError("--push_to_hub needs --hub_predictions_id user/name")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"--batch_size must be at least 1, got {self.batch_size}")
         if not 1 <= self.num_beams <= 8:
@@ -101,84 +118,71 @@ class PredictOptions:
 
 
 def main() -> None:
-    options, row_options = parse_options(
-        PredictOptions, RowSelectionOptions, description="Predict the attribute that each row of a split asks for."
-    )
+    options, row_options, shard_options = parse_options(
+        PredictOptions, RowSelectionOptions, MergeOptions,
+        description="Predict the attribute that each row of a split asks for.",
+    )  # fmt: skip
 
-    from inference.shards import Shards
+    from inference.batch_files import BatchFiles
+    from inference.prediction_shards import open_predictions_repo, shard_file
+    from inference.sources import find_sources
     from inference.submission import check_output
     from product_vqa.atomic_io import one_writer
-    from product_vqa.distributed import init_distributed
+    from product_vqa.distributed import init_distributed, is_first_process
 
     with argument("output"):
         output = check_output(options.output)
-        shards = Shards(output.with_suffix(".parts"))
-
     selection = read_selection(row_options)
-    sources = download_sources(options)
+    if shard_options.shard is not None and options.batch_size is None:
+        raise InputError("--shard needs --batch_size, the same for all shards: other batches would be other shards")
+    if options.push_to_hub and shard_options.shard is None and shard_options.merge is None:
+        raise InputError("--push_to_hub is for --shard and --merge; for all predictions at once use --shard 1/1")
+    if shard_options.merge is not None:
+        if is_first_process():
+            with one_writer(output, argument="output"):
+                merge(options, selection, output=output, count=shard_options.merge)
+        return
+    shard = shard_options.chosen
+    with argument("output"):
+        written = output if shard is None else shard_file(output, shard)
+        files = BatchFiles(written.with_suffix(".parts"))
+    if options.push_to_hub and is_first_process():
+        assert options.hub_predictions_id is not None
+        options.hub_predictions_id = open_predictions_repo(
+            options.hub_predictions_id,
+            split=options.split,
+            count=shard.count if shard else 1,
+            private=options.hub_private_repo,
+        )
+
+    sources = find_sources(options.dataset, adapter=options.adapter, base_model=options.base_model)
+    sources.download(options.split)
     state = init_distributed()
     # Of several processes that predict together, the main one holds the output for all.
-    with one_writer(output, argument="output") if state.is_main_process else nullcontext():
-        predict(options, sources, selection, output=output, shards=shards, state=state)
+    with one_writer(written, argument="output") if state.is_main_process else nullcontext():
+        predict(options, sources, selection, output=output, shard=shard, files=files, state=state)
     state.wait_for_everyone()
     state.destroy_process_group()
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What a prediction is made from, pinned to commits."""
-
-    dataset: "Location"
-    adapter: "Adapter | None"
-    base_model: "Location"
-
-
-def download_sources(options: PredictOptions) -> Sources:
-    """Find and download the dataset, the adapter and the base model; print how much that is, and check that it fits.
-
-    Every process does so before it connects with the others, and the cache's locks let one of them download.
-    Otherwise the others would wait for it in a collective operation, of which NCCL ends any after ten minutes.
-    """
-    from product_vqa.distributed import is_first_process
-    from product_vqa.downloads import download_base_model, download_dataset, plan_base_model, plan_dataset
-    from product_vqa.hub import locate
-    from product_vqa.modeling.adapter import download_adapter
-    from product_vqa.modeling.attribute_reader import locate_base_model
-
-    with argument("dataset"):
-        dataset = locate(options.dataset, repo_type="dataset")
-    adapter = None
-    if options.adapter is not None:
-        with argument("adapter"):
-            adapter = download_adapter(locate(options.adapter))
-    base_model = locate_base_model(adapter, base_model=options.base_model)
-    if is_first_process():
-        with argument("base_model"):
-            plan = plan_base_model(base_model)
-        with argument("dataset"):
-            plan += plan_dataset(dataset, [options.split])
-        if plan.needs:
-            logger.info(plan)
-            plan.check()
-    with argument("base_model"):
-        download_base_model(base_model)
-    with argument("dataset"):
-        download_dataset(dataset, [options.split])
-    return Sources(dataset, adapter, base_model)
+_RECORDED_OPTIONS = ("split", "constrain", "allow_empty", "num_beams", "min_confidence")
 
 
 def predict(
     options: PredictOptions,
-    sources: Sources,
+    sources: "Sources",
     selection: RowSelection,
     *,
     output: Path,
-    shards: "Shards",
+    shard: Shard | None,
+    files: "BatchFiles",
     state: "PartialState",
 ) -> None:
+    """Predict the batches of the shard, or all of them, and write what they give."""
     from tqdm import tqdm
 
     from inference.dataloader import RowBatches, default_workers, load_batches
+    from inference.prediction_shards import is_done, shard_file
     from inference.predictions import count_not_finite, summarize, to_table
     from inference.submission import write_submission
     from product_vqa.dataset import load_split
@@ -198,7 +202,7 @@ def predict(
         num_beams=options.num_beams,
     )
 
-    batch_size = agree_on_batch_size(options.batch_size, shards=shards, reader=reader, state=state)
+    batch_size = agree_on_batch_size(options.batch_size, files=files, reader=reader, state=state)
     batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
     indexes = batches.indexes()
     if len({index for batch in indexes for index in batch}) != len(dataset):
@@ -209,11 +213,17 @@ def predict(
     this_run = describe_run(options, location=sources.dataset, rows=len(dataset), batch_size=batch_size, reader=reader)
     if not selection.is_all:
         this_run["row_selection"] = selection.describe()
+    if shard is not None and is_done(shard_file(output, shard), shard=shard, run=this_run | sources.describe()):
+        if state.is_main_process:
+            print(f"unchanged: {shard_file(output, shard)}")
+            push_if_asked(shard, options, output=output, run=this_run | sources.describe())
+        return
     with state.main_process_first():  # it records the run, with which the others compare theirs
-        shards.open(this_run)
+        files.open(this_run)
 
-    numbers = range(state.process_index, len(batches), state.num_processes)  # of this process
-    missing = [number for number in numbers if not shards.has(number, indexes[number])]
+    numbers = [number for number in range(len(batches)) if shard is None or shard.owns(number)]
+    own = numbers[state.process_index :: state.num_processes]  # of this process
+    missing = [number for number in own if not files.has(number, indexes[number])]
     num_workers = options.dataloader_num_workers
     if num_workers is None:
         num_workers = default_workers(state.device, num_processes=state.num_processes)
@@ -221,20 +231,73 @@ def predict(
         loaded = load_batches(batches, missing, num_workers=num_workers)
         for batch in tqdm(loaded, total=len(missing), desc="batches", disable=not state.is_main_process):
             answers = reader.answer(batch.inputs, batch.entity_names)
-            shards.save(batch.number, to_table(batch, answers, min_confidence=options.min_confidence))
+            files.save(batch.number, to_table(batch, answers, min_confidence=options.min_confidence))
 
     state.wait_for_everyone()
     if state.is_main_process:
-        table = shards.load(indexes)
-        write_submission(table, output, run=this_run)
-        shards.remove()
-        print(f"{output}: {summarize(table)}")
+        table = files.load({number: indexes[number] for number in numbers})
+        if shard is None:
+            write_submission(table, output, run=this_run)
+            print(f"{output}: {summarize(table)}")
+        else:
+            finish_shard(table, shard, options, output=output, run=this_run | sources.describe())
+        files.remove()
         if num_not_finite := count_not_finite(table):
             logger.warning(
                 "%d of these rows are empty because the model's logits were not finite. %s",
                 num_not_finite,
                 not_finite_remedy(reader.model.dtype),
             )
+
+
+def finish_shard(
+    table: "pa.Table", shard: Shard, options: PredictOptions, *, output: Path, run: dict[str, Any]
+) -> None:
+    """Write the file of a shard, and push it if asked for."""
+    from inference.prediction_shards import shard_file, write_shard
+    from inference.predictions import summarize
+
+    file = shard_file(output, shard)
+    write_shard(table, file, shard=shard, run=run)
+    print(f"{file}: {summarize(table)}")
+    push_if_asked(shard, options, output=output, run=run)
+
+
+def push_if_asked(shard: Shard, options: PredictOptions, *, output: Path, run: dict[str, Any]) -> None:
+    """Push the file of a shard."""
+    from inference.prediction_shards import push_shard, shard_file
+
+    if options.push_to_hub:
+        assert options.hub_predictions_id is not None
+        file = shard_file(output, shard)
+        commit = push_shard(file, options.hub_predictions_id, split=options.split, shard=shard, run=run)
+        print(f"pushed: {commit.commit_url}")
+
+
+def merge(options: PredictOptions, selection: RowSelection, *, output: Path, count: int) -> None:
+    """Merge the predictions of all shards, from the Hub or from the folder of `output`."""
+    from inference.prediction_shards import download_shards, find_shards, merge_shards
+    from inference.predictions import summarize
+    from inference.sources import find_sources
+    from inference.submission import write_submission
+
+    if options.push_to_hub:
+        assert options.hub_predictions_id is not None
+        with argument("hub_predictions_id"):
+            files = download_shards(options.hub_predictions_id, split=options.split, count=count)
+    else:
+        with argument("output"):
+            files = find_shards(output, count)
+    sources = find_sources(options.dataset, adapter=options.adapter, base_model=options.base_model)
+    expected: dict[str, Any] = {name: getattr(options, name) for name in _RECORDED_OPTIONS}
+    expected |= sources.describe()
+    expected["row_selection"] = None if selection.is_all else selection.describe()
+    if options.batch_size is not None:
+        expected["batch_size"] = options.batch_size
+    with argument("merge"):
+        table, run = merge_shards(files, expected=expected)
+    write_submission(table, output, run=run)
+    print(f"{output}: {summarize(table)}")
 
 
 def select_rows(dataset: "Dataset", selection: RowSelection, *, name: str) -> "Dataset":
@@ -249,7 +312,7 @@ def select_rows(dataset: "Dataset", selection: RowSelection, *, name: str) -> "D
 
 
 def agree_on_batch_size(
-    asked: int | None, *, shards: "Shards", reader: "AttributeReader", state: "PartialState"
+    asked: int | None, *, files: "BatchFiles", reader: "AttributeReader", state: "PartialState"
 ) -> int:
     """The batch size of all processes: `asked`, else that of the run to resume, else the largest that fits in memory.
 
@@ -259,7 +322,7 @@ def agree_on_batch_size(
 
     batch_size = asked
     if batch_size is None and state.is_main_process:
-        batch_size = shards.recorded_batch_size() or reader.find_batch_size()
+        batch_size = files.recorded_batch_size() or reader.find_batch_size()
     (agreed,) = broadcast_object_list([batch_size])
     return int(agreed)
 
@@ -267,20 +330,16 @@ def agree_on_batch_size(
 def describe_run(
     options: PredictOptions, *, location: "Location", rows: int, batch_size: int, reader: "AttributeReader"
 ) -> dict[str, Any]:
-    """Everything that a prediction depends on. A run with another description cannot resume from its shards."""
+    """Everything that a prediction depends on. A run with another description cannot resume from its batches."""
     from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
 
     assert reader.base_model is not None
     return {
         "dataset": str(location),
         "dataset_sha256": content_sha256(location, DATASET_FILES),
-        "split": options.split,
         "rows": rows,
         "batch_size": batch_size,
-        "constrain": options.constrain,
-        "allow_empty": options.allow_empty,
-        "num_beams": options.num_beams,
-        "min_confidence": options.min_confidence,
+        **{name: getattr(options, name) for name in _RECORDED_OPTIONS},
         "base_sha256": content_sha256(reader.base_model, BASE_MODEL_FILES),
         **reader.provenance,
     }

@@ -15,7 +15,7 @@ from product_vqa.documents import DocumentError, parse_json
 from product_vqa.errors import InputError, first_line
 from product_vqa.paths import writable_folder
 
-_RUN_KEY = b"product_vqa.run"
+RUN_KEY = b"product_vqa.run"  # of the metadata of X.parquet
 _REPORTED = ("adapter", "base_model", "dataset")  # keys of the run that a report shows
 
 
@@ -31,7 +31,7 @@ def check_output(output: str | Path) -> Path:
 
 def write_submission(table: pa.Table, output: Path, *, run: dict[str, Any]) -> None:
     """Write X.parquet, with `run` in its metadata, then the submission X.csv. Each file is complete or absent."""
-    table = table.replace_schema_metadata({_RUN_KEY: json.dumps(run)})
+    table = table.replace_schema_metadata({RUN_KEY: json.dumps(run)})
     with atomic_write(output.with_suffix(".parquet")) as temporary:
         pq.write_table(table, temporary)
     with atomic_write(output) as temporary, temporary.open("w", newline="") as lines:
@@ -49,7 +49,7 @@ def read_run(predictions: str | Path) -> dict[str, Any]:
         return {}
     try:
         metadata = pq.read_schema(predictions).metadata or {}
-        run = parse_json(metadata.get(_RUN_KEY, b"{}"))
+        run = parse_json(metadata.get(RUN_KEY, b"{}"))
     except (OSError, pa.ArrowException, DocumentError) as error:
         raise InputError(f"{predictions}: its metadata cannot be read ({first_line(error)}); predict again") from error
     if not isinstance(run, dict) or not all(isinstance(run.get(key, ""), str | None) for key in _REPORTED):

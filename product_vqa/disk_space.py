@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from product_vqa.errors import InputError
+
+_MARGIN = 1.02  # for partly filled blocks
+
 
 @dataclass(frozen=True)
 class Need:
@@ -32,6 +36,36 @@ class Disk:
     def __str__(self) -> str:
         """`5.9 GB for 346572 images in store and 1.2 GB for 263859 rows in out`"""
         return " and ".join(f"{format_bytes(need.num_bytes)} for {need.what} in {need.folder}" for need in self.needs)
+
+
+@dataclass(frozen=True)
+class DiskPlan:
+    """What will be written to disk, and how much of it is downloaded."""
+
+    needs: tuple[Need, ...]
+    downloaded: int  # bytes
+
+    def __add__(self, other: "DiskPlan") -> "DiskPlan":
+        return DiskPlan(self.needs + other.needs, self.downloaded + other.downloaded)
+
+    def __str__(self) -> str:
+        """`Disk space: about 31.1 GB needed, 18.5 GB of it downloaded: base model 5.9 GB, dataset 12.6 GB ...`"""
+        total = format_bytes(sum(need.num_bytes for need in self.needs))
+        parts = ", ".join(f"{need.what} {format_bytes(need.num_bytes)}" for need in self.needs)
+        free = " and ".join(f"{format_bytes(disk.free)} free" for disk in by_disk(self.needs))
+        downloaded = f", {format_bytes(self.downloaded)} of it downloaded" if self.downloaded else ""
+        return f"Disk space: about {total} needed{downloaded}: {parts}; {free}"
+
+    def check(self) -> None:
+        """Raise InputError, with the remedy, if a disk is too small."""
+        for disk in by_disk(self.needs):
+            if disk.needed * _MARGIN <= disk.free:
+                continue
+            arguments = " or ".join(dict.fromkeys(need.argument for need in disk.needs))
+            raise InputError(
+                f"too little disk space: {disk} needed, but only {format_bytes(disk.free)} free; set {arguments} to a "
+                "folder on another disk"
+            )
 
 
 def by_disk(needs: Iterable[Need]) -> list[Disk]:

@@ -1,50 +1,16 @@
-"""What a command will download and write: printed, and compared with the free space, before it begins."""
+"""Plan and download what a command needs: a base model, a dataset, the rows of a split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 from huggingface_hub import constants
 
 from product_vqa.dataset import download_splits, find_rows, find_splits, measure_files, measure_splits
-from product_vqa.disk_space import Need, by_disk, format_bytes
-from product_vqa.errors import InputError
+from product_vqa.disk_space import DiskPlan, Need
 from product_vqa.hub import Location, download, measure_download
 from product_vqa.modeling.loading import weight_patterns
 from product_vqa.modeling.model_files import PROCESSOR_FILES
-
-_MARGIN = 1.02  # for partly filled blocks
-
-
-@dataclass(frozen=True)
-class DiskPlan:
-    """What will be written to disk, and how much of it is downloaded."""
-
-    needs: tuple[Need, ...]
-    downloaded: int  # bytes
-
-    def __add__(self, other: "DiskPlan") -> "DiskPlan":
-        return DiskPlan(self.needs + other.needs, self.downloaded + other.downloaded)
-
-    def __str__(self) -> str:
-        """`Disk space: about 31.1 GB needed, 18.5 GB of it downloaded: base model 5.9 GB, dataset 12.6 GB ...`"""
-        total = format_bytes(sum(need.num_bytes for need in self.needs))
-        parts = ", ".join(f"{need.what} {format_bytes(need.num_bytes)}" for need in self.needs)
-        free = " and ".join(f"{format_bytes(disk.free)} free" for disk in by_disk(self.needs))
-        downloaded = f", {format_bytes(self.downloaded)} of it downloaded" if self.downloaded else ""
-        return f"Disk space: about {total} needed{downloaded}: {parts}; {free}"
-
-    def check(self) -> None:
-        """Raise InputError, with the remedy, if a disk is too small."""
-        for disk in by_disk(self.needs):
-            if disk.needed * _MARGIN <= disk.free:
-                continue
-            arguments = " or ".join(dict.fromkeys(need.argument for need in disk.needs))
-            raise InputError(
-                f"too little disk space: {disk} needed, but only {format_bytes(disk.free)} free; set {arguments} to a "
-                "folder on another disk"
-            )
 
 
 def plan_base_model(location: Location) -> DiskPlan:

@@ -60,6 +60,7 @@ COMMANDS = [
     "benchmarks.real_shape",
     "benchmarks.real_tokenizer",
     "benchmarks.scale",
+    "benchmarks.shards",
     "benchmarks.train",
 ]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs/*.md"),
@@ -215,6 +216,14 @@ def test_every_command_answers_help() -> None:
     for module in COMMANDS:
         assert helps()[module].startswith("usage: "), module
         assert "--" in helps()[module], module
+
+
+def test_the_dataset_builder_does_not_import_torch() -> None:
+    """Loading torch and transformers takes as much CPU time as building hundreds of rows, in each shard."""
+    names = [name for name in modules() if name.startswith("dataset_builder.")]
+    code = f"import sys, {', '.join(names)}; print({{'torch', 'transformers'}} & sys.modules.keys())"
+    completed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "set()"
 
 
 def test_every_command_of_the_house_is_listed_here() -> None:

@@ -16,6 +16,7 @@ NOT_HERE = {
     f"benchmarks.{name}"
     for name in (
         "ablation", "build", "disk_space", "dtype_sensitivity", "gpu", "predict", "predict_scale", "real_shape",
+        "shards",
     )
 }  # fmt: skip
 

@@ -16,9 +16,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 
 from product_vqa.atomic_io import atomic_write
-from product_vqa.disk_space import Need
+from product_vqa.disk_space import DiskPlan, Need
 from product_vqa.documents import read_bytes, read_json, read_yaml
-from product_vqa.downloads import DiskPlan
 from product_vqa.errors import InputError, first_line
 from training.limits import MAX_SAMPLES_PER_STEP
 from training.loading import Sources

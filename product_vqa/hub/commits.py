@@ -23,6 +23,7 @@ def commit_files(
     revision: str | None = None,
     is_obsolete: Callable[[str], bool] = lambda name: False,
     needed_metadata: tuple[str, ...] = (),
+    is_alone: bool = True,
     waits_s: tuple[float, ...] = WAITS_S,
 ) -> CommitInfo:
     """Commit `files` (path -> content) to a repo, in one commit; none if the repo already has them.
@@ -34,7 +35,8 @@ def commit_files(
     next call uploads only the rest.
 
     Every request is retried if its failure is transient. A commit may succeed although its response is an error: the
-    next attempt then finds nothing left to do. If somebody else commits in between, the next attempt starts over.
+    next attempt then finds nothing left to do. If somebody else commits in between, the next attempt starts over,
+    unless `is_alone` is false: others commit to the same branch, but other files.
     """
     api = HfApi()
     head = ""
@@ -56,7 +58,12 @@ def commit_files(
             operations = [*additions, *(CommitOperationDelete(name) for name in obsolete)]
         try:
             return api.create_commit(
-                repo_id, operations, commit_message=message, repo_type=repo_type, revision=revision, parent_commit=head
+                repo_id,
+                operations,
+                commit_message=message,
+                repo_type=repo_type,
+                revision=revision,
+                parent_commit=head if is_alone else None,
             )
         except Exception as error:
             backoff.wait(error)

@@ -3,6 +3,7 @@ import dataclasses
 import random
 import socket
 import ssl
+import threading
 import time
 import tracemalloc
 import zlib
@@ -599,3 +600,35 @@ def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
     assert parse_retry_after(format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)) == 0
     in_a_minute = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True))
     assert in_a_minute is not None and 57 < in_a_minute <= 60
+
+
+def test_requests_to_one_host_keep_the_rate_and_so_do_redirects(server: ImageServer) -> None:
+    """The moments are those of the server: a slow machine only makes the pauses longer."""
+    moments: list[float] = []
+
+    def timed(answer: Answer) -> Answer:
+        def send_timed(handler: BaseHTTPRequestHandler) -> None:
+            moments.append(time.monotonic())
+            answer(handler)
+
+        return send_timed
+
+    server.answers |= {f"/{number}": timed(status(302, Location="/image")) for number in range(6)}
+    server.answers["/image"] = timed(lambda handler: send(handler, b"image"))
+    with (
+        Fetcher(connections=4, allow_private_hosts=True, limits=FetchLimits(), requests_per_second=40) as fetcher,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        fetched = list(pool.map(lambda number: fetcher.fetch(f"{server.url}/{number}").data, range(6)))
+    assert fetched == [b"image"] * 6 and len(moments) == 12
+    assert max(moments) - min(moments) > 0.9 * 11 / 40
+
+
+def test_the_wait_for_a_turn_ends_with_the_run(server: ImageServer) -> None:
+    server.answers["/a.jpg"] = b"image"
+    with Fetcher(connections=1, allow_private_hosts=True, limits=QUICK, requests_per_second=1e-6) as fetcher:
+        assert fetcher.fetch(f"{server.url}/a.jpg").data == b"image"
+        threading.Timer(0.2, fetcher.stop).start()
+        with pytest.raises(FetchError, match="rate_limit: until the run ended") as raised:
+            fetcher.fetch(f"{server.url}/a.jpg")
+    assert raised.value.is_retryable and server.requests["/a.jpg"] == 1

@@ -21,9 +21,11 @@ from tests.faults.scenarios import (
     Train,
     TrainAndPush,
 )
+from tests.faults.shard_scenarios import BuildShard, MergeShards
 
 SCENARIOS: list[type[Scenario]] = [
-    Build, Rebuild, Push, Train, Predict, Calibrate, LocalHubSession, PredictCopies, PredictFromHub, TrainAndPush,
+    Build, BuildShard, MergeShards, Rebuild, Push, Train, Predict, Calibrate, LocalHubSession, PredictCopies,
+    PredictFromHub, TrainAndPush,
 ]  # fmt: skip
 SERVERS = {"images": ("build",), "hub": ("push", "predict from the Hub", "train and push")}
 Point = TypeVar("Point")

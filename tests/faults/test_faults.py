@@ -85,4 +85,4 @@ def test_points_are_spread_evenly_and_repeat_with_their_seed() -> None:
 
 def test_kinds_and_scenarios_have_names_of_their_own() -> None:
     assert len({kind.name for kind in make_kinds()}) == len(make_kinds()) > 30
-    assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS) == 10
+    assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS) == 12

@@ -10,6 +10,9 @@ _MODULES: dict[str, dict[str, int]] = {  # the slowest first, so that both proce
         "parquet": 20_000, "adapter_config": 25_000, "card_configs": 25_000, "task_file": 50_000,
         "calibration": 50_000,
     },
+    "shards": {
+        "shard_manifest": 20_000, "shard_states": 20_000, "shard_images": 20_000, "prediction_shard": 25_000,
+    },
     "tables": {"written_submission": 20_000, "submission": 20_000, "train_csv": 60_000, "test_csv": 30_000},
     "cards": {"card_merge": 25_000, "hub_card": 50_000},
     "hub": {"hub_route": 40_000, "hub_body": 40_000, "hub_commit": 25_000},

@@ -14,7 +14,8 @@ SHARE = {
     "quantity": 1000, "label": 1000, "index": 1000, "prediction": 1000, "train_csv": 60, "test_csv": 60,
     "image_any": 150, "image_gif": 50, "server_answer": 100, "json": 500, "yaml": 200, "front_matter": 200,
     "card_merge": 40, "hub_card": 100, "hub_route": 60, "hub_body": 60, "hub_commit": 40, "calibration": 100,
-    "task_file": 100, "card_configs": 50,
+    "task_file": 100, "card_configs": 50, "shard_manifest": 40, "shard_states": 40, "shard_images": 40,
+    "prediction_shard": 100,
 }  # fmt: skip
 
 

@@ -205,15 +205,15 @@ def long_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_dataset(tmp_path_factory.mktemp("long"), train=0, validation=0, test=60)
 
 
-def kill_and_restart(adapter: str, dataset: Path, output: Path, *, shards: int, after_s: float) -> None:
-    """Kill predict a moment after it has written this many shards; rerun it to its end."""
+def kill_and_restart(adapter: str, dataset: Path, output: Path, *, batches: int, after_s: float) -> None:
+    """Kill predict a moment after it has written this many batches; rerun it to its end."""
     command = [sys.executable, "-m", "inference.predict", "--adapter", adapter, "--dataset", str(dataset),
                "--output", str(output), "--dtype", "float32", "--batch_size", "2"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     folder = output.with_suffix(".parts")
     deadline = time.monotonic() + 120
-    while process.poll() is None and len(list(folder.glob("[0-9]*.parquet"))) < shards:
-        assert time.monotonic() < deadline, "no shard was written"
+    while process.poll() is None and len(list(folder.glob("[0-9]*.parquet"))) < batches:
+        assert time.monotonic() < deadline, "no batch was written"
         time.sleep(0.002)
     time.sleep(after_s)
     process.kill()
@@ -226,7 +226,7 @@ def kill_and_restart(adapter: str, dataset: Path, output: Path, *, shards: int, 
 @pytest.mark.faults
 def test_killed_and_rerun_it_writes_the_same(adapter: tuple[str, Any], long_dataset: Path, tmp_path: Path) -> None:
     uninterrupted = run_predict(adapter[0], long_dataset, tmp_path / "uninterrupted.csv", "--batch_size", 2)
-    kill_and_restart(adapter[0], long_dataset, tmp_path / "killed.csv", shards=5, after_s=0.01)
+    kill_and_restart(adapter[0], long_dataset, tmp_path / "killed.csv", batches=5, after_s=0.01)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "killed.parquet"), uninterrupted, check_exact=True)
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "uninterrupted.csv").read_bytes()
 
@@ -239,7 +239,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(
     rng = random.Random(0)
     for kill in range(20):
         output = tmp_path / f"{kill}.csv"
-        kill_and_restart(adapter[0], long_dataset, output, shards=rng.randrange(30), after_s=rng.uniform(0, 0.2))
+        kill_and_restart(adapter[0], long_dataset, output, batches=rng.randrange(30), after_s=rng.uniform(0, 0.2))
         pd.testing.assert_frame_equal(pd.read_parquet(output.with_suffix(".parquet")), uninterrupted, check_exact=True)
 
 

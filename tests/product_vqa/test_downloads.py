@@ -9,9 +9,8 @@ import pytest
 from huggingface_hub import constants
 
 from product_vqa.dataset import load_splits
-from product_vqa.disk_space import Need
+from product_vqa.disk_space import DiskPlan, Need
 from product_vqa.downloads import (
-    DiskPlan,
     download_base_model,
     download_dataset,
     download_rows,

@@ -1,11 +1,11 @@
-"""Shards of an unfinished prediction: finished batches on disk, with which an interrupted run resumes."""
+"""The finished batches of a prediction on disk, with which an interrupted run resumes."""
 
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ logger = logging.getLogger(__name__)
 
 _RUN_FILE = "run.json"
 _DIGEST_KEY = b"product_vqa.digest"
-_MAX_SHARD_BYTES = 1024**3
+_MAX_FILE_BYTES = 1024**3
 _REMEDY = "delete the folder, or choose another `output`"
 
 
-class Shards:
-    """The folder `X.parts` next to `X.csv`: one Parquet file (a shard) per batch, complete or absent.
+class BatchFiles:
+    """The folder `X.parts` next to `X.csv`: one Parquet file per batch, complete or absent.
 
-    The unit of work is a batch. It is fixed by the order of rows and the batch size, so its shard depends neither on
-    the number of processes nor on restarts. A shard counts only if it holds the rows of its batch as this run wrote
+    The unit of work is a batch. It is fixed by the order of rows and the batch size, so its file depends neither on
+    the number of processes nor on restarts. A file counts only if it holds the rows of its batch as this run wrote
     them.
     """
 
@@ -38,7 +38,7 @@ class Shards:
         self.folder = folder
         self._run: dict[str, Any] = {}
         if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file, but shards are written to a folder of that name: delete it")
+            raise InputError(f"{folder} is a file, but batches are written to a folder of that name: delete it")
 
     def recorded_batch_size(self) -> int | None:
         """The batch size of the run that is resumed; None if there is none. Raises InputError if it is invalid."""
@@ -70,7 +70,7 @@ class Shards:
         ]
         if changed:
             raise InputError(
-                f"{self.folder} holds shards of a prediction with other settings ({'; '.join(changed)}): {_REMEDY}"
+                f"{self.folder} holds batches of a prediction with other settings ({'; '.join(changed)}): {_REMEDY}"
             )
 
     def _recorded_run(self) -> dict[str, Any] | None:
@@ -86,7 +86,7 @@ class Shards:
         return run
 
     def has(self, number: int, indexes: Sequence[int]) -> bool:
-        """Whether there is an intact shard of the batch `number`, whose rows have these indexes."""
+        """Whether there is an intact file of the batch `number`, whose rows have these indexes."""
         if not os.path.lexists(self._file(number)):
             return False
         if self._read(number, indexes) is not None:
@@ -98,10 +98,10 @@ class Shards:
         with atomic_write(self._file(number)) as temporary:
             pq.write_table(rows.replace_schema_metadata({_DIGEST_KEY: self._digest(rows.to_pylist())}), temporary)
 
-    def load(self, batches: Sequence[Sequence[int]]) -> pa.Table:
-        """The rows of all batches, each given by its indexes, in order. Raises InputError for a damaged shard."""
+    def load(self, batches: Mapping[int, Sequence[int]]) -> pa.Table:
+        """The rows of these batches (number -> indexes), in order. Raises InputError for a damaged file."""
         tables = []
-        for number, indexes in enumerate(batches):
+        for number, indexes in sorted(batches.items()):
             table = self._read(number, indexes)
             if table is None:
                 raise InputError(
@@ -114,10 +114,10 @@ class Shards:
         shutil.rmtree(self.folder)
 
     def _read(self, number: int, indexes: Sequence[int]) -> pa.Table | None:
-        """The shard's rows; None if they are not what this run wrote for these indexes."""
+        """The file's rows; None if they are not what this run wrote for these indexes."""
         try:
             # As bytes: given the path, pyarrow would also read a folder of this name, and wait for a pipe.
-            content = read_bytes(self._file(number), max_bytes=_MAX_SHARD_BYTES)
+            content = read_bytes(self._file(number), max_bytes=_MAX_FILE_BYTES)
             table = pq.read_table(pa.BufferReader(content), use_threads=False)
             table.validate(full=True)
             rows = table.to_pylist()

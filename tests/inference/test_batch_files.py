@@ -1,4 +1,4 @@
-"""What a resumed prediction keeps: its own shards, if they are as it wrote them and nothing else has changed."""
+"""What a resumed prediction keeps: its own batches, if they are as it wrote them and nothing else has changed."""
 
 import json
 import os
@@ -14,8 +14,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from inference import predict
+from inference.batch_files import BatchFiles
 from inference.predictions import PREDICTIONS
-from inference.shards import Shards
 from inference.submission import read_run
 from product_vqa.atomic_io import one_writer
 from product_vqa.errors import InputError
@@ -95,7 +95,7 @@ def test_a_prediction_does_not_resume_with_other_content(
     interrupt(monkeypatch, options, after=2)
     change(sources)
     with pytest.raises(
-        InputError, match=rf"s\.parts holds shards of a prediction with other settings \(.*{named}.*: delete"
+        InputError, match=rf"s\.parts holds batches of a prediction with other settings \(.*{named}.*: delete"
     ):
         call(predict.main, monkeypatch, *options)
     assert not (tmp_path / "s.csv").exists()
@@ -140,9 +140,9 @@ def test_it_resumes_with_the_batch_size_of_before(
 def test_an_invalid_batch_size_in_the_record_is_named(
     sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: Any
 ) -> None:
-    shards = tmp_path / "s.parts"
-    shards.mkdir()
-    (shards / "run.json").write_text(json.dumps({"batch_size": batch_size}))
+    folder = tmp_path / "s.parts"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"batch_size": batch_size}))
     with pytest.raises(InputError, match=r"run\.json has the invalid batch_size .*: delete the folder.* --output"):
         call(predict.main, monkeypatch, *arguments(sources, tmp_path / "s.csv", batch_size=None))
 
@@ -191,7 +191,7 @@ def put_another_table(file: Path) -> None:
     [truncate, empty, garble, drop_a_row, repeat_a_row, edit_a_prediction, put_another_batch, put_another_table],
     ids=lambda damage: damage.__name__,
 )
-def test_a_shard_that_is_not_as_it_was_written_is_computed_again(
+def test_a_file_that_is_not_as_it_was_written_is_computed_again(
     adapter_folder: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture, damage: Damage,
 ) -> None:  # fmt: skip
@@ -208,7 +208,7 @@ def test_a_shard_that_is_not_as_it_was_written_is_computed_again(
 
 
 @pytest.mark.slow
-def test_a_shard_of_another_run_is_computed_again(
+def test_a_file_of_another_run_is_computed_again(
     adapter_folder: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = {"adapter": adapter_folder, "dataset": tiny_dataset}
@@ -223,24 +223,24 @@ def rows(*indexes: int) -> Any:
     return pa.Table.from_pylist(records, schema=PREDICTIONS)
 
 
-def test_a_shard_that_is_damaged_while_the_prediction_runs_is_named(tmp_path: Path) -> None:
-    shards = Shards(tmp_path / "s.parts")
-    shards.open({"rows": 3})
-    shards.save(0, rows(1, 2))
-    shards.save(1, rows(3))
-    assert shards.load([[1, 2], [3]])["index"].to_pylist() == [1, 2, 3]
+def test_a_file_that_is_damaged_while_the_prediction_runs_is_named(tmp_path: Path) -> None:
+    files = BatchFiles(tmp_path / "s.parts")
+    files.open({"rows": 3})
+    files.save(0, rows(1, 2))
+    files.save(1, rows(3))
+    assert files.load({0: [1, 2], 1: [3]})["index"].to_pylist() == [1, 2, 3]
     drop_a_row(tmp_path / "s.parts" / "000000.parquet")
     with pytest.raises(InputError, match=r"000000\.parquet was changed while the prediction ran: rerun"):
-        shards.load([[1, 2], [3]])
+        files.load({0: [1, 2], 1: [3]})
     (tmp_path / "s.parts" / "000000.parquet").unlink()
     with pytest.raises(InputError, match=r"000000\.parquet was changed"):
-        shards.load([[1, 2], [3]])
+        files.load({0: [1, 2], 1: [3]})
 
 
-def test_a_shard_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shards = Shards(tmp_path / "s.parts")
-    shards.open({})
-    shards.save(0, rows(1, 2))
+def test_a_file_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = BatchFiles(tmp_path / "s.parts")
+    files.open({})
+    files.save(0, rows(1, 2))
     before = (tmp_path / "s.parts" / "000000.parquet").read_bytes()
 
     def half(table: Any, file: Path) -> None:
@@ -251,17 +251,17 @@ def test_a_shard_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.Monke
         patch.setattr(pq, "write_table", half)
         for batch in (0, 1):
             with pytest.raises(KilledError):
-                shards.save(batch, rows(1, 2))
+                files.save(batch, rows(1, 2))
     assert (tmp_path / "s.parts" / "000000.parquet").read_bytes() == before
     assert sorted(file.name for file in (tmp_path / "s.parts").iterdir()) == ["000000.parquet", "run.json"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7"])
 def test_a_broken_record_of_the_run_is_named(tmp_path: Path, text: str) -> None:
-    shards = Shards(tmp_path)
+    files = BatchFiles(tmp_path)
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match=r"run\.json .*delete"):
-        shards.open({"rows": 3})
+        files.open({"rows": 3})
 
 
 def damaged(content: bytes, *, step: int) -> Iterator[bytes]:
@@ -273,50 +273,50 @@ def damaged(content: bytes, *, step: int) -> Iterator[bytes]:
 
 
 def check_damage(folder: Path, *, step: int) -> int:
-    """Read a shard in every damaged form: its rows are those that were written, or it counts as missing."""
-    shards, written = Shards(folder), rows(1, 2)
-    shards.open({"rows": 2})
-    shards.save(0, written)
+    """Read a file in every damaged form: its rows are those that were written, or it counts as missing."""
+    files, written = BatchFiles(folder), rows(1, 2)
+    files.open({"rows": 2})
+    files.save(0, written)
     (file,) = folder.glob("*.parquet")
     num_cases = 0
     for content in damaged(file.read_bytes(), step=step):
         file.write_bytes(content)
-        if shards.has(0, [1, 2]):
-            assert shards.load([[1, 2]]).equals(written)
+        if files.has(0, [1, 2]):
+            assert files.load({0: [1, 2]}).equals(written)
         num_cases += 1
     return num_cases
 
 
-def test_a_shard_that_is_cut_or_garbled_anywhere_is_as_written_or_missing(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_or_garbled_anywhere_is_as_written_or_missing(tmp_path: Path) -> None:
     assert check_damage(tmp_path / "s.parts", step=61) > 150
 
 
 @pytest.mark.faults
-def test_a_shard_that_is_cut_or_garbled_at_any_byte_is_as_written_or_missing(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_or_garbled_at_any_byte_is_as_written_or_missing(tmp_path: Path) -> None:
     assert check_damage(tmp_path / "s.parts", step=1) > 9_000
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-def test_a_shard_that_is_not_a_regular_file_is_computed_again(tmp_path: Path, kind: str) -> None:
-    shards = Shards(tmp_path / "s.parts")
-    shards.open({})
+def test_a_file_that_is_not_a_regular_file_is_computed_again(tmp_path: Path, kind: str) -> None:
+    files = BatchFiles(tmp_path / "s.parts")
+    files.open({})
     file = tmp_path / "s.parts" / "000000.parquet"
     {"pipe": os.mkfifo, "folder": Path.mkdir, "device": lambda link: link.symlink_to("/dev/zero")}[kind](file)
-    assert not shards.has(0, [1])
+    assert not files.has(0, [1])
 
 
 @pytest.mark.parametrize("text", ['{"a": ' * 5000, '{"batch_size": ' + "9" * 5000 + "}", '{"rows": NaN}', "\ud800"])
 def test_a_hostile_record_of_the_run_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text, errors="surrogatepass")
     with pytest.raises(InputError, match=r"run\.json cannot be read .*delete the folder") as refusal:
-        Shards(tmp_path).open({"rows": 3})
+        BatchFiles(tmp_path).open({"rows": 3})
     assert "\n" not in str(refusal.value)
 
 
 def test_a_record_of_the_run_that_is_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.json")
     with pytest.raises(InputError, match=r"run\.json cannot be read .*not a regular file"):
-        Shards(tmp_path).open({"rows": 3})
+        BatchFiles(tmp_path).open({"rows": 3})
 
 
 @pytest.mark.slow

@@ -1,0 +1,90 @@
+"""The branch of a dataset repo on which the shards of a build meet."""
+
+import logging
+from pathlib import Path
+
+from huggingface_hub import HfApi, errors
+
+from dataset_builder.build_shards import MANIFEST_FILE, SHARDS_FOLDER, Inputs, read_manifest
+from product_vqa.disk_space import DiskPlan, Need
+from product_vqa.errors import InputError, argument
+from product_vqa.hub import Location, commit_files, download, hub_errors, list_files, locate, measure_download, retry
+from product_vqa.sharding import Shard, all_shards, missing_message
+
+logger = logging.getLogger(__name__)
+
+BRANCH = "shards"
+
+
+def push_shard(folder: Path, repo_id: str, *, shard: Shard, private: bool) -> None:
+    """Commit a shard to the branch of the dataset repo. `load_dataset` does not read it there."""
+    prefix = f"{SHARDS_FOLDER}/{shard.suffix}/"
+    with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset", revision=BRANCH):
+        api = HfApi()
+        retry(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
+        retry(lambda: api.create_branch(repo_id, branch=BRANCH, repo_type="dataset", exist_ok=True))
+        commit_files(
+            repo_id,
+            {prefix + file.name: file for file in sorted(folder.iterdir())},
+            message=f"Shard {shard}",
+            repo_type="dataset",
+            revision=BRANCH,
+            is_obsolete=lambda name: name.startswith(prefix),
+            is_alone=False,
+        )
+
+
+def download_shards(repo_id: str, *, count: int, inputs: Inputs) -> tuple[Path, Location]:
+    """Download the shards; returns their folder, and the commit that was downloaded.
+
+    Raises InputError, before anything large is downloaded, unless all are there and were made from these inputs.
+    """
+    with argument("hub_dataset_id"):
+        try:
+            location = locate(repo_id, repo_type="dataset", revision=BRANCH)
+        except InputError as error:
+            if isinstance(error.__cause__, errors.RevisionNotFoundError):
+                message = missing_message(all_shards(count), where=repo_id)
+                raise InputError(f"{message}. If they were merged before, the dataset is in the repo") from error
+            raise
+        names = set(list_files(location, repo_type="dataset"))
+        manifests = {shard: f"{SHARDS_FOLDER}/{shard.suffix}/{MANIFEST_FILE}" for shard in all_shards(count)}
+        missing = [shard for shard, name in manifests.items() if name not in names]
+        if missing:
+            raise InputError(missing_message(missing, where=repo_id))
+        folder = download(location, patterns=list(manifests.values()), repo_type="dataset")
+        patterns = []
+        for shard, name in manifests.items():
+            content = read_manifest((folder / name).parent, shard=shard, inputs=inputs)
+            patterns += [f"{SHARDS_FOLDER}/{shard.suffix}/{file}" for file in content["files"]]
+        size = measure_download(location, patterns=patterns, repo_type="dataset").missing
+        plan = DiskPlan((Need("shards", "HF_HOME", folder, size),), downloaded=size)
+        if size:
+            logger.info(plan)
+            plan.check()
+        return download(location, patterns=[*manifests.values(), *patterns], repo_type="dataset"), location
+
+
+def has_branch(repo_id: str) -> bool:
+    """Whether the repo has shards that are not merged yet."""
+    with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"):
+        try:
+            refs = retry(lambda: HfApi().list_repo_refs(repo_id, repo_type="dataset"))
+        except errors.RepositoryNotFoundError:
+            return False
+        return any(branch.name == BRANCH for branch in refs.branches)
+
+
+def remove_branch(merged: Location) -> None:
+    """Delete the branch, unless somebody has pushed to it since it was downloaded. A failure is only logged."""
+    repo_id = merged.name
+    try:
+        with hub_errors(repo_id, repo_type="dataset", revision=BRANCH):
+            refs = retry(lambda: HfApi().list_repo_refs(repo_id, repo_type="dataset"))
+            heads = {branch.name: branch.target_commit for branch in refs.branches}
+            if heads.get(BRANCH) == merged.revision:
+                retry(lambda: HfApi().delete_branch(repo_id, branch=BRANCH, repo_type="dataset"))
+            elif BRANCH in heads:
+                logger.warning("%s: branch %s has newer shards, and is kept", repo_id, BRANCH)
+    except InputError as error:
+        logger.warning("The dataset was pushed, but its branch %s could not be deleted: %s", BRANCH, error)
