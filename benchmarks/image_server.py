@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -81,10 +80,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="width and height of generated images, in pixels")
     parser.add_argument("--log", type=Path, help="file to which the time and the path of each request are written")
     options = parser.parse_args()
-    get_image: Callable[[str], bytes] = partial(make_image, size=options.size)
-    if options.folder:
-        content = {file.name: file.read_bytes() for file in options.folder.rglob("*") if file.is_file()}
-        get_image = lambda path: content[path.rsplit("/", 1)[-1]]  # noqa: E731
+    content = (
+        {file.name: file.read_bytes() for file in options.folder.rglob("*") if file.is_file()}
+        if options.folder
+        else {}
+    )
+
+    def get_image(path: str) -> bytes:
+        return content[path.rsplit("/", 1)[-1]] if options.folder else make_image(path, size=options.size)
+
     with nullcontext() if options.log is None else options.log.open("w", buffering=1) as log:
         asyncio.run(serve(get_image, log=log))
 

@@ -30,6 +30,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from benchmarks.image_server import image_server
 from benchmarks.results import print_result
+from benchmarks.timing import MemorySampler
 from local_hub import LocalHub
 from product_vqa.sharding import Shard, all_shards
 from quickstart.pretraining.small_paligemma import save_base
@@ -49,14 +50,16 @@ class Usage:
 
     cpu_seconds: float = 0.0
     killed_cpu_seconds: float = 0.0
-    peak_rss_mb: float = 0.0
+    peak_mb: float = 0.0
     killed: int = 0
 
-    def add(self, process: "subprocess.Popen[bytes]") -> None:
+    def add(self, sampler: MemorySampler) -> None:
         """Wait for a process. Raises RuntimeError if it fails otherwise than by a kill."""
+        process = sampler.process
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        self.peak_rss_mb = max(self.peak_rss_mb, usage.ru_maxrss / 1024)
+        sampler.join()
+        self.peak_mb = max(self.peak_mb, sampler.peak_mb)  # ru_maxrss would include what this process had
         if process.returncode == -signal.SIGKILL:
             self.killed += 1
             self.killed_cpu_seconds += usage.ru_utime + usage.ru_stime
@@ -74,16 +77,19 @@ class Machines:
     environment: dict[str, str]
     number: int = field(default=0)
 
-    def start(self, *command: object) -> "subprocess.Popen[bytes]":
+    def start(self, *command: object) -> MemorySampler:
         self.number += 1
         disk = self.work / f"machine-{self.number}"
         disk.mkdir()
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", *map(str, command)],
             cwd=disk,
             env=os.environ | self.environment | {"HF_HOME": str(disk / "hf")},
             stdout=subprocess.DEVNULL,
         )
+        sampler = MemorySampler(process)
+        sampler.start()
+        return sampler
 
     def run(self, *command: object) -> tuple[Usage, float]:
         """Run one process to its end; returns what it took, and its seconds."""
@@ -100,10 +106,10 @@ class Machines:
         moments = sorted(rng.uniform(0.05, 0.9) * seconds for _ in range(kills))
         for moment, shard in zip(moments, rng.sample(shards, kills), strict=True):
             time.sleep(max(0.0, start + moment - time.perf_counter()))
-            running[shard].kill()
-        for shard, process in running.items():
-            usage.add(process)
-            if process.returncode:
+            running[shard].process.kill()
+        for shard, sampler in running.items():
+            usage.add(sampler)
+            if sampler.process.returncode:
                 usage.add(self.start(*command, "--shard", shard))
         return usage
 
@@ -204,8 +210,8 @@ def compare_usage(one: Usage, shards: Usage, merge: Usage) -> dict[str, Any]:
         "cpu_seconds_of_merge": round(merge.cpu_seconds, 1),
         "cpu_seconds_of_killed": round(shards.killed_cpu_seconds, 1),
         "cpu_ratio": round(together / one.cpu_seconds, 3),
-        "peak_rss_mb": {
-            "one": round(one.peak_rss_mb), "shard": round(shards.peak_rss_mb), "merge": round(merge.peak_rss_mb)
+        "peak_pss_mb": {
+            "one": round(one.peak_mb), "shard": round(shards.peak_mb), "merge": round(merge.peak_mb)
         },
     }  # fmt: skip
 

@@ -50,7 +50,7 @@ def time_command(
             stdout=stream,
             stderr=stream,
         )
-        sampler = _MemorySampler(process)
+        sampler = MemorySampler(process)
         sampler.start()
         exit_code = process.wait()
     seconds = time.perf_counter() - start
@@ -73,8 +73,8 @@ def _children_cpu_seconds() -> float:
     return times.children_user + times.children_system
 
 
-class _MemorySampler(threading.Thread):
-    """Samples the memory of a process and its children until the process ends."""
+class MemorySampler(threading.Thread):
+    """Samples the memory of a process and its children until the process ends. `peak_mb` is that of their PSS."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         super().__init__(daemon=True)
@@ -82,9 +82,11 @@ class _MemorySampler(threading.Thread):
         self.peak_mb = self.peak_anonymous_mb = 0.0
 
     def run(self) -> None:
-        while self.process.poll() is None:
-            try:
+        while True:
+            try:  # not process.poll(), which would take the exit code and the usage from whoever waits for the process
                 root = psutil.Process(self.process.pid)
+                if root.status() == psutil.STATUS_ZOMBIE:
+                    return
                 processes = [root, *root.children(recursive=True)]
             except psutil.Error:
                 return

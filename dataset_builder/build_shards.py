@@ -23,6 +23,7 @@ from dataset_builder.image_store import IMAGE_STARTS, NOT_FETCHED, ImageStore, S
 from product_vqa.documents import DocumentError, read_json
 from product_vqa.errors import InputError, first_line
 from product_vqa.parquet_files import ParquetError, check_parquet
+from product_vqa.provenance import list_changes
 from product_vqa.row_selection import RowSelection
 from product_vqa.sharding import Shard, all_shards, missing_message
 
@@ -45,7 +46,7 @@ _PHYSICAL_TYPES = {
     pa.string(): "BYTE_ARRAY", pa.binary(): "BYTE_ARRAY", pa.int32(): "INT32", pa.int64(): "INT64",
     pa.float64(): "DOUBLE",
 }  # fmt: skip
-_IMAGES_FILE = re.compile(r"images-\d{5}\.parquet")
+IMAGES_FILE = re.compile(r"images-\d{5}\.parquet")
 assert tuple(_STATES.names) == UrlState._fields
 
 
@@ -158,18 +159,12 @@ def read_manifest(folder: Path, *, shard: Shard, inputs: Inputs) -> dict[str, An
     keys = {"shard": str, "inputs": dict, "images": str, "files": dict}
     if not isinstance(content, dict) or any(not isinstance(content.get(key), kind) for key, kind in keys.items()):
         raise InputError(f"shard {shard}: its {MANIFEST_FILE} was not written by build; run it again")
-    found, wanted = content["inputs"], json.loads(json.dumps(asdict(inputs)))
-    changed = [
-        f"{key}: {found.get(key)} -> {wanted.get(key)}"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
-    ]
-    if content["shard"] != str(shard):
-        changed.insert(0, f"shard: {content['shard']} -> {shard}")
-    if changed:
-        raise InputError(f"shard {shard} was made from other inputs or settings ({'; '.join(changed)}); run it again")
+    of_shard = list_changes({"shard": content["shard"]}, {"shard": str(shard)})
+    of_inputs = list_changes(content["inputs"], json.loads(json.dumps(asdict(inputs))))
+    if changes := "; ".join(filter(None, (of_shard, of_inputs))):
+        raise InputError(f"shard {shard} was made from other inputs or settings ({changes}); run it again")
     if STATES_FILE not in content["files"] or any(
-        name != STATES_FILE and not _IMAGES_FILE.fullmatch(name) for name in content["files"]
+        name != STATES_FILE and not IMAGES_FILE.fullmatch(name) for name in content["files"]
     ):
         raise InputError(f"shard {shard}: its {MANIFEST_FILE} lists files that no build writes; run it again")
     return content

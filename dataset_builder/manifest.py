@@ -10,6 +10,8 @@ from typing import Any
 import datasets
 
 import product_vqa
+from dataset_builder import build_shards
+from dataset_builder.build_shards import IMAGES_FILE, SHARDS_FOLDER, STATES_FILE
 from dataset_builder.csv_reader import Tables
 from dataset_builder.labels import RANGE_POLICIES
 from dataset_builder.leakage import Leak
@@ -38,7 +40,8 @@ _WRITTEN = re.compile(
 )
 # Of build_shards; the second form is what a kill while one was replaced leaves.
 _SHARD = re.compile(
-    r"shards/(\d{5}-of-\d{5}|\.\d{5}-of-\d{5}\.old)/(shard\.json|states\.parquet|images-\d{5}\.parquet)"
+    rf"{SHARDS_FOLDER}/(\d{{5}}-of-\d{{5}}|\.\d{{5}}-of-\d{{5}}\.old)/"
+    f"({'|'.join(map(re.escape, (build_shards.MANIFEST_FILE, STATES_FILE)))}|{IMAGES_FILE.pattern})"
 )
 _WRITTEN_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # wherever somebody looks into a folder
 _NAME = re.compile(r"[\w.+!-]{1,80}")
@@ -139,7 +142,7 @@ def find_earlier_build(folder: Path) -> Manifest | None:
     Raises InputError if anything else is there. A build of another version, with other keys, counts as none.
     """
     with argument("output_dir"):
-        if not folder.exists() or {entry.name for entry in folder.iterdir()} <= {"shards"}:
+        if not folder.exists() or {entry.name for entry in folder.iterdir()} <= {SHARDS_FOLDER}:
             check_own_files(folder)
             return None
         try:
@@ -176,7 +179,7 @@ def is_made_from(
 
 def check_no_shards(folder: Path) -> None:
     """Raise InputError if shards of a build are in the folder, which a build would replace."""
-    if (folder / "shards").is_dir():
+    if (folder / SHARDS_FOLDER).is_dir():
         raise InputError(
             f"`output_dir` {folder}: contains shards that are not merged yet; set `merge` to their number, choose "
             "another folder, or delete them"

@@ -58,10 +58,8 @@ def download_shards(repo_id: str, *, count: int, inputs: Inputs) -> tuple[Path, 
             content = read_manifest((folder / name).parent, shard=shard, inputs=inputs)
             patterns += [f"{SHARDS_FOLDER}/{shard.suffix}/{file}" for file in content["files"]]
         size = measure_download(location, patterns=patterns, repo_type="dataset").missing
-        plan = DiskPlan((Need("shards", "HF_HOME", folder, size),), downloaded=size)
         if size:
-            logger.info(plan)
-            plan.check()
+            DiskPlan((Need("shards", "HF_HOME", folder, size),), downloaded=size).announce()
         return download(location, patterns=[*manifests.values(), *patterns], repo_type="dataset"), location
 
 

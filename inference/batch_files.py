@@ -17,6 +17,7 @@ from product_vqa.atomic_io import atomic_write
 from product_vqa.documents import DocumentError, read_bytes, read_json
 from product_vqa.errors import InputError, first_line
 from product_vqa.machine_errors import machine_errors
+from product_vqa.provenance import list_changes
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +64,8 @@ class BatchFiles:
             with atomic_write(self.folder / _RUN_FILE) as temporary:
                 temporary.write_text(json.dumps(run, indent=2))
             return
-        changed = [
-            f"{key}: {before.get(key)} -> {run.get(key)}"
-            for key in sorted(before.keys() | run.keys())
-            if before.get(key) != run.get(key)
-        ]
-        if changed:
-            raise InputError(
-                f"{self.folder} holds batches of a prediction with other settings ({'; '.join(changed)}): {_REMEDY}"
-            )
+        if changes := list_changes(before, run):
+            raise InputError(f"{self.folder} holds batches of a prediction with other settings ({changes}): {_REMEDY}")
 
     def _recorded_run(self) -> dict[str, Any] | None:
         file = self.folder / _RUN_FILE

@@ -20,6 +20,7 @@ from product_vqa.documents import DocumentError, parse_json
 from product_vqa.errors import InputError, argument, first_line
 from product_vqa.hub import commit_files, download, find_file, hub_errors, list_files, locate, retry
 from product_vqa.parquet_files import ParquetError, check_parquet
+from product_vqa.provenance import list_changes
 from product_vqa.sharding import Shard, all_shards, missing_message
 
 _DIGEST_KEY, _SHARD_KEY = b"product_vqa.digest", b"product_vqa.shard"
@@ -114,15 +115,8 @@ def merge_shards(files: Sequence[Path], *, expected: dict[str, Any]) -> tuple[pa
 
 
 def _check_same(run: dict[str, Any], other: dict[str, Any], *, name: str) -> None:
-    changed = [
-        f"{key}: {run.get(key)} -> {other.get(key)}"
-        for key in sorted(run.keys() | other.keys())
-        if run.get(key) != other.get(key)
-    ]
-    if changed:
-        raise InputError(
-            f"{name}: was made with other inputs or settings ({'; '.join(changed)}); run this shard again"
-        )
+    if changes := list_changes(run, other):
+        raise InputError(f"{name}: was made with other inputs or settings ({changes}); run this shard again")
 
 
 def read_shard(file: Path, *, shard: Shard) -> tuple[pa.Table, dict[str, Any]]:

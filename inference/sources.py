@@ -1,6 +1,5 @@
 """What a prediction is made from: the dataset, the adapter and the base model, pinned to commits."""
 
-import logging
 from dataclasses import dataclass
 
 from product_vqa.distributed import is_first_process
@@ -10,8 +9,6 @@ from product_vqa.hub import Location, locate
 from product_vqa.modeling.adapter import Adapter, download_adapter
 from product_vqa.modeling.attribute_reader import locate_base_model
 from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,9 +28,7 @@ class Sources:
                 plan = plan_base_model(self.base_model)
             with argument("dataset"):
                 plan += plan_dataset(self.dataset, [split])
-            if plan.needs:
-                logger.info(plan)
-                plan.check()
+            plan.announce()
         with argument("base_model"):
             download_base_model(self.base_model)
         with argument("dataset"):

@@ -1,5 +1,6 @@
 """Compare what will be written with the free space of the disks."""
 
+import logging
 import os
 import shutil
 from collections import defaultdict
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from product_vqa.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _MARGIN = 1.02  # for partly filled blocks
 
@@ -55,6 +58,12 @@ class DiskPlan:
         free = " and ".join(f"{format_bytes(disk.free)} free" for disk in by_disk(self.needs))
         downloaded = f", {format_bytes(self.downloaded)} of it downloaded" if self.downloaded else ""
         return f"Disk space: about {total} needed{downloaded}: {parts}; {free}"
+
+    def announce(self) -> None:
+        """Log the plan, if anything will be written, and `check` it."""
+        if self.needs:
+            logger.info(self)
+            self.check()
 
     def check(self) -> None:
         """Raise InputError, with the remedy, if a disk is too small."""

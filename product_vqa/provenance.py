@@ -1,8 +1,9 @@
 """Identify an adapter, a base model or a dataset by its content: the content of a folder may change, its name not."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location, find_file
@@ -65,3 +66,12 @@ def _sha256(names: Iterable[str], folder: Path) -> str:
         except (OSError, UnicodeEncodeError) as error:
             raise InputError(f"{folder}: its file {name!r} cannot be read: {first_line(error)}") from error
     return total.hexdigest()
+
+
+def list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return what differs between two descriptions of what something was made from; "" if nothing does.
+
+    `batch_size: 32 -> 64; split: test -> validation`
+    """
+    keys = sorted(before.keys() | now.keys())
+    return "; ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key))

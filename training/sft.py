@@ -207,9 +207,7 @@ def download_sources(
             if like is not None and like not in splits:
                 plan += plan_rows(sources.dataset, like)
         plan += plan_checkpoints(run.output_dir, options, memory)
-        if plan.needs:
-            logger.info(plan)
-            plan.check()
+        plan.announce()
     with argument("model_name_or_path"):
         download_base_model(sources.base_model)
     with argument("dataset_name"):

@@ -13,6 +13,7 @@ from product_vqa.provenance import (
     adapter_sha256,
     check_content,
     content_sha256,
+    list_changes,
     processor_sha256,
 )
 
@@ -153,3 +154,12 @@ def test_an_adapter_is_its_weights_and_its_configuration(tmp_path: Path) -> None
     assert len(hashes) == 4
     (tmp_path / "calibration.json").unlink()
     assert adapter_sha256(tmp_path) in hashes
+
+
+def test_changes_are_listed_with_both_values() -> None:
+    before = {"rows": 3, "split": "test", "adapter": "a"}
+    assert list_changes(before, dict(before)) == ""
+    assert (
+        list_changes(before, {"rows": 4, "split": "test", "more": 1})
+        == "adapter: a -> None; more: None -> 1; rows: 3 -> 4"
+    )
