@@ -29,6 +29,7 @@ from inference.references import join
 from product_vqa.bootstrap import count_by_image, f1, interval, resample
 from product_vqa.entity_f1.scoring import equal_as_quantities
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, VISION_ATTENTION
+from quickstart.__main__ import ROWS_PER_STEP, computes_bfloat16
 
 RARE_ENTITIES = ("maximum_weight_recommendation", "item_volume")
 RARE_SHARE = 0.1  # of their rows are left in the dataset `rare`
@@ -59,9 +60,9 @@ WAYS = {
     "no_warmup": Way({"warmup_steps": 0}),
     "cosine": Way({"lr_scheduler_type": "cosine"}),
     "1_epoch": Way({"num_train_epochs": 1}),
-    "2_epochs": Way({"num_train_epochs": 2}),
+    "3_epochs": Way({"num_train_epochs": 3}),
     "64_samples": Way({"per_device_train_batch_size": 32}),
-    "64_samples_twice_the_rate": Way({"per_device_train_batch_size": 32, "learning_rate": 1.2e-2}),
+    "64_samples_twice_the_rate": Way({"per_device_train_batch_size": 32, "learning_rate": 6e-3}),
     "rare": Way(dataset="rare"),
     "rare_oversampled": Way({"oversample_like": "test"}, dataset="rare", compared_with="rare"),
 }
@@ -87,10 +88,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--ways", nargs="+", default=list(DEFAULT_WAYS), choices=WAYS, help="what to train")
-    chosen.add_argument("--recipe", action="store_true", help="train all ways but shuffled: an hour and a half")
+    chosen.add_argument("--recipe", action="store_true", help="train all ways but shuffled: two hours")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="random seeds of labels and training")
     parser.add_argument("--level", default="standard", help="difficulty of the labels: plain, standard, hard")
-    parser.add_argument("--train_rows", type=int, default=2400)
+    parser.add_argument("--train_rows", type=int, default=4800)
     parser.add_argument("--test_rows", type=int, default=320)
     parser.add_argument("--output_dir", help="folder to keep everything in; the same command resumes in it")
     parser.add_argument("--json", action="store_true", help="print all results as JSON")
@@ -120,7 +121,10 @@ def run_seed(folder: Path, ways: Sequence[str], options: argparse.Namespace, *, 
         if (folder / f"{name}.json").is_file():
             continue
         way, adapter = WAYS[name], folder / f"adapter-{name}"
-        chosen = {"per_device_train_batch_size": 8, "max_eval_samples": 0, "eval_strategy": "no", **way.options}
+        chosen = {
+            "per_device_train_batch_size": ROWS_PER_STEP // 2, "bf16": str(computes_bfloat16()).lower(),
+            "max_eval_samples": 0, "eval_strategy": "no", **way.options,
+        }  # fmt: skip
         launch(
             "training.sft", "--config", CONFIG_FILE, "--dataset_name", folder / way.dataset,
             "--model_name_or_path", BASE, "--base_model_id", "local/small-paligemma", "--output_dir", adapter,

@@ -72,12 +72,17 @@ def _is_native(dtype: torch.dtype, *, device: torch.device) -> bool:
     if dtype == torch.float32:
         return True
     if device.type == "cpu":
-        # With Intel's matrix units (AMX), a product takes a tenth of float32's time. On other CPUs, it gained nothing.
-        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return dtype == torch.bfloat16 and bool(capabilities.get("amx_bf16"))
+        # With Intel's matrix units (AMX), a product takes a tenth of float32's time.
+        return dtype == torch.bfloat16 and has_cpu_instructions("amx_bf16")
     if device.type == "cuda" and dtype == torch.bfloat16:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return True
+
+
+def has_cpu_instructions(*names: str) -> bool:
+    """Whether this CPU has one of these instruction sets, as torch calls them; false if torch is too old to know."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(capabilities.get(name, False) for name in names)
 
 
 def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -13,7 +13,7 @@ class PretrainOptions:
         default="runs/small-paligemma", metadata={"help": "Folder of the base model, the curve and the checkpoint."}
     )
     minutes: float = field(
-        default=110.0, metadata={"help": "Minutes of training, including those before an interruption."}
+        default=230.0, metadata={"help": "Minutes of training, including those before an interruption."}
     )
     seed: int = field(default=0, metadata={"help": "Random seed of the weights and the images."})
     bf16: bool = field(

@@ -1,7 +1,7 @@
 """Pretrain the small PaliGemma of the quickstart from random weights.
 
     accelerate launch --config_file training/accelerate_configs/cpu_2.yaml \\
-        -m quickstart.pretraining.pretrain --minutes 110 --bf16 true
+        -m quickstart.pretraining.pretrain --minutes 230 --bf16 true
     python -m quickstart.pretraining.pretrain --minutes 2
 
 It runs on one core, in two processes, or on a GPU; the first two minutes already show progress. Rerun the same command
@@ -26,7 +26,7 @@ from quickstart.pretraining.options import PretrainOptions
 from quickstart.pretraining.tasks import KINDS
 from quickstart.rendering.levels import HARD, STANDARD
 
-COLUMNS = ("minutes", "step", "pictures", "first", "patch_loss", "packed_loss", "answer_loss", *KINDS, "hard_get")
+COLUMNS = ("minutes", "step", "images", "first", "patch_loss", "packed_loss", "answer_loss", *KINDS, "hard_get")
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
             continue
         due = trainer.minutes + interval
         if state.is_main_process:
-            row = {"minutes": trainer.minutes, "step": trainer.step, "pictures": trainer.images}
+            row = {"minutes": trainer.minutes, "step": trainer.step, "images": trainer.images}
             row |= {name: sum(values[-50:]) / len(values[-50:]) for name, values in history.items()}
             if trainer.minutes >= ANSWERS_FROM * options.minutes:
                 row |= measure_accuracy(

@@ -50,7 +50,7 @@ def test_the_command_estimates_a_config(
     call(estimate.main, monkeypatch, *arguments, "--train_rows", 1000)
     memory, compute = capsys.readouterr().out.splitlines()
     assert memory.startswith("memory, about 0.")
-    assert "TFLOP per sample; hours for 3,000 samples on one GPU" in compute  # three epochs
+    assert "TFLOP per sample; hours for 2,000 samples on one GPU" in compute  # two epochs
     call(estimate.main, monkeypatch, *arguments, "--max_train_samples", 100)
     assert "hours for 300 samples" in capsys.readouterr().out
     with pytest.raises(InputError, match="--train_rows must be at least 1"):

@@ -24,7 +24,7 @@ def test_two_processes_train_together_and_save_a_base_model_that_loads(tmp_path:
     )
     assert "images in 0.0 minutes" in done.stdout
     header, row = (tmp_path / "curve.csv").read_text().splitlines()
-    steps, images = (int(row.split(",")[header.split(",").index(name)]) for name in ("step", "pictures"))
+    steps, images = (int(row.split(",")[header.split(",").index(name)]) for name in ("step", "images"))
     assert images == 2 * TINY["batch_size"] * steps > 0
     base = Location(str(tmp_path / "base"))
     model = load_base_model(base, dtype=torch.float32)
