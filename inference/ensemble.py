@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
     from inference.rows import Rows
     from inference.vote_scores import VoteScore
-    from inference.vote_weights import VoteWeights
+    from inference.vote_weights import Source, VoteWeights
     from inference.votes import Count, Votes
-    from inference.weights_file import Source
 
 
 logger = logging.getLogger(__name__)
@@ -135,10 +134,9 @@ def combine(options: EnsembleOptions) -> tuple["pa.Table", dict[str, Any]]:
     """The rows of the output, and what they were made from. Prints the files and what their votes count."""
     from inference.references import read_references
     from inference.rows import join_rows
-    from inference.vote_table import to_table
-    from inference.vote_weights import decide
+    from inference.vote_decision import decide, to_table
+    from inference.vote_weights import identify
     from inference.votes import count_votes, find_copies, read_files
-    from inference.weights_file import identify
 
     references = None if options.references is None else read_references(options.references)
     with argument("predictions"):
@@ -168,8 +166,7 @@ def find_weights(
     """Fit the weights of the files, read them or take the default, and print how; returns the latter in words too."""
     from inference.vote_fitting import choose_prior, cross_fit, fit_weights, match_labels
     from inference.vote_scores import score_votes
-    from inference.vote_weights import default_weights
-    from inference.weights_file import FittedOn, load_weights, save_weights
+    from inference.vote_weights import FittedOn, default_weights, load_weights, save_weights
 
     if options.weights is not None:
         with argument("weights"):
