@@ -64,22 +64,14 @@ class Votes:
 def read_files(paths: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The table of each file of predictions, by its name: index, prediction, confidence, and more if it has them.
 
-    Raises InputError for a file that cannot be read, has a duplicate index or an impossible confidence, and for a file
-    that is given twice, because its votes would count twice.
+    Raises InputError for a file that `read_predictions` refuses, and for one that is given twice, because its votes
+    would count twice.
     """
     resolved = [Path(path).resolve() for path in paths]
     for number, path in enumerate(resolved):
         if path in resolved[:number]:
             raise InputError(f"{paths[number]} is given twice, so its votes would count twice; give each file once")
-    tables = {}
-    for name in paths:
-        table = read_predictions(name, optional=("entity_name", "image_link"))
-        is_impossible = table["confidence"].notna() & ~table["confidence"].between(0, 1)
-        if is_impossible.any():
-            row = table[is_impossible].iloc[0]
-            raise InputError(f"{name}, index {row['index']}: confidence {row['confidence']} is not from 0 to 1")
-        tables[name] = table
-    return tables
+    return {path: read_predictions(path, optional=("entity_name", "image_link")) for path in paths}
 
 
 def find_copies(votes: Votes) -> list[tuple[int, int]]:

@@ -105,13 +105,6 @@ def test_files_with_the_same_votes_are_found_if_there_are_enough() -> None:
     assert find_copies(make_votes(same.iloc[:19], same.iloc[:19], make_table([""] * 20), make_table([""] * 20))) == []
 
 
-@pytest.mark.parametrize("confidence", [-0.1, 1.1, float("inf")])
-def test_a_confidence_is_a_probability(tmp_path: Path, confidence: float) -> None:
-    file = write_parquet(tmp_path / "a.parquet", {3: ("2 gram", 0.5), 7: ("", confidence)})
-    with pytest.raises(InputError, match=rf"a.parquet, index 7: confidence {confidence} is not from 0 to 1"):
-        read_files([file])
-
-
 def test_a_file_votes_once(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "a.csv", {7: "1 gram"})
     (tmp_path / "link.csv").symlink_to(file)
