@@ -220,7 +220,9 @@ def warn_of_mistakes(votes: "Votes", names: Sequence[str]) -> None:
     from inference.votes import find_copies
 
     for one, other in find_copies(votes):
-        logger.warning("%s and %s have the same predictions: if they are of one model, it votes twice.", names[one], names[other])
+        logger.warning(
+            "%s and %s have the same predictions: if they are of one model, it votes twice.", names[one], names[other]
+        )
     if unknown := int((votes.rows.entities == UNKNOWN_ENTITY).sum()):
         logger.warning(
             "No file has the attribute of %s rows, so units of another one are not noticed there; pass `test_csv`.",
