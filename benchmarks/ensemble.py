@@ -35,9 +35,10 @@ from inference.references import read_references
 from inference.rows import join_rows
 from inference.submission import PREDICTIONS
 from inference.tables import read_table
+from inference.vote_decision import decide
 from inference.vote_fitting import Labels, choose_prior, fit_weights, match_labels
 from inference.vote_scores import score_votes
-from inference.vote_weights import decide, default_weights
+from inference.vote_weights import default_weights
 from inference.votes import NO_VOTE, Votes, count_votes, read_files
 from product_vqa.bootstrap import f1
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY

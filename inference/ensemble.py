@@ -10,6 +10,7 @@ that to the test split. Without --references and --weights, all files count the 
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
 
     from inference.rows import Rows
     from inference.vote_scores import VoteScore
-    from inference.vote_weights import VoteWeights
+    from inference.vote_weights import Source, VoteWeights
     from inference.votes import Count, Votes
-    from inference.weights_file import Source
 
 
 logger = logging.getLogger(__name__)
@@ -115,30 +115,29 @@ def check_written(options: EnsembleOptions, output: Path) -> None:
     """Raises InputError if a file to write is also an input or another one, or if the weights cannot be written."""
     from product_vqa.paths import writable_folder
 
-    written = {name: [Path(value)] for name, value in (("save_weights", options.save_weights),) if value is not None}
-    for file in written.get("save_weights", []):
+    written = [("output", output), ("output", output.with_suffix(".parquet"))]
+    if options.save_weights is not None:
+        weights = Path(options.save_weights)
         with argument("save_weights"):
-            writable_folder(file.parent)
-            if file.is_dir():
-                raise InputError(f"{file} is a folder; choose the name of a file")
-    written["output"] = [output, output.with_suffix(".parquet")]
+            writable_folder(weights.parent)
+            if weights.is_dir():
+                raise InputError(f"{weights} is a folder; choose the name of a file")
+        written.append(("save_weights", weights))
     inputs = [*options.predictions, *filter(None, (options.references, options.test_csv, options.weights))]
     taken = {Path(name).resolve(): "an input" for name in inputs}
-    for name, files in written.items():
-        for file in files:
-            if other := taken.get(file.resolve()):
-                raise InputError(f"`{name}` would write {file}, which is also {other}; choose another name")
-            taken[file.resolve()] = f"`{name}`"
+    for name, file in written:
+        if other := taken.get(file.resolve()):
+            raise InputError(f"`{name}` would write {file}, which is also {other}; choose another name")
+        taken[file.resolve()] = f"`{name}`"
 
 
 def combine(options: EnsembleOptions) -> tuple["pa.Table", dict[str, Any]]:
     """The rows of the output, and what they were made from. Prints the files and what their votes count."""
     from inference.references import read_references
     from inference.rows import join_rows
-    from inference.vote_table import to_table
-    from inference.vote_weights import decide
-    from inference.votes import count_votes, find_copies, read_files
-    from inference.weights_file import identify
+    from inference.vote_decision import decide, to_table
+    from inference.vote_weights import identify
+    from inference.votes import count_votes, read_files
 
     references = None if options.references is None else read_references(options.references)
     with argument("predictions"):
@@ -149,8 +148,7 @@ def combine(options: EnsembleOptions) -> tuple["pa.Table", dict[str, Any]]:
         sources = [identify(name, has_confidences=count.has_confidences) for name, count in counts.items()]
     is_left_empty = find_left_empty(options, rows)
     print_counts(counts, num_rows=len(rows))
-    for one, other in find_copies(votes):
-        logger.warning("files %s and %s have the same predictions: are they of one model?", one + 1, other + 1)
+    warn_of_mistakes(votes, list(counts))
     weights, fitted_on = find_weights(options, votes, references, sources)
     table = to_table(votes, decide(votes, weights), is_left_empty=is_left_empty)
     made_with = {
@@ -168,8 +166,8 @@ def find_weights(
     """Fit the weights of the files, read them or take the default, and print how; returns the latter in words too."""
     from inference.vote_fitting import choose_prior, cross_fit, fit_weights, match_labels
     from inference.vote_scores import score_votes
-    from inference.vote_weights import default_weights
-    from inference.weights_file import FittedOn, load_weights, save_weights
+    from inference.vote_weights import FittedOn, default_weights, load_weights, save_weights
+    from inference.votes import NO_VOTE
 
     if options.weights is not None:
         with argument("weights"):
@@ -182,8 +180,9 @@ def find_weights(
     labelled, labels = match_labels(votes, references, ranges=options.ranges)
     prior = choose_prior(labelled, labels)
     weights = fit_weights(labelled, labels, prior=prior)
-    # Only the choice between two priors has seen the rows that are scored.
-    print_scores(score_votes(labelled, labels, cross_fit(labelled, labels, prior=prior), weights))
+    choices = cross_fit(labelled, labels, prior=prior)  # only the prior has seen the rows that are scored
+    choices[find_left_empty(options, labelled.rows)] = NO_VOTE
+    print_scores(score_votes(labelled, labels, choices, weights))
     fitted_on = FittedOn(tuple(sources), str(options.references), len(labelled.rows))
     if options.save_weights is not None:
         save_weights(Path(options.save_weights), weights, fitted_on)
@@ -208,11 +207,27 @@ def find_left_empty(options: EnsembleOptions, rows: "Rows") -> "np.ndarray":
 
 
 def print_counts(counts: "dict[str, Count]", *, num_rows: int) -> None:
-    """Print what the rows of each file are, and the first prediction of each that is not a vote."""
+    """Print what the rows of each file are, and examples of its predictions that are no votes."""
     print(f"{num_rows} rows; of each file:\n{'':4}{'rows':>8}{'votes':>8}{'invalid':>9}{'unsuitable':>12}")
     for number, (name, count) in enumerate(counts.items(), start=1):
-        example = f" (for example {count.example})" if count.example else ""
+        example = f" (for example {'; '.join(count.examples)})" if count.examples else ""
         print(f"{number:<4}{count.rows:>8}{count.votes:>8}{count.invalid:>9}{count.unsuitable:>12}  {name}{example}")
+
+
+def warn_of_mistakes(votes: "Votes", names: Sequence[str]) -> None:
+    """Warn of what `names` may be by mistake: predictions of one model, or of other rows."""
+    from inference.rows import UNKNOWN_ENTITY
+    from inference.votes import find_copies
+
+    for one, other in find_copies(votes):
+        logger.warning(
+            "%s and %s have the same predictions: if they are of one model, it votes twice.", names[one], names[other]
+        )
+    if unknown := int((votes.rows.entities == UNKNOWN_ENTITY).sum()):
+        logger.warning(
+            "No file has the attribute of %s rows, so units of another one are not noticed there; pass `test_csv`.",
+            unknown,
+        )
 
 
 def print_scores(scores: "dict[str, VoteScore]") -> None:

@@ -66,7 +66,7 @@ def join_rows(
         image_links=np.full(len(indexes), "", dtype=object),
     )
     for name, table in described.items():
-        _describe(rows, table, name=name)
+        _describe(rows, table, name=name, others=described)
     return rows
 
 
@@ -95,8 +95,8 @@ def _check_known(indexes: pd.Series, known: pd.Series, *, name: str, test_csv: s
         )
 
 
-def _describe(rows: Rows, table: pd.DataFrame, *, name: str) -> None:
-    """Add the attributes and image URLs that `table` has to `rows`."""
+def _describe(rows: Rows, table: pd.DataFrame, *, name: str, others: Mapping[str, pd.DataFrame]) -> None:
+    """Add the attributes and image URLs that `table` has to `rows`, which have those of earlier `others`."""
     positions = rows.positions(table["index"])
     table, positions = table[positions >= 0], positions[positions >= 0]
     if "image_link" in table.columns:
@@ -112,8 +112,18 @@ def _describe(rows: Rows, table: pd.DataFrame, *, name: str) -> None:
     differs = np.flatnonzero((entities != found) & (entities != UNKNOWN_ENTITY) & (found != UNKNOWN_ENTITY))
     if len(differs):
         row = int(differs[0])
+        index = table["index"].iloc[row]
         raise InputError(
-            f"{name}: index {table['index'].iloc[row]} is about {ENTITIES[entities[row]]}, but about "
-            f"{ENTITIES[found[row]]} in another file; are these files about different splits?"
+            f"{name}: index {index} is about {ENTITIES[entities[row]]}, but about {ENTITIES[found[row]]} in "
+            f"{_find_described(others, index)}; are these files about different splits?"
         )
     rows.entities[positions] = np.where(entities == UNKNOWN_ENTITY, found, entities)
+
+
+def _find_described(tables: Mapping[str, pd.DataFrame], index: int) -> str:
+    """The name of the first table that has the attribute of a row."""
+    return next(
+        name
+        for name, table in tables.items()
+        if "entity_name" in table.columns and table["entity_name"][table["index"] == index].str.strip().any()
+    )

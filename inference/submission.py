@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from product_vqa.atomic_io import atomic_write
 from product_vqa.documents import DocumentError, parse_json
 from product_vqa.errors import InputError, first_line
 from product_vqa.paths import writable_folder
+from product_vqa.quoting import one_line
 
 PREDICTIONS = pa.schema(
     [
@@ -32,6 +34,7 @@ PREDICTIONS = pa.schema(
     ]
 )
 RUN_KEY = b"product_vqa.run"  # of the metadata of X.parquet
+_NO_CONFIDENCE = ("", "nan")  # Arrow's text of NaN in a Parquet file
 _REPORTED = ("adapter", "base_model", "dataset")  # keys of the run that a report shows
 
 
@@ -76,12 +79,17 @@ def read_run(predictions: str | Path) -> dict[str, Any]:
 def read_predictions(path: str | Path, *, optional: tuple[str, ...] = ()) -> pd.DataFrame:
     """index, prediction ("" for none) and confidence (NaN if there is none) of a CSV or Parquet file.
 
-    With those of the `optional` columns that it has, as text.
+    With those of the `optional` columns that it has, as text. Raises InputError, with the index, for a confidence that
+    is not a number from 0 to 1.
     """
     table = read_table(path, columns=("index", "prediction"), optional=("confidence", *optional))
-    confidence = table["confidence"] if "confidence" in table.columns else pd.Series("", index=table.index)
+    texts = table["confidence"].str.strip() if "confidence" in table.columns else pd.Series("", index=table.index)
+    confidences = pd.to_numeric(texts, errors="coerce")
+    indexes = read_indexes(table, path=path)
+    wrong = np.flatnonzero(~confidences.between(0, 1) & ~texts.isin(_NO_CONFIDENCE))
+    if len(wrong):
+        text = one_line(texts.iloc[wrong[0]], max_length=50)
+        raise InputError(f"{path}, index {indexes[wrong[0]]}: confidence {text} is not a number from 0 to 1")
     return table[[name for name in optional if name in table.columns]].assign(
-        index=read_indexes(table, path=path),
-        prediction=table["prediction"].str.strip(),
-        confidence=pd.to_numeric(confidence, errors="coerce"),
+        index=indexes, prediction=table["prediction"].str.strip(), confidence=confidences
     )

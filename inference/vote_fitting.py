@@ -12,15 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from inference.vote_weights import (
-    NUM_ENTITIES,
-    Answers,
-    VoteWeights,
-    decide,
-    default_weights,
-    find_answers,
-    softmax,
-)
+from inference.vote_decision import Answers, decide, find_answers, softmax
+from inference.vote_weights import NUM_ENTITIES, VoteWeights, default_weights
 from inference.votes import NO_VOTE, Votes, parse_vote
 from product_vqa.bootstrap import f1
 from product_vqa.errors import InputError

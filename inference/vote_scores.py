@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inference.vote_decision import log_odds
 from inference.vote_fitting import Labels
-from inference.vote_weights import VoteWeights, log_odds
+from inference.vote_weights import VoteWeights
 from inference.votes import NO_VOTE, Votes
 from product_vqa.bootstrap import f1, interval, resample
 from product_vqa.task.schema import ENTITIES

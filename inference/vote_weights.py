@@ -1,26 +1,32 @@
-"""How much each vote counts, and which answer the votes about a row decide on.
+"""How much the votes of each file count: the default, and the JSON file of fitted weights.
 
-A vote of file f about attribute a counts
-
-    vote[a, f] + slope[a, f] * log-odds of its confidence
-
-The score of an answer is intercept[a] plus the sum of its votes. The probability that it is right is exp(score),
-divided by the sum of this over the row's different answers and 1, which is for "none of them is right".
-`vote_fitting` fits these parameters together: of two files that make the same mistakes, each counts less.
+One run of inference.ensemble writes the file, and others apply it.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from inference.rows import UNKNOWN_ENTITY
-from inference.votes import NO_VOTE, Votes
+from inference.submission import read_run
+from product_vqa.atomic_io import atomic_write
+from product_vqa.documents import read_json
+from product_vqa.errors import InputError, first_line
+from product_vqa.paths import open_regular, readable_file
+from product_vqa.quoting import one_line
+from product_vqa.task.schema import ENTITIES
 
-DEFAULT_CONFIDENCE = 0.7  # of a vote without one
 DEFAULT_INTERCEPT, DEFAULT_VOTE, DEFAULT_SLOPE = -1.0, 1.0, 1.0  # one vote alone is as likely right as its confidence
 NUM_ENTITIES = UNKNOWN_ENTITY + 1  # the last one has the parameters of rows whose attribute is not known
-_MIN_CONFIDENCE = 1e-3  # and 1 - 1e-3 is the largest: beyond them the log-odds are noise
+_ENTITIES = (*ENTITIES, "unknown")
+_MAX_NUMBER = 1e9
+_REMEDY = "fit the weights again with `references` and `save_weights`"
 
 
 @dataclass(frozen=True)
@@ -40,29 +46,25 @@ class VoteWeights:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The different amounts that are voted for in each row, in the order of the rows."""
+class Source:
+    """A file of predictions, identified by its content and by the adapter that made it."""
 
-    rows: np.ndarray  # position of the row
-    amounts: np.ndarray
-    features: np.ndarray  # (answers, 1 + 2 files): 1, the files that vote for it, and the log-odds of these votes
-
-    @cached_property
-    def starts(self) -> np.ndarray:
-        """The position of the first answer of each row that has one."""
-        return np.flatnonzero(np.diff(self.rows, prepend=-1))
+    name: str
+    sha256: str
+    adapter_sha256: str | None  # None if inference.predict did not write the file
+    has_confidences: bool
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What the votes about each row decide."""
+class FittedOn:
+    """What weights were fitted on."""
 
-    choices: np.ndarray  # (rows,): position in the votes' quantities, or NO_VOTE
-    confidences: np.ndarray  # (rows,): the probability that the most likely answer is right; NaN without a vote
-    answers: Answers
-    best: np.ndarray  # (rows with an answer,): position of the most likely answer
-    spellings: np.ndarray  # (answers,): position in the votes' quantities
-    probabilities: np.ndarray  # (answers,)
+    files: tuple[Source, ...]
+    references: str
+    rows: int  # with a label
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows of {one_line(self.references)}"
 
 
 def default_weights(num_files: int) -> VoteWeights:
@@ -77,74 +79,114 @@ def default_weights(num_files: int) -> VoteWeights:
     )
 
 
-def find_answers(votes: Votes) -> Answers:
-    """The different answers of each row, and who votes for them."""
-    amounts = votes.amounts_chosen()
-    is_first = amounts != NO_VOTE
-    for file in range(1, amounts.shape[1]):
-        is_first[:, file] &= (amounts[:, :file] != amounts[:, file, None]).all(axis=1)
-    rows, files = np.nonzero(is_first)
-    votes_for = amounts[rows] == amounts[rows, files][:, None]
-    features = np.hstack([np.ones((len(rows), 1)), votes_for, votes_for * log_odds(votes.confidences)[rows]])
-    return Answers(rows, amounts[rows, files], features)
+def identify(predictions: str | Path, *, has_confidences: bool) -> Source:
+    """Hash a file of predictions, and read which adapter made it."""
+    with open_regular(predictions) as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # a binary file
+    adapter = read_run(predictions).get("adapter_sha256")
+    return Source(str(predictions), sha256, adapter if isinstance(adapter, str) else None, has_confidences)
 
 
-def log_odds(confidences: np.ndarray) -> np.ndarray:
-    """log(p / (1 - p)) of confidences, which may be NaN."""
-    known = np.where(np.isnan(confidences), DEFAULT_CONFIDENCE, confidences)
-    clipped = np.clip(known, _MIN_CONFIDENCE, 1 - _MIN_CONFIDENCE)
-    odds: np.ndarray = np.log(clipped) - np.log1p(-clipped)
-    return odds
+def save_weights(file: Path, weights: VoteWeights, fitted_on: FittedOn) -> None:
+    """Write the weights of files, and what they were fitted on."""
+    content = {
+        **asdict(fitted_on),
+        "f1": weights.f1,
+        "entities": {
+            name: {
+                "intercept": float(weights.intercept[number]),
+                "vote": weights.vote[number].tolist(),
+                "slope": weights.slope[number].tolist(),
+                "share_empty": float(weights.share_empty[number]),
+            }
+            for number, name in enumerate(_ENTITIES)
+        },
+    }
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def softmax(scores: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """exp(score), divided by the sum of this over its row and 1; and for each row, 1 divided by that sum.
+def load_weights(path: str | Path, sources: Sequence[Source]) -> tuple[VoteWeights, FittedOn]:
+    """Read the weights of these files, and what they were fitted on.
 
-    The scores of a row follow each other, from one of `starts` to the next.
+    A file belongs to the one that the weights were fitted on by its place in the list. Raises InputError for a file
+    that `save_weights` did not write, and for predictions that are known to be of another model, or have confidences
+    where the others had none, or the reverse.
     """
-    if not len(scores):
-        return scores, scores
-    counts = np.diff(starts, append=len(scores))
-    top = np.maximum(np.maximum.reduceat(scores, starts), 0)
-    powers = np.exp(scores - np.repeat(top, counts))
-    total = np.add.reduceat(powers, starts) + np.exp(-top)
-    return powers / np.repeat(total, counts), np.exp(-top) / total
+    file = readable_file(path)
+    try:
+        content = read_json(file)
+        files = tuple(_parse_source(**source) for source in content["files"])
+        fitted_on = FittedOn(files, _text(content["references"]), rows=int(_number(content["rows"])))
+        weights = _parse(content, num_files=len(files))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)[:200]}"
+        raise InputError(f"{file} was not written by inference.ensemble ({reason}); {_REMEDY}") from error
+    _check_sources(sources, files, file=file)
+    return weights, fitted_on
 
 
-def decide(votes: Votes, weights: VoteWeights) -> Decision:
-    """Choose the most likely answer of each row; none where that is expected to give a higher F1.
-
-    Of equally likely answers the smallest amount is chosen. The order of the files does not matter.
-    """
-    answers = find_answers(votes)
-    coefficients = weights.coefficients[votes.rows.entities[answers.rows]]
-    scores = np.einsum("ij,ij->i", answers.features, coefficients)
-    probabilities, of_none = softmax(scores, answers.starts)
-    spellings = _spell(votes, answers, coefficients)
-    # Rounded, because a sum depends on the order of its terms.
-    best = np.lexsort((answers.amounts, -scores.round(9), answers.rows))[answers.starts]
-    rows = answers.rows[best]
-    choices = np.full(len(votes.rows), NO_VOTE)
-    confidences = np.full(len(votes.rows), np.nan)
-    # 2 TP / (2 TP + FP + FN) rises if an answer that is right with probability p replaces an empty prediction that is
-    # right with probability e, and p (2 - F1) > e F1.
-    of_empty = of_none * weights.share_empty[votes.rows.entities[rows]]
-    is_better = probabilities[best] * (2 - weights.f1) >= of_empty * weights.f1
-    choices[rows] = np.where(is_better, spellings[best], NO_VOTE)
-    confidences[rows] = probabilities[best]
-    return Decision(choices, confidences, answers, best, spellings, probabilities)
+def _parse_source(*, name: Any, sha256: Any, adapter_sha256: Any, has_confidences: Any) -> Source:
+    if not isinstance(has_confidences, bool):
+        raise ValueError(f"has_confidences is {one_line(repr(has_confidences), max_length=50)}")
+    adapter = None if adapter_sha256 is None else _text(adapter_sha256)
+    return Source(_text(name), _text(sha256), adapter, has_confidences)
 
 
-def _spell(votes: Votes, answers: Answers, coefficients: np.ndarray) -> np.ndarray:
-    """The quantity that each answer is written as: that of its votes with the highest sum.
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{one_line(repr(value), max_length=50)} is not text")
+    return value
 
-    Of equal sums the unit that is first in the alphabet.
-    """
-    _, votes_for, _ = np.split(answers.features, [1, 1 + votes.choices.shape[1]], axis=1)
-    _, vote, slope = np.split(answers.features * coefficients, [1, 1 + votes.choices.shape[1]], axis=1)
-    choices = np.where(votes_for > 0, votes.choices[answers.rows], NO_VOTE)
-    sums = [((vote + slope) * (choices == one[:, None])).sum(axis=1).round(9) for one in choices.T]
-    sums_voted = np.where(choices == NO_VOTE, -np.inf, np.transpose(sums))
-    is_best = sums_voted == sums_voted.max(axis=1, keepdims=True)
-    spellings: np.ndarray = np.where(is_best, choices, len(votes.quantities)).min(axis=1)
-    return spellings
+
+def _parse(content: dict[str, Any], *, num_files: int) -> VoteWeights:
+    entities = content["entities"]
+    if entities.keys() != set(_ENTITIES):
+        raise ValueError(f"entities are {one_line(', '.join(map(str, entities)))}")
+    rows = [entities[name] for name in _ENTITIES]
+    return VoteWeights(
+        intercept=np.array([_number(row["intercept"]) for row in rows]),
+        vote=np.array([_numbers(row["vote"], num_files) for row in rows]),
+        slope=np.array([_numbers(row["slope"], num_files) for row in rows]),
+        share_empty=np.array([_share(row["share_empty"]) for row in rows]),
+        f1=_share(content["f1"]),
+    )
+
+
+def _numbers(values: Any, length: int) -> list[float]:
+    if not isinstance(values, list) or len(values) != length:
+        raise ValueError(f"expected a list of {length} numbers, one per file")
+    return [_number(value) for value in values]
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > _MAX_NUMBER:
+        raise ValueError(f"{one_line(repr(value), max_length=50)} is not a number up to {_MAX_NUMBER:g}")
+    return float(value)
+
+
+def _share(value: Any) -> float:
+    if not 0 <= _number(value) <= 1:
+        raise ValueError(f"{value} is not from 0 to 1")
+    return float(value)
+
+
+def _check_sources(sources: Sequence[Source], fitted_on: Sequence[Source], *, file: Path) -> None:
+    order = ", ".join(one_line(source.name) for source in fitted_on)
+    if len(sources) != len(fitted_on):
+        raise InputError(
+            f"{file} has weights of {len(fitted_on)} files, not {len(sources)}; give the predictions of the same "
+            f"models, in the order of {order}"
+        )
+    for number, (source, known) in enumerate(zip(sources, fitted_on, strict=True), start=1):
+        if None not in (source.adapter_sha256, known.adapter_sha256) and source.adapter_sha256 != known.adapter_sha256:
+            raise InputError(
+                f"{source.name} is of another adapter than {one_line(known.name)}, file {number} of {file}; give the "
+                f"predictions of the same models, in the order of {order}"
+            )
+        if source.has_confidences != known.has_confidences:
+            has, had = ("has", "had none") if source.has_confidences else ("has no", "had some")
+            raise InputError(
+                f"{source.name} {has} confidences, but {one_line(known.name)}, file {number} of {file}, {had}; give "
+                "the .parquet or the .csv file of both"
+            )

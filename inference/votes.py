@@ -38,7 +38,7 @@ class Count:
     has_confidences: bool  # any of the votes
     invalid: int  # not a number and a unit
     unsuitable: int  # in a unit of another attribute
-    example: str  # of these two: `index 7: '2 gms'`; "" if there is none
+    examples: tuple[str, ...]  # the first one of each of these two, if there is one: `index 7: '2 gms'`
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,14 @@ class Votes:
 def read_files(paths: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The table of each file of predictions, by its name: index, prediction, confidence, and more if it has them.
 
-    Raises InputError for a file that cannot be read, has a duplicate index or an impossible confidence, and for a file
-    that is given twice, because its votes would count twice.
+    Raises InputError for a file that `read_predictions` refuses, and for one that is given twice, because its votes
+    would count twice.
     """
     resolved = [Path(path).resolve() for path in paths]
     for number, path in enumerate(resolved):
         if path in resolved[:number]:
             raise InputError(f"{paths[number]} is given twice, so its votes would count twice; give each file once")
-    tables = {}
-    for name in paths:
-        table = read_predictions(name, optional=("entity_name", "image_link"))
-        is_impossible = table["confidence"].notna() & ~table["confidence"].between(0, 1)
-        if is_impossible.any():
-            row = table[is_impossible].iloc[0]
-            raise InputError(f"{name}, index {row['index']}: confidence {row['confidence']} is not from 0 to 1")
-        tables[name] = table
-    return tables
+    return {path: read_predictions(path, optional=("entity_name", "image_link")) for path in paths}
 
 
 def find_copies(votes: Votes) -> list[tuple[int, int]]:
@@ -114,7 +106,7 @@ def count_votes(
 ) -> tuple[Votes, dict[str, Count]]:
     """The votes of tables of predictions (index, prediction, confidence) about `rows`, and what each table's rows are.
 
-    Raises InputError if so many predictions of all tables are in a unit of another attribute that they must be about
+    Raises InputError if so many predictions of a table are in a unit of another attribute that they must be about
     other rows.
     """
     texts, written, confidences = _join_tables(tables, rows)
@@ -125,19 +117,20 @@ def count_votes(
 
     is_invalid = (choices == NO_VOTE) & (written != NO_ROW) & (np.array([*texts, ""], dtype=object)[written] != "")
     is_unsuitable = ~_suits(quantities)[choices, rows.entities[:, None]]
+    is_judged = (choices != NO_VOTE) & (rows.entities != UNKNOWN_ENTITY)[:, None]
     choices = np.where(is_unsuitable, NO_VOTE, choices)
     counts = {}
     for column, (name, table) in enumerate(tables.items()):
-        refused = np.flatnonzero(is_invalid[:, column] | is_unsuitable[:, column])
+        first = [int(kind[:, column].argmax()) for kind in (is_invalid, is_unsuitable) if kind[:, column].any()]
         counts[name] = Count(
             rows=len(table),
             votes=int((choices[:, column] != NO_VOTE).sum()),
             has_confidences=bool((np.isfinite(confidences) & (choices != NO_VOTE))[:, column].any()),
             invalid=int(is_invalid[:, column].sum()),
             unsuitable=int(is_unsuitable[:, column].sum()),
-            example=_example(rows.indexes[refused[0]], texts[written[refused[0], column]]) if len(refused) else "",
+            examples=tuple(_example(rows.indexes[row], texts[written[row, column]]) for row in first),
         )
-    _check_split(counts)
+        _check_split(name, counts[name], judged=int(is_judged[:, column].sum()))
     confidences = np.where(choices == NO_VOTE, np.nan, confidences)
     return Votes(rows, tuple(quantities), _number_amounts(quantities), choices, confidences), counts
 
@@ -180,10 +173,10 @@ def _example(index: int, text: str) -> str:
     return f"index {index}: {one_line(repr(text), max_length=60)}"
 
 
-def _check_split(counts: Mapping[str, Count]) -> None:
-    judged = [count for count in counts.values() if count.votes + count.unsuitable >= MIN_ROWS_TO_JUDGE]
-    if judged and all(one.unsuitable > MAX_SHARE_UNSUITABLE * (one.votes + one.unsuitable) for one in judged):
+def _check_split(name: str, count: Count, *, judged: int) -> None:
+    """`judged` predictions are a quantity about a row whose attribute is known."""
+    if judged >= MIN_ROWS_TO_JUDGE and count.unsuitable > MAX_SHARE_UNSUITABLE * judged:
         raise InputError(
-            f"{next(iter(counts))}: {judged[0].unsuitable} of {judged[0].rows} predictions are in a unit of another "
-            f"attribute, for example {judged[0].example}; are these predictions of another split?"
+            f"{name}: {count.unsuitable} of {judged} predictions are in a unit of another attribute, for example "
+            f"{count.examples[-1]}; are these predictions of another split?"
         )

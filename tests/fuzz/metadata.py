@@ -19,9 +19,9 @@ import safetensors.numpy
 from datasets import Dataset, config
 
 from inference.rows import join_rows
-from inference.vote_weights import decide
+from inference.vote_decision import decide
+from inference.vote_weights import Source, load_weights
 from inference.votes import NO_VOTE, count_votes
-from inference.weights_file import Source, load_weights
 from product_vqa.dataset import find_splits, load_splits
 from product_vqa.errors import InputError
 from product_vqa.hub import Location

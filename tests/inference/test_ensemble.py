@@ -117,6 +117,30 @@ def test_attributes_are_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert read_run(tmp_path / "out.parquet")["leave_empty"] == ["depth", "height"]
 
 
+def test_the_scores_are_those_of_the_output(
+    split: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With an attribute left empty: the ensemble is then worse than any file there."""
+    given = [*predictions(split), "--references", split / "labels.csv", "--leave_empty", "width"]
+    assert set(combine(monkeypatch, split, *given).values()) == {""}
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("width ")]
+    assert "   0.0%  -0.9" in line
+
+
+def test_what_may_be_a_mistake_is_a_warning(
+    split: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = write_csv(split / "copy.csv", dict(pd.read_csv(split / "c.csv").itertuples(index=False)))
+    combine(monkeypatch, split, "--predictions", split / "c.csv", copy)
+    assert caplog.messages == [
+        f"{split}/c.csv and {copy} have the same predictions: if they are of one model, it votes twice.",
+        "No file has the attribute of 200 rows, so units of another one are not noticed there; pass `test_csv`.",
+    ]
+    caplog.clear()
+    combine(monkeypatch, split, *predictions(split))
+    assert caplog.messages == []
+
+
 def test_a_range_is_one_of_its_ends_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_csv(tmp_path / "a.csv", {0: "[100.0, 240.0] volt", 1: "5 volt"})
     for policy, end in (("leave_out", ""), ("first", "100.0 volt"), ("last", "240.0 volt")):
@@ -138,7 +162,7 @@ REFUSED = {
     ),
     "output twice": (
         ["--references", "labels.csv", "--save_weights", "out.csv"],
-        "--output would write out.csv, which is also --save_weights",
+        "--save_weights would write out.csv, which is also --output",
     ),
     "no weights": (["--weights", "none.json"], "--weights none.json: no such file"),
     "folder": (["--references", "labels.csv", "--save_weights", "folder"], "--save_weights folder is a folder"),
@@ -165,7 +189,7 @@ def test_labels_of_another_split_are_refused(split: Path, monkeypatch: pytest.Mo
     labels = pd.read_csv(split / "labels.csv").assign(entity_name="voltage", entity_value="1.0 volt")
     labels.to_csv(split / "train.csv", index=False)
     given = ["--references", split / "train.csv"]
-    with pytest.raises(InputError, match=r"--references: index 0 is about voltage, but about width in another file"):
+    with pytest.raises(InputError, match=r"--references: index 0 is about voltage, but about width in .*a.parquet;"):
         combine(monkeypatch, split, *predictions(split), *given)
     with pytest.raises(InputError, match=r"c.csv: 200 of 200 predictions are in a unit of another attribute"):
         combine(monkeypatch, split, "--predictions", split / "c.csv", *given)

@@ -54,7 +54,8 @@ def test_files_about_different_rows_are_refused() -> None:
     with pytest.raises(InputError, match=r"`predictions` a.csv has no index in common .* pass `test_csv`"):
         join_rows({"a.csv": table(1), "b.csv": table(2), "c.csv": table(2)})
     tables = {"a.csv": table(1, 2, entity_name=["width", "width"])}
-    with pytest.raises(InputError, match=r"^`references`: index 2 is about depth, but about width in another file"):
+    tables = {"b.csv": table(1, 2), "c.csv": table(2, entity_name=[" "]), **tables}
+    with pytest.raises(InputError, match=r"^`references`: index 2 is about depth, but about width in a.csv; are"):
         join_rows(tables, labels=table(2, entity_name=["depth"]))
     with pytest.raises(InputError, match=r"a.csv: unknown entity_name 'colour'; expected one of width,"):
         join_rows({"a.csv": table(1, entity_name=["colour"])})

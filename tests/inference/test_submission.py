@@ -1,7 +1,9 @@
 """The files of a prediction: complete, with what made them, and refused early where they cannot be written."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +31,28 @@ def test_both_files_are_written_and_read_back(tmp_path: Path) -> None:
         assert list(read["index"]) == [7, 3]
         assert list(read["prediction"]) == ["1.0 gram", ""]
         assert list(read["confidence"].dropna()) == known
+
+
+@pytest.mark.parametrize("text", ["", " ", "nan", "NaN", "0", "1.0", "1e-3", " 0.5 "])
+def test_a_confidence_is_a_number_from_0_to_1_or_absent(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.csv").write_text(f"index,prediction,confidence\n3,1 gram,0.5\n7,2 gram,{text}\n")
+    found = read_predictions(tmp_path / "p.csv")["confidence"]
+    assert found[0] == 0.5
+    assert found[1] == float(text) if text.strip(" naN") else np.isnan(found[1])
+    pd.DataFrame({"index": [7], "prediction": [""], "confidence": [float("nan")]}).to_parquet(tmp_path / "p.parquet")
+    assert read_predictions(tmp_path / "p.parquet")["confidence"].isna().all()
+
+
+@pytest.mark.parametrize("text", ["-0.1", "1.1", "85", "85%", "inf", "high", '"0,85"', "true"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_any_other_confidence_is_refused_with_its_row(tmp_path: Path, text: str, suffix: str) -> None:
+    """A percentage would count as certainty, and a text as none."""
+    file = tmp_path / f"p{suffix}"
+    (tmp_path / "p.csv").write_text(f"prediction,confidence,index\n1 gram,0.5,3\n2 gram,{text},7\n")
+    pd.read_csv(tmp_path / "p.csv").to_parquet(tmp_path / "p.parquet")
+    shown = re.escape(text.strip('"'))
+    with pytest.raises(InputError, match=rf"{file}, index 7: confidence {shown}(\.0)? is not a number from 0 to 1"):
+        read_predictions(file)
 
 
 def test_the_parquet_file_says_what_made_it(

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from inference.vote_decision import decide, find_answers
 from inference.vote_fitting import ALIKE, DIFFERENT, Labels, choose_prior, cross_fit, fit_weights, match_labels
-from inference.vote_weights import decide, default_weights, find_answers
+from inference.vote_weights import default_weights
 from inference.votes import Votes
 from product_vqa.errors import InputError
 from product_vqa.task.schema import ENTITIES

@@ -1,156 +1,119 @@
-"""Which answer the votes decide on: probabilities by hand, ties, spellings, and what never changes the decision."""
+"""The file of vote weights: written and read back, and refused where it is malformed or for other predictions."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from inference.vote_weights import (
-    DEFAULT_CONFIDENCE,
-    VoteWeights,
-    decide,
-    default_weights,
-    find_answers,
-    log_odds,
-    softmax,
+from inference.submission import PREDICTIONS, write_submission
+from inference.vote_weights import FittedOn, Source, VoteWeights, identify, load_weights, save_weights
+from product_vqa.errors import InputError
+
+A = Source("a.parquet", sha256="1" * 64, adapter_sha256="2" * 64, has_confidences=True)
+B = Source("b.csv", sha256="3" * 64, adapter_sha256=None, has_confidences=False)
+
+
+def make_weights() -> VoteWeights:
+    numbers = np.random.default_rng(0).normal(size=(9, 5))
+    return VoteWeights(numbers[:, 0], numbers[:, 1:3], numbers[:, 3:], share_empty=np.linspace(0, 1, 9), f1=0.75)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    save_weights(tmp_path / "w.json", make_weights(), FittedOn((A, B), "labels.csv", 12))
+    return tmp_path / "w.json"
+
+
+def test_weights_are_read_as_they_were_written(file: Path) -> None:
+    weights, fitted_on = load_weights(file, (A, B))
+    assert weights.coefficients.tolist() == make_weights().coefficients.tolist()
+    assert weights.share_empty.tolist() == make_weights().share_empty.tolist()
+    assert weights.f1 == 0.75
+    assert fitted_on == FittedOn((A, B), "labels.csv", 12)
+    assert str(fitted_on) == "12 rows of labels.csv"
+    content = json.loads(file.read_text())
+    assert content["files"] == [asdict(A), asdict(B)]
+    assert next(iter(content["entities"])) == "width"
+    assert content["entities"]["unknown"].keys() == {"intercept", "vote", "slope", "share_empty"}
+
+
+def test_a_file_is_known_by_its_content_and_its_adapter(tmp_path: Path) -> None:
+    file = tmp_path / "b.csv"
+    file.write_text("index,prediction\n")
+    sha256 = "c21a9e6460c7f68175c2fd7808276ed043ea2d4f61be077e6be22ad5affaacbb"
+    assert identify(file, has_confidences=False) == Source(str(file), sha256, None, False)
+    write_submission(PREDICTIONS.empty_table(), tmp_path / "a.csv", run={"adapter_sha256": "2" * 64})
+    assert identify(tmp_path / "a.parquet", has_confidences=True).adapter_sha256 == "2" * 64
+    write_submission(PREDICTIONS.empty_table(), tmp_path / "a.csv", run={"adapter_sha256": 7})
+    assert identify(tmp_path / "a.parquet", has_confidences=True).adapter_sha256 is None
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ((A,), r"w.json has weights of 2 files, not 1; give .* in the order of a.parquet, b.csv"),
+        ((Source("x", "", "4" * 64, True), B), "x is of another adapter than a.parquet, file 1 of .*w.json; give the"),
+        ((Source("x", "", None, False), B), "x has no confidences, but a.parquet, file 1 of .*, had some"),
+        ((A, Source("x", "", None, True)), "x has confidences, but b.csv, file 2 of .*, had none"),
+    ],
 )
-from tests.inference.vote_files import chosen, make_table, make_votes
-
-TEXTS = ("1 kilogram", "1000 gram", "1000.0 gram", "2 gram", "2.0 gram", "3 ounce", "", "2 gms", "[1, 2] gram")
-texts = st.sampled_from(TEXTS)
-Row = tuple[str, str | None, str | None]  # the first file has all rows, the others may lack some
-rows = st.lists(st.tuples(texts, st.none() | texts, st.none() | texts), min_size=1, max_size=6)
-confidences = st.one_of(st.none(), st.floats(0, 1))
+def test_predictions_of_other_models_are_refused(file: Path, sources: tuple[Source, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_weights(file, sources)
 
 
-def decide_texts(*files: list[str | None], weights: VoteWeights | None = None) -> list[str]:
-    votes = make_votes(*(make_table(one) for one in files))
-    return chosen(votes, decide(votes, weights or default_weights(len(files))).choices)
-
-
-def test_one_vote_alone_is_as_likely_right_as_its_confidence() -> None:
-    votes = make_votes(make_table(["1 gram", "2 gram", "3 gram", ""], [0.9, 0.2, None, None]))
-    decision = decide(votes, default_weights(1))
-    assert chosen(votes, decision.choices) == ["1.0 gram", "2.0 gram", "3.0 gram", ""]
-    assert decision.confidences[:3] == pytest.approx([0.9, 0.2, DEFAULT_CONFIDENCE])
-    assert np.isnan(decision.confidences[3])
-
-
-def test_probabilities_by_hand() -> None:
-    """Scores: -1 + 2 * 1 + logit(0.5) + logit(0.8) for the first answer, and logit(0.9) for the second."""
-    votes = make_votes(make_table(["1 gram"], [0.5]), make_table(["2 gram"], [0.9]), make_table(["1 gram"], [0.8]))
-    decision = decide(votes, default_weights(3))
-    first, second = np.exp(1) * 4, 9
-    total = first + second + 1
-    assert decision.probabilities == pytest.approx([first / total, second / total])
-    assert chosen(votes, decision.choices) == ["1.0 gram"]
-    assert decision.confidences == pytest.approx([first / total])
-
-
-def test_answers_and_who_votes_for_them() -> None:
-    votes = make_votes(
-        make_table(["1 kilogram", "", "5 gram"], [0.5, None, 0.5]),
-        make_table(["1000 gram", "7 gram", "6 gram"]),
-        make_table(["2 gram", "7 gram", None], [0.5, 0.5, None]),
+def test_predictions_of_the_same_adapter_about_other_rows_are_accepted(file: Path) -> None:
+    load_weights(
+        file, (Source("c.parquet", "5" * 64, A.adapter_sha256, True), Source("d.csv", "6" * 64, "7" * 64, False))
     )
-    answers = find_answers(votes)
-    assert answers.rows.tolist() == [0, 0, 1, 2, 2]
-    assert answers.starts.tolist() == [0, 2, 3]
-    without = np.log(DEFAULT_CONFIDENCE / (1 - DEFAULT_CONFIDENCE))
-    assert answers.features == pytest.approx(
-        np.array(
-            [
-                [1, 1, 1, 0, 0, without, 0],
-                [1, 0, 0, 1, 0, 0, 0],
-                [1, 0, 1, 1, 0, without, 0],
-                [1, 1, 0, 0, 0, 0, 0],
-                [1, 0, 1, 0, 0, without, 0],
-            ]
-        )
-    )
+    load_weights(file, (Source("c.parquet", "5" * 64, None, True), B))
 
 
-def test_extreme_confidences_have_finite_log_odds() -> None:
-    found = log_odds(np.array([0.0, 1.0, 0.5, np.nan]))
-    assert found == pytest.approx([-np.log(999), np.log(999), 0, np.log(7 / 3)])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("files",), {}),
+        (("files",), [1]),
+        (("files", 0), {"name": "a"}),
+        (("files", 0, "name"), 1),
+        (("files", 0, "sha256"), None),
+        (("files", 0, "adapter_sha256"), 1),
+        (("files", 0, "has_confidences"), 1),
+        (("files", 0, "more"), 1),
+        (("references",), None),
+        (("rows",), "1"),
+        (("f1",), 1.5),
+        (("f1",), -0.5),
+        (("f1",), True),
+        (("entities",), []),
+        (("entities", "colour"), {}),
+        (("entities", "width"), []),
+        (("entities", "width", "intercept"), 1e10),
+        (("entities", "width", "intercept"), 10**400),
+        (("entities", "width", "vote"), [1.0]),
+        (("entities", "width", "vote"), [1.0, "1"]),
+        (("entities", "width", "slope"), 1.0),
+        (("entities", "width", "share_empty"), 2),
+    ],
+)
+def test_a_malformed_file_is_refused_in_one_line(file: Path, path: tuple[str | int, ...], value: Any) -> None:
+    content = json.loads(file.read_text())
+    inner = content
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"w.json was not written by inference.ensemble \(.*; fit .* again") as error:
+        load_weights(file, (A, B))
+    assert "\n" not in str(error.value)
 
 
-def test_softmax_of_each_row() -> None:
-    probabilities, of_none = softmax(np.log([1.0, 2.0, 6.0]), np.array([0, 2]))
-    assert probabilities == pytest.approx([1 / 4, 2 / 4, 6 / 7])
-    assert of_none == pytest.approx([1 / 4, 1 / 7])
-    large, of_none = softmax(np.array([1e6, 1e6, -1e6]), np.array([0, 2]))
-    assert large == pytest.approx([0.5, 0.5, 0])
-    assert of_none == pytest.approx([0, 1])
-    assert [len(one) for one in softmax(np.empty(0), np.empty(0, int))] == [0, 0]
-
-
-def test_the_majority_wins_and_of_a_tie_the_smallest_amount() -> None:
-    assert decide_texts(["3 gram"], ["5 gram"], ["5 gram"]) == ["5.0 gram"]
-    assert decide_texts(["5 gram"], ["3 gram"]) == ["3.0 gram"]
-    assert decide_texts(["2 gram"], ["1 kilogram"], ["1 gram"]) == ["1.0 gram"]
-
-
-def test_equal_amounts_vote_together_and_are_spelled_like_most_of_them() -> None:
-    assert decide_texts(["1 kilogram"], ["1000 gram"], ["2 gram"]) == ["1000.0 gram"]
-    assert decide_texts(["1 kilogram"], ["1000 gram"], ["1 kilogram"]) == ["1.0 kilogram"]
-    assert decide_texts(["1 kilogram"], ["1 kilogram"], ["1000 gram"], ["1000.0 gram"], ["2 gram"]) == ["1000.0 gram"]
-    weights = replace(default_weights(3), vote=np.tile([3.0, 1.0, 1.0], (9, 1)))
-    assert decide_texts(["1 kilogram"], ["1000 gram"], ["1000 gram"], weights=weights) == ["1.0 kilogram"]
-
-
-def test_the_weights_are_those_of_the_attribute() -> None:
-    votes = make_votes(make_table(["5 inch"]), make_table(["3 inch"]), entity_name="width")
-    weights = default_weights(2)
-    weights.vote[0, 0] += 0.1  # width is the first attribute
-    assert chosen(votes, decide(votes, weights).choices) == ["5.0 inch"]
-    votes = make_votes(make_table(["5 inch"]), make_table(["3 inch"]), entity_name="depth")
-    assert chosen(votes, decide(votes, weights).choices) == ["3.0 inch"]
-
-
-@pytest.mark.parametrize(("confidence", "is_answered"), [(0.21, True), (0.19, False)])
-def test_a_prediction_is_empty_where_that_is_expected_to_score_higher(confidence: float, is_answered: bool) -> None:
-    """With F1 = 2/3 and half of the wrong rows empty, p (2 - 2/3) > (1 - p) / 2 * 2/3 if p > 1/5."""
-    votes = make_votes(make_table(["5 gram"], [confidence]))
-    weights = replace(default_weights(1), share_empty=np.full(9, 0.5), f1=2 / 3)
-    decision = decide(votes, weights)
-    assert chosen(votes, decision.choices) == ["5.0 gram" if is_answered else ""]
-    assert decision.confidences == pytest.approx([confidence])
-
-
-@given(found=rows, order=st.permutations(range(3)), data=st.data())
-def test_the_order_of_files_and_rows_does_not_matter(
-    found: list[tuple], order: list[int], data: st.DataObject
-) -> None:
-    columns = [[row[file] for row in found] for file in range(3)]
-    sure = [data.draw(st.lists(confidences, min_size=len(found), max_size=len(found))) for _ in range(3)]
-    tables = [make_table(column, own) for column, own in zip(columns, sure, strict=True)]
-    votes = make_votes(*tables)
-    expected = decide(votes, default_weights(3))
-
-    shuffled = make_votes(*(tables[file].iloc[::-1] for file in order))
-    decision = decide(shuffled, default_weights(3))
-    assert chosen(shuffled, decision.choices) == chosen(votes, expected.choices)
-    assert decision.confidences == pytest.approx(expected.confidences, nan_ok=True)
-
-
-@settings(max_examples=40)
-@given(found=rows, data=st.data())
-def test_an_answer_that_all_votes_are_for_is_kept(found: list[Row], data: st.DataObject) -> None:
-    """Whatever the weights are, if no label is empty."""
-    votes = make_votes(*(make_table([row[file] for row in found]) for file in range(3)))
-    numbers = st.floats(-5, 5)
-    weights = replace(
-        default_weights(3),
-        vote=np.tile(data.draw(st.tuples(numbers, numbers, numbers)), (9, 1)),
-        slope=np.tile(data.draw(st.tuples(numbers, numbers, numbers)), (9, 1)),
-        f1=data.draw(st.floats(0, 1)),
-    )
-    decision = decide(votes, weights)
-    for row, choice in enumerate(decision.choices):
-        own = set(votes.choices[row].tolist()) - {-1}
-        assert choice in own if own else choice == -1, "an answer of a file, if there is one"
-        if len(own) == 1:
-            assert own == {choice}
+@pytest.mark.parametrize("text", ["", "[]", "1", "{", "[" * 5000, '{"f1": NaN}', "\x00"])
+def test_any_other_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "w.json").write_text(text)
+    with pytest.raises(InputError, match=r"w.json was not written by inference.ensemble") as error:
+        load_weights(tmp_path / "w.json", (A, B))
+    assert "\n" not in str(error.value)
