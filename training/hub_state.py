@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ STATE_FOLDER = "last-checkpoint"  # as transformers calls it
 SESSION_FILE = "session.json"
 DOWNLOAD_FOLDER = ".from_hub"
 MAX_MANIFEST_BYTES = 1024**2
+MAX_SESSION_BYTES = 10_000
 MAX_PROCESSES = 2**16
 MAX_TENSORS_PER_WEIGHT = 6  # numbers of the optimizer; Adam has 2
 _START_OVER = "restore it with an earlier commit, or set `resume_from_hub` false to start over, which replaces it"
@@ -258,7 +260,7 @@ class StateRepo:
         self.lease.check()
         session = self._read_session(commit)
         if session not in (None, self._earlier_session, self.lease.me.id):
-            self.lease.lose()
+            self.lease.lose_to(session)
             self.lease.check()
 
     def _session_content(self) -> bytes:
@@ -268,11 +270,8 @@ class StateRepo:
         """Return the id in `session.json`; None if there is no such file, or not from this project."""
         path = f"{STATE_FOLDER}/{SESSION_FILE}"
         try:
-            content = parse_json(
-                retry(lambda: read_file(self.repo_id, path, revision=revision), waits_s=BRIEF_WAITS_S),
-                max_bytes=10_000,
-            )
-            return str(content["id"])
+            read = partial(read_file, self.repo_id, path, revision=revision, max_bytes=MAX_SESSION_BYTES)
+            return str(parse_json(retry(read, waits_s=BRIEF_WAITS_S))["id"])
         except (errors.EntryNotFoundError, ValueError, KeyError, TypeError):
             return None
 

@@ -282,6 +282,29 @@ def test_a_session_that_was_taken_over_replaces_nothing(repo_id: str, tmp_path: 
     assert len(HfApi().list_repo_refs(repo_id).branches) == 1
 
 
+def test_a_session_that_wakes_up_after_the_other_one_has_ended_learns_of_it_from_its_push(
+    repo_id: str, tmp_path: Path
+) -> None:
+    options = make_options(tmp_path)
+    with hold_repo(repo_id, options) as first:
+        assert first is not None
+        push(first, tmp_path / "first", 6)
+        options.hub_take_over = True
+        with hold_repo(repo_id, options) as second:
+            assert second is not None
+            push(second, tmp_path / "second", 9)
+        first.lease._renew()
+        with pytest.raises(InputError, match=f"was taken over by session {second.lease.me.id[:8]}: this session"):
+            push(first, tmp_path / "third", 12)
+    assert [branch.name for branch in HfApi().list_repo_refs(repo_id).branches] == ["main"]
+
+
+def test_a_session_file_that_no_session_writes_names_none(repo: StateRepo) -> None:
+    for content in (b"no", b"[]", b"{}", b" " * 2**20):
+        upload("session.json", content)(repo.repo_id)
+        assert repo._read_session(None) is None
+
+
 def test_the_next_session_after_one_that_ended_in_order_needs_no_commit_of_its_own(
     repo_id: str, tmp_path: Path
 ) -> None:
