@@ -9,6 +9,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -127,21 +128,22 @@ def hold_repo(repo_id: str | None, options: TrainingOptions) -> Iterator["StateR
     try:
         decide_in_first_process(lambda: repo.take(take_over=options.hub_take_over))
         yield repo
-        repo.lease.release()
+        repo.end()
         init_distributed().wait_for_everyone()  # a process that ends makes torchrun end the others
     finally:
-        repo.lease.release()
+        repo.end()
 
 
 class StateRepo:
     """The repo of a run that keeps its state there, as one session sees it.
 
-    Every process must call `find` and `check_held`; the first one does the work. The rest is for that one.
+    Every process must call `find`, `check_held` and `end`; the first one does the work. The rest is for that one.
     """
 
     def __init__(self, repo_id: str, *, revision: str | None) -> None:
         self.repo_id = repo_id
         self.lease = Lease(repo_id)
+        self.pushes = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
         self._revision = revision
         self._earlier_session: str | None = None  # as `session.json` names it at the beginning
 
@@ -158,6 +160,11 @@ class StateRepo:
                 session = {f"{STATE_FOLDER}/{SESSION_FILE}": self._session_content()}
                 message = f"Session {self.lease.me.id[:8]} continues"
                 commit_files(self.repo_id, session, message=message, revision=self._revision)
+
+    def end(self) -> None:
+        """Wait for the pushes, and release the lease: a later push would be taken for that of another session."""
+        self.pushes.shutdown(wait=True)
+        self.lease.release()
 
     # ---- To resume from it -----------------------------------------------------------------------------------------
 

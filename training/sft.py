@@ -119,7 +119,9 @@ def train(
         with worker_errors():
             is_finished = trainer.train_unless_stopped(checkpoint)
         if not is_finished and trainer.is_world_process_zero():
-            print(f"stopped and saved at step {trainer.state.global_step}; rerun the same command to resume")
+            is_lost = repo is not None and repo.lease.taken_by is not None
+            remedy = "" if is_lost else "; rerun the same command to resume"
+            print(f"stopped and saved at step {trainer.state.global_step}{remedy}")
         if repo is not None:
             repo.check_held()
         if is_finished:

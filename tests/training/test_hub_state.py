@@ -4,7 +4,9 @@ import json
 import pickle
 import secrets
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +305,26 @@ def test_a_session_file_that_no_session_writes_names_none(repo: StateRepo) -> No
     for content in (b"no", b"[]", b"{}", b" " * 2**20):
         upload("session.json", content)(repo.repo_id)
         assert repo._read_session(None) is None
+
+
+def test_the_lease_is_held_until_the_last_push_has_ended_also_after_an_error(repo_id: str, tmp_path: Path) -> None:
+    pushed: list[Future[None]] = []
+
+    def push_slowly(repo: StateRepo) -> None:
+        time.sleep(0.5)
+        push(repo, tmp_path / "first", 6)
+
+    def fail() -> None:
+        with hold_repo(repo_id, make_options(tmp_path)) as repo:
+            assert repo is not None
+            pushed.append(repo.pushes.submit(push_slowly, repo))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    pushed[0].result(timeout=0)
+    assert in_state_folder(repo_id) == FILES
+    assert [branch.name for branch in HfApi().list_repo_refs(repo_id).branches] == ["main"]
 
 
 def test_the_next_session_after_one_that_ended_in_order_needs_no_commit_of_its_own(
