@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -84,7 +85,14 @@ class HubState:
         decide_in_first_process(lambda: self._fetch(output_dir))
 
     def _fetch(self, output_dir: Path) -> None:
-        folder, where = output_dir / DOWNLOAD_FOLDER, f"{self.repo_id}@{self.commit[:7]}"
+        folder = output_dir / DOWNLOAD_FOLDER
+        try:
+            self._import(folder, output_dir)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _import(self, folder: Path, output_dir: Path) -> None:
+        where = f"{self.repo_id}@{self.commit[:7]}"
         with argument("hub_model_id"), hub_errors(self.repo_id):
             for name in self.sizes:
                 _download(self.repo_id, name, commit=self.commit, folder=folder)
@@ -100,7 +108,6 @@ class HubState:
                 raise InputError(
                     f"{where}: its state cannot be written to {output_dir} ({first_line(error)}); make room and rerun"
                 ) from error
-        shutil.rmtree(folder)
 
 
 def _download(repo_id: str, name: str, *, commit: str, folder: Path) -> None:
@@ -187,15 +194,16 @@ class StateRepo:
         def find() -> HubState | None:
             with argument("hub_model_id"), hub_errors(self.repo_id, revision=self._revision):
                 commit, sizes = self._list_files()
-                if sizes and not is_wanted:
-                    logger.info("the state in %s is not used; that of the next checkpoint replaces it", self.repo_id)
-                if not sizes and options.resume_from_hub:
-                    logger.info("%s holds no state of a run", self.repo_id)
-                if not sizes or not is_wanted:
-                    return None
-                state = self._read(commit, sizes, folder=output_dir / DOWNLOAD_FOLDER, run=run, adapter=get_shapes())
+            if sizes and not is_wanted:
+                logger.info("the state in %s is not used; that of the next checkpoint replaces it", self.repo_id)
+            if not sizes and options.resume_from_hub:
+                logger.info("%s holds no state of a run", self.repo_id)
+            if not sizes or not is_wanted:
+                return None
+            adapter = get_shapes()
+            with argument("hub_model_id"), hub_errors(self.repo_id, revision=self._revision):
+                state = self._read(commit, sizes, run=run, adapter=adapter)
             if state.step <= newest_step(output_dir, keeps_best=bool(options.load_best_model_at_end)):
-                shutil.rmtree(output_dir / DOWNLOAD_FOLDER)
                 return None
             logger.info("resuming from %s", state)
             return state
@@ -207,16 +215,15 @@ class StateRepo:
         commit: str,
         sizes: dict[str, int],
         *,
-        folder: Path,
         run: dict[str, Any],
         adapter: Mapping[str, tuple[int, ...]],
     ) -> HubState:
-        """Check the sizes of the files of a state, and download its manifest to `folder` and check it."""
+        """Check the sizes of the files of a state, and its manifest, which is downloaded for that."""
         where = f"{self.repo_id}@{commit[:7]}"
         sizes = _check_sizes(sizes, adapter=adapter, where=where)
-        shutil.rmtree(folder, ignore_errors=True)
-        _download(self.repo_id, MANIFEST_FILE, commit=commit, folder=folder)
-        manifest = load_manifest(folder / STATE_FOLDER)
+        with TemporaryDirectory(prefix="state-") as folder:
+            _download(self.repo_id, MANIFEST_FILE, commit=commit, folder=Path(folder))
+            manifest = load_manifest(Path(folder, STATE_FOLDER))
         if isinstance(manifest, str) or not _describes(manifest, sizes):
             raise InputError(f"{where}: its {STATE_FOLDER}/{MANIFEST_FILE} is damaged; {_START_OVER}")
         check_same_config(
