@@ -1,7 +1,6 @@
 """One session at a time has a repo: the second one is refused, unless the first is dead or it takes over."""
 
 import json
-import secrets
 import subprocess
 import sys
 import threading
@@ -19,13 +18,6 @@ from product_vqa.hub import read_branch, read_file
 from tests.faulty_hub import skip_waits
 from training import hub_lease
 from training.hub_lease import BRANCH, FILE, Holder, Lease, make_holder
-
-
-@pytest.fixture
-def repo_id(hub: LocalHub) -> str:
-    name = f"local/{secrets.token_hex(8)}"
-    HfApi().create_repo(name, private=True)
-    return name
 
 
 @pytest.fixture

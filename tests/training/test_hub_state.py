@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -28,13 +27,6 @@ from training.loading import make_lora
 from training.options import ModelOptions, TrainingOptions
 
 FILES = {"adapter_model.safetensors", "manifest.json", "session.json", "state.json", "state.safetensors"}
-
-
-@pytest.fixture
-def repo_id(hub: LocalHub) -> str:
-    name = f"local/{secrets.token_hex(8)}"
-    HfApi().create_repo(name, private=True)
-    return name
 
 
 @pytest.fixture
