@@ -8,7 +8,17 @@ from huggingface_hub import HfApi, errors
 from dataset_builder.build_shards import MANIFEST_FILE, SHARDS_FOLDER, Inputs, read_manifest
 from product_vqa.disk_space import DiskPlan, Need
 from product_vqa.errors import InputError, argument
-from product_vqa.hub import Location, commit_files, download, hub_errors, list_files, locate, measure_download, retry
+from product_vqa.hub import (
+    Location,
+    commit_files,
+    download,
+    hub_errors,
+    list_files,
+    locate,
+    measure_download,
+    read_branch,
+    retry,
+)
 from product_vqa.sharding import Shard, all_shards, missing_message
 
 logger = logging.getLogger(__name__)
@@ -67,10 +77,9 @@ def has_branch(repo_id: str) -> bool:
     """Whether the repo has shards that are not merged yet."""
     with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"):
         try:
-            refs = retry(lambda: HfApi().list_repo_refs(repo_id, repo_type="dataset"))
+            return read_branch(repo_id, BRANCH, repo_type="dataset") is not None
         except errors.RepositoryNotFoundError:
             return False
-        return any(branch.name == BRANCH for branch in refs.branches)
 
 
 def remove_branch(merged: Location) -> None:
@@ -78,11 +87,10 @@ def remove_branch(merged: Location) -> None:
     repo_id = merged.name
     try:
         with hub_errors(repo_id, repo_type="dataset", revision=BRANCH):
-            refs = retry(lambda: HfApi().list_repo_refs(repo_id, repo_type="dataset"))
-            heads = {branch.name: branch.target_commit for branch in refs.branches}
-            if heads.get(BRANCH) == merged.revision:
+            branch = read_branch(repo_id, BRANCH, repo_type="dataset")
+            if branch is not None and branch.commit == merged.revision:
                 retry(lambda: HfApi().delete_branch(repo_id, branch=BRANCH, repo_type="dataset"))
-            elif BRANCH in heads:
+            elif branch is not None:
                 logger.warning("%s: branch %s has newer shards, and is kept", repo_id, BRANCH)
     except InputError as error:
         logger.warning("The dataset was pushed, but its branch %s could not be deleted: %s", BRANCH, error)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from product_vqa.errors import InputError
@@ -259,7 +260,8 @@ class PushCheckpoints(TrainerCallback):
         folder = self._folder(args)
         try:
             files = self._save(folder)
-        except (OSError, InputError) as error:  # InputError: the card of a streamed run may need the Hub
+        # A full disk; the Hub, of which the card of a streamed run needs rows.
+        except (OSError, SafetensorError, InputError) as error:
             logger.warning("step %s is not pushed: %s", state.global_step, error)
             return
         if state.is_world_process_zero:

@@ -355,7 +355,7 @@ def plan_checkpoints(output_dir: Path, options: TrainingOptions, memory: MemoryE
     one = memory.adapter / 2 + memory.optimizer + PROCESSOR_BYTES
     num_bytes = number * one
     what = "1 checkpoint" if number == 1 else f"{number} checkpoints"
-    if options.keeps_state_on_hub:  # one that is being pushed, and one that waits for its turn
-        num_bytes += 2 * one
+    if options.keeps_state_on_hub:  # one that is being pushed, in two forms, and one that waits for its turn
+        num_bytes += 3 * one
         what += ", and 2 on their way to the Hub"
     return DiskPlan((Need(what, "`output_dir`", output_dir, num_bytes),), downloaded=0)

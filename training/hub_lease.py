@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,8 @@ RENEW_S = 120.0
 EXPIRE_S = 2.5 * RENEW_S
 POLL_S = 10.0
 STOP_S = 30.0  # that a run which is stopping on the same machine has: torchrun kills it then
-RELEASE_S = 10.0
+RELEASE_S = 10.0  # that a session needs at most to release its lease and to delete the branch
+MAX_BYTES = 10_000  # of the file
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ class Holder:
     since: str
 
     def __str__(self) -> str:
-        host, since = one_line(self.host, max_length=80), one_line(self.since)
-        return f"session {one_line(self.id)[:8]} on {host}, process {self.pid}, since {since}"
+        name = f"session {one_line(self.id)[:8]}" if self.id else "an unknown session"
+        if not self.host:
+            return name
+        return f"{name} on {one_line(self.host, max_length=80)}, process {self.pid}, since {one_line(self.since)}"
 
     @property
     def is_here(self) -> bool:
@@ -96,13 +99,13 @@ def _process_start(pid: int) -> int | None:
     return None if state in "ZX" else int(rest[18])
 
 
-_UNKNOWN = Holder(id="unknown", host="an unknown host", machine="", pid=0, process_start=0, since="an unknown time")
+_UNKNOWN = Holder(id="", host="", machine="", pid=0, process_start=0, since="")
 
 
 def _parse(content: bytes) -> Holder | None:
     """Read the file of a lease, which anyone may have written; None if it was released."""
     try:
-        values = parse_json(content, max_bytes=10_000)
+        values = parse_json(content, max_bytes=MAX_BYTES)
         if values.get("released") is True:
             return None
         holder = Holder(**{field.name: values[field.name] for field in fields(Holder)})
@@ -120,6 +123,7 @@ class _Found:
     commit: str
     age_s: float
     holder: Holder | None
+    is_released: bool = False  # by its last holder, which deletes the branch next
 
 
 class Lease:
@@ -146,19 +150,28 @@ class Lease:
         before: Holder | None = None
         with argument("hub_model_id"), hub_errors(self._repo_id):
             while not self._commit:
-                found = self._read() or self._create()
+                found = self._find()
                 if found.holder == self.me:  # by a commit whose response was lost
                     self._commit = found.commit
                     break
-                if found.holder is not None and not take_over:
-                    ended = self._await_end(found)
-                    if ended is None:
-                        continue
-                    found = ended
+                if found.holder is not None and not take_over and not self._await_end(found):
+                    continue
                 before = found.holder
                 self._commit_to(found.commit)  # unless another session was faster
         self._thread.start()
         return before
+
+    def _find(self) -> _Found:
+        """Read the branch, which is created if there is none.
+
+        Waits while its last holder may still delete it, and with it the lease of the next one.
+        """
+        began = time.monotonic()
+        while True:
+            found = self._read() or self._create()
+            if not found.is_released or max(found.age_s, time.monotonic() - began) >= RELEASE_S:
+                return found
+            time.sleep(0.5)
 
     def _create(self) -> _Found:
         create = partial(HfApi().create_branch, self._repo_id, branch=BRANCH, exist_ok=True)
@@ -173,16 +186,20 @@ class Lease:
         if branch is None:
             return None
         try:
-            read = partial(read_file, self._repo_id, FILE, revision=branch.commit)
+            read = partial(read_file, self._repo_id, FILE, revision=branch.commit, max_bytes=MAX_BYTES)
             holder = _parse(retry(read, waits_s=BRIEF_WAITS_S))
+        except errors.RevisionNotFoundError:  # deleted in between
+            return None
         except errors.EntryNotFoundError:  # just created
-            holder = None
-        return _Found(branch.commit, branch.age_s, holder)
+            return _Found(branch.commit, branch.age_s, None)
+        except InputError:  # too large
+            holder = _UNKNOWN
+        return _Found(branch.commit, branch.age_s, holder, is_released=holder is None)
 
-    def _await_end(self, first: _Found) -> _Found | None:
-        """Wait until the session that holds the lease has ended, or is taken to be dead.
+    def _await_end(self, first: _Found) -> bool:
+        """Wait until the session that holds the lease has ended. Returns False if it has released the lease.
 
-        Returns the branch as it is then, None if it is gone. Raises InputError if a session is found to live.
+        True means that it was killed, or is taken to be dead. Raises InputError if a session is found to live.
         """
         holder, began, found = first.holder, time.monotonic(), first
         assert holder is not None
@@ -192,20 +209,20 @@ class Lease:
                 left_s = STOP_S - waited_s
                 if not holder.is_running:
                     logger.info("%s: the last session was killed: %s", self._repo_id, holder)
-                    return found
+                    return True
                 if left_s <= 0:
                     break
             else:
                 left_s = EXPIRE_S - max(found.age_s, waited_s)
                 if left_s <= 0:
                     logger.info("%s: the last session ended without releasing it: %s", self._repo_id, holder)
-                    return found
+                    return True
             if found is first:
                 logger.info("%s is used by %s: waiting up to %.0f s to see if it ends", self._repo_id, holder, left_s)
             time.sleep(min(1.0 if holder.is_here else POLL_S, left_s + 0.1))
             again = self._read()
             if again is None or again.holder is None:
-                return again
+                return False
             found = again
         raise InputError(
             f"{self._repo_id} is used by {found.holder}, which is still running; wait until it has ended, choose "
@@ -227,10 +244,14 @@ class Lease:
                 f"`hub_model_id` {self._repo_id} was taken over by {self.taken_by}: this session pushes nothing more"
             )
 
-    def lose(self) -> None:
-        """Record that another session has taken the lease over."""
-        found = self._read()
-        self._lose_to((found and found.holder) or _UNKNOWN)
+    def lose_to(self, session: str) -> None:
+        """Record that the session with this id has taken the lease over."""
+        holder = replace(_UNKNOWN, id=session)
+        with contextlib.suppress(Exception):  # it may have ended, and more than its id is for the message only
+            found = self._read()
+            if found is not None and found.holder is not None and found.holder.id == session:
+                holder = found.holder
+        self._lose_to(holder)
 
     def _lose_to(self, holder: Holder) -> None:
         if self.taken_by is None:
@@ -278,13 +299,14 @@ class Lease:
         """Delete the lease if this session still has it, within some seconds: a Hub may not answer."""
         was_ended = self._is_ended.is_set()
         self._is_ended.set()
-        if self._commit and self.taken_by is None and not was_ended:
+        if self._commit and not was_ended:
             last = threading.Thread(target=self._give_back, name="end of the lease", daemon=True)
             last.start()
             last.join(RELEASE_S)
 
     def _give_back(self) -> None:
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         with contextlib.suppress(Exception):  # the next session finds out by itself
-            if self._commit_to(self._commit, released=True):
+            if self._commit_to(self._commit, released=True):  # not if another session has it
                 HfApi().delete_branch(self._repo_id, branch=BRANCH)

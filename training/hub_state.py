@@ -9,9 +9,12 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -50,6 +53,7 @@ STATE_FOLDER = "last-checkpoint"  # as transformers calls it
 SESSION_FILE = "session.json"
 DOWNLOAD_FOLDER = ".from_hub"
 MAX_MANIFEST_BYTES = 1024**2
+MAX_SESSION_BYTES = 10_000
 MAX_PROCESSES = 2**16
 MAX_TENSORS_PER_WEIGHT = 6  # numbers of the optimizer; Adam has 2
 _START_OVER = "restore it with an earlier commit, or set `resume_from_hub` false to start over, which replaces it"
@@ -81,7 +85,14 @@ class HubState:
         decide_in_first_process(lambda: self._fetch(output_dir))
 
     def _fetch(self, output_dir: Path) -> None:
-        folder, where = output_dir / DOWNLOAD_FOLDER, f"{self.repo_id}@{self.commit[:7]}"
+        folder = output_dir / DOWNLOAD_FOLDER
+        try:
+            self._import(folder, output_dir)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _import(self, folder: Path, output_dir: Path) -> None:
+        where = f"{self.repo_id}@{self.commit[:7]}"
         with argument("hub_model_id"), hub_errors(self.repo_id):
             for name in self.sizes:
                 _download(self.repo_id, name, commit=self.commit, folder=folder)
@@ -97,7 +108,6 @@ class HubState:
                 raise InputError(
                     f"{where}: its state cannot be written to {output_dir} ({first_line(error)}); make room and rerun"
                 ) from error
-        shutil.rmtree(folder)
 
 
 def _download(repo_id: str, name: str, *, commit: str, folder: Path) -> None:
@@ -125,21 +135,22 @@ def hold_repo(repo_id: str | None, options: TrainingOptions) -> Iterator["StateR
     try:
         decide_in_first_process(lambda: repo.take(take_over=options.hub_take_over))
         yield repo
-        repo.lease.release()
+        repo.end()
         init_distributed().wait_for_everyone()  # a process that ends makes torchrun end the others
     finally:
-        repo.lease.release()
+        repo.end()
 
 
 class StateRepo:
     """The repo of a run that keeps its state there, as one session sees it.
 
-    Every process must call `find` and `check_held`; the first one does the work. The rest is for that one.
+    Every process must call `find`, `check_held` and `end`; the first one does the work. The rest is for that one.
     """
 
     def __init__(self, repo_id: str, *, revision: str | None) -> None:
         self.repo_id = repo_id
         self.lease = Lease(repo_id)
+        self.pushes = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
         self._revision = revision
         self._earlier_session: str | None = None  # as `session.json` names it at the beginning
 
@@ -156,6 +167,11 @@ class StateRepo:
                 session = {f"{STATE_FOLDER}/{SESSION_FILE}": self._session_content()}
                 message = f"Session {self.lease.me.id[:8]} continues"
                 commit_files(self.repo_id, session, message=message, revision=self._revision)
+
+    def end(self) -> None:
+        """Wait for the pushes, and release the lease: a later push would be taken for that of another session."""
+        self.pushes.shutdown(wait=True)
+        self.lease.release()
 
     # ---- To resume from it -----------------------------------------------------------------------------------------
 
@@ -178,15 +194,16 @@ class StateRepo:
         def find() -> HubState | None:
             with argument("hub_model_id"), hub_errors(self.repo_id, revision=self._revision):
                 commit, sizes = self._list_files()
-                if sizes and not is_wanted:
-                    logger.info("the state in %s is not used; that of the next checkpoint replaces it", self.repo_id)
-                if not sizes and options.resume_from_hub:
-                    logger.info("%s holds no state of a run", self.repo_id)
-                if not sizes or not is_wanted:
-                    return None
-                state = self._read(commit, sizes, folder=output_dir / DOWNLOAD_FOLDER, run=run, adapter=get_shapes())
+            if sizes and not is_wanted:
+                logger.info("the state in %s is not used; that of the next checkpoint replaces it", self.repo_id)
+            if not sizes and options.resume_from_hub:
+                logger.info("%s holds no state of a run", self.repo_id)
+            if not sizes or not is_wanted:
+                return None
+            adapter = get_shapes()
+            with argument("hub_model_id"), hub_errors(self.repo_id, revision=self._revision):
+                state = self._read(commit, sizes, run=run, adapter=adapter)
             if state.step <= newest_step(output_dir, keeps_best=bool(options.load_best_model_at_end)):
-                shutil.rmtree(output_dir / DOWNLOAD_FOLDER)
                 return None
             logger.info("resuming from %s", state)
             return state
@@ -198,16 +215,15 @@ class StateRepo:
         commit: str,
         sizes: dict[str, int],
         *,
-        folder: Path,
         run: dict[str, Any],
         adapter: Mapping[str, tuple[int, ...]],
     ) -> HubState:
-        """Check the sizes of the files of a state, and download its manifest to `folder` and check it."""
+        """Check the sizes of the files of a state, and its manifest, which is downloaded for that."""
         where = f"{self.repo_id}@{commit[:7]}"
         sizes = _check_sizes(sizes, adapter=adapter, where=where)
-        shutil.rmtree(folder, ignore_errors=True)
-        _download(self.repo_id, MANIFEST_FILE, commit=commit, folder=folder)
-        manifest = load_manifest(folder / STATE_FOLDER)
+        with TemporaryDirectory(prefix="state-") as folder:
+            _download(self.repo_id, MANIFEST_FILE, commit=commit, folder=Path(folder))
+            manifest = load_manifest(Path(folder, STATE_FOLDER))
         if isinstance(manifest, str) or not _describes(manifest, sizes):
             raise InputError(f"{where}: its {STATE_FOLDER}/{MANIFEST_FILE} is damaged; {_START_OVER}")
         check_same_config(
@@ -258,7 +274,7 @@ class StateRepo:
         self.lease.check()
         session = self._read_session(commit)
         if session not in (None, self._earlier_session, self.lease.me.id):
-            self.lease.lose()
+            self.lease.lose_to(session)
             self.lease.check()
 
     def _session_content(self) -> bytes:
@@ -268,11 +284,8 @@ class StateRepo:
         """Return the id in `session.json`; None if there is no such file, or not from this project."""
         path = f"{STATE_FOLDER}/{SESSION_FILE}"
         try:
-            content = parse_json(
-                retry(lambda: read_file(self.repo_id, path, revision=revision), waits_s=BRIEF_WAITS_S),
-                max_bytes=10_000,
-            )
-            return str(content["id"])
+            read = partial(read_file, self.repo_id, path, revision=revision, max_bytes=MAX_SESSION_BYTES)
+            return str(parse_json(retry(read, waits_s=BRIEF_WAITS_S))["id"])
         except (errors.EntryNotFoundError, ValueError, KeyError, TypeError):
             return None
 

@@ -14,8 +14,17 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.cards import CARD_FILE
 from product_vqa.dataset import MAX_CARD_BYTES, count_entities, count_row_groups, load_splits
+from product_vqa.disk_space import DiskPlan
 from product_vqa.distributed import init_distributed
 from product_vqa.documents import DocumentError, parse_front_matter, read_bytes
+from product_vqa.downloads import (
+    download_base_model,
+    download_dataset,
+    download_rows,
+    plan_base_model,
+    plan_dataset,
+    plan_rows,
+)
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, download, find_file, locate
 from product_vqa.modeling.collator import load_row_image
@@ -115,6 +124,34 @@ def _read_license(base_model: Location) -> str | list[str] | None:
         logger.warning("The license of %s is unknown: the adapter's card will state none (%s)", base_model, error)
         return None
     return found
+
+
+def download_sources(sources: Sources, options: DatasetOptions, *, more: DiskPlan) -> None:
+    """Print what will be downloaded and written to disk, check that it fits, and download it.
+
+    `more` is planned in addition. Every process downloads by itself, and the cache's locks let one of them do it. In a
+    collective operation, the others could wait for the first one for ten minutes only (NCCL) or half an hour
+    (`ddp_timeout`).
+    """
+    splits = [options.dataset_train_split, options.dataset_test_split]
+    like = options.oversample_like
+    if init_distributed().is_main_process:
+        with argument("model_name_or_path"):
+            plan = plan_base_model(sources.base_model)
+        with argument("dataset_name"):
+            if not options.streaming:
+                plan += plan_dataset(sources.dataset, splits)
+                if like is not None and like not in splits:
+                    plan += plan_rows(sources.dataset, like)
+        (plan + more).announce()
+    with argument("model_name_or_path"):
+        download_base_model(sources.base_model)
+    if options.streaming:
+        return
+    with argument("dataset_name"):
+        download_dataset(sources.dataset, splits)
+        if like is not None:
+            download_rows(sources.dataset, like)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,42 @@
-"""Whether the optimizer and the schedule that a checkpoint restored are those of this run.
+"""Errors of loading a checkpoint, and whether the optimizer and the schedule that it restored are those of this run.
 
 torch takes almost anything for them: what does not fit would fail in the first step, or train with other settings.
 """
 
 import copy
 import math
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from product_vqa.errors import InputError, first_line
+
 # Of Adam and its 8-bit forms, SGD, Lion: tensors of the shape of their parameter.
 _LIKE_PARAMETER = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "state1", "state2"}
 _OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
+
+
+@contextmanager
+def checkpoint_errors(checkpoint: str | None) -> Iterator[None]:
+    """Convert what loading a checkpoint raises into an InputError.
+
+    Its pickles are loaded with weights_only, so no code in them runs. A stranger's file may raise anything else.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)[:200]}"
+        if isinstance(error, pickle.UnpicklingError):  # torch's message says how to run the code
+            reason = "a file in it is damaged, or holds more than tensors"
+        raise InputError(
+            f"checkpoint {checkpoint} cannot be loaded ({reason}); choose another, or delete it to resume from the "
+            "one before. If it came from the Hub, also set `resume_from_hub` false"
+        ) from error
 
 
 @contextmanager

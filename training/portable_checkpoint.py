@@ -12,7 +12,7 @@ import random
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from transformers import TrainerControl, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
 from product_vqa.documents import DocumentError, parse_json, read_bytes
@@ -35,6 +36,7 @@ TENSORS_FILE = "state.safetensors"
 BEST_ADAPTER = f"best/{ADAPTER_WEIGHTS}"
 MAX_STATE_BYTES = 32 * 1024**2  # of state.json: a log of 140,000 entries
 MAX_STEP = 10**9
+MAX_COLUMNS = 1000  # of the log; a run has some dozens
 MAX_RNG_BYTES = 2**16  # of one generator
 TENSOR_TYPES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
@@ -296,9 +298,9 @@ def _read_state(folder: Path, *, processes: int, name: str) -> _State:
     step, best_step = content["step"], content["best_step"]
     trainer_state, files = _decode(content["trainer_state"], tensors), _decode(content["files"], tensors)
     _require(is_integer(step, 1, MAX_STEP) and trainer_state["global_step"] == step, "step")
+    _check_trainer_state(trainer_state)
     _require(best_step is None or is_integer(best_step, 1, step), "best_step")
     _require(best_step in (None, trainer_state["best_global_step"]), "best_step")
-    _check_log(trainer_state)
     random_states = {"rng_state.pth"} if processes == 1 else {f"rng_state_{rank}.pth" for rank in range(processes)}
     _require(_NEEDED | random_states <= files.keys() <= _NEEDED | random_states | {"scaler.pt"}, "files")
     for random_state in random_states:
@@ -311,16 +313,34 @@ def _require(is_right: bool, what: str) -> None:
         raise DocumentError(f"its {what} cannot be right")
 
 
-def _check_log(trainer_state: dict[str, Any]) -> None:
-    """Check what the trainer and its callbacks calculate with."""
-    _require(all(isinstance(trainer_state.get(key, 0), int | float) for key in ("epoch", "total_flos")), "epoch")
-    _require(isinstance(trainer_state.get("best_metric"), int | float | None), "best_metric")
-    for entry in trainer_state["log_history"]:
+def _check_trainer_state(state: dict[str, Any]) -> None:
+    """Check that it is what `TrainerState` saves: the trainer and its callbacks calculate with its values."""
+    defaults = {field.name: field.default for field in fields(TrainerState)}
+    _require(state.keys() <= defaults.keys(), "trainer_state")
+    step = state["global_step"]
+    _require(is_integer(step, 1, MAX_STEP), "step")
+    _require(is_integer(state.get("train_batch_size"), 1, MAX_STEP), "train_batch_size")
+    _require(state.get("best_global_step") is None or is_integer(state["best_global_step"], 0, step), "best_step")
+    for key in state.keys() - {"log_history", "stateful_callbacks"}:
+        _require(_is_number(state[key]) or (state[key] is None and defaults[key] is None), key)
+    keys: set[str] = set()
+    for entry in state["log_history"]:
         _require(isinstance(entry, dict) and is_integer(entry.get("step"), 0, MAX_STEP), "log_history")
-        _require(all(isinstance(value, int | float) for value in entry.values()), "log_history")
-    control = trainer_state.get("stateful_callbacks", {})
-    _require(isinstance(control, dict) and all(isinstance(one, dict) for one in control.values()), "callbacks")
-    _require(isinstance(control.get("TrainerControl", {}).get("args", {}), dict), "callbacks")
+        _require(all(map(_is_number, entry.values())), "log_history")
+        keys |= entry.keys()
+        _require(len(keys) <= MAX_COLUMNS, "log_history")
+    _require(all(key.isprintable() and len(key) <= 200 for key in keys), "log_history")
+    callbacks = state.get("stateful_callbacks", {})
+    _require(callbacks.keys() <= {"TrainerControl"}, "callbacks")
+    control = callbacks.get("TrainerControl", {"args": {}, "attributes": {}})
+    _require(control.keys() == {"args", "attributes"} and control["attributes"] == {}, "callbacks")
+    _require(control["args"].keys() <= {field.name for field in fields(TrainerControl)}, "callbacks")
+    _require(all(isinstance(value, bool) for value in control["args"].values()), "callbacks")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a float, or an integer that fits into one."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def _check_random_state(state: dict[str, Any]) -> None:

@@ -157,7 +157,7 @@ def check_same_config(
     ]
     if not changed:
         return
-    if changed == ["samples_per_step"]:
+    if changed == ["samples_per_step"] and "samples_per_step" in before:  # else a stranger wrote it
         remedy = f"{_ways_to_keep(before['samples_per_step'], processes=processes)}, or {remedy}"
     listed = "; ".join(
         f"{one_line(key)}: {_show(before.get(key, '(default)'))} -> {_show(config.get(key, '(default)'))}"

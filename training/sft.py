@@ -21,15 +21,8 @@ from transformers import PaliGemmaConfig, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import HubStrategy
 
 from product_vqa.dataset import find_rows
+from product_vqa.disk_space import DiskPlan
 from product_vqa.distributed import init_distributed, process_group
-from product_vqa.downloads import (
-    download_base_model,
-    download_dataset,
-    download_rows,
-    plan_base_model,
-    plan_dataset,
-    plan_rows,
-)
 from product_vqa.errors import InputError, argument
 from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import caps_logits, load_config
@@ -44,6 +37,7 @@ from training.loading import (
     Data,
     Sources,
     check_steps,
+    download_sources,
     load_data,
     load_model,
     locate_sources,
@@ -104,7 +98,7 @@ def train(
     with hold_repo(run.repo_id, options) as repo:
         memory = report_memory(run, model_options, options)
         state = find_hub_state(run, repo, model_options, options)
-        download_sources(run, dataset_options, options, memory, state)
+        download_sources(run.sources, dataset_options, more=plan_output(run, options, memory, state))
         data = load_rows(run, dataset_options, options)
         args = resolve_arguments(run, data, options)
         if state is not None:
@@ -119,7 +113,9 @@ def train(
         with worker_errors():
             is_finished = trainer.train_unless_stopped(checkpoint)
         if not is_finished and trainer.is_world_process_zero():
-            print(f"stopped and saved at step {trainer.state.global_step}; rerun the same command to resume")
+            is_lost = repo is not None and repo.lease.taken_by is not None
+            remedy = "" if is_lost else "; rerun the same command to resume"
+            print(f"stopped and saved at step {trainer.state.global_step}{remedy}")
         if repo is not None:
             repo.check_held()
         if is_finished:
@@ -134,7 +130,7 @@ def smoke(
     shorter, args = shorten(dataset_options, options, output_dir=output_dir)
     run = resolve_run(shorter, model_options, args, output_dir)
     memory = report_memory(run, model_options, args)
-    download_sources(run, shorter, args, memory)
+    download_sources(run.sources, shorter, more=plan_output(run, args, memory))
     data = load_rows(run, shorter, args)
     trainer = make_trainer(run, data, model_options, resolve_arguments(run, data, args), checkpoint=None)
     recorder = StepRecorder()
@@ -209,41 +205,10 @@ def find_hub_state(
     return repo.find(run.output_dir, run=run.description, get_shapes=shapes, options=options)
 
 
-def download_sources(
-    run: Run,
-    dataset_options: DatasetOptions,
-    options: TrainingOptions,
-    memory: MemoryEstimate,
-    state: HubState | None = None,
-) -> None:
-    """Print what will be downloaded and written to disk, check that it fits, and download it.
-
-    Every process does so by itself, and the cache's locks let one of them download. In a collective operation, the
-    others could wait for the first one for ten minutes only (NCCL) or half an hour (`ddp_timeout`).
-    """
-    sources = run.sources
-    splits = [dataset_options.dataset_train_split, dataset_options.dataset_test_split]
-    like = dataset_options.oversample_like
-    if init_distributed().is_main_process:
-        with argument("model_name_or_path"):
-            plan = plan_base_model(sources.base_model)
-        with argument("dataset_name"):
-            if not dataset_options.streaming:
-                plan += plan_dataset(sources.dataset, splits)
-                if like is not None and like not in splits:
-                    plan += plan_rows(sources.dataset, like)
-        plan += plan_checkpoints(run.output_dir, options, memory)
-        if state is not None:
-            plan += state.plan(run.output_dir)
-        plan.announce()
-    with argument("model_name_or_path"):
-        download_base_model(sources.base_model)
-    if dataset_options.streaming:
-        return
-    with argument("dataset_name"):
-        download_dataset(sources.dataset, splits)
-        if like is not None:
-            download_rows(sources.dataset, like)
+def plan_output(run: Run, options: TrainingOptions, memory: MemoryEstimate, state: HubState | None = None) -> DiskPlan:
+    """Plan what the run writes to its folder."""
+    plan = plan_checkpoints(run.output_dir, options, memory)
+    return plan if state is None else plan + state.plan(run.output_dir)
 
 
 def load_rows(run: Run, dataset_options: DatasetOptions, options: TrainingOptions) -> Data:

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from product_vqa.distributed import init_distributed
-from product_vqa.errors import InputError
+from product_vqa.errors import first_line
 from training.hub_state import STATE_FOLDER, StateRepo
 from training.portable_checkpoint import export_checkpoint, link_checkpoint
 from training.push import CHECKPOINT_WAITS_S, WAITS_S
@@ -55,6 +55,9 @@ class PushStates(TrainerCallback):
 
     One push at a time. A state that is saved during a push waits for its turn, and is superseded by the next one. A
     push that fails is a warning; the next state is pushed instead. Only the first process does anything.
+
+    Of two threads, the training stages states, and the one of `StateRepo.pushes` pushes them. The lock is for what
+    both change.
     """
 
     def __init__(
@@ -65,11 +68,12 @@ class PushStates(TrainerCallback):
         self._repo = repo
         self._run = run
         self._keeps_best = keeps_best
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
         self._push: Future[None] | None = None
+        self._is_ending = False
         self._lock = threading.Lock()
         self._waiting: _Staged | None = None
-        self._failed: _Staged | None = None
+        self._failed: _Staged | None = None  # the last one, unless a newer one is being pushed
+        self._has_failed = False  # the last push
         self._pushed: _Staged | None = None
 
     def on_train_begin(self, args: TrainingArguments, *_: Any, **kwargs: Any) -> None:
@@ -79,22 +83,25 @@ class PushStates(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._repo is None or self._repo.lease.taken_by is not None:
             return
+        self._is_ending = control.should_training_stop
         folder = Path(str(args.output_dir), STAGING_FOLDER, f"step-{state.global_step}")
         try:
             staged = self._stage(args, state, folder)
-        except (OSError, InputError) as error:  # the disk is full
-            logger.warning("the state of step %s is not pushed: %s; %s", state.global_step, error, self._newest())
+        except Exception as error:  # whatever it is, it must not end the run: the disk may be full
+            _remove(folder)
+            reason = first_line(error)
+            logger.warning("the state of step %s is not pushed: %s; %s", state.global_step, reason, self._newest())
             return
         with self._lock:
             superseded, self._waiting = self._waiting, staged
         if superseded is not None:
-            _remove(superseded)
+            _remove(superseded.folder)
             logger.warning(
                 "the state of step %s is superseded before it was pushed; %s", superseded.step, self._newest()
             )
-        has_failed = self._failed is not None
-        self._push = self._executor.submit(self._push_waiting)
-        if control.should_training_stop:
+        has_failed = self._has_failed
+        self._push = self._repo.pushes.submit(self._push_waiting)
+        if self._is_ending:
             logger.info("pushing the state of step %s before the run ends", state.global_step)
         elif not has_failed:  # else the Hub is probably down
             wait([self._push], timeout=GRACE_S)
@@ -103,11 +110,12 @@ class PushStates(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Wait for the pushes. Every process waits: one that ends makes torchrun end the others."""
-        self._executor.shutdown(wait=True)
+        if self._push is not None:
+            wait([self._push])
         init_distributed().wait_for_everyone()
 
     def retry(self) -> None:
-        """Try the last push again, for some minutes, if it failed; only after the training."""
+        """Push the last state again, for some minutes, if that failed; only after the training."""
         if self._failed is not None:
             self._push_staged(self._failed, waits_s=WAITS_S)
 
@@ -134,6 +142,9 @@ class PushStates(TrainerCallback):
 
     def _push_staged(self, staged: _Staged, *, waits_s: tuple[float, ...] = CHECKPOINT_WAITS_S) -> None:
         assert self._repo is not None
+        obsolete, self._failed = self._failed, None
+        if obsolete is not None and obsolete is not staged:
+            _remove(obsolete.folder)
         try:
             state_folder = staged.folder / STATE_FOLDER
             shutil.rmtree(state_folder, ignore_errors=True)
@@ -142,25 +153,23 @@ class PushStates(TrainerCallback):
             self._repo.push(staged.folder, files=files, step=staged.step, waits_s=waits_s)
         except Exception as error:  # whatever it is, it must not end the run
             if self._repo.lease.taken_by is None:  # else the run ends, and says why
-                logger.warning("the push of step %s failed (%s); %s", staged.step, error, self._newest())
-            obsolete, self._failed = self._failed, staged
+                logger.warning("the push of step %s failed (%s); %s", staged.step, first_line(error), self._newest())
+            self._failed, self._has_failed = staged, True
         else:
             logger.info("pushed: adapter and state of step %s", staged.step)
-            self._pushed, obsolete, self._failed = staged, self._failed, None
-            _remove(staged)
-        if obsolete is not None and obsolete is not staged:
-            _remove(obsolete)
+            self._pushed, self._has_failed = staged, False
+            _remove(staged.folder)
 
     def _newest(self) -> str:
-        """What a restart on another disk would resume from now."""
-        if self._pushed is None:
-            return "this session has pushed none so far; the next one will be pushed instead"
-        minutes = (time.monotonic() - self._pushed.at) / 60
-        newest = f"the newest one on the Hub is of step {self._pushed.step}, {minutes:.0f} minutes old"
-        return f"{newest}; the next one will be pushed instead"
+        """What a restart on another disk would resume from now, and what is pushed next."""
+        newest = "this session has pushed none so far"
+        if (pushed := self._pushed) is not None:
+            minutes = (time.monotonic() - pushed.at) / 60
+            newest = f"the newest one on the Hub is of step {pushed.step}, {minutes:.0f} minutes old"
+        return newest if self._is_ending else f"{newest}; the next one will be pushed instead"
 
 
-def _remove(staged: _Staged) -> None:
-    shutil.rmtree(staged.folder, ignore_errors=True)
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # another step is in it
-        staged.folder.parent.rmdir()
+        folder.parent.rmdir()

@@ -1,8 +1,6 @@
 """TRL's SFTTrainer for PaliGemma: our batches, and logits only at the tokens that are trained."""
 
-import pickle
-from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +24,12 @@ from training.checkpoints import find_damage, remove_checkpoint, save_manifest
 from training.divergence import DivergenceDetector, check_weights
 from training.evaluation import Answered, answer_sample, score, scores_at
 from training.examples import show_examples
-from training.optimizer_state import checked_restore
+from training.optimizer_state import checked_restore, checkpoint_errors
 from training.options import TrainingOptions, samples_per_step, steps_per_epoch
 from training.sample_order import BufferedSampler, BufferedShuffle
 from training.streaming import StreamedRows
 
 _NOT_FOR_THE_MODEL = ("labels", "answer_positions", "row_index")
-
-
-@contextmanager
-def _checkpoint_errors(checkpoint: str | None) -> Iterator[None]:
-    """Convert what loading a checkpoint raises into an InputError.
-
-    Its pickles are loaded with weights_only, so no code in them runs. A stranger's file may raise anything else.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)[:200]}"
-        if isinstance(error, pickle.UnpicklingError):  # torch's message says how to run the code
-            reason = "a file in it is damaged, or holds more than tensors"
-        raise InputError(
-            f"checkpoint {checkpoint} cannot be loaded ({reason}); choose another, or delete it to resume from the "
-            "one before"
-        ) from error
 
 
 class PaliGemmaTrainer(SFTTrainer):
@@ -191,23 +169,23 @@ class PaliGemmaTrainer(SFTTrainer):
         new series of random numbers rather than that of the first step."""
         if checkpoint is not None:
             set_seed((self.args.seed + 1000 * self.state.global_step + self.args.process_index) % 2**32)
-        with _checkpoint_errors(checkpoint):
+        with checkpoint_errors(checkpoint):
             super()._load_rng_state(checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        with _checkpoint_errors(resume_from_checkpoint):
+        with checkpoint_errors(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         is_complete = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
         with (
-            _checkpoint_errors(checkpoint),
+            checkpoint_errors(checkpoint),
             checked_restore(self.optimizer, self.lr_scheduler, is_complete=is_complete),
         ):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        with _checkpoint_errors(checkpoint):
+        with checkpoint_errors(checkpoint):
             super()._load_scaler(checkpoint)
 
     def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # called with keywords only

@@ -23,12 +23,12 @@ class Branch:
     age_s: float
 
 
-def read_branch(repo_id: str, name: str) -> Branch | None:
-    """Read a branch of a model repo; None if the repo has no such branch.
+def read_branch(repo_id: str, name: str, *, repo_type: str = "model") -> Branch | None:
+    """Read a branch of a repo; None if the repo has no such branch.
 
     Both times are the Hub's, so it does not matter whether the clock of this machine is right.
     """
-    url = f"{constants.ENDPOINT}/api/models/{repo_id}/commits/{quote(name, safe='')}"
+    url = f"{constants.ENDPOINT}/api/{repo_type}s/{repo_id}/commits/{quote(name, safe='')}"
 
     def read() -> Branch:
         response = huggingface_hub.get_session().get(url, headers=build_hf_headers())

@@ -21,6 +21,8 @@ from product_vqa.hub.errors import hub_errors
 from product_vqa.hub.retries import BRIEF_WAITS_S, retry
 from product_vqa.hub.urls import page_url
 
+MAX_SMALL_FILE_BYTES = 8 * 1024**2  # that `read_file` reads into memory
+
 
 @dataclass(frozen=True)
 class Location:
@@ -229,12 +231,25 @@ def find_file(location: Location, folder: Path, name: str) -> Path | None:
     return file
 
 
-def read_file(repo_id: str, name: str, *, repo_type: str = "model", revision: str | None = None) -> bytes:
+def read_file(
+    repo_id: str,
+    name: str,
+    *,
+    repo_type: str = "model",
+    revision: str | None = None,
+    max_bytes: int = MAX_SMALL_FILE_BYTES,
+) -> bytes:
     """Read a small file of a repo without the cache, where it would look like part of a downloaded snapshot.
 
-    Raises EntryNotFoundError if the repo has no such file.
+    Raises EntryNotFoundError if the repo has no such file, and InputError if it is larger than `max_bytes`.
     """
     url = f"{page_url(repo_id, repo_type=repo_type)}/resolve/{quote(revision or 'main', safe='')}/{quote(name)}"
-    response = huggingface_hub.get_session().get(url, headers=build_hf_headers(), follow_redirects=True)
-    hf_raise_for_status(response)
-    return response.content
+    session, headers = huggingface_hub.get_session(), build_hf_headers()
+    with session.stream("GET", url, headers=headers, follow_redirects=True) as response:
+        hf_raise_for_status(response)
+        content = bytearray()
+        for chunk in response.iter_bytes():
+            content += chunk
+            if len(content) > max_bytes:
+                raise InputError(f"{repo_id}: its file {name!r} has more than {max_bytes} bytes")
+    return bytes(content)

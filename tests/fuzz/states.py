@@ -2,11 +2,14 @@
 
 import copy
 import json
+import math
 import random
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerState
 
 from product_vqa.errors import InputError
 from tests.fuzz.documents import generate_json, random_value
@@ -48,6 +51,8 @@ def fuzz_run_state(data: bytes) -> None:
     assert state.best_step is None or 1 <= state.best_step <= state.step
     assert {"optimizer.pt", "scheduler.pt", "rng_state.pth"} <= state.files.keys()
     assert all(isinstance(entry["step"], int) for entry in state.trainer_state["log_history"])
+    read = TrainerState(**json.loads(json.dumps(state.trainer_state, sort_keys=True)))  # as it is saved and loaded
+    assert math.isfinite(read.train_batch_size // 1)
 
 
 def fuzz_lease(data: bytes) -> None:

@@ -37,6 +37,7 @@ def write_checkpoint(
     torch.save(random_state(), folder / "rng_state.pth")
     state = {
         "global_step": step, "epoch": step / 10, "best_global_step": best_step, "best_metric": best_step and 0.5,
+        "train_batch_size": 4,
         "best_model_checkpoint": best_step and f"/home/someone/runs/checkpoint-{best_step}",
         "log_history": [{"step": step, "loss": 1 / 3, "grad_norm": float("nan"), "minutes": 0.1, **log}],
         "stateful_callbacks": {"TrainerControl": {"args": {"should_evaluate": False}, "attributes": {}}},

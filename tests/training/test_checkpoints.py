@@ -141,7 +141,7 @@ def test_the_disk_plan_has_the_states_on_their_way_to_the_hub(tmp_path: Path) ->
     options: dict[str, Any] = {"output_dir": str(tmp_path), "bf16": False, "report_to": "none", "save_total_limit": 1}
     for more, what, number in (
         ({}, "2 checkpoints", 2),
-        ({"push_to_hub": True, "hub_strategy": "checkpoint"}, "2 checkpoints, and 2 on their way to the Hub", 4),
+        ({"push_to_hub": True, "hub_strategy": "checkpoint"}, "2 checkpoints, and 2 on their way to the Hub", 5),
     ):
         (need,) = plan_checkpoints(tmp_path, TrainingOptions(**options, **more), memory).needs
         assert (need.what, need.num_bytes) == (what, number * (30_000_000 + PROCESSOR_BYTES))

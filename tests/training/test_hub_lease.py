@@ -1,7 +1,6 @@
 """One session at a time has a repo: the second one is refused, unless the first is dead or it takes over."""
 
 import json
-import secrets
 import subprocess
 import sys
 import threading
@@ -19,13 +18,6 @@ from product_vqa.hub import read_branch, read_file
 from tests.faulty_hub import skip_waits
 from training import hub_lease
 from training.hub_lease import BRANCH, FILE, Holder, Lease, make_holder
-
-
-@pytest.fixture
-def repo_id(hub: LocalHub) -> str:
-    name = f"local/{secrets.token_hex(8)}"
-    HfApi().create_repo(name, private=True)
-    return name
 
 
 @pytest.fixture
@@ -124,6 +116,28 @@ def test_a_session_elsewhere_that_renews_is_alive_and_one_that_does_not_is_dead(
     assert "the last session ended without releasing it" in caplog.text
 
 
+def test_a_session_that_starts_while_another_one_ends_waits_until_the_branch_is_gone(
+    repo_id: str, leases: list[Lease]
+) -> None:
+    first = take(repo_id, leases)
+    assert first._commit_to(first._commit, released=True)
+    deleting = threading.Timer(1, lambda: HfApi().delete_branch(repo_id, branch=BRANCH))
+    deleting.start()
+    second = take(repo_id, leases)
+    assert not deleting.is_alive(), "it would delete the lease of the second one"
+    assert read_lease(repo_id)["id"] == second.me.id
+
+
+def test_a_branch_that_a_dead_session_has_not_deleted_is_taken(
+    repo_id: str, leases: list[Lease], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = take(repo_id, leases)
+    assert first._commit_to(first._commit, released=True)
+    monkeypatch.setattr(hub_lease, "RELEASE_S", 1)
+    second = take(repo_id, leases)
+    assert read_lease(repo_id)["id"] == second.me.id
+
+
 def test_of_two_sessions_that_start_at_once_one_gets_it(repo_id: str, leases: list[Lease]) -> None:
     refused: list[str] = []
 
@@ -158,6 +172,20 @@ def test_a_session_that_is_taken_over_learns_it_and_leaves_the_others_lease_alon
     late: list[bool] = []
     first.call_on_loss(lambda: late.append(True))
     assert late == [True], "also who asks late"
+
+
+def test_a_session_that_learns_of_its_end_from_a_push_names_the_other_one_and_leaves_no_lease(
+    repo_id: str, leases: list[Lease]
+) -> None:
+    first = take(repo_id, leases)
+    HfApi().delete_branch(repo_id, branch=BRANCH)  # by another session that came and went
+    first._renew()
+    assert first.taken_by is None and read_lease(repo_id)["id"] == first.me.id
+    first.lose_to("b" * 32)
+    with pytest.raises(InputError, match="was taken over by session bbbbbbbb: this session pushes nothing more"):
+        first.check()
+    first.release()
+    assert read_branch(repo_id, BRANCH) is None
 
 
 @pytest.mark.faults
@@ -203,10 +231,13 @@ def test_what_cannot_be_a_lease_is_that_of_an_unknown_session(content: bytes) ->
     assert hub_lease._parse(json.dumps(OURS | {"released": True}).encode()) is None
 
 
-def test_an_unknown_session_is_waited_for(repo_id: str, leases: list[Lease], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("content", [b"no", b" " * 2**20], ids=["no lease", "too large"])
+def test_an_unknown_session_is_waited_for(
+    repo_id: str, leases: list[Lease], monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
     api = HfApi()
     api.create_branch(repo_id, branch=BRANCH)
-    api.upload_file(repo_id=repo_id, path_in_repo=FILE, path_or_fileobj=b"no", revision=BRANCH)
+    api.upload_file(repo_id=repo_id, path_in_repo=FILE, path_or_fileobj=content, revision=BRANCH)
     monkeypatch.setattr(hub_lease, "EXPIRE_S", 1.5)
     began = time.monotonic()
     take(repo_id, leases)
@@ -217,6 +248,7 @@ def test_a_name_of_a_host_that_controls_terminals_is_shown_escaped() -> None:
     holder = replace(make_holder(), host="\x1b[2Jevil\n" * 50, since="\x07")
     assert "\x1b" not in str(holder) and "\n" not in str(holder) and "\x07" not in str(holder)
     assert len(str(holder)) < 300
+    assert str(hub_lease._UNKNOWN) == "an unknown session"
 
 
 @pytest.mark.faults

@@ -2,9 +2,10 @@
 
 import json
 import pickle
-import secrets
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,6 @@ from training.loading import make_lora
 from training.options import ModelOptions, TrainingOptions
 
 FILES = {"adapter_model.safetensors", "manifest.json", "session.json", "state.json", "state.safetensors"}
-
-
-@pytest.fixture
-def repo_id(hub: LocalHub) -> str:
-    name = f"local/{secrets.token_hex(8)}"
-    HfApi().create_repo(name, private=True)
-    return name
 
 
 @pytest.fixture
@@ -223,7 +217,7 @@ def test_a_file_that_changed_and_one_that_no_run_writes_leave_no_checkpoint(repo
         InputError, match=r"@.{7}: last-checkpoint/state\.json is not what a run writes .*; restore it"
     ):
         state.fetch(output_dir)
-    assert not list(output_dir.glob("checkpoint-*"))
+    assert not list(output_dir.iterdir())
 
     push(repo, tmp_path / "second", 9)
     content = bytearray(Path(hf_hub_download(repo.repo_id, f"{STATE_FOLDER}/state.safetensors")).read_bytes())
@@ -235,7 +229,7 @@ def test_a_file_that_changed_and_one_that_no_run_writes_leave_no_checkpoint(repo
         InputError, match=r"@.{7}: last-checkpoint/state\.safetensors has changed since it was written"
     ):
         state.fetch(output_dir)
-    assert not list(output_dir.glob("checkpoint-*"))
+    assert not list(output_dir.iterdir())
 
 
 @pytest.mark.faults
@@ -280,6 +274,49 @@ def test_a_session_that_was_taken_over_replaces_nothing(repo_id: str, tmp_path: 
             push(second, tmp_path / "third", 9)
     assert HfApi().list_repo_refs(repo_id).branches[0].name == "main"
     assert len(HfApi().list_repo_refs(repo_id).branches) == 1
+
+
+def test_a_session_that_wakes_up_after_the_other_one_has_ended_learns_of_it_from_its_push(
+    repo_id: str, tmp_path: Path
+) -> None:
+    options = make_options(tmp_path)
+    with hold_repo(repo_id, options) as first:
+        assert first is not None
+        push(first, tmp_path / "first", 6)
+        options.hub_take_over = True
+        with hold_repo(repo_id, options) as second:
+            assert second is not None
+            push(second, tmp_path / "second", 9)
+        first.lease._renew()
+        with pytest.raises(InputError, match=f"was taken over by session {second.lease.me.id[:8]}: this session"):
+            push(first, tmp_path / "third", 12)
+    assert [branch.name for branch in HfApi().list_repo_refs(repo_id).branches] == ["main"]
+
+
+def test_a_session_file_that_no_session_writes_names_none(repo: StateRepo) -> None:
+    for content in (b"no", b"[]", b"{}", b" " * 2**20):
+        upload("session.json", content)(repo.repo_id)
+        assert repo._read_session(None) is None
+
+
+def test_the_lease_is_held_until_the_last_push_has_ended_also_after_an_error(repo_id: str, tmp_path: Path) -> None:
+    pushed: list[Future[None]] = []
+
+    def push_slowly(repo: StateRepo) -> None:
+        time.sleep(0.5)
+        push(repo, tmp_path / "first", 6)
+
+    def fail() -> None:
+        with hold_repo(repo_id, make_options(tmp_path)) as repo:
+            assert repo is not None
+            pushed.append(repo.pushes.submit(push_slowly, repo))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    pushed[0].result(timeout=0)
+    assert in_state_folder(repo_id) == FILES
+    assert [branch.name for branch in HfApi().list_repo_refs(repo_id).branches] == ["main"]
 
 
 def test_the_next_session_after_one_that_ended_in_order_needs_no_commit_of_its_own(

@@ -1,13 +1,15 @@
 """An optimizer and a schedule are restored if they fit the run's parameters and settings."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from training.optimizer_state import _find_difference, checked_restore
+from product_vqa.errors import InputError
+from training.optimizer_state import _find_difference, checked_restore, checkpoint_errors
 
 
 def make_optimizer(kind: Any = torch.optim.AdamW, *, steps: int = 0) -> tuple[Any, Any]:
@@ -91,3 +93,16 @@ def test_a_sharded_optimizer_is_not_checked() -> None:
 def test_settings_are_compared_by_kind(found: Any, expected: Any, problem: str | None) -> None:
     difference = _find_difference(found, expected, path="x")
     assert difference is None if problem is None else difference is not None and difference.startswith(problem)
+
+
+def test_what_loading_raises_is_one_line_with_the_remedy_also_for_a_state_from_the_hub() -> None:
+    for error, reason in (
+        (KeyError("x\ny"), r"KeyError: .*"),
+        (pickle.UnpicklingError("run torch.load with weights_only=False"), "a file in it is damaged, or holds more"),
+    ):
+        with (
+            pytest.raises(InputError, match=rf"checkpoint c cannot be loaded \({reason}") as raised,
+            checkpoint_errors("c"),
+        ):
+            raise error
+        assert "\n" not in str(raised.value) and "from the Hub, also set `resume_from_hub` false" in str(raised.value)

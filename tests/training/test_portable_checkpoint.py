@@ -222,6 +222,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "another step": (change_state(step=8, trainer_state__global_step=8), "state.json is of step 8, but its manifest"),
     "steps that differ": (change_state(step=8), "its step cannot be right"),
     "a step of text": (change_state(step="6"), "its step cannot be right"),
+    "a step of floats": (change_state(trainer_state__global_step=6.0), "its step cannot be right"),
     "a best one": (change_state(best_step=4, trainer_state__best_global_step=4), "best_step 4 and the files do not"),
     "a best path": (change_state(best_step="../../x"), "its best_step cannot be right"),
     "a log of text": (change_state(trainer_state__log_history=["x"]), "its log_history cannot be right"),
@@ -229,9 +230,36 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         change_state(trainer_state__log_history=[{"step": 1, "minutes": "x"}]), "its log_history cannot be right",
     ),
     "an epoch of text": (change_state(trainer_state__epoch="x"), "its epoch cannot be right"),
-    "callbacks": (change_state(trainer_state__stateful_callbacks=[1]), "its callbacks cannot be right"),
+    "callbacks": (change_state(trainer_state__stateful_callbacks=[1]), "state.json is not what a run writes"),
     "control": (
         change_state(trainer_state__stateful_callbacks={"TrainerControl": {"args": 1}}), "its callbacks cannot be",
+    ),
+    "control's methods": (
+        change_state(
+            trainer_state__stateful_callbacks={"TrainerControl": {"args": {}, "attributes": {"state": 1}}}
+        ), "its callbacks cannot be right",
+    ),
+    "another callback": (
+        change_state(trainer_state__stateful_callbacks={"EarlyStoppingCallback": {}}), "its callbacks cannot be right",
+    ),
+    "a field more": (change_state(trainer_state__more=1), "its trainer_state cannot be right"),
+    "a field that is no text": (
+        change_state(trainer_state={"$dict": [["global_step", 6], [1, 2]]}), "its trainer_state cannot be right",
+    ),
+    "a field that is a tensor": (
+        change_state(trainer_state__total_flos={"$tensor": "optimizer.pt/state/0/exp_avg"}), "its total_flos ",
+    ),
+    "no total": (change_state(trainer_state__num_input_tokens_seen=None), "its num_input_tokens_seen cannot be right"),
+    "no batch size": (change_state(trainer_state__train_batch_size=None), "its train_batch_size cannot be right"),
+    "a path as trial": (change_state(trainer_state__trial_name="../x"), "its trial_name cannot be right"),
+    "a number that no float holds": (change_state(trainer_state__total_flos=10**400), "its total_flos cannot be"),
+    "a best step that is none": (change_state(trainer_state__best_global_step="../x"), "its best_step cannot be"),
+    "a log with many columns": (
+        change_state(trainer_state__log_history=[{"step": 1} | {f"x{number}": 1 for number in range(2000)}]),
+        "its log_history cannot be right",
+    ),
+    "a log that controls terminals": (
+        change_state(trainer_state__log_history=[{"step": 1, "\x1b[2J": 1}]), "its log_history cannot be right",
     ),
     "a path": (change_state(files={"../../evil.pth": 1}), "its files cannot be right"),
     "a file more": (change_state(**{"files__training_args_DOT_bin": 1}), "its files cannot be right"),

@@ -29,6 +29,9 @@ def test_what_a_stranger_wrote_is_one_line_of_limited_length() -> None:
     with pytest.raises(InputError, match=r"; and 980 more\): choose another repo") as raised:
         check_same_config(before, CONFIG, where="the repo", processes=1, remedy="choose another repo")
     assert len(str(raised.value)) < 10_000 and str(raised.value).isprintable()
+    before = {key: value for key, value in CONFIG.items() if key != "samples_per_step"}
+    with pytest.raises(InputError, match=r"samples_per_step: \(default\) -> 8\): choose another folder"):
+        check(before, CONFIG)
 
 
 def test_the_state_of_a_run_is_kept_on_the_hub_only_where_that_works(

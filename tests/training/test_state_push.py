@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from huggingface_hub import HfApi
+from safetensors import SafetensorError
 
 from local_hub import LocalHub
 from product_vqa.errors import InputError
@@ -55,6 +57,7 @@ class Repo:
 
     def __init__(self) -> None:
         self.lease = SimpleNamespace(taken_by=None)
+        self.pushes = ThreadPoolExecutor(1)
         self.pushed: list[int] = []
         self.files: list[set[str]] = []
         self.fails = False
@@ -74,8 +77,12 @@ class Saves:
     """A callback, and the checkpoints of a run that saves every third step."""
 
     def __init__(self, folder: Path, repo: Repo | None) -> None:
+        self.error: Exception | None = None
+
         def save(target: Path) -> list[str]:
             target.mkdir(parents=True)
+            if self.error is not None:
+                raise self.error
             (target / "README.md").write_text("a card")
             return ["README.md"]
 
@@ -143,11 +150,43 @@ def test_a_push_that_fails_is_a_warning_with_the_age_of_what_a_restart_would_res
     assert (
         "the push of step 9 failed (no Hub answers); the newest one on the Hub is of step 3, 0 minutes" in caplog.text
     )
+    assert [folder.name for folder in (tmp_path / ".on_the_way").iterdir()] == ["step-9"], "to be tried again"
     repo.fails = False
     saves.callback.retry()
     assert repo.pushed == [3, 9] and not list(tmp_path.iterdir())
     saves.callback.retry()
     assert repo.pushed == [3, 9]
+
+
+def test_at_the_end_of_a_run_no_next_state_is_promised(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    repo = Repo()
+    repo.fails = True
+    saves = Saves(tmp_path, repo)
+    saves.save(3)
+    saves.save(6, is_last=True)
+    saves.end()
+    saves.callback.retry()
+    failed = [message for message in caplog.messages if "failed" in message]
+    assert failed[0].endswith("pushed none so far; the next one will be pushed instead")
+    assert [message.partition("(")[2] for message in failed[1:]] == [
+        "no Hub answers); this session has pushed none so far"
+    ] * 2
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), SafetensorError("I/O error: full"), InputError("full")])
+def test_a_state_that_cannot_be_staged_is_a_warning_and_leaves_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    repo = Repo()
+    saves = Saves(tmp_path, repo)
+    saves.error = error
+    saves.save(3)
+    assert not list(tmp_path.iterdir())
+    assert re.search(r"the state of step 3 is not pushed: .*full; this session has pushed none so far", caplog.text)
+    saves.error = None
+    saves.save(6)
+    saves.end()
+    assert repo.pushed == [6]
 
 
 def test_the_best_adapter_is_pushed_too_although_its_checkpoint_was_removed(tmp_path: Path) -> None:
@@ -352,10 +391,11 @@ def test_a_second_session_is_refused_and_one_that_takes_over_continues_from_the_
     first.send_signal(signal.SIGCONT)
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 2, output
-    assert f"error: --hub_model_id {repo_id} was taken over by " in output
-    saved = step_in([output], r"stopped and saved at step (\d+)")
+    assert re.search(rf"error: --hub_model_id {repo_id} was taken over by session [0-9a-f]{{8}}: this session", output)
+    saved = step_in([output], r"stopped and saved at step (\d+)\n")
     assert (tmp_path / "first" / f"checkpoint-{saved}" / "manifest.json").exists()
     assert HfApi().model_info(repo_id).sha == commit, "it pushed nothing"
+    assert [branch.name for branch in HfApi().list_repo_refs(repo_id).branches] == ["main"]
 
 
 @pytest.mark.faults

@@ -90,6 +90,13 @@ def test_a_file_is_read_at_a_revision_and_without_the_cache(repo: str, tmp_path:
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_file_that_is_larger_than_expected_is_not_read_into_memory(repo: str) -> None:
+    HfApi().upload_file(repo_id=repo, path_in_repo="large.json", path_or_fileobj=b" " * 2_000_000)
+    assert len(read_file(repo, "large.json")) == 2_000_000
+    with pytest.raises(InputError, match=r"its file 'large\.json' has more than 1000000 bytes"):
+        read_file(repo, "large.json", max_bytes=1_000_000)
+
+
 @pytest.mark.parametrize(
     ("repo_type", "path"), [("model", "user/x"), ("dataset", "datasets/user/x"), ("space", "spaces/user/x")]
 )
