@@ -5,7 +5,6 @@ Every check that `product_vqa.dataset` makes of all rows at once is made of each
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -15,6 +14,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetInfo
 from datasets.table import InMemoryTable, table_cast
 
+from product_vqa.daemon_threads import DaemonExecutor, waiting
 from product_vqa.dataset import (
     COLUMNS,
     DAMAGED,
@@ -102,7 +102,8 @@ def _open_streams(
             raise dataset_error(location, f"its file {name!r} does not exist")
 
         def read(length: int, start: int) -> bytes:
-            return read_range(location, name, start=start, length=length, repo_type="dataset")
+            with waiting():
+                return read_range(location, name, start=start, length=length, repo_type="dataset")
 
         try:
             return ParquetStream(read, sizes[name], columns)
@@ -119,11 +120,11 @@ def _open_streams(
 
 def _in_threads(function: Callable[[S], T], values: Iterable[S]) -> Iterator[T]:
     """Map `function` over values, in their order; the results of later ones are made meanwhile."""
-    with ThreadPoolExecutor(READERS) as executor:
-        try:
-            yield from executor.map(function, values)
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+    executor = DaemonExecutor(READERS)
+    try:
+        yield from executor.map(function, values)
+    finally:
+        executor.shutdown()
 
 
 def _read_table(location: Location, row_group: _RowGroup) -> pa.Table:

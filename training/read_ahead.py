@@ -4,11 +4,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from queue import SimpleQueue
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from product_vqa.daemon_threads import DaemonExecutor, complete
 from product_vqa.errors import InputError
 from product_vqa.modeling.collator import Row
 from product_vqa.streaming import READERS
@@ -43,9 +44,7 @@ class ReadAhead:
         self._num_rows = self._num_bytes = 0  # held or being read; held
         self._read_last: tuple[int, Mapping[int, Row]] = (-1, {})  # out of turn
         self._lock = threading.Lock()
-        self._queue: SimpleQueue[int | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._is_closed = False
+        self._executor = DaemonExecutor(READERS)
 
     def take(self, rows: Sequence[int]) -> list[Row]:
         """Return rows, after waiting for them if necessary. Raises what reading them has raised. Thread-safe."""
@@ -56,19 +55,19 @@ class ReadAhead:
         ]
 
     def close(self) -> None:
-        """Read nothing more."""
-        self._is_closed = True
-        for _ in self._threads:
-            self._queue.put(None)
+        """Read nothing more ahead."""
+        with self._lock:
+            self._next_groups.clear()
+        self._executor.shutdown()
 
     def _take(self, row: int, group: int) -> Row:
         with self._lock:
             is_upcoming = row in self._uses_left
-            is_new = is_upcoming and self._begin(group)
+            own = self._claim(group) if is_upcoming else None
         if not is_upcoming:
             return self._read_out_of_turn(group)[row]
-        if is_new:
-            self._load(group)
+        if own is not None:
+            complete(own, partial(self._hold, group))
         self._groups[group].result()
         with self._lock:
             taken = self._rows[row]
@@ -78,31 +77,32 @@ class ReadAhead:
         self._read_more()
         return taken
 
-    def _begin(self, group: int) -> bool:
-        """Whether the caller is to load the row group, because nobody else does."""
-        if group in self._groups:
-            return False
-        self._groups[group] = Future()
-        self._num_rows += self._num_needed[group]
-        return True
+    def _claim(self, group: int) -> "Future[None] | None":
+        """Return a future that the caller must complete, if nobody else reads the row group, or reading it failed.
 
-    def _load(self, group: int) -> None:
-        try:
-            rows = self._read(group)
-            with self._lock:
-                for row, values in rows.items():
-                    if row in self._uses_left:
-                        self._rows[row] = values
-                        self._num_bytes += _num_bytes(values)
-                if self._num_bytes > MAX_HELD_BYTES:
-                    raise InputError(
-                        f"the {len(self._rows)} rows that wait for their step take more than {MAX_HELD_BYTES} bytes "
-                        "of memory; lower `shuffle_buffer_size`"
-                    )
-        except BaseException as error:  # raised where a row of it is taken
-            self._groups[group].set_exception(error)
-        else:
-            self._groups[group].set_result(None)
+        The Hub may have failed long before the row is needed, and answer again.
+        """
+        found = self._groups.get(group)
+        if found is None:
+            self._num_rows += self._num_needed[group]
+        elif not found.done() or (not found.cancelled() and found.exception() is None):
+            return None
+        self._groups[group] = Future()
+        return self._groups[group]
+
+    def _hold(self, group: int) -> None:
+        """Read a row group, and hold those of its rows that will be taken."""
+        rows = self._read(group)
+        with self._lock:
+            for row, values in rows.items():
+                if row in self._uses_left and row not in self._rows:
+                    self._rows[row] = values
+                    self._num_bytes += _num_bytes(values)
+            if self._num_bytes > MAX_HELD_BYTES:
+                raise InputError(
+                    f"the {len(self._rows)} rows that wait for their step take more than {MAX_HELD_BYTES} bytes "
+                    "of memory; lower `shuffle_buffer_size`"
+                )
 
     def _drop(self, row: int, group: int) -> None:
         self._num_bytes -= _num_bytes(self._rows.pop(row))
@@ -115,22 +115,14 @@ class ReadAhead:
     def _read_more(self) -> None:
         """Let the threads read the next row groups for which there is room."""
         with self._lock:
-            while self._next_groups and not self._is_closed:
+            while self._next_groups:
                 group = self._next_groups[0]
                 if self._num_rows and self._num_rows + self._num_needed[group] > self._max_rows:
                     break
                 self._next_groups.popleft()
-                if self._num_needed[group] and self._begin(group):
-                    self._queue.put(group)
-            if self._groups and not self._threads:
-                # Daemons: a run that ends with an error does not wait for the Hub.
-                self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(READERS)]
-                for thread in self._threads:
-                    thread.start()
-
-    def _work(self) -> None:
-        while (group := self._queue.get()) is not None and not self._is_closed:
-            self._load(group)
+                if self._num_needed[group] and group not in self._groups:
+                    self._num_rows += self._num_needed[group]
+                    self._groups[group] = self._executor.submit(self._hold, group)
 
     def _read_out_of_turn(self, group: int) -> Mapping[int, Row]:
         number, rows = self._read_last

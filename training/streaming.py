@@ -1,5 +1,6 @@
 """Training rows that are read while they are trained on."""
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ class StreamedRows(Dataset[Row]):
         if not is_worker():
             return self._take(positions)
         for row in positions:
-            if isinstance(row, InputError):
+            if isinstance(row, Exception):
                 raise row
         return list(positions)
 
@@ -91,7 +92,7 @@ class StreamedRows(Dataset[Row]):
 
 
 class RowReference(int):
-    """The position of a row, which is pickled as the row, or as the InputError of reading it.
+    """The position of a row, which is pickled as the row, or as the error of reading it.
 
     A data loader hands batches of positions to its worker processes in queues. Each queue pickles in a thread of its
     own, so that nothing else waits while a row is read there.
@@ -109,6 +110,8 @@ class RowReference(int):
             return dict, (self._take([self])[0],)
         except InputError as error:
             return InputError, error.args
+        except Exception:  # the queue would drop the batch, and the run would wait for it until a timeout
+            return RuntimeError, (traceback.format_exc(),)
 
 
 def check_labels(table: pa.Table, *, name: str, remedy: str) -> None:

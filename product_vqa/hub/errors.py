@@ -50,8 +50,12 @@ def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None =
         raise InputError(f"{repo_id} is neither a folder nor a repo id like user/name") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
+        if host := _other_host(error):
+            raise InputError(
+                f"{repo_id}: {host}, where the Hub stores its files, answered HTTP {status}: {_reason(error)}"
+            ) from error
         if status in (401, 403):
-            access = "read" if status == 401 else "write to"
+            access = "read" if status == 401 or "/resolve/" in _url(error).path else "write to"
             raise InputError(
                 f"{repo_id}: the Hub refused the token (HTTP {status}: {_reason(error)}). "
                 f"Check HF_TOKEN, or run `hf auth login` with a token that can {access} it"
@@ -66,6 +70,11 @@ def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None =
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
         raise InputError(f"{repo_id}: HF_ENDPOINT is {constants.ENDPOINT!r}, which is not an http URL") from error
     except httpx2.TransportError as error:
+        if host := _other_host(error):
+            raise InputError(
+                f"{repo_id}: the Hub answers, but {host}, where it stores its files, does not "
+                f"({type(error).__name__}). Check the network, proxies and firewalls"
+            ) from error
         raise InputError(
             f"{repo_id}: no Hub answers at {constants.ENDPOINT} ({type(error).__name__}). Check the network and "
             "HF_ENDPOINT"
@@ -81,6 +90,20 @@ def hub_errors(repo_id: str, *, repo_type: str = "model", revision: str | None =
             raise
         reason = one_line(first_line(error.__cause__ or error))
         raise InputError(f"{repo_id}: the transfer to or from the Hub failed: {reason}") from error
+
+
+def _other_host(error: errors.HfHubHTTPError | httpx2.TransportError) -> str | None:
+    """Return the host that failed, if the Hub redirected to it, as it does for large files."""
+    netloc = _url(error).netloc
+    return one_line(netloc.decode()) if netloc not in (b"", httpx2.URL(constants.ENDPOINT).netloc) else None
+
+
+def _url(error: errors.HfHubHTTPError | httpx2.TransportError) -> httpx2.URL:
+    """Return the URL that failed; an empty one if there was no request."""
+    try:
+        return error.response.url if isinstance(error, errors.HfHubHTTPError) else error.request.url
+    except (RuntimeError, AttributeError):
+        return httpx2.URL("")
 
 
 def _reason(error: errors.HfHubHTTPError) -> str:

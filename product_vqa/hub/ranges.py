@@ -5,6 +5,7 @@ import re
 import stat
 from urllib.parse import quote
 
+import httpx2  # huggingface_hub's own client
 import huggingface_hub
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import hf_raise_for_status
@@ -18,6 +19,8 @@ from product_vqa.hub.urls import page_url
 # A run that streams depends on the Hub for hours, and an outage of minutes should not end it.
 RANGE_WAITS_S = (*WAITS_S, 120, 240)
 SILENCE_S = 30.0  # longest, of a server within a range
+MAX_ERROR_BYTES = 64 * 1024  # of the text with which a server explains an error
+_OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
 
 
 def read_range(location: Location, name: str, *, start: int, length: int, repo_type: str = "model") -> bytes:
@@ -47,10 +50,13 @@ def _request(location: Location, name: str, *, start: int, length: int, repo_typ
     with huggingface_hub.get_session().stream(
         "GET", url, headers=headers, follow_redirects=True, timeout=SILENCE_S
     ) as response:
-        hf_raise_for_status(response)
+        _raise_for_status(response)
         got = response.headers.get("Content-Range", "")
         if response.status_code != 206 or not re.sub(r"\s+", " ", got).startswith(wanted):
-            raise InputError(f"{location}: the server did not answer with the range of {name!r} that was requested")
+            raise InputError(
+                f"{location}: the server did not answer with the range of {name!r} that was requested. A proxy or "
+                "mirror may not support that; without `streaming`, complete files are downloaded"
+            )
         content = bytearray()
         for chunk in response.iter_raw():
             content += chunk
@@ -61,6 +67,24 @@ def _request(location: Location, name: str, *, start: int, length: int, repo_typ
     if len(content) > length:
         raise InputError(f"{location}: the server sent more of {name!r} than was requested")
     return bytes(content)
+
+
+def _raise_for_status(response: httpx2.Response) -> None:
+    """Raise what `hf_raise_for_status` raises, which would read an error's text without any limit, and decompress it."""
+    if response.is_success:
+        return
+    text = bytearray()
+    if "Content-Encoding" not in response.headers:
+        for chunk in response.iter_raw():
+            text += chunk
+            if len(text) > MAX_ERROR_BYTES:
+                break
+    headers = [(name, value) for name, value in response.headers.items() if name.lower() not in _OF_THE_BODY]
+    hf_raise_for_status(
+        httpx2.Response(
+            response.status_code, headers=headers, content=bytes(text[:MAX_ERROR_BYTES]), request=response.request
+        )
+    )
 
 
 def _read_local(location: Location, name: str, *, start: int, length: int) -> bytes:

@@ -99,6 +99,50 @@ def test_what_reading_raises_is_raised_where_a_row_of_it_is_taken() -> None:
     reader.close()
 
 
+def test_a_row_group_that_could_not_be_read_ahead_is_read_again_when_a_row_of_it_is_taken() -> None:
+    """The Hub may have failed long before: a buffer of 10,000 rows lasts for half an hour on a slow machine."""
+    source = Source(bad_group=3)
+    reader = source.ahead(list(range(40)), max_rows=40)
+    reader.take([0])
+    wait_until(lambda: len(source.reads) == 8)
+    source._bad_group = -1
+    assert indexes(reader.take(list(range(1, 40)))) == list(range(1, 40))
+    assert sorted(source.reads) == [0, 1, 2, 3, 3, 4, 5, 6, 7]
+    assert not reader._rows and not reader._groups and reader._num_rows == reader._num_bytes == 0
+    reader.close()
+
+
+def test_a_thread_that_waits_for_a_row_does_not_wait_for_ever_when_the_reader_is_closed() -> None:
+    source, gate = Source(), threading.Event()
+    reader = source.ahead(list(range(100)), max_rows=100)
+    read = source.read
+
+    def read_slowly(group: int) -> Mapping[int, dict[str, Any]]:
+        gate.wait(20)
+        return read(group)
+
+    reader._read = read_slowly
+    ended: list[BaseException] = []
+
+    def take(row: int) -> None:
+        try:
+            reader.take([row])
+        except BaseException as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=take, args=(row,)) for row in (0, 90)]  # row 90 is far back in the queue
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(reader._groups) == 20)
+    time.sleep(0.05)
+    reader.close()
+    gate.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert [type(error).__name__ for error in ended] in (["CancelledError"], [])
+
+
 def test_rows_beyond_the_limit_of_memory_end_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ahead, "MAX_HELD_BYTES", 1_200)
     reader = Source().ahead(list(range(40)), max_rows=40)
@@ -128,12 +172,13 @@ def test_several_threads_take_rows_at_once() -> None:
 
 
 def test_its_threads_end_when_it_is_closed_and_nothing_more_is_read() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     source = Source()
     reader = source.ahead(list(range(500)), max_rows=10)
     reader.take([0])
+    assert set(threading.enumerate()) - before
     reader.close()
-    wait_until(lambda: threading.active_count() == before)
+    wait_until(lambda: not set(threading.enumerate()) - before)
     read = len(source.reads)
     assert read < 10
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from huggingface_hub import HfApi, constants
 from product_vqa.errors import InputError
 from product_vqa.hub import Location, locate
 from tests.commands import CPU_2, call, launch
-from tests.faulty_hub import FaultyHub, answer, faulty_hub, point_at, reset, skip_waits
+from tests.faulty_hub import FaultyHub, answer, faulty_hub, hang, point_at, reset, skip_waits
 from tests.tiny import make_rows, save_row_groups
 from tests.training.runs import check_equal_adapters, read_log, read_losses, run_to_the_end, start, wait_for
 from training import sft
@@ -109,6 +110,22 @@ def test_a_row_that_goes_to_a_worker_process_is_read_on_the_way(folder: Path, mo
     assert in_worker.__getitems__(sent) == expected
 
 
+def test_whatever_reading_a_row_raises_on_the_way_to_a_worker_process_is_raised_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = load(Location(str(folder)), streaming=True).train
+    assert isinstance(rows, StreamedRows)
+
+    def fail(row_group: int) -> None:
+        raise LookupError("a fault of the program")
+
+    monkeypatch.setattr(rows._split, "read", fail)
+    sent = pickle.loads(pickle.dumps([rows.reference(40)]))
+    monkeypatch.setattr("training.streaming.is_worker", lambda: True)
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*LookupError: a fault of the program"):
+        rows.__getitems__(sent)
+
+
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_rows_without_labels_are_refused_before_anything_is_trained(tmp_path: Path, split: str) -> None:
     rows = {"train": make_rows(23), "validation": make_rows(6, start=1000)}
@@ -176,6 +193,24 @@ def test_a_hub_that_stays_bad_ends_in_one_line(bad_hub: FaultyHub, monkeypatch: 
     with pytest.raises(InputError, match=f"`dataset_name` {REPO}: the Hub answered HTTP 503") as error:
         rows[30]
     assert "\n" not in str(error.value)
+
+
+def test_a_damaged_file_ends_the_command_at_once_though_the_hub_does_not_answer_for_another(
+    bad_hub: FaultyHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "data/train-00000-of-00002.parquet"
+    HfApi().upload_file(repo_id=REPO, path_in_repo=name, path_or_fileobj=b"PAR1" * 9, repo_type="dataset")
+    app = bad_hub._app
+
+    async def hang_for_the_other(scope: Any, receive: Any, send: Any) -> None:
+        await (hang(bad_hub, scope, receive, send) if "00001-of" in scope["path"] else app(scope, receive, send))
+
+    dataset = locate(REPO, repo_type="dataset")
+    monkeypatch.setattr(bad_hub, "_app", hang_for_the_other)
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"train-00000-of-00002\.parquet: it does not end like a Parquet file"):
+        load(dataset, streaming=True)
+    assert time.monotonic() - began < 15
 
 
 # ---- Runs ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,10 @@
 """Parts of files, of a repo and of a folder: exactly the bytes that were asked for, or one line."""
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ from huggingface_hub import HfApi, constants
 from local_hub import LocalHub
 from product_vqa.errors import InputError
 from product_vqa.hub import Location, locate, ranges, read_range
+from product_vqa.redaction import hide_secrets
 from tests.faulty_hub import FaultyHub, answer, hang, reset
 
 CONTENT = os.urandom(300_000)
@@ -151,3 +156,94 @@ def test_a_hub_that_stays_bad_ends_in_one_line_after_eight_minutes(
     with pytest.raises(InputError, match="the Hub answered HTTP 500"):
         read(bad_repo, 10, 20)
     assert sum(slept) == pytest.approx(8 * 60, abs=10)
+
+
+# ---- Large files are on another host -------------------------------------------------------------------------------
+
+
+class Storage(ThreadingHTTPServer):
+    """The host to which the Hub redirects, with a signature in the URL. `headers` are those of the requests to it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), StorageHandler)
+        self.headers: list[dict[str, str]] = []
+        self.status, self.is_endless = 206, False
+        self.url = f"http://127.0.0.1:{self.server_port}/file?X-Amz-Signature=5ec7e7"
+
+
+class StorageHandler(BaseHTTPRequestHandler):
+    server: Storage
+
+    def do_GET(self) -> None:
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        content = CONTENT[first : last + 1] if self.server.status == 206 else b""
+        self.send_response(self.server.status)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(CONTENT)}")
+        if not self.server.is_endless:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+        with suppress(OSError):  # the client hangs up
+            while self.server.is_endless:
+                self.wfile.write(b"{" * 65536)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def storage() -> Iterator[Storage]:
+    with Storage() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirected_request_asks_for_the_range_without_the_token(
+    bad_hub: FaultyHub, bad_repo: Location, storage: Storage, status: int
+) -> None:
+    bad_hub.begin(answer(status, b"", location=storage.url), at=0)
+    assert read(bad_repo, 10, 20) == CONTENT[10:30]
+    (headers,) = storage.headers
+    assert headers["range"] == "bytes=10-29" and headers["accept-encoding"] == "identity"
+    assert "authorization" not in headers and not [value for value in headers.values() if bad_hub.token in value]
+
+
+def test_a_signature_that_has_expired_names_the_other_host_and_is_not_shown(
+    bad_hub: FaultyHub, bad_repo: Location, storage: Storage
+) -> None:
+    storage.status = 403
+    bad_hub.begin(answer(302, b"", location=storage.url), at=0)
+    with pytest.raises(InputError, match=rf"127.0.0.1:{storage.server_port}, where the Hub stores .* HTTP 403") as error:
+        read(bad_repo, 10, 20)
+    assert "5ec7e7" not in hide_secrets(str(error.value)) and "token" not in str(error.value)
+
+
+def test_another_host_that_does_not_answer_is_named(
+    bad_hub: FaultyHub, bad_repo: Location, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def always(*arguments: Any) -> None:
+        await answer(302, b"", location="http://127.0.0.1:9/file")(bad_hub, *arguments)
+
+    monkeypatch.setattr(bad_hub, "_app", always)
+    with pytest.raises(InputError, match=r"the Hub answers, but 127\.0\.0\.1:9, where it stores .* \(ConnectError\)"):
+        read(bad_repo, 10, 20)
+
+
+def test_a_token_that_may_not_read_is_one_line(bad_hub: FaultyHub, bad_repo: Location) -> None:
+    bad_hub.begin(answer(403), at=0)
+    with pytest.raises(InputError, match=r"the Hub refused the token \(HTTP 403: .*with a token that can read it"):
+        read(bad_repo, 10, 20)
+
+
+def test_the_text_of_an_error_is_read_within_a_limit(
+    bad_hub: FaultyHub, bad_repo: Location, storage: Storage
+) -> None:
+    storage.status, storage.is_endless = 400, True
+    bad_hub.begin(answer(302, b"", location=storage.url), at=0)
+    with pytest.raises(InputError, match=r"where the Hub stores its files, answered HTTP 400: \{"):
+        read(bad_repo, 10, 20)
