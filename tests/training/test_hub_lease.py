@@ -224,7 +224,7 @@ NO_LEASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", NO_LEASES, ids=lambda content: content[:20])
+@pytest.mark.parametrize("content", NO_LEASES, ids=range(len(NO_LEASES)))
 def test_what_cannot_be_a_lease_is_that_of_an_unknown_session(content: bytes) -> None:
     assert hub_lease._parse(content) == hub_lease._UNKNOWN
     assert hub_lease._parse(json.dumps(OURS | {"renewals": 3}).encode()) == Holder(**OURS)
