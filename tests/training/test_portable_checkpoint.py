@@ -70,7 +70,10 @@ def test_tensors_that_share_memory_are_stored_once_if_they_are_equal_and_apart_i
     assert decoded["c"].tolist() == [2, 3] and decoded["d"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-@pytest.mark.parametrize("value", [object(), {(1, 2): 3}, {True: 1}, torch.float32, np.zeros(2), {"a": [1j]}], ids=range(6))
+NOT_PLAIN = [object(), {(1, 2): 3}, {True: 1}, torch.float32, np.zeros(2), {"a": [1j]}]
+
+
+@pytest.mark.parametrize("value", NOT_PLAIN, ids=range(len(NOT_PLAIN)))
 def test_a_value_other_than_plain_data_is_not_exported(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^x.* is of type"):
         _Encoder().encode(value, "x")
