@@ -8,9 +8,9 @@ weights are fitted on labels of all rows, and applied.
 
 Gain: adapters of several seeds are trained on the same rendered labels, and predict held-out ones. The weights are
 fitted on the rows of one half of the images, and the ensemble is scored on the other half: its F1 (number and unit)
-minus that of the best file there, with a 95 % interval by a paired bootstrap over images. This is repeated for several
-random halves of all images, and for halves of disjoint parts of them, which are independent of each other. Training
-takes minutes for each seed; with --output_dir the same command resumes.
+minus that of the file that is best on these rows, with a 95 % interval by a paired bootstrap over images. This is
+repeated for several random halves of all images, which share rows, and for halves of disjoint parts of them, which are
+independent of each other. Training takes minutes for each seed; with --output_dir the same command resumes.
 """
 
 import argparse

@@ -207,7 +207,7 @@ def find_left_empty(options: EnsembleOptions, rows: "Rows") -> "np.ndarray":
 
 
 def print_counts(counts: "dict[str, Count]", *, num_rows: int) -> None:
-    """Print what the rows of each file are, and examples of its predictions that are no votes."""
+    """Print what the rows of each file are, and examples of its predictions that do not vote."""
     print(f"{num_rows} rows; of each file:\n{'':4}{'rows':>8}{'votes':>8}{'invalid':>9}{'unsuitable':>12}")
     for number, (name, count) in enumerate(counts.items(), start=1):
         example = f" (for example {'; '.join(count.examples)})" if count.examples else ""

@@ -118,6 +118,8 @@ class PushStates(TrainerCallback):
         """Push the last state again, for some minutes, if that failed; only after the training."""
         if self._failed is not None:
             self._push_staged(self._failed, waits_s=WAITS_S)
+        if self._failed is not None:  # a rerun does not need it: the checkpoint is in the output folder
+            _remove(self._failed.folder)
 
     def check_head(self, commit: str) -> None:
         """Raise InputError if another session has taken over, before or at a commit of the pushed branch."""

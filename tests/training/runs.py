@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from datasets import Dataset
 from huggingface_hub import ModelCard
@@ -20,6 +21,7 @@ from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model
 from product_vqa.task.features import FEATURES
 from tests.commands import ROOT
 from tests.tiny import make_rows
+from training.callbacks import SaveOnSigterm
 from training.options import TrainingOptions
 from training.trainer import PaliGemmaTrainer
 
@@ -42,6 +44,11 @@ def command(base_model: Path | str, dataset: Path | str, output_dir: Path, *more
         "no", "--max_eval_samples", 0, "--per_device_train_batch_size", 4, "--seed", 3, *more,
     ]  # fmt: skip
     return [sys.executable, "-m", "training.sft", *map(str, arguments)]
+
+
+def pushed_to(repo_id: str, *more: str | int) -> list[str | int]:
+    push = ["--push_to_hub", "--hub_model_id", repo_id, "--hub_strategy", "checkpoint", "--base_model_id", "user/base"]
+    return [*push, *more]
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -103,6 +110,16 @@ def make_trainer(
             data_collator=TrainingCollator(processor),
             peft_config=lora,
         )
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int | None) -> None:
+    """End runs in this process at a step, without a last checkpoint."""
+
+    def on_step_end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SaveOnSigterm, "on_step_end", on_step_end)
 
 
 # ---- What a run leaves behind --------------------------------------------------------------------------------------

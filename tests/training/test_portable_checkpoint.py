@@ -246,7 +246,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         change_state(trainer_state__stateful_callbacks={"EarlyStoppingCallback": {}}), "its callbacks cannot be right",
     ),
     "a field more": (change_state(trainer_state__more=1), "its trainer_state cannot be right"),
-    "a field that is no text": (
+    "a field that is not text": (
         change_state(trainer_state={"$dict": [["global_step", 6], [1, 2]]}), "its trainer_state cannot be right",
     ),
     "a field that is a tensor": (
@@ -256,7 +256,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no batch size": (change_state(trainer_state__train_batch_size=None), "its train_batch_size cannot be right"),
     "a path as trial": (change_state(trainer_state__trial_name="../x"), "its trial_name cannot be right"),
     "a number that no float holds": (change_state(trainer_state__total_flos=10**400), "its total_flos cannot be"),
-    "a best step that is none": (change_state(trainer_state__best_global_step="../x"), "its best_step cannot be"),
+    "a best step of text": (change_state(trainer_state__best_global_step="../x"), "its best_step cannot be"),
     "a log with many columns": (
         change_state(trainer_state__log_history=[{"step": 1} | {f"x{number}": 1 for number in range(2000)}]),
         "its log_history cannot be right",

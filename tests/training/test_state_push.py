@@ -30,6 +30,8 @@ from tests.training.runs import (
     card_scores,
     check_equal_adapters,
     command,
+    interrupt_at,
+    pushed_to,
     read_losses,
     run_to_the_end,
     start,
@@ -37,7 +39,6 @@ from tests.training.runs import (
 )
 from tests.training.states import RUN, write_checkpoint
 from training import sft, state_push, trainer
-from training.callbacks import SaveOnSigterm
 from training.evaluation import score
 from training.state_push import PushStates
 
@@ -171,6 +172,7 @@ def test_at_the_end_of_a_run_no_next_state_is_promised(tmp_path: Path, caplog: p
     assert [message.partition("(")[2] for message in failed[1:]] == [
         "no Hub answers); this session has pushed none so far"
     ] * 2
+    assert not (tmp_path / ".on_the_way").exists()
 
 
 @pytest.mark.parametrize("error", [OSError(28, "full"), SafetensorError("I/O error: full"), InputError("full")])
@@ -215,21 +217,6 @@ def test_other_processes_and_sessions_that_were_taken_over_push_nothing(
 
 
 # ---- Runs ----------------------------------------------------------------------------------------------------------
-
-
-def pushed_to(repo_id: str, *more: str | int) -> list[str | int]:
-    push = ["--push_to_hub", "--hub_model_id", repo_id, "--hub_strategy", "checkpoint", "--base_model_id", "user/base"]
-    return [*push, *more]
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int | None) -> None:
-    """End runs in this process at a step, without a last checkpoint."""
-
-    def on_step_end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == step:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(SaveOnSigterm, "on_step_end", on_step_end)
 
 
 def check_no_pickle(repo_id: str) -> None:

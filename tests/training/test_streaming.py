@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,16 @@ from product_vqa.hub import Location, locate
 from tests.commands import CPU_2, call, launch
 from tests.faulty_hub import FaultyHub, answer, faulty_hub, hang, point_at, reset, skip_waits
 from tests.tiny import make_rows, save_row_groups
-from tests.training.runs import check_equal_adapters, read_log, read_losses, run_to_the_end, start, wait_for
+from tests.training.runs import (
+    check_equal_adapters,
+    interrupt_at,
+    pushed_to,
+    read_log,
+    read_losses,
+    run_to_the_end,
+    start,
+    wait_for,
+)
 from training import sft
 from training.loading import Data, Sources, load_data
 from training.options import DatasetOptions
@@ -237,7 +246,7 @@ def streamed(arguments: list[str | Path], tmp_path_factory: pytest.TempPathFacto
     return run([*arguments, "--streaming", "true", "--output_dir", tmp_path_factory.mktemp("runs") / "streamed"])
 
 
-def run(arguments: list[str | Path]) -> Path:
+def run(arguments: Sequence[str | int | Path]) -> Path:
     """Run it, with a cache of its own; returns its output folder."""
     output_dir = Path(arguments[-1])
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -299,6 +308,31 @@ def test_it_resumes_within_an_epoch_with_workers_or_from_a_copy_on_disk(
     run([*arguments, *how, "--output_dir", output_dir])
     assert "resuming at step 24/32" in capsys.readouterr().out
     check_same(output_dir, from_disk)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(["--streaming", "true"], id="streamed"),
+        pytest.param(["--streaming", "true", "--dataloader_num_workers", "2"], id="workers", marks=pytest.mark.faults),
+        pytest.param([], id="disk", marks=pytest.mark.faults),
+    ],
+)
+def test_it_resumes_within_an_epoch_on_an_empty_disk(
+    arguments: list[str | Path], from_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: list[str],
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    push = pushed_to(f"local/streamed-{request.node.callspec.id}")[:-2]  # which names the base model
+    interrupt_at(monkeypatch, 26)
+    with pytest.raises(KeyboardInterrupt):
+        run([*arguments, *push, "--streaming", "true", "--output_dir", tmp_path / "first" / "run"])
+    interrupt_at(monkeypatch, None)
+    run([*arguments, *push, *how, "--output_dir", tmp_path / "second" / "run"])
+    assert "resuming at step 24/32" in capsys.readouterr().out
+    check_same(tmp_path / "second" / "run", from_disk)
+    is_streamed = not [*(tmp_path / "second" / "cache").rglob("*.parquet")]
+    assert is_streamed == bool(how)
 
 
 @pytest.mark.slow
