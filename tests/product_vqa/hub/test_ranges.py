@@ -218,7 +218,7 @@ def test_a_signature_that_has_expired_names_the_other_host_and_is_not_shown(
 ) -> None:
     storage.status = 403
     bad_hub.begin(answer(302, b"", location=storage.url), at=0)
-    with pytest.raises(InputError, match=rf"127.0.0.1:{storage.server_port}, where the Hub stores .* HTTP 403") as error:
+    with pytest.raises(InputError, match=rf":{storage.server_port}, where the Hub stores .* HTTP 403") as error:
         read(bad_repo, 10, 20)
     assert "5ec7e7" not in hide_secrets(str(error.value)) and "token" not in str(error.value)
 
@@ -240,9 +240,7 @@ def test_a_token_that_may_not_read_is_one_line(bad_hub: FaultyHub, bad_repo: Loc
         read(bad_repo, 10, 20)
 
 
-def test_the_text_of_an_error_is_read_within_a_limit(
-    bad_hub: FaultyHub, bad_repo: Location, storage: Storage
-) -> None:
+def test_the_text_of_an_error_is_read_within_a_limit(bad_hub: FaultyHub, bad_repo: Location, storage: Storage) -> None:
     storage.status, storage.is_endless = 400, True
     bad_hub.begin(answer(302, b"", location=storage.url), at=0)
     with pytest.raises(InputError, match=r"where the Hub stores its files, answered HTTP 400: \{"):
