@@ -5,6 +5,7 @@ The bytes that are checked are the bytes that are read: a row group is downloade
 
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -39,20 +40,25 @@ class ParquetStream:
         self._read, self._size, self._columns = read, size, columns
         with damage_explained():
             footer = read_footer(Source(size, read=_read_tail_first(read, size), open=_refuse), columns)
-        self._metadata, self._row_groups = footer.metadata, footer.row_groups
+        self._metadata = footer.metadata
+        self._row_groups = [
+            replace(row_group, chunks=[chunk for chunk in row_group.chunks if chunk.path in columns])
+            for row_group in footer.row_groups
+        ]
+        self.footer_bytes: int = footer.metadata.serialized_size
         self.paths = footer.paths  # of all columns of the file
         self.num_rows = [row_group.num_rows for row_group in footer.row_groups]
-        self._ranges = [self._find_ranges(number, row_group) for number, row_group in enumerate(footer.row_groups)]
-        self.num_bytes = [sum(map(len, ranges)) for ranges in self._ranges]  # of each row group, that are requested
+        self._ranges = [self._find_ranges(number, row_group) for number, row_group in enumerate(self._row_groups)]
+        # The bytes of each row group that are requested. (`len` of a range overflows where a footer claims too much.)
+        self.num_bytes = [sum(one.stop - one.start for one in ranges) for ranges in self._ranges]
         for number, num_bytes in enumerate(self.num_bytes):
             _check_size(num_bytes, "in the file", number=number)
 
     def _find_ranges(self, number: int, row_group: RowGroup) -> list[range]:
         """Find the ranges of the file that hold the columns of a row group: columns next to each other share one."""
         check_num_rows(row_group, number=number)
-        chunks = [chunk for chunk in row_group.chunks if chunk.path in self._columns and row_group.num_rows]
         found: list[range] = []
-        for chunk in sorted(chunks, key=lambda chunk: chunk.start):
+        for chunk in sorted(row_group.chunks if row_group.num_rows else [], key=lambda chunk: chunk.start):
             end = chunk.start + chunk.num_bytes
             if not 4 <= chunk.start <= end <= self._size:
                 raise ParquetError(
@@ -91,7 +97,7 @@ def _check_size(num_bytes: int, where: str, *, number: int) -> None:
     if num_bytes > MAX_STREAMED_BYTES:
         raise ParquetError(
             f"row group {number} takes {num_bytes} bytes {where}, and at most {MAX_STREAMED_BYTES} can be streamed; "
-            "write it with smaller row groups"
+            "write it with smaller row groups, or read a copy on disk, without `streaming`"
         )
 
 
@@ -113,7 +119,7 @@ def _refuse(**options: object) -> pq.ParquetFile:
 
 
 class _PartialFile(io.RawIOBase):
-    """A file of which only some parts are there, by their first byte. Reading another part raises OSError."""
+    """A file with only some of its parts, by their first byte. Reading another part raises OSError."""
 
     def __init__(self, parts: Mapping[int, bytes], size: int) -> None:
         self._parts, self._size, self._position = parts, size, 0

@@ -35,6 +35,8 @@ from product_vqa.task.schema import ENTITIES
 
 READERS = 4  # requests at once, per process
 MAX_ROWS = 20_000_000  # of a split: some numbers of each row are held in memory
+MAX_ROW_GROUPS = 200_000  # of a split: 100 rows in each
+MAX_FOOTER_BYTES = 256 * 1024**2  # of the files of a split, which are held in memory
 MAX_LOADED_BYTES = 1024**3  # of what `StreamedSplit.load` returns
 
 T = TypeVar("T")
@@ -65,11 +67,7 @@ def read_entities(location: Location, split: str) -> list[str]:
     """
     names = find_rows(location, split)[split]
     streams = _open_streams(location, names, ENTITY_COLUMN)
-    row_groups = [
-        _RowGroup(name, stream, number)
-        for name, stream in zip(names, streams, strict=True)
-        for number in range(len(stream.num_rows))
-    ]
+    row_groups = [group for group in _list_row_groups(names, streams) if group.num_rows]
     entities: list[str] = []
     for values in _in_threads(partial(_read_entities, location), row_groups):
         entities += values
@@ -91,6 +89,18 @@ class _RowGroup:
     def __str__(self) -> str:
         return f"{self.name}, row group {self.number}"
 
+    @property
+    def num_rows(self) -> int:
+        return self.stream.num_rows[self.number]
+
+
+def _list_row_groups(names: Sequence[str], streams: Sequence[ParquetStream]) -> list[_RowGroup]:
+    return [
+        _RowGroup(name, stream, number)
+        for name, stream in zip(names, streams, strict=True)
+        for number in range(len(stream.num_rows))
+    ]
+
 
 def _open_streams(
     location: Location, names: Sequence[str], columns: Mapping[str, tuple[str, ...]]
@@ -110,11 +120,19 @@ def _open_streams(
         except ParquetError as error:
             raise dataset_error(location, f"{name}: {first_line(error)}") from error
 
-    streams = list(_in_threads(open_stream, names))
-    if (num_rows := sum(sum(stream.num_rows) for stream in streams)) > MAX_ROWS:
-        raise dataset_error(
-            location, f"{names[0]} and the other files of its split have {num_rows} rows, more than {MAX_ROWS}"
-        )
+    streams: list[ParquetStream] = []
+    totals = [
+        (MAX_ROWS, "rows", lambda stream: sum(stream.num_rows)),
+        (MAX_ROW_GROUPS, "row groups", lambda stream: len(stream.num_rows)),
+        (MAX_FOOTER_BYTES, "bytes of footers", lambda stream: stream.footer_bytes),
+    ]
+    for stream in _in_threads(open_stream, names):
+        streams.append(stream)
+        for limit, what, measure in totals:
+            if (total := sum(map(measure, streams))) > limit:
+                raise dataset_error(
+                    location, f"{names[0]} and the other files of its split have {total} {what}, more than {limit}"
+                )
     return streams
 
 
@@ -150,12 +168,8 @@ class StreamedSplit:
     def __init__(self, location: Location, split: str, names: Sequence[str], streams: Sequence[ParquetStream]) -> None:
         self.location = location
         self.split = split
-        self._row_groups = [
-            _RowGroup(name, stream, number)
-            for name, stream in zip(names, streams, strict=True)
-            for number in range(len(stream.num_rows))
-        ]
-        self.num_rows = np.array([n for stream in streams for n in stream.num_rows], dtype=np.int64)  # by row group
+        self._row_groups = _list_row_groups(names, streams)
+        self.num_rows = np.array([group.num_rows for group in self._row_groups], dtype=np.int64)
         self.num_bytes = np.array([n for stream in streams for n in stream.num_bytes], dtype=np.int64)  # of requests
         self.starts = np.cumsum(self.num_rows) - self.num_rows  # the first row of each row group
         self._entities: list[str] | None = None
@@ -223,7 +237,10 @@ class StreamedSplit:
         for table in _in_threads(take, np.unique(groups).tolist()):
             num_bytes += table.nbytes
             if num_bytes > MAX_LOADED_BYTES:
-                raise InputError(f"{self}: {len(wanted)} rows take more than {MAX_LOADED_BYTES} bytes of memory")
+                raise InputError(
+                    f"{self}: {len(wanted)} rows take more than {MAX_LOADED_BYTES} bytes of memory; lower "
+                    "`max_eval_samples` and `max_card_samples`"
+                )
             tables.append(table)
         # The tables hold the rows in ascending order; the rank of a row among them is its position there.
         order = np.argsort(np.argsort(wanted, kind="stable"), kind="stable")

@@ -59,13 +59,26 @@ class BufferedShuffle:
         lanes, largest = self.num_lanes(samples_per_step), self._largest_row_group()
         return -(-(self.buffer_size + lanes * largest) // min(num_ranks, lanes)) + largest
 
+    def describe_problem(self) -> str | None:
+        """Describe what is wrong where row groups are so large that there is one lane; None if nothing is."""
+        if len(self.row_groups) <= self.buffer_size:
+            return None
+        needed = 4 * self._largest_row_group()  # two lanes
+        if self.buffer_size >= needed:
+            return None
+        return (
+            f"The row groups have up to {needed // 4} rows, which is too much for `shuffle_buffer_size` "
+            f"{self.buffer_size}: successive steps take their samples from the same row groups, and each rank reads "
+            f"all of them. Set it to {needed} or more, or write the dataset with smaller row groups."
+        )
+
     def _largest_row_group(self) -> int:
         return int(np.bincount(self.row_groups).max())
 
     def _stream(self, rng: np.random.Generator) -> np.ndarray:
         """Return all samples, by row group, in a random order of row groups."""
-        place = rng.permutation(int(self.row_groups.max()) + 1)  # of each row group
-        return np.argsort(place[self.row_groups], kind="stable")
+        positions = rng.permutation(int(self.row_groups.max()) + 1)  # of the row groups
+        return np.argsort(positions[self.row_groups], kind="stable")
 
 
 class BufferedSampler(Sampler[int]):
@@ -118,5 +131,5 @@ def choose_samples(num_rows: np.ndarray, number: int, *, seed: int) -> np.ndarra
     """
     starts = np.cumsum(num_rows) - num_rows
     order = np.random.default_rng(seed).permutation(len(num_rows))
-    rows = np.concatenate([np.arange(starts[group], starts[group] + num_rows[group]) for group in order])
-    return np.sort(rows[:number])
+    rows = [np.arange(starts[group], starts[group] + num_rows[group]) for group in order]
+    return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *rows])[:number])

@@ -220,6 +220,9 @@ def load_rows(run: Run, dataset_options: DatasetOptions, options: TrainingOption
         is_best_kept=bool(options.load_best_model_at_end),
     )
     check_steps(data.train, options)
+    problem = data.shuffle.describe_problem() if data.shuffle is not None else None
+    if problem is not None and init_distributed().is_main_process:
+        logger.warning(problem)
     return data
 
 

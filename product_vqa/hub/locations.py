@@ -151,10 +151,11 @@ def measure_download(location: Location, *, patterns: list[str], repo_type: str 
 
 
 def file_sizes(location: Location, *, repo_type: str = "model") -> dict[str, int]:
-    """Return the size in bytes of each file, by its relative path."""
+    """Return the size in bytes of each file, by its relative path. Only the first call for a commit asks the Hub."""
     if location.folder is not None:
         return {name: (location.folder / name).stat().st_size for name in list_files(location)}
-    return {path: size for path, size, _ in _list_sizes(location, repo_type=repo_type)}
+    with hub_errors(location.name, repo_type=repo_type, revision=location.revision):
+        return {path: size for path, size, _ in map(_size_of, _read_tree(location, repo_type=repo_type))}
 
 
 def _list_sizes(location: Location, *, repo_type: str) -> list[tuple[str, int, str]]:

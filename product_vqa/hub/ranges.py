@@ -70,7 +70,7 @@ def _request(location: Location, name: str, *, start: int, length: int, repo_typ
 
 
 def _raise_for_status(response: httpx2.Response) -> None:
-    """Raise what `hf_raise_for_status` raises, which would decompress and read an error's text without a limit."""
+    """Raise what `hf_raise_for_status` raises. It would read the text of an error without any limit."""
     if response.is_success:
         return
     text = bytearray()

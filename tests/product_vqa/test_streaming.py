@@ -15,7 +15,7 @@ from local_hub import LocalHub
 from product_vqa import streaming
 from product_vqa.dataset import count_entities, load_split
 from product_vqa.errors import InputError
-from product_vqa.hub import Location, locate
+from product_vqa.hub import Location, file_sizes, locate
 from product_vqa.streaming import StreamedSplit, count_streamed_entities, open_split, read_entities
 from tests.hostile.datasets import IMAGE, good_columns, write
 from tests.tiny import make_rows, save_row_groups
@@ -72,7 +72,7 @@ def test_rows_that_take_too_much_memory_are_not_loaded(folder: Path, monkeypatch
     monkeypatch.setattr(streaming, "MAX_LOADED_BYTES", 20_000)
     split = opened(Location(str(folder)))
     assert len(split.load([1, 2])) == 2
-    with pytest.raises(InputError, match="split train: 10 rows take more than 20000 bytes of memory"):
+    with pytest.raises(InputError, match="10 rows take more than 20000 bytes of memory; lower `max_eval_s"):
         split.load(list(range(10)))
 
 
@@ -148,11 +148,43 @@ def test_other_columns_and_files_without_any_are_refused_when_it_is_opened(tmp_p
         open_split(Location(str(tmp_path)), "validation")
 
 
-def test_more_rows_than_memory_has_numbers_for_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, good_columns())
-    monkeypatch.setattr(streaming, "MAX_ROWS", 2)
-    with pytest.raises(InputError, match="and the other files of its split have 3 rows, more than 2"):
-        open_split(Location(str(tmp_path)), "validation")
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("MAX_ROWS", "have 3 rows, more than 2"),
+        ("MAX_ROW_GROUPS", "have 3 row groups, more than 2"),
+        ("MAX_FOOTER_BYTES", r"have \d{4,} bytes of footers, more than 2"),
+    ],
+)
+def test_more_rows_and_row_groups_than_fit_into_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, message: str
+) -> None:
+    save_row_groups(tmp_path, {"train": make_rows(3)}, files=2, rows=1)
+    monkeypatch.setattr(streaming, limit, 2)
+    with pytest.raises(InputError, match=f"and the other files of its split {message}"):
+        open_split(Location(str(tmp_path)), "train")
+
+
+def test_row_groups_without_rows_are_skipped(tmp_path: Path) -> None:
+    location = Location(str(save_row_groups(tmp_path, {"train": make_rows(6)}, files=2)))
+    file = tmp_path / "data" / "train-00001-of-00002.parquet"
+    table = pq.read_table(file)
+    with pq.ParquetWriter(file, table.schema) as writer:
+        for part in (table.slice(0, 0), table, table.slice(0, 0)):
+            writer.write_table(part)
+    split = opened(location)
+    assert split.num_rows.tolist() == [3, 0, 3, 0]
+    assert split.entities() == [row["entity_name"] for row in make_rows(6)]
+    assert split.load([5, 0])["index"][:] == [5, 0]
+
+
+def test_only_ranges_of_files_are_requested_once_the_files_are_listed(repo: Location, hub: LocalHub) -> None:
+    opened(repo)
+    sizes = file_sizes(repo, repo_type="dataset")
+    assert sizes["data/train-00000-of-00002.parquet"] > 10_000
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert file_sizes(repo, repo_type="dataset") == sizes
 
 
 def test_a_damaged_row_group_is_named(tmp_path: Path) -> None:

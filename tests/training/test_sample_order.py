@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,11 +114,11 @@ def test_each_row_group_is_read_by_one_rank_and_few_are_open(num_groups: int, nu
     for rank in range(num_ranks):
         groups = shuffle.row_groups[sampler.of_rank(rank)]
         readers.update(set(groups.tolist()))
-        first = {group: place for place, group in reversed(list(enumerate(groups.tolist())))}
-        last = {group: place for place, group in enumerate(groups.tolist())}
+        first = {group: index for index, group in reversed(list(enumerate(groups.tolist())))}
+        last = {group: index for index, group in enumerate(groups.tolist())}
         needed = [
-            sum(int((groups[place:] == group).sum()) for group in first if first[group] <= place <= last[group])
-            for place in range(0, len(groups), 5)
+            sum(int((groups[index:] == group).sum()) for group in first if first[group] <= index <= last[group])
+            for index in range(0, len(groups), 5)
         ]
         assert max(needed) <= shuffle.rows_in_memory(samples_per_step=8, num_ranks=num_ranks)
     filled = steps * 8 - 10 * num_groups  # with rows of another shuffle
@@ -132,6 +133,15 @@ def test_row_groups_larger_than_the_buffer_are_shuffled_one_after_the_other() ->
     assert all(len(set(groups[start : start + 10].tolist())) <= 2 for start in range(0, 140, 10))
 
 
+@pytest.mark.parametrize(("buffer_size", "is_problem"), [(49, True), (199, True), (200, False), (500, False)])
+def test_row_groups_that_are_too_large_for_the_buffer_are_a_problem(buffer_size: int, is_problem: bool) -> None:
+    shuffle = make_shuffle([50] * 9, buffer_size=buffer_size)
+    assert (shuffle.num_lanes(64) == 1) == (is_problem or buffer_size == 500)
+    problem = shuffle.describe_problem()
+    assert (problem is not None) == is_problem
+    assert problem is None or ("up to 50 rows" in problem and "Set it to 200 or more" in problem)
+
+
 @settings(max_examples=100)
 @given(SIZES, st.integers(1, 500), st.integers(0, 3))
 def test_as_many_rows_as_asked_for_are_chosen_from_few_row_groups(sizes: list[int], number: int, seed: int) -> None:
@@ -141,6 +151,10 @@ def test_as_many_rows_as_asked_for_are_chosen_from_few_row_groups(sizes: list[in
     groups = Counter(np.repeat(np.arange(len(sizes)), sizes)[rows].tolist())
     assert sum(uses < sizes[group] for group, uses in groups.items()) <= 1
     assert rows.tolist() == choose_samples(np.array(sizes), number, seed=seed).tolist()
+
+
+def test_of_no_row_groups_none_are_chosen() -> None:
+    assert choose_samples(np.array([], dtype=np.int64), 5, seed=0).tolist() == []
 
 
 def test_the_seed_chooses_the_row_groups() -> None:

@@ -204,6 +204,29 @@ def test_a_hub_that_stays_bad_ends_in_one_line(bad_hub: FaultyHub, monkeypatch: 
     assert "\n" not in str(error.value)
 
 
+def test_a_commit_that_is_pushed_meanwhile_changes_nothing(bad_hub: FaultyHub) -> None:
+    data = load(locate(REPO, repo_type="dataset"), streaming=True, max_eval_samples=0)
+    assert isinstance(data.train, StreamedRows) and data.shuffle is not None
+    sampler = BufferedSampler(data.shuffle, num_steps=16, samples_per_step=4, batch_size=4, num_ranks=1)
+    expected = epoch(data.train, sampler)
+    for name in ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"):
+        HfApi().upload_file(repo_id=REPO, path_in_repo=name, path_or_fileobj=b"PAR1" * 9, repo_type="dataset")
+    assert epoch(data.train, sampler) == expected
+
+
+def test_before_training_the_files_are_listed_once_and_each_footer_is_read_once(
+    bad_hub: FaultyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = locate(REPO, repo_type="dataset")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    bad_hub.begin()
+    load(dataset, streaming=True, oversample_like="test")
+    asked = Counter(request.rpartition(str(dataset.revision))[2] for request in bad_hub.requests)
+    assert asked[""] == 1  # the list
+    assert asked["/data/train-00000-of-00002.parquet"] + asked["/data/train-00001-of-00002.parquet"] == 3
+    assert asked["/rows/test.parquet"] == 1 + 2  # the footer, and two row groups
+
+
 def test_a_damaged_file_ends_the_command_at_once_though_the_hub_does_not_answer_for_another(
     bad_hub: FaultyHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,6 +423,19 @@ def test_a_hub_that_fails_every_third_time_changes_nothing_in_a_run(
     call(sft.main, monkeypatch, *arguments, "--streaming", "true", "--output_dir", tmp_path / "run")
     assert len(slept) > 10
     check_same(tmp_path / "run", from_disk)
+
+
+@pytest.mark.faults
+def test_a_smoke_run_streams_and_warns_of_row_groups_that_are_too_large(
+    arguments: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    options = ["--streaming", "true", "--shuffle_buffer_size", "19", "--output_dir", tmp_path / "run"]
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert call(sft.main, monkeypatch, "--smoke", *arguments, *options) == 0
+    assert "smoke run: passed" in capsys.readouterr().out
+    assert "The row groups have up to 5 rows, which is too much for `shuffle_buffer_size` 19" in caplog.text
+    assert not [*tmp_path.rglob("*.parquet")] and not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ def test_a_signature_that_has_expired_names_the_other_host_and_is_not_shown(
 ) -> None:
     storage.status = 403
     bad_hub.begin(answer(302, b"", location=storage.url), at=0)
-    with pytest.raises(InputError, match=rf"{storage.server_port}, where the Hub stores .* HTTP 403") as error:
+    with pytest.raises(InputError, match=rf":{storage.server_port}, where the Hub stores .* HTTP 403") as error:
         read(bad_repo, 10, 20)
     assert "5ec7e7" not in hide_secrets(str(error.value)) and "token" not in str(error.value)
 
