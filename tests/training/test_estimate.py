@@ -52,6 +52,6 @@ def test_the_command_estimates_a_config(
     assert memory.startswith("memory, about 0.")
     assert "TFLOP per sample; hours for 2,000 samples on one GPU" in compute  # two epochs
     call(estimate.main, monkeypatch, *arguments, "--max_train_samples", 100)
-    assert "hours for 300 samples" in capsys.readouterr().out
+    assert "hours for 200 samples" in capsys.readouterr().out
     with pytest.raises(InputError, match="--train_rows must be at least 1"):
         call(estimate.main, monkeypatch, *arguments, "--train_rows", 0)
