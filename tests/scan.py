@@ -33,7 +33,7 @@ ALLOWED_CALLS = {
     ("product_vqa/documents.py", "B506"): "CSafeLoader or SafeLoader",
     ("product_vqa/modeling/loading.py", "B615"): "a folder that was downloaded at a commit",
     ("product_vqa/modeling/collator.py", "B105"): "the image token of PaliGemma",
-    ("training/trainer.py", "B403"): "for the name of an error; torch loads with weights_only",
+    ("training/optimizer_state.py", "B403"): "for the name of an error; torch loads with weights_only",
     ("quickstart/pretraining/small_paligemma.py", "B105"): "the image token of PaliGemma",
     ("quickstart/pretraining/small_paligemma.py", "B106"): "the padding token of the tokenizer",
 }
