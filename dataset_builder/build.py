@@ -4,7 +4,7 @@ python -m dataset_builder.build --train_csv train.csv --test_csv test.csv --imag
 """
 
 import re
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,12 @@ from product_vqa.row_selection import RowSelectionOptions
 from product_vqa.sharding import MergeOptions, Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dataset_builder.build_shards import Inputs
     from dataset_builder.csv_reader import Tables
     from dataset_builder.dataset_card import License
     from dataset_builder.image_dir import ImageDir
     from dataset_builder.image_store import ImageStore
-    from dataset_builder.manifest import Manifest
+    from dataset_builder.shard_images import StoredImages
     from product_vqa.hub import Location
     from product_vqa.row_selection import RowSelection
 
@@ -75,7 +73,7 @@ def main() -> None:
     if source.image_store is None and (shards.shard is not None or shards.merge is not None):
         raise InputError("--shard and --merge need --image_store, the folder of this machine's images")
 
-    from dataset_builder.manifest import check_output_dir
+    from dataset_builder.output_folder import check_output_dir
     from product_vqa.atomic_io import one_writer, restore_folder
 
     folder = check_output_dir(options.output_dir)
@@ -108,30 +106,25 @@ def build(
     selection: SelectionOptions,
     fetch_options: FetchOptions,
 ) -> None:
-    from dataset_builder.build_shards import SHARDS_FOLDER, Inputs, shard_folder
+    from dataset_builder.build_shards import Inputs, shard_folder
     from dataset_builder.csv_reader import read_tables, select_rows
-    from dataset_builder.dataset_card import License, save_card
     from dataset_builder.disk_space import check_download
     from dataset_builder.downloader import download, open_images
     from dataset_builder.image_store import ImageStore
-    from dataset_builder.manifest import check_no_shards, find_earlier_build, is_made_from
+    from dataset_builder.output_folder import check_no_shards, read_earlier_manifest
     from dataset_builder.push import check_target
-    from dataset_builder.shards_branch import has_branch
-    from dataset_builder.verification import is_intact
-    from dataset_builder.writer import remove_temporary
     from product_vqa.atomic_io import restore_folder
     from product_vqa.row_selection import read_selection
 
     # Everything that can be refused is refused before the long work begins.
     if shards.chosen is not None:
         restore_folder(shard_folder(folder, shards.chosen))
-    earlier = find_earlier_build(folder)
+    read_earlier_manifest(folder)
     if shards.chosen is None and shards.merge is None:
         check_no_shards(folder)
     location = options.hub_dataset_id or folder.name
     if options.push_to_hub:
         location = check_target(location, private=options.hub_private_repo)
-    license = License(options.license, options.license_name) if options.license else None
 
     # Read and download.
     row_selection = read_selection(row_options, seed=selection.seed)
@@ -140,24 +133,14 @@ def build(
     image_size = image_options.image_size
     inputs = Inputs.of(tables, row_selection, image_size=image_size)
     write = partial(
-        write_build, folder, tables, earlier=earlier, location=location, license=license, options=options,
-        image_size=image_size, selection=selection, row_selection=row_selection,
+        write_build, folder, tables, location=location, options=options, image_size=image_size, selection=selection,
+        row_selection=row_selection,
     )  # fmt: skip
     if shards.merge is not None:
-        made_here = is_made_from(earlier, tables, row_selection, image_size=image_size, selection=selection)
-        if earlier and made_here and is_intact(folder, earlier):
-            has_shards = has_branch(location) if options.push_to_hub else (folder / SHARDS_FOLDER).is_dir()
-            if not has_shards:  # this merge was run before
-                for leftover in (folder, merge_folder(folder)):
-                    remove_temporary(leftover)
-                save_card(earlier, folder, location=location, license=license)
-                print(f"unchanged: {options.output_dir}")
-                push_build(folder, location, options)
-                return
-        with merged_images(
-            folder, urls, shards.merge, inputs=inputs, repo_id=location if options.push_to_hub else None
-        ) as (store, merged):
-            write(store, merged=merged)
+        if is_merged(folder, tables, row_selection, inputs=inputs, options=options, location=location,
+                     selection=selection):  # fmt: skip
+            return
+        merge(folder, urls, shards.merge, inputs=inputs, options=options, location=location, write=write)
         return
     images = open_images(source, image_size=image_size)
     if shards.chosen is not None:
@@ -174,11 +157,9 @@ def build(
 def write_build(
     folder: Path,
     tables: "Tables",
-    images: "ImageDir | ImageStore",
+    images: "ImageDir | StoredImages",
     *,
-    earlier: "Manifest | None",
     location: str,
-    license: "License | None",
     options: BuildOptions,
     image_size: int,
     selection: SelectionOptions,
@@ -186,37 +167,44 @@ def write_build(
     merged: "Location | None",
 ) -> None:
     """Filter and split the rows, write the dataset, and push it if asked for."""
+    import datasets
+
     from dataset_builder.dataset_card import save_card
     from dataset_builder.disk_space import check_build
     from dataset_builder.downloader import import_images
     from dataset_builder.fingerprint import compute_fingerprint
+    from dataset_builder.image_dir import ImageDir
     from dataset_builder.image_store import ImageStore
     from dataset_builder.leakage import check_split, find_leaks
-    from dataset_builder.manifest import check_own_files, make_manifest, save_manifest
+    from dataset_builder.manifest import find_earlier_build, make_manifest, save_manifest
+    from dataset_builder.output_folder import check_own_files, temporary_folder, write_errors_explained
     from dataset_builder.placeholders import find_placeholders
     from dataset_builder.row_filter import filter_rows
     from dataset_builder.shards_branch import remove_branch
     from dataset_builder.split import split_rows
     from dataset_builder.verification import hash_files, is_intact
-    from dataset_builder.writer import temporary_folder, write_dataset, write_errors_explained
+    from dataset_builder.writer import WRITE_ERRORS, write_dataset
     from product_vqa.atomic_io import replace_folder
 
     urls = tables.urls()
+    earlier, license = find_earlier_build(folder), license_of(options)
     fingerprint = compute_fingerprint(
         tables, images, image_size=image_size, selection=selection, row_selection=row_selection
     )
 
-    with write_errors_explained(folder), temporary_folder(folder) as temporary:
+    with write_errors_explained(folder, also=WRITE_ERRORS), temporary_folder(folder) as temporary:
         if earlier and earlier.fingerprint == fingerprint and is_intact(folder, earlier):
             save_card(earlier, folder, location=location, license=license)
             print(f"unchanged: {options.output_dir}")
         else:
-            check_build(tables, images, folder, image_size=image_size)
-            if isinstance(images, ImageStore):
-                store = images
-            else:
+            cache = Path(datasets.config.HF_DATASETS_CACHE)
+            check_build(tables, images, folder, image_size=image_size, cache=cache)
+            store: StoredImages
+            if isinstance(images, ImageDir):
                 store = ImageStore(temporary / "images", image_size=image_size)
                 import_images(store, urls, images)
+            else:
+                store = images
 
             # Filter and split.
             found, failures = store.find(urls)
@@ -235,7 +223,7 @@ def write_build(
             manifest = make_manifest(
                 fingerprint=fingerprint,
                 tables=tables,
-                image_source="image_store" if store is images else "image_dir",
+                image_source="image_dir" if isinstance(images, ImageDir) else "image_store",
                 image_size=image_size,
                 selection=selection,
                 row_selection=row_selection,
@@ -273,29 +261,66 @@ def push_build(folder: Path, location: str, options: BuildOptions) -> None:
         print(f"pushed: {page_url(location, repo_type='dataset')} (commit {commit.oid})")
 
 
-def merge_folder(folder: Path) -> Path:
-    """What the temporary folder of a merge is named after."""
-    return folder.with_name(f"{folder.name}.merge")
+def license_of(options: BuildOptions) -> "License | None":
+    from dataset_builder.dataset_card import License
+
+    return License(options.license, options.license_name) if options.license else None
 
 
-@contextmanager
-def merged_images(
-    folder: Path, urls: list[str], count: int, *, inputs: "Inputs", repo_id: str | None
-) -> "Iterator[tuple[ImageStore, Location | None]]":
-    """A temporary store with the images of all shards, from the repo or the folder, and the commit of the repo."""
-    from dataset_builder.build_shards import import_shards
-    from dataset_builder.image_store import ImageStore
+def is_merged(
+    folder: Path,
+    tables: "Tables",
+    row_selection: "RowSelection",
+    *,
+    inputs: "Inputs",
+    options: BuildOptions,
+    location: str,
+    selection: SelectionOptions,
+) -> bool:
+    """Whether this merge was run before and its shards are gone. Then the card is written and the dataset pushed."""
+    from dataset_builder.build_shards import SHARDS_FOLDER
+    from dataset_builder.dataset_card import save_card
+    from dataset_builder.manifest import find_earlier_build, is_made_from
+    from dataset_builder.output_folder import remove_temporary
+    from dataset_builder.shards_branch import has_branch
+    from dataset_builder.verification import is_intact
+
+    earlier = find_earlier_build(folder)
+    if (
+        earlier is None
+        or not is_made_from(earlier, tables, row_selection, image_size=inputs.image_size, selection=selection)
+        or not is_intact(folder, earlier)
+        or (has_branch(location) if options.push_to_hub else (folder / SHARDS_FOLDER).is_dir())
+    ):
+        return False
+    remove_temporary(folder)
+    save_card(earlier, folder, location=location, license=license_of(options))
+    print(f"unchanged: {options.output_dir}")
+    push_build(folder, location, options)
+    return True
+
+
+def merge(
+    folder: Path,
+    urls: list[str],
+    count: int,
+    *,
+    inputs: "Inputs",
+    options: BuildOptions,
+    location: str,
+    write: Callable[..., None],
+) -> None:
+    """Write the dataset from the images of all shards, which are in the repo or in the folder."""
+    from dataset_builder.shard_images import open_shards
     from dataset_builder.shards_branch import download_shards
-    from dataset_builder.writer import temporary_folder, write_errors_explained
 
-    source, merged = folder, None
-    if repo_id is not None:
-        source, merged = download_shards(repo_id, count=count, inputs=inputs)
-    with write_errors_explained(folder), temporary_folder(merge_folder(folder)) as temporary:
-        store = ImageStore(temporary / "images", image_size=inputs.image_size)
-        with argument("merge"):
-            import_shards(source, store, urls, count=count, inputs=inputs, where=repo_id or str(folder))
-        yield store, merged
+    source, merged, where = folder, None, str(folder)
+    if options.push_to_hub:
+        source, merged = download_shards(location, count=count, inputs=inputs)
+        where = location
+    with argument("merge"):
+        images = open_shards(source, urls, count=count, inputs=inputs, where=where)
+    write(images, merged=merged)
 
 
 def build_shard(
@@ -313,8 +338,8 @@ def build_shard(
     from dataset_builder.build_shards import is_done, shard_folder, write_shard
     from dataset_builder.disk_space import check_download
     from dataset_builder.downloader import download
+    from dataset_builder.output_folder import temporary_folder, write_errors_explained
     from dataset_builder.shards_branch import push_shard
-    from dataset_builder.writer import temporary_folder, write_errors_explained
     from product_vqa.atomic_io import replace_folder
 
     own = [url for url in urls if shard.owns_url(url)]

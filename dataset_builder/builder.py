@@ -15,17 +15,10 @@ from dataset_builder.fingerprint import compute_fingerprint
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import ImageOptions, ImageSourceOptions, SelectionOptions, TableOptions
+from dataset_builder.output_folder import DROPPED_FILE, ROWS_FOLDER
 from dataset_builder.row_filter import DatasetRow, filter_rows
 from dataset_builder.split import split_rows
-from dataset_builder.writer import (
-    DROPPED_FILE,
-    ROW_GROUP_ROWS,
-    ROWS_FOLDER,
-    generate_examples,
-    split_generators,
-    write_dropped,
-    write_rows,
-)
+from dataset_builder.writer import ROW_GROUP_ROWS, generate_examples, split_generators, write_dropped, write_rows
 from product_vqa.task.features import FEATURES
 
 

@@ -13,7 +13,7 @@ from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv, pa
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
 from product_vqa.row_selection import RowKey, RowSelection
-from product_vqa.task.features import TEST_COLUMNS, TRAIN_COLUMNS
+from product_vqa.task.columns import TEST_COLUMNS, TRAIN_COLUMNS
 from product_vqa.task.schema import ENTITIES
 
 logger = logging.getLogger(__name__)

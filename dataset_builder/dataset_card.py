@@ -9,7 +9,8 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm
 from dataset_builder.manifest import Manifest
-from dataset_builder.writer import ROWS_FOLDER
+from dataset_builder.output_folder import ROWS_FOLDER
+from dataset_builder.push import NEEDED_METADATA
 from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.dataset import ROWS_CONFIG
@@ -17,7 +18,6 @@ from product_vqa.quoting import code_span, file_name, one_line
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import ENTITIES
 
-NEEDED_METADATA = ("configs", "dataset_info")  # `load_dataset` needs them to find and read the splits
 PRETTY_NAME = "Product attributes from images"
 _MEANINGS = {
     LabelForm.RANGE_BRACKETS.value: "like `[100.0, 240.0] volt`",

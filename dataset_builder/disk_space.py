@@ -4,7 +4,6 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
-import datasets
 import numpy as np
 
 from dataset_builder.csv_reader import Tables
@@ -12,6 +11,7 @@ from dataset_builder.fetching import FetchError
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_preparation import prepare_image
 from dataset_builder.image_store import ImageStore
+from dataset_builder.shard_images import StoredImages
 from product_vqa.disk_space import Need, by_disk, format_bytes, free_bytes
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError
@@ -65,10 +65,15 @@ def check_download(
     return is_known
 
 
-def check_build(tables: Tables, images: ImageDir | ImageStore, output_dir: Path, *, image_size: int) -> None:
-    """Check that the dataset fits on the disk. Raises InputError if it does not."""
+def check_build(
+    tables: Tables, images: ImageDir | StoredImages, output_dir: Path, *, image_size: int, cache: Path
+) -> None:
+    """Check that the dataset fits on the disk. Raises InputError if it does not.
+
+    If its copy as Arrow will not fit in `cache`, where `load_dataset` writes it, a warning is logged.
+    """
     urls = [row.image_link for row in tables.rows()]
-    if isinstance(images, ImageStore):
+    if not isinstance(images, ImageDir):
         sizes = images.sizes()
         num_bytes = float(sum(sizes.get(url, 0) for url in urls))
         needs = [Need(f"{len(urls)} rows", "output_dir", output_dir, num_bytes)]
@@ -81,7 +86,7 @@ def check_build(tables: Tables, images: ImageDir | ImageStore, output_dir: Path,
             Need(f"{num_images} images", "output_dir", output_dir, num_bytes * num_images / len(urls)),
         ]
     check_space(needs, image_size=image_size)
-    _warn_of_cache(num_bytes)
+    _warn_of_cache(num_bytes, cache)
 
 
 def _sampled_image_bytes(images: ImageDir, urls: Collection[str], *, image_size: int) -> float:
@@ -119,9 +124,7 @@ def _explain_guess(image_size: int) -> str:
     return f" (at the usual {usual} per image; if your images are smaller, download {_MIN_STORED} of them first)"
 
 
-def _warn_of_cache(num_bytes: float) -> None:
-    """Warn if the copy of the dataset that `load_dataset` writes, as Arrow, will not fit in the cache."""
-    cache = Path(datasets.config.HF_DATASETS_CACHE)
+def _warn_of_cache(num_bytes: float, cache: Path) -> None:
     free = free_bytes(cache)
     if num_bytes > free:
         logger.warning(

@@ -2,12 +2,15 @@
 
 import hashlib
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from dataset_builder.csv_reader import Tables
 from dataset_builder.image_dir import ImageDir
-from dataset_builder.image_store import ImageStore
 from dataset_builder.options import SelectionOptions
 from product_vqa.row_selection import ALL_ROWS, RowSelection
+
+if TYPE_CHECKING:  # its shards have a fingerprint too
+    from dataset_builder.shard_images import StoredImages
 
 # Part of every fingerprint, so that an earlier build does not count as unchanged. Increase it with every change of
 # this code after which the same input gives other rows or images: other splits, labels, columns, or image files.
@@ -17,7 +20,7 @@ IMAGE_LIBRARIES = ("pillow", "cykooz-resizer", "imagehash")  # other versions ma
 
 def compute_fingerprint(
     tables: Tables,
-    images: ImageDir | ImageStore,
+    images: "ImageDir | StoredImages",
     *,
     image_size: int,
     selection: SelectionOptions,

@@ -66,7 +66,7 @@ class UrlState(NamedTuple):
     reason: str = ""
     http_status: int | None = None
     tries: int = 0
-    seconds: float = 0
+    seconds: float = 0.0
     finished_at: str = ""
     num_bytes: int | None = None
     width: int | None = None
@@ -249,11 +249,7 @@ class ImageStore:
 
     def fingerprint(self, urls: Iterable[str]) -> str:
         """A digest that changes when the image of one of these URLs does."""
-        digest = hashlib.sha256()
-        for state in self.states(sorted(urls)):
-            row = (state.url, state.sha256, state.phash, state.reason)
-            digest.update(f"{row}\n".encode(errors="surrogatepass"))
-        return digest.hexdigest()
+        return fingerprint_states(self.states(sorted(urls)))
 
     def write_failures(self) -> None:
         """Write FAILURES_FILE: every URL without an image, and what is known about it."""
@@ -327,6 +323,15 @@ def _mark(sha256: str, status: os.stat_result) -> int:
     return hash((sha256, status.st_size, status.st_ctime_ns))
 
 
+def fingerprint_states(states: Iterable[UrlState]) -> str:
+    """A digest of these URLs and their images, in this order."""
+    digest = hashlib.sha256()
+    for state in states:
+        row = (state.url, state.sha256, state.phash, state.reason)
+        digest.update(f"{row}\n".encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
 def is_possible(state: UrlState) -> bool:
     """Whether `record` could have written this row."""
     if not (
@@ -348,7 +353,7 @@ def is_possible(state: UrlState) -> bool:
         and _is_in(state.height, 1, MAX_SIDE)
         and isinstance(state.sha256, str)
         and bool(_SHA256.fullmatch(state.sha256))
-        and isinstance(state.phash, int)
+        and _is_in(state.phash, -(2**63), 2**63 - 1)
     )
 
 

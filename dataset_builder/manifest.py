@@ -10,40 +10,22 @@ from typing import Any
 import datasets
 
 import product_vqa
-from dataset_builder import build_shards
-from dataset_builder.build_shards import IMAGES_FILE, SHARDS_FOLDER, STATES_FILE
 from dataset_builder.csv_reader import Tables
 from dataset_builder.leakage import Leak
 from dataset_builder.options import SelectionOptions
+from dataset_builder.output_folder import MANIFEST_FILE, read_earlier_manifest
 from dataset_builder.placeholders import Placeholder
 from dataset_builder.row_filter import FilteredRows
 from dataset_builder.split import JOINING_COLUMNS, Oversize, Splits
-from dataset_builder.writer import DROPPED_FILE, ROWS_FOLDER
-from product_vqa.cards import CARD_FILE
-from product_vqa.documents import DocumentError, read_json
-from product_vqa.errors import InputError, argument
-from product_vqa.paths import writable_folder
-from product_vqa.quoting import one_line
 from product_vqa.row_selection import RowSelection, is_description
-from product_vqa.task.features import SPLITS
+from product_vqa.task.columns import SPLITS
 from product_vqa.task.quantity import RANGE_POLICIES
 from product_vqa.task.schema import ENTITIES
 
-MANIFEST_FILE = "build.json"
 # All images of the challenge have such a URL. A single other image makes it a dataset of somebody else's, for which
 # the card's statement about the challenge's license may be wrong.
 _CHALLENGE_URL = re.compile(r"\s*https?://m\.media-amazon\.com/", re.IGNORECASE)
 
-_WRITTEN = re.compile(
-    f"({'|'.join(map(re.escape, (CARD_FILE, MANIFEST_FILE, DROPPED_FILE)))})"
-    rf"|data/({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.parquet|{ROWS_FOLDER}/({'|'.join(SPLITS)})\.parquet"
-)
-# Of build_shards; the second form is what a kill while one was replaced leaves.
-_SHARD = re.compile(
-    rf"{SHARDS_FOLDER}/(\d{{5}}-of-\d{{5}}|\.\d{{5}}-of-\d{{5}}\.old)/"
-    f"({'|'.join(map(re.escape, (build_shards.MANIFEST_FILE, STATES_FILE)))}|{IMAGES_FILE.pattern})"
-)
-_WRITTEN_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # wherever somebody looks into a folder
 _NAME = re.compile(r"[\w.+!-]{1,80}")
 _REASON = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -120,42 +102,13 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
 
 
-def check_output_dir(path: str | Path) -> Path:
-    """The folder of a build. Its parent is created. Raises InputError if no dataset can be written there."""
-    with argument("output_dir"):
-        if "::" in str(path) or "://" in str(path):  # to `datasets`, an archive within another or a server
-            raise InputError(f"{path}: a folder of this machine without `::` and `://` in its name is needed")
-        folder = Path(path).resolve()
-        if "::" in str(folder):
-            raise InputError(f"{folder}: has `::` in its name; choose another folder")
-        writable_folder(folder.parent)
-        if folder.exists():
-            if not folder.is_dir():
-                raise InputError(f"{folder}: is a file; choose another name")
-            writable_folder(folder)
-        return folder
-
-
 def find_earlier_build(folder: Path) -> Manifest | None:
     """The manifest of the earlier build in `folder`; None if the folder is missing, or holds nothing but shards.
 
     Raises InputError if anything else is there. A build of another version, with other keys, counts as none.
     """
-    with argument("output_dir"):
-        if not folder.exists() or {entry.name for entry in folder.iterdir()} <= {SHARDS_FOLDER}:
-            check_own_files(folder)
-            return None
-        try:
-            content = read_json(folder / MANIFEST_FILE)
-        except (OSError, DocumentError):
-            content = None
-        if not isinstance(content, dict) or not isinstance(content.get("fingerprint"), str):
-            raise InputError(
-                f"{folder}: contains files that are not an earlier build of this command; "
-                "choose another folder, or empty it yourself"
-            )
-        check_own_files(folder)
-        return _from_json(content)
+    content = read_earlier_manifest(folder)
+    return None if content is None else _from_json(content)
 
 
 def is_made_from(
@@ -175,32 +128,6 @@ def is_made_from(
         and (manifest.image_size, manifest.ranges, manifest.validation_size, manifest.seed)
         == (image_size, selection.ranges, selection.validation_size, selection.seed)
     )
-
-
-def check_no_shards(folder: Path) -> None:
-    """Raise InputError if shards of a build are in the folder, which a build would replace."""
-    if (folder / SHARDS_FOLDER).is_dir():
-        raise InputError(
-            f"`output_dir` {folder}: contains shards that are not merged yet; set `merge` to their number, choose "
-            "another folder, or delete them"
-        )
-
-
-def is_written(name: str) -> bool:
-    """Whether a build writes a file of this name (with `/`), and may replace or remove it."""
-    return bool(_WRITTEN.fullmatch(name))
-
-
-def check_own_files(folder: Path) -> None:
-    """Raise InputError if `folder` contains a file that no build writes: replacing the folder would remove it."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        is_file = path.is_symlink() or not path.is_dir()
-        if is_file and not is_written(name) and not _SHARD.fullmatch(name) and path.name not in _WRITTEN_BY_SYSTEMS:
-            raise InputError(
-                f"{folder}: contains {one_line(name)}, which no build writes and this one would remove; move it "
-                "elsewhere, or choose another folder"
-            )
 
 
 def _from_json(content: dict[str, Any]) -> Manifest | None:

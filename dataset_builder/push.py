@@ -6,13 +6,14 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, HfApi, errors
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its __all__
 
-from dataset_builder.dataset_card import NEEDED_METADATA
-from dataset_builder.manifest import MANIFEST_FILE, is_written
+from dataset_builder.output_folder import MANIFEST_FILE, is_written
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import BRIEF_WAITS_S, commit_files, hub_errors, retry
 from product_vqa.quoting import one_line
 
 logger = logging.getLogger(__name__)
+
+NEEDED_METADATA = ("configs", "dataset_info")  # of the card: `load_dataset` needs them to find and read the splits
 
 
 def check_target(repo_id: str, *, private: bool) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import xxhash
 
 from dataset_builder.manifest import Manifest
-from dataset_builder.writer import DROPPED_FILE, ROWS_FOLDER
+from dataset_builder.output_folder import DROPPED_FILE, ROWS_FOLDER
 
 logger = logging.getLogger(__name__)
 

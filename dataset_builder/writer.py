@@ -1,8 +1,6 @@
 """Writes the rows of a dataset: Parquet with and without the images, and the list of dropped rows."""
 
-import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_builder.csv_reader import Row
-from dataset_builder.image_store import ImageStore, StoredImage
+from dataset_builder.image_store import StoredImage
+from dataset_builder.output_folder import DROPPED_FILE, ROWS_FOLDER
 from dataset_builder.row_filter import DatasetRow, Dropped
+from dataset_builder.shard_images import StoredImages
 from dataset_builder.split import Splits
-from product_vqa.errors import InputError, first_line
-from product_vqa.machine_errors import explain_machine_error
 from product_vqa.quoting import write_cells
 from product_vqa.task.features import FEATURES
 
-ROWS_FOLDER = "rows"  # the rows without their images, one Parquet file per split
-DROPPED_FILE = "left_out.csv"
 MAX_SHARD_BYTES = 500 * 1024**2
 ROW_GROUP_ROWS = 100  # also the number of rows, with the bytes of their images, that are held in memory
 _IMAGE_COLUMNS = {
@@ -31,51 +27,10 @@ _IMAGE_COLUMNS = {
     "phash": pa.int64(),
 }
 assert tuple(_IMAGE_COLUMNS) == StoredImage._fields
+WRITE_ERRORS = (datasets.exceptions.DatasetsError, pa.ArrowException)  # that the libraries raise, next to OSError
 
 
-@contextmanager
-def temporary_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder next to `folder`, so on the same disk, for a build in progress.
-
-    It is removed at the end, or, after a kill, when the next build starts. With `image_dir` it briefly takes twice the
-    bytes of the images: as resized files and as Parquet.
-    """
-    remove_temporary(folder)
-    temporary = _temporary(folder)
-    try:
-        temporary.mkdir()
-        yield temporary
-    finally:
-        remove_temporary(folder)
-
-
-def remove_temporary(folder: Path) -> None:
-    """Remove the temporary folder of a build that was killed."""
-    shutil.rmtree(_temporary(folder), ignore_errors=True)
-
-
-def _temporary(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.building")
-
-
-@contextmanager
-def write_errors_explained(folder: Path) -> Iterator[None]:
-    """Raise InputError where the dataset cannot be written to `folder`."""
-    try:
-        yield
-    except BrokenPipeError:  # of the console
-        raise
-    except (OSError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None and not isinstance(cause, InputError):  # datasets wraps errors
-            cause = cause.__cause__
-        if isinstance(cause, InputError):  # an image of the store has changed
-            raise InputError(*cause.args) from error
-        reason = explain_machine_error(error, folder) or f"{folder}: cannot be written ({first_line(cause)})"
-        raise InputError(f"`output_dir` {reason}") from error
-
-
-def write_dataset(splits: Splits, store: ImageStore, dropped: Collection[Dropped], folder: Path) -> dict[str, Any]:
+def write_dataset(splits: Splits, store: StoredImages, dropped: Collection[Dropped], folder: Path) -> dict[str, Any]:
     """Write `data/`, `rows/` and `left_out.csv` to `folder`, which must not exist yet.
 
     Returns the `dataset_info` for the card's metadata: the columns, and the rows and bytes of each split.
@@ -108,7 +63,7 @@ class _ShardBuilder(datasets.GeneratorBasedBuilder):
 
     DEFAULT_WRITER_BATCH_SIZE = ROW_GROUP_ROWS
 
-    def __init__(self, splits: Splits, store: ImageStore, *, cache_dir: Path) -> None:
+    def __init__(self, splits: Splits, store: StoredImages, *, cache_dir: Path) -> None:
         super().__init__(cache_dir=str(cache_dir), dataset_name="product_vqa")
         self._splits = splits
         self._store = store
@@ -120,12 +75,12 @@ class _ShardBuilder(datasets.GeneratorBasedBuilder):
         return split_generators(self._splits, self._store)
 
     def _generate_examples(
-        self, rows: tuple[DatasetRow, ...], store: ImageStore
+        self, rows: tuple[DatasetRow, ...], store: StoredImages
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         return generate_examples(rows, store)
 
 
-def split_generators(splits: Splits, store: ImageStore) -> list[datasets.SplitGenerator]:
+def split_generators(splits: Splits, store: StoredImages) -> list[datasets.SplitGenerator]:
     """What `_split_generators` of a builder returns for these splits."""
     # Rows in a tuple: datasets would divide a list among processes, and an open store belongs to one process.
     return [
@@ -134,7 +89,7 @@ def split_generators(splits: Splits, store: ImageStore) -> list[datasets.SplitGe
     ]
 
 
-def generate_examples(rows: tuple[DatasetRow, ...], store: ImageStore) -> Iterator[tuple[int, dict[str, Any]]]:
+def generate_examples(rows: tuple[DatasetRow, ...], store: StoredImages) -> Iterator[tuple[int, dict[str, Any]]]:
     """What `_generate_examples` of a builder yields for the rows of a split."""
     # Bytes without a path: given a path, `Image` would read a file of that name in the working directory.
     for number, selected in enumerate(rows):

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import gc
 import inspect
 import itertools
 import logging
@@ -274,6 +275,7 @@ def run(main: Callable[[], int | None]) -> None:
         code = 2
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the work is done: no traceback from the interpreter's end
+        gc.freeze()  # or else the interpreter searches what all libraries hold for cycles: 0.3 s of a build
     sys.exit(code)
 
 

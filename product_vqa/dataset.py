@@ -26,7 +26,8 @@ from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location, download, find_file, list_files, measure_download
 from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.quoting import one_line
-from product_vqa.task.features import FEATURES, SPLITS
+from product_vqa.task.columns import SPLITS
+from product_vqa.task.features import FEATURES
 from product_vqa.task.schema import ENTITIES
 
 ROWS_CONFIG = "rows"  # the configuration of the card that has all columns but the images

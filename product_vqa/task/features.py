@@ -1,4 +1,4 @@
-"""The columns and splits of the dataset: the contract between the stages."""
+"""The columns of the dataset: the contract between the stages."""
 
 from datasets import Features, Image, Value
 
@@ -13,6 +13,3 @@ FEATURES = Features(
         "entity_value_raw": Value("string"),  # as in the CSV; "" in test
     }
 )
-TRAIN_COLUMNS = ("image_link", "group_id", "entity_name", "entity_value")
-TEST_COLUMNS = ("index", "image_link", "group_id", "entity_name")
-SPLITS = ("train", "validation", "test")

@@ -2,10 +2,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.dataset_builder.files import Shop
+from dataset_builder import build
+from tests.commands import call
+from tests.dataset_builder.files import TEST_COLUMNS, Shop, jpeg, write_csv, write_train_csv
 from tests.dataset_builder.image_server import ImageServer
 
 
@@ -32,3 +35,22 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]]
     subprocess.run(["openssl", "req", "-x509", *kind, *names], check=True, capture_output=True)
     return files
+
+
+@pytest.fixture
+def csvs(server: ImageServer, tmp_path: Path) -> list[Any]:
+    """Forty labelled rows and ten others; two images are gone, and two URLs have the same image."""
+    server.answers |= {f"/{number}.jpg": jpeg(number % 38) for number in range(50) if number not in (7, 45)}
+    urls = [f"{server.url}/{number}.jpg" for number in range(50)]
+    write_train_csv(tmp_path / "train.csv", urls[:40])
+    write_csv(tmp_path / "test.csv", TEST_COLUMNS, [[100 + n, url, "g", "width"] for n, url in enumerate(urls[40:])])
+    return ["--train_csv", tmp_path / "train.csv", "--test_csv", tmp_path / "test.csv", "--allow_private_hosts",
+            "--validation_size", "0.2"]  # fmt: skip
+
+
+@pytest.fixture
+def run(csvs: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    def run_build(machine: Path, output: Path, *more: object) -> None:
+        call(build.main, monkeypatch, *csvs, "--image_store", machine / "store", "--output_dir", output, *more)
+
+    return run_build

@@ -11,7 +11,7 @@ from dataset_builder import build
 from dataset_builder.downloader import download
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
-from dataset_builder.writer import temporary_folder
+from dataset_builder.output_folder import temporary_folder
 from product_vqa.atomic_io import one_writer
 from product_vqa.errors import InputError
 from tests.commands import call, run_module

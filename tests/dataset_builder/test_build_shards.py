@@ -1,13 +1,12 @@
 """A build in shards: merged, it is that of one machine to the byte, and what does not belong together is refused."""
 
-import hashlib
-import json
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -17,30 +16,10 @@ from dataset_builder import build, build_shards, download
 from dataset_builder.build_shards import shard_folder
 from product_vqa.errors import InputError
 from product_vqa.sharding import parse_shard
-from tests.commands import call
-from tests.dataset_builder.files import TEST_COLUMNS, jpeg, write_csv, write_train_csv
+from tests.commands import ROOT, call
 from tests.dataset_builder.image_server import ImageServer
 
 COUNT = 3
-
-
-@pytest.fixture
-def csvs(server: ImageServer, tmp_path: Path) -> list[Any]:
-    """Forty labelled rows and ten others; two images are gone, and two URLs have the same image."""
-    server.answers |= {f"/{number}.jpg": jpeg(number % 38) for number in range(50) if number not in (7, 45)}
-    urls = [f"{server.url}/{number}.jpg" for number in range(50)]
-    write_train_csv(tmp_path / "train.csv", urls[:40])
-    write_csv(tmp_path / "test.csv", TEST_COLUMNS, [[100 + n, url, "g", "width"] for n, url in enumerate(urls[40:])])
-    return ["--train_csv", tmp_path / "train.csv", "--test_csv", tmp_path / "test.csv", "--allow_private_hosts",
-            "--validation_size", "0.2"]  # fmt: skip
-
-
-@pytest.fixture
-def run(csvs: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run_build(machine: Path, output: Path, *more: object) -> None:
-        call(build.main, monkeypatch, *csvs, "--image_store", machine / "store", "--output_dir", output, *more)
-
-    return run_build
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -102,10 +81,10 @@ def test_what_does_not_belong_together_is_refused(run: Any, tmp_path: Path) -> N
         run(tmp_path / "c", output, "--merge", 2)
     shutil.rmtree(tmp_path / "b")
     run(tmp_path / "b", output, "--shard", "2/2")
-    states = shard_folder(output, parse_shard("2/2")) / "states.parquet"
+    states = shard_folder(output, parse_shard("2/2")) / "states.jsonl"
     content = states.read_bytes()
     states.write_bytes(content[:-20] + b"x" + content[-19:])
-    with pytest.raises(InputError, match=r"shard 2/2: its file states\.parquet is not as it was written"):
+    with pytest.raises(InputError, match=r"shard 2/2: its file states\.jsonl is not as it was written"):
         run(tmp_path / "c", output, "--merge", 2)
     run(tmp_path / "b", output, "--shard", "2/2")
     run(tmp_path / "c", output, "--merge", 2)
@@ -134,10 +113,10 @@ def test_images_that_come_later_are_in_the_shard_that_is_run_again(
     for number in (1, 2):
         run(tmp_path / f"machine{number}", output, "--shard", f"{number}/2")
     server.answers |= gone
-    before = (shard_folder(output, parse_shard("1/2")) / "states.parquet").read_bytes()
+    before = (shard_folder(output, parse_shard("1/2")) / "states.jsonl").read_bytes()
     run(tmp_path / "another", output, "--shard", "1/2")
     assert "unchanged" not in capsys.readouterr().out
-    assert (shard_folder(output, parse_shard("1/2")) / "states.parquet").read_bytes() != before
+    assert (shard_folder(output, parse_shard("1/2")) / "states.jsonl").read_bytes() != before
 
 
 def test_what_was_not_downloaded_makes_the_shard_fail(run: Any, tmp_path: Path) -> None:
@@ -159,34 +138,26 @@ def test_a_build_does_not_replace_shards_and_a_killed_replacement_is_completed(r
     assert (output / "data").is_dir()
 
 
-def hostile(columns: dict[str, pa.Array]) -> pa.Table:
-    good = {"url": pa.array(["u"]), "status": pa.array(["failed"]), "reason": pa.array(["http_404"])}
-    types = build_shards._STATES
-    nulls = {field.name: pa.nulls(1, field.type) for field in types}
-    return pa.table(nulls | good | {"tries": pa.array([1], pa.int32()), "seconds": pa.array([0.5]),
-                                    "finished_at": pa.array(["x"])} | columns)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"more": pa.array(["x" * 100])},
-        {"tries": pa.array(["1"])},
-        {"status": pa.array(["stored"])},
-        {"url": pa.array([None], pa.string())},
-        {"url": pa.array([b"\xff"])},
-        {"reason": pa.array(["not_fetched"])},
-    ],
-)
-def test_a_hostile_shard_is_one_line(run: Any, tmp_path: Path, change: dict[str, pa.Array]) -> None:
+def test_images_are_in_files_of_a_bounded_size(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "one", tmp_path / "expected")
+    monkeypatch.setattr(build_shards, "MAX_FILE_BYTES", 5000)
     output = tmp_path / "out"
-    run(tmp_path / "a", output, "--shard", "1/1")
-    folder = shard_folder(output, parse_shard("1/1"))
-    pq.write_table(hostile(change), folder / "states.parquet")
-    content = json.loads((folder / "shard.json").read_text())
-    content["files"]["states.parquet"] = hashlib.sha256((folder / "states.parquet").read_bytes()).hexdigest()
-    (folder / "shard.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"--merge shard 1/1: .* run it again") as raised:
-        run(tmp_path / "c", output, "--merge", 1)
-    assert "\n" not in str(raised.value)
-    assert not (output / "data").exists()
+    for number in (1, 2):
+        run(tmp_path / f"machine{number}", output, "--shard", f"{number}/2")
+    sizes = [file.stat().st_size for file in output.glob("shards/*/images-*.bin")]
+    assert len(sizes) > 4 and max(sizes) <= 5000
+    run(tmp_path / "c", output, "--merge", 2)
+    assert contents(output) == contents(tmp_path / "expected")
+
+
+def test_a_shard_does_not_import_what_only_a_dataset_needs(csvs: list[Any], tmp_path: Path) -> None:
+    """These take as much CPU time as hundreds of images, in each shard."""
+    code = (
+        "import sys; from dataset_builder.build import main; main(); "
+        "print({'datasets', 'pandas', 'pyarrow', 'scipy.sparse'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    arguments = [*csvs, "--image_store", tmp_path / "store", "--output_dir", tmp_path / "out", "--shard", "1/4"]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stderr.splitlines()[-1] == "set()"

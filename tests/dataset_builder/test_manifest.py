@@ -8,7 +8,7 @@ import pytest
 
 from dataset_builder import build
 from dataset_builder.leakage import Leak
-from dataset_builder.manifest import check_output_dir, find_earlier_build
+from dataset_builder.manifest import find_earlier_build
 from product_vqa.errors import InputError
 from tests.commands import call
 from tests.dataset_builder.files import Shop
@@ -132,23 +132,6 @@ def test_a_file_that_no_build_writes_is_never_removed(
         (built / name).unlink()
     (built / ".DS_Store").touch()
     call(build.main, monkeypatch, *arguments, "0")
-
-
-@pytest.mark.parametrize("path", ["a::b", "a::b/out", "s3://bucket/out", "zip://x::out"])
-def test_a_folder_that_datasets_would_take_for_an_archive_or_a_server_is_refused_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=rf"^`output_dir` {path}: a folder of this machine without `::`"):
-        check_output_dir(path)
-    assert not os.listdir(tmp_path)
-
-
-def test_a_folder_within_one_with_colons_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a::b").mkdir()
-    monkeypatch.chdir(tmp_path / "a::b")
-    with pytest.raises(InputError, match=r"^`output_dir` .*a::b/out: has `::` in its name; choose another folder"):
-        check_output_dir("out")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])

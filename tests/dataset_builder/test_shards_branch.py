@@ -18,7 +18,7 @@ def test_eight_machines_that_push_at_once_lose_nothing(hub: object, tmp_path: Pa
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "shard.json").write_text(f'{{"shard": "{number}/8"}}')
-        (folder / "states.parquet").write_bytes(random.Random(number).randbytes(300_000))
+        (folder / "states.jsonl").write_bytes(random.Random(number).randbytes(300_000))
 
     def push(number: int) -> None:
         push_shard(tmp_path / str(number), "local/at-once", shard=parse_shard(f"{number}/8"), private=True)

@@ -13,9 +13,10 @@ from dataset_builder import build
 from dataset_builder.csv_reader import Row
 from dataset_builder.image_preparation import prepare_image
 from dataset_builder.image_store import ImageStore, Status, StoredImage, UrlState
+from dataset_builder.output_folder import write_errors_explained
 from dataset_builder.row_filter import DatasetRow, Dropped
 from dataset_builder.split import Splits
-from dataset_builder.writer import temporary_folder, write_dataset, write_dropped, write_errors_explained
+from dataset_builder.writer import WRITE_ERRORS, write_dataset, write_dropped
 from product_vqa.errors import InputError
 from tests.commands import call
 from tests.dataset_builder.files import (
@@ -149,7 +150,7 @@ def test_a_dataset_that_could_not_be_written_is_one_line(
 ) -> None:
     with (
         pytest.raises(InputError, match=rf"^`output_dir` {tmp_path}: {complaint}") as refusal,
-        write_errors_explained(tmp_path),
+        write_errors_explained(tmp_path, also=WRITE_ERRORS),
     ):
         fail(error, is_wrapped=is_wrapped)
     assert "\n" not in str(refusal.value)
@@ -168,7 +169,7 @@ def test_an_image_that_changes_while_it_is_written_ends_the_build_in_one_line(
     elif change != "removed":
         file.write_bytes(bytes(len(content)) if change == "garbled" else content[:-1])
     message = rf"^`image_store` {store.folder}: {file} has changed while the command ran; rerun"
-    with pytest.raises(InputError, match=message), write_errors_explained(tmp_path):
+    with pytest.raises(InputError, match=message), write_errors_explained(tmp_path, also=WRITE_ERRORS):
         write_dataset(splits, store, [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -182,14 +183,3 @@ def test_a_formula_does_not_run_in_the_list_of_dropped_rows(tmp_path: Path, text
     with (tmp_path / "left_out.csv").open(newline="", encoding="utf-8") as stream:
         _, cells = csv.reader(stream)
     assert cells == ["row", "broken", "'=1.csv", "0", "-7", f"'{text}", f"'{text}", "depth", f"'{text}"]
-
-
-@pytest.mark.parametrize("is_killed", [False, True])
-def test_a_temporary_folder_is_on_the_same_disk_and_leaves_nothing(tmp_path: Path, is_killed: bool) -> None:
-    if is_killed:
-        (tmp_path / ".out.building").mkdir()
-        (tmp_path / ".out.building" / "leftover").touch()
-    with temporary_folder(tmp_path / "out") as temporary:
-        assert temporary.parent == tmp_path and not list(temporary.iterdir())
-        (temporary / "file").touch()
-    assert not list(tmp_path.iterdir())

@@ -14,16 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset_builder.build_shards import (
-    MANIFEST_FILE,
-    STATES_FILE,
-    Inputs,
-    import_shards,
-    shard_folder,
-    write_shard,
-)
+from dataset_builder.build_shards import MANIFEST_FILE, STATES_FILE, Inputs, shard_folder, write_shard
 from dataset_builder.image_preparation import PreparedImage
 from dataset_builder.image_store import ImageStore, Status, UrlState
+from dataset_builder.shard_images import open_shards
 from inference import prediction_shards
 from inference.submission import PREDICTIONS
 from product_vqa.errors import InputError
@@ -34,7 +28,7 @@ from tests.fuzz.target import Target, assert_message
 _ONE = Shard(1, 1)
 _URLS = [f"http://example.com/{number}.jpg" for number in range(4)]
 _INPUTS = Inputs(sources={"train_csv": "0" * 64}, row_selection={}, image_size=448, libraries={}, format_version=1)
-_IMAGES_FILE = "images-00000.parquet"
+_IMAGES_FILE = "images-00000.bin"
 _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -65,46 +59,44 @@ def _files() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def _import(name: str, data: bytes) -> None:
-    """Import the shard with one file replaced; `shard.json` has the digests of the files as they are."""
+def _read(name: str, data: bytes) -> None:
+    """Read the shard with one file replaced; `shard.json` has the digests of the files as they are."""
     files = _files() | {name: data}
     if name != MANIFEST_FILE:
         content = json.loads(files[MANIFEST_FILE])
         content["files"][name] = hashlib.sha256(data).hexdigest()
         files[MANIFEST_FILE] = json.dumps(content).encode()
-    output, stored = _scratch() / "output", _scratch() / "store"
+    output = _scratch() / "output"
     folder = shard_folder(output, _ONE)
-    for path in (output, stored):
-        shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(output, ignore_errors=True)
     folder.mkdir(parents=True)
     for file, content in files.items():
         (folder / file).write_bytes(content)
-    store = ImageStore(stored, image_size=448)
     try:
-        import_shards(output, store, _URLS, count=1, inputs=_INPUTS, where="x")
+        shards = open_shards(output, _URLS, count=1, inputs=_INPUTS, where="x")
     except InputError as error:
         assert_message(error, names="shard 1/1")
         return
-    states = list(store.states(_URLS))
-    assert [state.url for state in states] == _URLS
-    for state in states:
-        if state.image is not None:
-            assert hashlib.sha256(store.read_image(state.image)).hexdigest() == state.image.sha256
+    images, failures = shards.find(_URLS)
+    assert images.keys() | failures.keys() == set(_URLS) and not images.keys() & failures.keys()
+    for image in images.values():
+        assert hashlib.sha256(shards.read_image(image)).hexdigest() == image.sha256
+    json.dumps([*images.items(), *failures.items()], ensure_ascii=False).encode()
 
 
 def fuzz_shard_manifest(data: bytes) -> None:
-    """A shard whose `shard.json` says anything is imported whole, or refused in one line."""
-    _import(MANIFEST_FILE, data)
+    """A shard whose `shard.json` says anything is read whole, or refused in one line."""
+    _read(MANIFEST_FILE, data)
 
 
 def fuzz_shard_states(data: bytes) -> None:
     """Whatever a shard says of its URLs, each gets an outcome that a build can have, or the shard is refused."""
-    _import(STATES_FILE, data)
+    _read(STATES_FILE, data)
 
 
 def fuzz_shard_images(data: bytes) -> None:
     """Only the images that its URLs have come out of a shard."""
-    _import(_IMAGES_FILE, data)
+    _read(_IMAGES_FILE, data)
 
 
 # ---- Of a prediction ----------------------------------------------------------------------------------------------
@@ -166,18 +158,34 @@ def _changed(table: pa.Table, rng: random.Random) -> bytes:
     return stream.getvalue()
 
 
-def _parquet_target(name: str, fuzz: Any, read: Any) -> Target:
-    def generate(rng: random.Random) -> bytes:
-        return _changed(pq.read_table(io.BytesIO(read())), rng)
+def _generate_prediction(rng: random.Random) -> bytes:
+    return _changed(pq.read_table(io.BytesIO(_prediction())), rng)
 
-    return Target(name, fuzz, lambda: [read(), b"PAR1PAR1", b""], words=(b"PAR1", b"\x15\x00"), generate=generate)
+
+def _generate_states(rng: random.Random) -> bytes:
+    """The lines of a shard in which one has another value or key, or which are others or in another order."""
+    rows = [json.loads(line) for line in _files()[STATES_FILE].splitlines()]
+    row = rng.choice(rows)
+    kind = rng.randrange(4)
+    if kind == 0:
+        row[rng.choice((*row, "more"))] = random_value(rng)
+    elif kind == 1:
+        row[rng.choice([*row])] = rng.choice(
+            (True, -1, 2**63, 0.5, "", "not_fetched", "a: \u2028", "\ud800", None, [])
+        )
+    elif kind == 2:
+        row.pop(rng.choice([*row]))
+    else:
+        rng.shuffle(rows)
+        rows = rng.choice((rows, rows[1:], rows + rows[:1]))
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def _generate_manifest(rng: random.Random) -> bytes:
     content = json.loads(_files()[MANIFEST_FILE])
     key = rng.choice((*content, "more"))
     if key in ("files", "inputs") and rng.random() < 0.7:
-        inner = rng.choice((*content[key], "../x", "images-00001.parquet"))
+        inner = rng.choice((*content[key], "../x", "images-00001.bin"))
         content[key][inner] = rng.choice((None, "0" * 64, random_value(rng)))
     else:
         content[key] = rng.choice((None, "2/2", asdict(_INPUTS), {}, random_value(rng)))
@@ -189,7 +197,13 @@ TARGETS = [
         "shard_manifest", fuzz_shard_manifest, lambda: [_files()[MANIFEST_FILE], b"{}", b""],
         words=(b'"files"', b'"inputs"', *WORDS), generate=_generate_manifest, max_bytes=4000,
     ),
-    _parquet_target("shard_states", fuzz_shard_states, lambda: _files()[STATES_FILE]),
-    _parquet_target("shard_images", fuzz_shard_images, lambda: _files()[_IMAGES_FILE]),
-    _parquet_target("prediction_shard", fuzz_prediction_shard, _prediction),
+    Target(
+        "shard_states", fuzz_shard_states, lambda: [_files()[STATES_FILE], b"{}\n", b""],
+        words=(b'"url"', b'"reason"', *WORDS), generate=_generate_states,
+    ),
+    Target("shard_images", fuzz_shard_images, lambda: [_files()[_IMAGES_FILE], b""], words=(b"\xff\xd8\xff",)),
+    Target(
+        "prediction_shard", fuzz_prediction_shard, lambda: [_prediction(), b"PAR1PAR1", b""],
+        words=(b"PAR1", b"\x15\x00"), generate=_generate_prediction,
+    ),
 ]  # fmt: skip

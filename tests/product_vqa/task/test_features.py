@@ -3,7 +3,7 @@ import io
 from datasets import Dataset
 from PIL import Image
 
-from product_vqa.task.features import FEATURES, SPLITS, TEST_COLUMNS, TRAIN_COLUMNS
+from product_vqa.task.features import FEATURES
 
 
 def test_the_columns_are_those_of_the_contract() -> None:
@@ -16,12 +16,6 @@ def test_the_columns_are_those_of_the_contract() -> None:
         "entity_value": "string",
         "entity_value_raw": "string",
     }
-    assert SPLITS == ("train", "validation", "test")
-
-
-def test_the_columns_of_the_csvs_are_columns_of_the_dataset() -> None:
-    assert set(TRAIN_COLUMNS) - {"index"} < set(FEATURES) and "entity_value" in TRAIN_COLUMNS
-    assert set(TEST_COLUMNS) < set(FEATURES) and "entity_value" not in TEST_COLUMNS
 
 
 def test_a_row_may_lack_its_image() -> None:
