@@ -19,7 +19,7 @@ Each step is a public command, which is printed before it runs. What it makes is
 of the training, the predictions, and submission.csv next to the adapter. Run it again to resume after a job has ended.
 """
 
-import shlex
+import re
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,8 +47,8 @@ class JobOptions:
         default="paligemma_3b_448_bf16.yaml",
         metadata={"help": "Configuration of the training: a file of training/configs, or a path."},
     )
-    training_options: str = field(
-        default="", metadata={"help": "More options of training.sft, as one text: '--num_train_epochs 1 --seed 3'."}
+    training_options: list[str] = field(
+        default_factory=list, metadata={"help": "More options of training.sft: num_train_epochs=1 seed=3 ..."}
     )
     shards: int = field(
         default=8, metadata={"help": "Number of shards of the predictions. Each is pushed at its end."}
@@ -59,10 +59,13 @@ class JobOptions:
     def __post_init__(self) -> None:
         if self.shards < 1:
             raise InputError(f"`shards` must be at least 1, got {self.shards}")
-        try:
-            shlex.split(self.training_options)
-        except ValueError as error:
-            raise InputError(f"`training_options` {self.training_options!r}: {error}") from error
+        if wrong := [text for text in self.training_options if not re.fullmatch(r"[a-z0-9_]+=.+", text)]:
+            raise InputError(f"`training_options` {wrong[0]!r} is not of the form name=value")
+
+    @property
+    def training_flags(self) -> list[str]:
+        """`seed=3` as `--seed 3`."""
+        return [word for text in self.training_options for word in f"--{text}".split("=", 1)]
 
 
 def main() -> None:
@@ -82,7 +85,7 @@ def main() -> None:
     steps.run(
         "train", "Train the adapter",
         *launch, "training.sft", "--config", config, "--dataset_name", options.dataset,
-        "--streaming", "true", "--output_dir", folder / "adapter", *shlex.split(options.training_options),
+        "--streaming", "true", "--output_dir", folder / "adapter", *options.training_flags,
         "--push_to_hub", "--hub_model_id", options.adapter, "--hub_strategy", "checkpoint",
     )  # fmt: skip
     for number in range(1, options.shards + 1):

@@ -66,7 +66,7 @@ def test_a_job_trains_and_predicts_and_another_one_resumes_on_an_empty_disk(
 
     base, _ = tiny_repos
     options = ["--training_config", "quickstart.yaml", "--shards", "2", "--batch_size", "2"]
-    options += ["--training_options", f"--model_name_or_path {base} --max_steps 2 --max_eval_samples 4"]
+    options += ["--training_options", f"model_name_or_path={base}", "max_steps=2", "max_eval_samples=4"]
     outputs = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
