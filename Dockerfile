@@ -42,7 +42,7 @@ RUN pip install --no-deps --no-build-isolation .
 RUN useradd --create-home --uid 1000 user \
     && mkdir --mode 1777 /cache \
     && install --directory --owner user --group user /work
-USER user
+USER 1000
 ENV HF_HOME=/cache/huggingface
 WORKDIR /work
 # `docker run product-vqa MODULE OPTIONS` is `python -m MODULE OPTIONS`. Commands save their state on SIGTERM; as the

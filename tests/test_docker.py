@@ -41,7 +41,7 @@ def test_packages_are_installed_with_hashes_for_a_cpu_and_for_cuda() -> None:
 
 
 def test_the_container_runs_as_a_user_without_rights_and_no_layer_holds_a_secret() -> None:
-    assert [rest for word, rest in INSTRUCTIONS if word == "USER"] == ["user"]
+    assert [rest for word, rest in INSTRUCTIONS if word == "USER"] == ["1000"]
     last = [word for word, _ in INSTRUCTIONS][-5:]
     assert last == ["USER", "ENV", "WORKDIR", "ENTRYPOINT", "CMD"]
     variables = " ".join(rest for word, rest in INSTRUCTIONS if word in ("ARG", "ENV"))
