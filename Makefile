@@ -1,4 +1,4 @@
-# make install | quickstart | test | test-fast | faults | fuzz | mutants | bench | real-tokenizer | style | quality | audit | reference | lock
+# make install | quickstart | test | test-fast | faults | fuzz | mutants | bench | real-tokenizer | style | quality | audit | reference | notebooks | lock
 # Everything runs in .venv of this checkout; it need not be activated.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install quickstart test test-fast faults fuzz mutants bench real-tokenizer style quality audit reference lock
+.PHONY: install quickstart test test-fast faults fuzz mutants bench real-tokenizer style quality audit reference notebooks lock
 
 install: .venv/.installed
 
@@ -77,6 +77,9 @@ audit: install
 
 reference: install
 	$(BIN)/python docs/reference.py
+
+notebooks: install
+	$(BIN)/python notebooks/make_notebooks.py
 
 # Pins what is installed and tested together, with the hashes of the files, for Python 3.11 and later. Pins that still
 # fit stay as they are; `make lock UPGRADE=--upgrade` takes the newest releases. Each pin has a marker, so that a script

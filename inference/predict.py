@@ -5,7 +5,8 @@
 
 The path of a row: `dataloader` makes batches of the split, `AttributeReader` answers them, `predictions` turns the
 answers into rows, `batch_files` keeps each batch until all are done, and `submission` writes the files. Any number of
-processes share the batches. After an interruption, only the missing batches are computed.
+processes share the batches. After an interruption, only the missing batches are computed, and with --push_to_hub only
+the missing shards.
 """
 
 import logging
@@ -218,6 +219,10 @@ def predict(
             print(f"unchanged: {shard_file(output, shard)}")
             push_if_asked(shard, options, output=output, run=this_run | sources.describe())
         return
+    if shard is not None and is_pushed(shard, options, run=this_run | sources.describe(), state=state):
+        if state.is_main_process:
+            print(f"unchanged: shard {shard} of {options.hub_predictions_id}")
+        return
     with state.main_process_first():  # it records the run, with which the others compare theirs
         files.open(this_run)
 
@@ -261,6 +266,20 @@ def finish_shard(
     write_shard(table, file, shard=shard, run=run)
     print(f"{file}: {summarize(table)}")
     push_if_asked(shard, options, output=output, run=run)
+
+
+def is_pushed(shard: Shard, options: PredictOptions, *, run: dict[str, Any], state: "PartialState") -> bool:
+    """Whether the repo has this shard of this run. The first process asks for all of them."""
+    from accelerate.utils import broadcast_object_list
+
+    from inference.prediction_shards import has_shard
+
+    if not options.push_to_hub:
+        return False
+    assert options.hub_predictions_id is not None
+    found = state.is_main_process and has_shard(options.hub_predictions_id, split=options.split, shard=shard, run=run)
+    (agreed,) = broadcast_object_list([found])
+    return bool(agreed)
 
 
 def push_if_asked(shard: Shard, options: PredictOptions, *, output: Path, run: dict[str, Any]) -> None:

@@ -58,6 +58,17 @@ def _digest(table: pa.Table, shard: Shard, run: dict[str, Any]) -> str:
     return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()
 
 
+def has_shard(repo_id: str, *, split: str, shard: Shard, run: dict[str, Any]) -> bool:
+    """Whether the repo holds this shard of this run as it was written."""
+    name = f"data/{split}-{shard.suffix}.parquet"
+    with argument("hub_predictions_id"):
+        location = locate(repo_id, repo_type="dataset")
+        if name not in list_files(location, repo_type="dataset"):
+            return False
+        file = find_file(location, download(location, patterns=[name], repo_type="dataset"), name)
+    return file is not None and is_done(file, shard=shard, run=run)
+
+
 # ---- Merging ------------------------------------------------------------------------------------------------------
 
 

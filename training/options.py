@@ -281,14 +281,20 @@ class TrainingOptions(SFTConfig):
             raise InputError(
                 f"`accelerator_config`: {changed[0]} would change which samples a step takes; remove this setting"
             )
+        assert isinstance(self.report_to, list)  # made one by __post_init__
+        _check_trackers(self.report_to)
+
+    def check_gpus(self) -> None:
+        """Raise InputError if this process sees several GPUs: transformers would multiply its batch by their number.
+
+        An estimate needs no such check.
+        """
         if self.n_gpu > 1:
             raise InputError(
                 f"one process sees {self.n_gpu} GPUs and would put {self.n_gpu} times `per_device_train_batch_size` "
                 "on one of them: launch with training/accelerate_configs/gpu_multi.yaml and "
                 f"num_processes {self.n_gpu} to train on all, or set CUDA_VISIBLE_DEVICES=0 to train on one"
             )
-        assert isinstance(self.report_to, list)  # made one by __post_init__
-        _check_trackers(self.report_to)
 
     @property
     def keeps_state_on_hub(self) -> bool:

@@ -79,6 +79,7 @@ def main() -> int:
         TrainingOptions,
         description="Fine-tune PaliGemma to extract product attributes.",
     )
+    options.check_gpus()
     token = options.hub_token
     options = with_changes(options, hub_token=None)  # which the trainer would write into every checkpoint
     if smoke_options.smoke:

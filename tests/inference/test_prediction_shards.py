@@ -63,6 +63,14 @@ def test_shards_meet_on_the_hub_and_anyone_may_repeat_one(
     run(tmp_path / "b.csv", "--shard", "2/2", *hub)
     run(tmp_path / "a.csv", "--shard", "1/2", *hub)
     assert f"unchanged: {shard_file(tmp_path / 'a.csv', Shard(1, 2))}" in capsys.readouterr().out
+    # On an empty disk, a shard that the repo has is not predicted again; with other settings it is.
+    run(tmp_path / "c.csv", "--shard", "1/2", *hub)
+    assert "unchanged: shard 1/2 of local/predictions" in capsys.readouterr().out
+    assert not shard_file(tmp_path / "c.csv", Shard(1, 2)).exists()
+    run(tmp_path / "c.csv", "--shard", "1/2", "--min_confidence", 0.5, *hub)
+    assert "unchanged" not in capsys.readouterr().out
+    run(tmp_path / "d.csv", "--shard", "1/2", *hub)
+    assert "unchanged" not in capsys.readouterr().out
     run(tmp_path / "m.csv", "--merge", 2, *hub)
     assert (tmp_path / "m.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
     rows = load_dataset("local/predictions", split="test", cache_dir=str(tmp_path / "cache"))

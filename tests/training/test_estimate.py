@@ -12,6 +12,7 @@ from quickstart.pretraining.small_paligemma import make_model, make_processor
 from tests.commands import call
 from training import estimate
 from training.estimate import count_flop, estimate_hours
+from training.options import TrainingOptions
 
 
 @pytest.mark.slow
@@ -55,3 +56,13 @@ def test_the_command_estimates_a_config(
     assert "hours for 200 samples" in capsys.readouterr().out
     with pytest.raises(InputError, match="--train_rows must be at least 1"):
         call(estimate.main, monkeypatch, *arguments, "--train_rows", 0)
+
+
+@pytest.mark.slow
+def test_the_command_estimates_on_a_machine_with_several_gpus(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a training is refused where one process sees them all."""
+    monkeypatch.setattr(TrainingOptions, "n_gpu", 2)
+    call(estimate.main, monkeypatch, "--dataset_name", "user/dataset", "--model_name_or_path", tiny_base)
+    assert capsys.readouterr().out.startswith("memory, about ")

@@ -139,7 +139,7 @@ def test_one_process_that_sees_several_gpus_is_refused_with_the_remedies(
     monkeypatch.setattr(TrainingOptions, "n_gpu", 8)
     remedies = r"gpu_multi.yaml and num_processes 8 .* CUDA_VISIBLE_DEVICES=0"
     with pytest.raises(InputError, match=f"one process sees 8 GPUs.*{remedies}"):
-        TrainingOptions(output_dir=str(tmp_path))
+        call(sft.main, monkeypatch, "--dataset_name", "user/dataset", "--output_dir", tmp_path)
 
 
 @pytest.mark.parametrize(
