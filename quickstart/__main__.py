@@ -203,7 +203,7 @@ def launch_command(num_processes: int) -> tuple[str | Path, ...]:
 def computes_bfloat16() -> bool:
     """Whether this CPU multiplies matrices in bfloat16 in half of float32's time, as with AVX512-BF16 and AMX.
 
-    Only the quickstart asks: elsewhere a CPU without AMX trains in float32, unless told otherwise.
+    Only the quickstart asks: elsewhere a CPU without AMX trains in float32, unless `bf16` is set.
     """
     from product_vqa.modeling.loading import has_cpu_instructions  # after parsing, as --help does not need it
 
