@@ -30,6 +30,18 @@ def sft_arguments(folder: Path, dataset: Path, base_model: Path) -> list[str | P
     ]  # fmt: skip
 
 
+def hostile_dataset(case: Case, trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the case's dataset; `datasets` gets a cache of its own."""
+    from datasets import config
+
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    write(trap.sources.secret.parent / "outside", good_columns(), name="x.parquet")
+    case.make(folder, trap.sources)
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
 @pytest.mark.parametrize("case", as_params(CASES, share=SHARE))
 def test_a_hostile_dataset_ends_in_one_line_in_every_command(
     tiny_base: Path,
@@ -39,13 +51,7 @@ def test_a_hostile_dataset_ends_in_one_line_in_every_command(
     capfd: pytest.CaptureFixture[str],
     case: Case,
 ) -> None:
-    from datasets import config
-
-    folder = tmp_path / "dataset"
-    folder.mkdir()
-    write(trap.sources.secret.parent / "outside", good_columns(), name="x.parquet")
-    case.make(folder, trap.sources)
-    monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = hostile_dataset(case, trap, tmp_path, monkeypatch)
     (tmp_path / "p.csv").write_text("index,prediction\n0,6.0 gram\n1,\n")
     page = tmp_path / "report.html"
     commands = {
@@ -77,13 +83,7 @@ def test_a_hostile_dataset_is_streamed_or_refused_as_one_on_disk_is(
     capfd: pytest.CaptureFixture[str],
     case: Case,
 ) -> None:
-    from datasets import config
-
-    folder = tmp_path / "dataset"
-    folder.mkdir()
-    write(trap.sources.secret.parent / "outside", good_columns(), name="x.parquet")
-    case.make(folder, trap.sources)
-    monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = hostile_dataset(case, trap, tmp_path, monkeypatch)
     expected = rows_or_none(lambda: list(load_split(Location(str(folder)), "validation")))
     assert rows_or_none(lambda: streamed_rows(folder)) == expected
     if expected is None:

@@ -24,6 +24,12 @@ def test_the_cpu_is_used_if_it_was_asked_for_or_there_is_no_accelerator(
     assert runs_on_cpu() is expected
 
 
+def run_in_two_processes(script: Path) -> None:
+    launcher = [sys.executable, "-m", "product_vqa.launch", "--config_file", str(CPU_2), str(script)]
+    done = subprocess.run(launcher, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_two_processes_on_a_cpu_know_of_each_other(tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
@@ -33,9 +39,7 @@ def test_two_processes_on_a_cpu_know_of_each_other(tmp_path: Path) -> None:
         f"with open('{tmp_path}/' + str(state.process_index), 'x') as file:\n"
         "    file.write(f'rank {state.process_index} of {state.num_processes} on {state.device.type}')\n"
     )
-    launcher = [sys.executable, "-m", "product_vqa.launch", "--config_file", str(CPU_2), str(script)]
-    done = subprocess.run(launcher, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+    run_in_two_processes(script)
     written = [(tmp_path / rank).read_text() for rank in ("0", "1")]
     assert written == ["rank 0 of 2 on cpu", "rank 1 of 2 on cpu"]
 
@@ -82,7 +86,5 @@ def test_what_the_first_process_decides_holds_for_all(tmp_path: Path) -> None:
         "    except InputError as error:\n"
         f"        open(f'{tmp_path}/{{rank}}', 'x').write(f'{{decided}} {{error}}')\n"
     )
-    launcher = [sys.executable, "-m", "product_vqa.launch", "--config_file", str(CPU_2), str(script)]
-    done = subprocess.run(launcher, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+    run_in_two_processes(script)
     assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == ["{'rank': 0} refused by 0"] * 2

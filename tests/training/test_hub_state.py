@@ -206,30 +206,26 @@ def test_a_damaged_state_is_one_line_with_the_file_and_the_remedy(repo: StateRep
 
 @pytest.mark.faults
 def test_a_file_that_changed_and_one_that_no_run_writes_leave_no_checkpoint(repo: StateRepo, tmp_path: Path) -> None:
+    output_dir = tmp_path / "run"
+
     def garble(folder: Path) -> None:
         (folder / "state.json").write_text("{}")
 
+    def assert_refused(message: str) -> None:
+        state = find(repo, output_dir)
+        assert state is not None
+        with pytest.raises(InputError, match=message):
+            state.fetch(output_dir)
+        assert not list(output_dir.iterdir())
+
     push(repo, tmp_path / "first", 6, change=garble)
-    output_dir = tmp_path / "run"
-    state = find(repo, output_dir)
-    assert state is not None
-    with pytest.raises(
-        InputError, match=r"@.{7}: last-checkpoint/state\.json is not what a run writes .*; restore it"
-    ):
-        state.fetch(output_dir)
-    assert not list(output_dir.iterdir())
+    assert_refused(r"@.{7}: last-checkpoint/state\.json is not what a run writes .*; restore it")
 
     push(repo, tmp_path / "second", 9)
     content = bytearray(Path(hf_hub_download(repo.repo_id, f"{STATE_FOLDER}/state.safetensors")).read_bytes())
     content[-1] ^= 1
     upload("state.safetensors", bytes(content))(repo.repo_id)
-    state = find(repo, output_dir)
-    assert state is not None
-    with pytest.raises(
-        InputError, match=r"@.{7}: last-checkpoint/state\.safetensors has changed since it was written"
-    ):
-        state.fetch(output_dir)
-    assert not list(output_dir.iterdir())
+    assert_refused(r"@.{7}: last-checkpoint/state\.safetensors has changed since it was written")
 
 
 @pytest.mark.faults
