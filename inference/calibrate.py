@@ -183,7 +183,7 @@ def save(text: str, *, options: CalibrateOptions, folder: Path | None, adapter: 
     """Write calibration.json to `folder`, if there is one, and push it to the adapter's repo, if asked."""
     from product_vqa.atomic_io import atomic_write
     from product_vqa.hub import commit_files, hub_errors
-    from product_vqa.modeling.calibration import CALIBRATION_FILE
+    from product_vqa.provenance import CALIBRATION_FILE
 
     if folder is not None:
         with atomic_write(folder / CALIBRATION_FILE) as temporary:

@@ -11,12 +11,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import PaliGemmaProcessor
 
+from inference.submission import NO_IMAGE
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.collator import Batch, make_generation_batch
 from product_vqa.workers import TIMEOUT_S, is_worker, limit_queue, to_arrays, to_tensors
-
-NO_IMAGE = "no_image"  # the dataset has none for this row
 
 
 @dataclass(frozen=True)

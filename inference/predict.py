@@ -129,7 +129,7 @@ def main() -> None:
     from inference.sources import find_sources
     from inference.submission import check_output
     from product_vqa.atomic_io import one_writer
-    from product_vqa.distributed import init_distributed, is_first_process
+    from product_vqa.rank import is_first_process
 
     with argument("output"):
         output = check_output(options.output)
@@ -156,8 +156,11 @@ def main() -> None:
             private=options.hub_private_repo,
         )
 
+    from product_vqa.distributed import init_distributed
+    from product_vqa.downloads import download_all
+
     sources = find_sources(options.dataset, adapter=options.adapter, base_model=options.base_model)
-    sources.download(options.split)
+    download_all(base_model=sources.base_model, dataset=sources.dataset, split=options.split)
     state = init_distributed()
     # Of several processes that predict together, the main one holds the output for all.
     with one_writer(written, argument="output") if state.is_main_process else nullcontext():
@@ -184,8 +187,8 @@ def predict(
 
     from inference.dataloader import RowBatches, default_workers, load_batches
     from inference.prediction_shards import is_done, shard_file
-    from inference.predictions import count_not_finite, summarize, to_table
-    from inference.submission import write_submission
+    from inference.predictions import count_not_finite, to_table
+    from inference.submission import summarize, write_submission
     from product_vqa.dataset import load_split
     from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
     from product_vqa.workers import worker_errors
@@ -260,7 +263,7 @@ def finish_shard(
 ) -> None:
     """Write the file of a shard, and push it if asked for."""
     from inference.prediction_shards import shard_file, write_shard
-    from inference.predictions import summarize
+    from inference.submission import summarize
 
     file = shard_file(output, shard)
     write_shard(table, file, shard=shard, run=run)
@@ -296,9 +299,8 @@ def push_if_asked(shard: Shard, options: PredictOptions, *, output: Path, run: d
 def merge(options: PredictOptions, selection: RowSelection, *, output: Path, count: int) -> None:
     """Merge the predictions of all shards, from the Hub or from the folder of `output`."""
     from inference.prediction_shards import download_shards, find_shards, merge_shards
-    from inference.predictions import summarize
     from inference.sources import find_sources
-    from inference.submission import write_submission
+    from inference.submission import summarize, write_submission
 
     if options.push_to_hub:
         assert options.hub_predictions_id is not None

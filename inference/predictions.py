@@ -1,12 +1,10 @@
-"""The predictions of a split: how answers become rows of them, and their summary."""
+"""The predictions of a split: how answers become rows of them."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from inference.dataloader import NO_IMAGE, RowBatch
+from inference.dataloader import RowBatch
 from inference.submission import PREDICTIONS
 from product_vqa.modeling.generation import Answer, is_not_finite
 
@@ -43,23 +41,3 @@ def count_not_finite(table: pa.Table) -> int:
     """The number of rows without a prediction because the model's logits were not finite."""
     pairs = zip(table["answer"].to_pylist(), table["confidence"].to_pylist(), strict=True)
     return sum(is_not_finite(text, confidence) for text, confidence in pairs if text is not None)
-
-
-def summarize(table: pa.Table) -> str:
-    """`809 rows, 800 answered; empty: 5 below the threshold or not valid, 4 without an image`.
-
-    Rows whose image cannot be read are counted by reason at the end, if there are any.
-    """
-    answered = pc.sum(pc.not_equal(table["prediction"], "")).as_py() or 0
-    without_answer = table["answer"].null_count
-    abstained = len(table) - answered - without_answer
-    reasons = Counter(reason.partition(":")[0] for reason in table["reason"].drop_null().to_pylist())
-    without_image = reasons.pop(NO_IMAGE, 0)
-    text = (
-        f"{len(table)} rows, {answered} answered; "
-        f"empty: {abstained} below the threshold or not valid, {without_image} without an image"
-    )
-    if reasons:
-        counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-        text += f", {reasons.total()} whose image cannot be read ({counts})"
-    return text

@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 
-from product_vqa.distributed import is_first_process
-from product_vqa.downloads import download_base_model, download_dataset, plan_base_model, plan_dataset
 from product_vqa.errors import argument
 from product_vqa.hub import Location, locate
-from product_vqa.modeling.adapter import Adapter, download_adapter
-from product_vqa.modeling.attribute_reader import locate_base_model
+from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
 from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
 
 
@@ -16,23 +13,6 @@ class Sources:
     dataset: Location
     adapter: Adapter | None
     base_model: Location
-
-    def download(self, split: str) -> None:
-        """Download the base model and the split; print how much that is, and check that it fits.
-
-        Every process does so before it connects with the others, and the cache's locks let one of them download.
-        Otherwise the others would wait for it in a collective operation, of which NCCL ends any after ten minutes.
-        """
-        if is_first_process():
-            with argument("base_model"):
-                plan = plan_base_model(self.base_model)
-            with argument("dataset"):
-                plan += plan_dataset(self.dataset, [split])
-            plan.announce()
-        with argument("base_model"):
-            download_base_model(self.base_model)
-        with argument("dataset"):
-            download_dataset(self.dataset, [split])
 
     def describe(self) -> dict[str, str | None]:
         """What shards record: the same on all machines, by content for folders, which are elsewhere on each."""

@@ -2,12 +2,14 @@
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from inference.tables import read_indexes, read_table
@@ -33,6 +35,7 @@ PREDICTIONS = pa.schema(
         pa.field("reason", pa.string()),  # why no image could be read: `no_image`, or as in `left_out.csv`; else null
     ]
 )
+NO_IMAGE = "no_image"  # the reason where the dataset has no image for a row
 RUN_KEY = b"product_vqa.run"  # of the metadata of X.parquet
 _NO_CONFIDENCE = ("", "nan")  # Arrow's text of NaN in a Parquet file
 _REPORTED = ("adapter", "base_model", "dataset")  # keys of the run that a report shows
@@ -57,6 +60,26 @@ def write_submission(table: pa.Table, output: Path, *, run: dict[str, Any]) -> N
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["index", "prediction"])
         writer.writerows(zip(table["index"].to_pylist(), table["prediction"].to_pylist(), strict=True))
+
+
+def summarize(table: pa.Table) -> str:
+    """`809 rows, 800 answered; empty: 5 below the threshold or not valid, 4 without an image`.
+
+    Rows whose image cannot be read are counted by reason at the end, if there are any.
+    """
+    answered = pc.sum(pc.not_equal(table["prediction"], "")).as_py() or 0
+    without_answer = table["answer"].null_count
+    abstained = len(table) - answered - without_answer
+    reasons = Counter(reason.partition(":")[0] for reason in table["reason"].drop_null().to_pylist())
+    without_image = reasons.pop(NO_IMAGE, 0)
+    text = (
+        f"{len(table)} rows, {answered} answered; "
+        f"empty: {abstained} below the threshold or not valid, {without_image} without an image"
+    )
+    if reasons:
+        counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        text += f", {reasons.total()} whose image cannot be read ({counts})"
+    return text
 
 
 def read_run(predictions: str | Path) -> dict[str, Any]:

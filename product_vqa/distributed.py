@@ -25,11 +25,6 @@ def runs_on_cpu() -> bool:
     return os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true" or not torch.accelerator.is_available()
 
 
-def is_first_process() -> bool:
-    """Return whether this is the first of the processes of a launch, without connecting with the others."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def init_distributed() -> PartialState:
     """Connect this process with the others; returns its rank and device.
 

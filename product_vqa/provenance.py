@@ -10,6 +10,7 @@ from product_vqa.hub import Location, find_file
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+CALIBRATION_FILE = "calibration.json"  # next to the adapter
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer*", "*token*.json")
 BASE_MODEL_FILES = ("*.safetensors", "*.json", "*.model")  # weights, configuration, processor
 DATASET_FILES = ("*.parquet",)  # not the card, which may be edited

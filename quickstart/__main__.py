@@ -205,7 +205,7 @@ def computes_bfloat16() -> bool:
 
     Only the quickstart asks: elsewhere a CPU without AMX trains in float32, unless `bf16` is set.
     """
-    from product_vqa.modeling.loading import has_cpu_instructions  # after parsing, as --help does not need it
+    from product_vqa.cpu import has_cpu_instructions  # after parsing, as --help does not need it
 
     return has_cpu_instructions("avx512_bf16", "amx_bf16")
 

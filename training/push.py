@@ -20,8 +20,7 @@ from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.documents import parse_json
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, commit_files, hub_errors, read_file, retry
-from product_vqa.modeling.calibration import CALIBRATION_FILE
-from product_vqa.provenance import adapter_sha256
+from product_vqa.provenance import CALIBRATION_FILE, adapter_sha256
 from product_vqa.task.prompt import BaseSettings, save_task
 from training.loading import Sources
 from training.model_card import describe_training, make_card

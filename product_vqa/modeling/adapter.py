@@ -1,20 +1,14 @@
-"""Download a LoRA adapter, find its base model, and apply it."""
+"""Download a LoRA adapter, check it and find its base model. Neither torch nor peft is imported for that."""
 
 import logging
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-from safetensors import SafetensorError
-from transformers import PaliGemmaForConditionalGeneration
-
-from product_vqa.errors import InputError, argument, first_line
+from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, download, find_file, locate
-from product_vqa.modeling.adapter_config import check_config, check_weights, make_lora_config
-from product_vqa.modeling.calibration import CALIBRATION_FILE
+from product_vqa.modeling.adapter_config import check_config, check_weights
 from product_vqa.modeling.model_files import (
     PROCESSOR_FILES,
     PROCESSOR_JSON,
@@ -23,7 +17,7 @@ from product_vqa.modeling.model_files import (
     read_header,
     read_json_file,
 )
-from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_sha256
+from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CALIBRATION_FILE, adapter_sha256
 from product_vqa.task.prompt import TASK_FILE, BaseSettings, format_prompt, load_task
 
 logger = logging.getLogger(__name__)
@@ -110,6 +104,19 @@ def download_adapter(location: Location) -> Adapter:
     )
 
 
+def locate_base_model(adapter: Adapter | None, *, base_model: str | Location | None) -> Location:
+    """Find the base model of that name, or else the one that the adapter's config names."""
+    if isinstance(base_model, Location):
+        return base_model
+    if base_model is not None:
+        with argument("base_model"):
+            return locate(base_model)
+    if adapter is None:
+        raise InputError("pass `adapter` or `base_model`: user/name, or a folder")
+    with argument("adapter"):
+        return adapter.locate_base_model()
+
+
 def _text(config: dict[str, Any], field: str, *, name: str) -> str | None:
     value = config.get(field)
     if value is not None and not (isinstance(value, str) and len(value) <= 1000 and value.isprintable()):
@@ -117,32 +124,3 @@ def _text(config: dict[str, Any], field: str, *, name: str) -> str | None:
             f"{name}: `{field}` in its {ADAPTER_CONFIG} is {str(value)[:80]!r}; expected the name of a repo"
         )
     return value
-
-
-def apply_adapter(
-    model: PaliGemmaForConditionalGeneration, adapter: Adapter, *, base_model: Location, merge: bool
-) -> PaliGemmaForConditionalGeneration:
-    """Add an adapter to its base model.
-
-    A merged adapter costs no time per step, but cannot be merged into 4-bit weights without loss. Raises InputError if
-    the weights are damaged or do not fit the base model.
-    """
-    with warnings.catch_warnings():
-        # If weights are missing, peft only warns, and the model answers as if it were not trained.
-        warnings.filterwarnings("error", message="Found missing adapter keys")
-        try:
-            config = make_lora_config(adapter.config, model, adapter.tensors, name=str(adapter.location))
-            adapted = PeftModel.from_pretrained(model, str(adapter.folder), config=config)
-            applied = adapted.merge_and_unload() if merge else adapted.get_base_model()
-        except SafetensorError as error:
-            raise InputError(
-                f"{adapter.location}: its {ADAPTER_WEIGHTS} is damaged ({first_line(error)}): download it again (with "
-                "git lfs pull, if it is the pointer of a Git LFS file)"
-            ) from error
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, UserWarning) as error:
-            # torch lists each weight on a line of its own, after a first line without details.
-            mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-            reason = mismatches[0] if mismatches else first_line(error)
-            raise InputError(f"{adapter.location} does not fit base model {base_model}: {reason[:500]}") from error
-    assert isinstance(applied, PaliGemmaForConditionalGeneration)
-    return applied

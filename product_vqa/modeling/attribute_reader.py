@@ -12,13 +12,14 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from product_vqa.images import ImageError, as_image
-from product_vqa.modeling.adapter import Adapter, apply_adapter, download_adapter
-from product_vqa.modeling.calibration import CALIBRATION_FILE, Calibration, load_calibration
+from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
+from product_vqa.modeling.calibration import Calibration, load_calibration
 from product_vqa.modeling.collator import Batch, make_generation_batch, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite
 from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
-from product_vqa.provenance import processor_sha256
+from product_vqa.modeling.lora import apply_adapter
+from product_vqa.provenance import CALIBRATION_FILE, processor_sha256
 from product_vqa.task.schema import ENTITIES
 
 logger = logging.getLogger(__name__)
@@ -243,19 +244,6 @@ def _as_list(name: str, values: object) -> list[Any]:
     if is_scalar or not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping | Image.Image):
         raise ValueError(f"`{name}` must be a list, got {type(values).__name__}; read() takes a single image")
     return list(values)
-
-
-def locate_base_model(adapter: Adapter | None, *, base_model: str | Location | None) -> Location:
-    """Find the base model of that name, or else the one that the adapter's config names."""
-    if isinstance(base_model, Location):
-        return base_model
-    if base_model is not None:
-        with argument("base_model"):
-            return locate(base_model)
-    if adapter is None:
-        raise InputError("pass `adapter` or `base_model`: user/name, or a folder")
-    with argument("adapter"):
-        return adapter.locate_base_model()
 
 
 def _load_calibration(adapter: Adapter) -> Calibration | None:

@@ -20,8 +20,6 @@ from product_vqa.modeling.generation import Answer
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_FILE = "calibration.json"  # next to the adapter
-
 
 @dataclass(frozen=True)
 class Scaling:

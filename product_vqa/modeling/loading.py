@@ -1,6 +1,5 @@
 """Load a PaliGemma base model, its config and its processor, and choose the dtype."""
 
-import glob
 import logging
 import re
 import tempfile
@@ -20,20 +19,21 @@ from transformers import (
     PaliGemmaProcessor,
 )
 
+from product_vqa.cpu import has_cpu_instructions
 from product_vqa.errors import InputError, first_line
-from product_vqa.hub import Location, download, find_file, list_files
+from product_vqa.hub import Location, download, find_file
 from product_vqa.modeling.base_config import estimate_parameters, make_config
 from product_vqa.modeling.model_files import (
     BASE_CONFIG,
     PROCESSOR_FILES,
     PROCESSOR_JSON,
-    WEIGHTS,
     WEIGHTS_INDEX,
     check_files,
     check_tokenizer_file,
     find_weights,
     read_header,
     read_json_file,
+    weight_patterns,
 )
 from product_vqa.modeling.processor_check import check_image_settings, check_processor
 
@@ -77,12 +77,6 @@ def _is_native(dtype: torch.dtype, *, device: torch.device) -> bool:
     if device.type == "cuda" and dtype == torch.bfloat16:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return True
-
-
-def has_cpu_instructions(*names: str) -> bool:
-    """Whether this CPU has one of these instruction sets, as torch calls them; false if torch is too old to know."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(capabilities.get(name, False) for name in names)
 
 
 def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -200,17 +194,6 @@ def load_base_model(
 def caps_logits(config: PaliGemmaConfig) -> bool:
     """Return whether the model caps its logits, as PaliGemma 2 does: `30 * tanh(logits / 30)`."""
     return getattr(config.text_config, "final_logit_softcapping", None) is not None
-
-
-def weight_patterns(location: Location) -> list[str]:
-    """Return the patterns of a base model's config and weights in its repo. Only the index of the weights is read."""
-    if location.folder is not None:
-        return []  # nothing is downloaded
-    weights = [WEIGHTS]
-    if WEIGHTS not in list_files(location):
-        # The second file is in every repo: a pattern without a match would cause a warning.
-        weights = find_weights(location, download(location, patterns=[WEIGHTS_INDEX, ".gitattributes"]))
-    return [BASE_CONFIG, WEIGHTS_INDEX, *map(glob.escape, weights)]
 
 
 def _download_weights(location: Location, config: PaliGemmaConfig) -> Path:

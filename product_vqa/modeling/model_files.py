@@ -3,6 +3,7 @@
 Only JSON, safetensors and tokenizer files are read. Pickle files and Python files never are.
 """
 
+import glob
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 from product_vqa.documents import DocumentError, parse_json, read_bytes, read_json
 from product_vqa.errors import InputError, first_line
-from product_vqa.hub import Location, find_file
+from product_vqa.hub import Location, download, find_file, list_files
 
 BASE_CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -226,3 +227,14 @@ def find_weights(location: Location, folder: Path) -> list[str]:
                 f"{location}: its {WEIGHTS_INDEX} names the file {str(name)[:100]!r}, which is not allowed"
             )
     return sorted(set(weight_map.values()))
+
+
+def weight_patterns(location: Location) -> list[str]:
+    """Return the patterns of a base model's config and weights in its repo. Only the index of the weights is read."""
+    if location.folder is not None:
+        return []  # nothing is downloaded
+    weights = [WEIGHTS]
+    if WEIGHTS not in list_files(location):
+        # The second file is in every repo: a pattern without a match would cause a warning.
+        weights = find_weights(location, download(location, patterns=[WEIGHTS_INDEX, ".gitattributes"]))
+    return [BASE_CONFIG, WEIGHTS_INDEX, *map(glob.escape, weights)]

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from inference import predict
 from inference.prediction_shards import shard_file
 from product_vqa.errors import InputError
 from product_vqa.sharding import Shard
-from tests.commands import call
+from tests.commands import ROOT, call
 
 COUNT = 3
 
@@ -31,18 +33,30 @@ def run(tiny_base: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-def test_merged_shards_are_the_predictions_of_one_machine(run: Any, tmp_path: Path) -> None:
-    run(tmp_path / "one.csv")
+def test_merged_shards_are_the_predictions_of_one_machine(
+    run: Any, adapter_folder: Path, tiny_base: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    run(tmp_path / "one.csv", "--adapter", adapter_folder)
     together = tmp_path / "together"
     together.mkdir()
     for number in random.Random(0).sample(range(1, COUNT + 1), COUNT):
         own = tmp_path / f"machine-{number}" / "s.csv"
         own.parent.mkdir()
-        run(own, "--shard", f"{number}/{COUNT}")
+        run(own, "--shard", f"{number}/{COUNT}", "--adapter", adapter_folder)
         file = shard_file(own, Shard(number, COUNT))
         assert sorted(os.listdir(own.parent)) == [file.name]
         file.rename(together / file.name)
-    run(together / "s.csv", "--merge", COUNT)
+    # The merge must not import what takes ten times its own CPU time.
+    code = (
+        "import sys; from inference.predict import main; main(); "
+        "print({'torch', 'transformers', 'peft', 'datasets'} & sys.modules.keys())"
+    )
+    options = {"adapter": adapter_folder, "base_model": tiny_base, "dataset": tiny_dataset, "merge": COUNT}
+    arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    merge = [sys.executable, "-c", code, *arguments, "--output", str(together / "s.csv")]
+    completed = subprocess.run(merge, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.splitlines()[-1] == "set()"
     assert (together / "s.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
     merged, one = (pq.read_table(file) for file in (together / "s.parquet", tmp_path / "one.parquet"))
     assert merged.equals(one)

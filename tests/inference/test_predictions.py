@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from inference.dataloader import RowBatch
-from inference.predictions import count_not_finite, summarize, to_table
-from inference.submission import PREDICTIONS
+from inference.predictions import count_not_finite, to_table
+from inference.submission import PREDICTIONS, summarize
 from product_vqa.modeling.generation import Answer
 from product_vqa.task.quantity import parse_quantity
 

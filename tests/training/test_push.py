@@ -12,8 +12,7 @@ from huggingface_hub import HfApi
 from local_hub import LocalHub
 from product_vqa.errors import InputError
 from product_vqa.hub import retries
-from product_vqa.modeling.calibration import CALIBRATION_FILE
-from product_vqa.provenance import adapter_sha256
+from product_vqa.provenance import CALIBRATION_FILE, adapter_sha256
 from tests.commands import call
 from training import push as push_module
 from training import sft
