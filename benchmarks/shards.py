@@ -8,9 +8,16 @@ apart), the peak memory of a process, and the requests per second that a server 
 from their URLs, and the model is a PaliGemma of 28 px with random weights.
 
 python -m benchmarks.shards --rows 1000000 --image_size 32 --kills 0 --parts build
+
+The part `merge` leaves out the downloads, which take most of the time: shards with generated images are written, and
+merged by one process.
+
+python -m benchmarks.shards --rows 1000000 --parts merge
 """
 
 import argparse
+import hashlib
+import io
 import os
 import random
 import signal
@@ -20,22 +27,29 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile
+from PIL import Image
 
 from benchmarks.image_server import image_server
 from benchmarks.results import print_result
 from benchmarks.timing import MemorySampler
+from dataset_builder.build_shards import Inputs, shard_folder, write_shard
+from dataset_builder.csv_reader import read_tables
+from dataset_builder.image_store import Status, UrlState, fingerprint_states
+from dataset_builder.options import TableOptions
+from dataset_builder.stored_image import StoredImage
 from local_hub import LocalHub
+from product_vqa.row_selection import RowSelectionOptions, read_selection
 from product_vqa.sharding import Shard, all_shards
 from quickstart.pretraining.small_paligemma import save_base
 
-PARTS = ("build", "predict", "rate")
+PARTS = ("build", "predict", "rate", "merge")
 RATE, RATE_SECONDS = 60, 40  # requests per second, and for how long
 COLUMNS = {
     "train.csv": "image_link,group_id,entity_name,entity_value",
@@ -121,7 +135,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=6)
     parser.add_argument("--kills", type=int, default=3, help="shards of each kind that are killed, and run again")
     parser.add_argument("--predict_rows", type=int, default=2_000, help="rows that are predicted")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=["build", "predict", "rate"])
     parser.add_argument("--work_dir", type=Path, help="default: a temporary folder; 20,000 rows take 2 GB")
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -140,6 +154,8 @@ def main() -> None:
             if "predict" in options.parts:
                 save_base(work / "base", image_size=28, patch_size=14)
                 result["predict"] = compare_predictions(machines, options)
+            if "merge" in options.parts:
+                result["merge"] = measure_merge(machines, options)
             if "rate" in options.parts:
                 result["rate"] = measure_rate(machines, log, url, count=options.shards)
     print_result(result, as_json=options.json)
@@ -214,6 +230,57 @@ def compare_usage(one: Usage, shards: Usage, merge: Usage) -> dict[str, Any]:
             "one": round(one.peak_mb), "shard": round(shards.peak_mb), "merge": round(merge.peak_mb)
         },
     }  # fmt: skip
+
+
+@dataclass
+class GeneratedStore:
+    """What `write_shard` asks of a store: an image for each URL, all different, and small."""
+
+    start: bytes = b""
+    urls: dict[bytes, str] = field(default_factory=dict)  # by the hash of the image
+
+    def __post_init__(self) -> None:
+        stream = io.BytesIO()
+        Image.effect_noise((32, 32), 64).convert("RGB").save(stream, "JPEG")
+        self.start = stream.getvalue()
+
+    def states(self, urls: Iterable[str]) -> Iterator[UrlState]:
+        for url in urls:
+            image = self._image(url)
+            digest = hashlib.sha256(image)
+            self.urls[digest.digest()] = url
+            phash = int.from_bytes(digest.digest()[:8], "big", signed=True)
+            yield UrlState(url, Status.STORED, num_bytes=len(image), width=32, height=32, sha256=digest.hexdigest(),
+                           phash=phash)  # fmt: skip
+
+    def read_image(self, image: StoredImage) -> bytes:
+        return self._image(self.urls[image.digest])
+
+    def fingerprint(self, urls: Iterable[str]) -> str:
+        return fingerprint_states(self.states(sorted(urls)))
+
+    def _image(self, url: str) -> bytes:
+        return self.start + hashlib.sha256(url.encode()).digest()  # a decoder stops at the end of the image
+
+
+def measure_merge(machines: Machines, options: argparse.Namespace) -> dict[str, Any]:
+    """Write shards of generated images, merge them, and return what the merge takes."""
+    csvs = {"train_csv": str(machines.work / "train.csv"), "test_csv": str(machines.work / "test.csv")}
+    tables = read_tables(TableOptions(**csvs))
+    inputs = Inputs.of(tables, read_selection(RowSelectionOptions()), image_size=448)
+    output = machines.work / "generated"
+    for shard in all_shards(options.shards):
+        own = [url for url in tables.urls() if shard.owns_url(url)]
+        store: Any = GeneratedStore()
+        write_shard(shard_folder(output, shard), store, own, shard=shard, inputs=inputs)
+    arguments = [word for name, value in csvs.items() for word in (f"--{name}", value)]
+    usage, seconds = machines.run("dataset_builder.build", *arguments, "--image_store", "store",
+                                  "--output_dir", output, "--merge", options.shards)  # fmt: skip
+    return {
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(usage.cpu_seconds, 1),
+        "peak_pss_mb": round(usage.peak_mb),
+    }
 
 
 def measure_rate(machines: Machines, log: Path, url: str, *, count: int) -> dict[str, Any]:

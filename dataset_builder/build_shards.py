@@ -16,7 +16,8 @@ from typing import Any
 
 from dataset_builder.csv_reader import Tables
 from dataset_builder.fingerprint import FORMAT_VERSION, IMAGE_LIBRARIES, library_version
-from dataset_builder.image_store import NOT_FETCHED, ImageStore, StoredImage
+from dataset_builder.image_store import NOT_FETCHED, ImageStore
+from dataset_builder.stored_image import StoredImage
 from product_vqa.documents import DocumentError, read_json
 from product_vqa.errors import InputError, first_line
 from product_vqa.provenance import list_changes
@@ -62,16 +63,16 @@ def write_shard(folder: Path, store: ImageStore, urls: Sequence[str], *, shard: 
     Raises InputError if the store does not know what became of a URL.
     """
     folder.mkdir(parents=True)
-    images: dict[str, StoredImage] = {}  # by sha256, in the order of the URLs
+    images: dict[bytes, StoredImage] = {}  # by hash, in the order of the URLs
     with (folder / STATES_FILE).open("w", encoding="utf-8") as stream:
         for state in store.states(urls):
             if state.reason == NOT_FETCHED:
                 raise InputError(f"shard {shard}: {state.url} was not downloaded; set `download` true")
             image = state.image
             if image is not None:
-                images.setdefault(image.sha256, image)
+                images.setdefault(image.digest, image)
             # Without the times of this machine: whoever does the same shard writes the same files.
-            outcome = {"reason": state.reason} if image is None else image._asdict()
+            outcome = {"reason": state.reason} if image is None else image.as_dict()
             stream.write(json.dumps({"url": state.url} | outcome) + "\n")
     for name, group in group_by_file(images.values()).items():
         with (folder / name).open("wb") as stream:

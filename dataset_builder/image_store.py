@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from dataset_builder.image_preparation import PreparedImage
 from dataset_builder.options import ImageOptions
 from dataset_builder.state_database import STATE_FILE, StateDatabase
+from dataset_builder.stored_image import StoredImage
 from product_vqa.atomic_io import atomic_write, one_writer
 from product_vqa.errors import InputError, argument
 from product_vqa.images import MAX_BYTES, MAX_SIDE
@@ -46,16 +47,6 @@ class Status(StrEnum):
     STORED = "stored"
     FAILED = "failed"  # another run could succeed, with retry_failed
     REFUSED = "refused"  # it could not
-
-
-class StoredImage(NamedTuple):
-    """What is known about an image without reading its file."""
-
-    num_bytes: int
-    width: int
-    height: int
-    sha256: str
-    phash: int  # 64 bits, signed
 
 
 class UrlState(NamedTuple):

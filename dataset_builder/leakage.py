@@ -63,13 +63,18 @@ def _leak(rows: pd.DataFrame, pair: tuple[str, str]) -> Leak:
         components=len(size),
         crossing=int(crosses.sum()),
         rows_crossing=int(in_smaller[crosses].sum()),
-        shared={
-            column: len(set(rows[column][is_second].dropna()) & set(rows[column][~is_second].dropna()))
-            for column in JOINING_COLUMNS
-            if column in rows
-        },
+        shared={column: _count_shared(rows[column], is_second) for column in JOINING_COLUMNS if column in rows},
         crossing_if_random=round(float((1 - share**size - (1 - share) ** size).sum())),
     )
+
+
+def _count_shared(values: pd.Series, is_second: np.ndarray) -> int:
+    """How many values are on both sides. Numbers stand for them: sets of a million hashes would take 200 MB."""
+    codes, unique = pd.factorize(values)
+    first, second = (np.zeros(len(unique), dtype=bool) for _ in range(2))
+    first[codes[(codes >= 0) & ~is_second]] = True  # -1 is null
+    second[codes[(codes >= 0) & is_second]] = True
+    return int((first & second).sum())
 
 
 def read_rows(location: Location) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from product_vqa.quoting import one_line
@@ -62,6 +63,8 @@ def _find(rows: pd.DataFrame) -> Iterator[Placeholder]:
             yield _count(kind, rows[found])
         remaining &= ~is_kind
     rows = rows[remaining]
+    codes = pd.factorize(rows["sha256"])[0]
+    rows = rows[np.bincount(codes)[codes] >= MIN_URLS]  # in a large dataset few: to count URLs takes memory
     num_urls = rows.groupby("sha256")["image_link"].nunique().sort_values(ascending=False, kind="stable")
     for sha256 in num_urls[num_urls >= MIN_URLS].index[:NUM_REPORTED]:
         yield _count("repeated", rows[rows["sha256"] == sha256])

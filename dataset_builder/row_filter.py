@@ -1,15 +1,17 @@
 """Decides which rows can be used: a label that can be read, and an image. The others are dropped with a reason."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from dataset_builder.csv_reader import Row, Table, Tables
-from dataset_builder.image_store import NOT_FETCHED, StoredImage, count_reasons
+from dataset_builder.image_store import NOT_FETCHED, count_reasons
 from dataset_builder.labels import judge_label
+from dataset_builder.stored_image import StoredImage
 from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
 
@@ -113,21 +115,33 @@ def _check_images(rows: list[Row], failures: Mapping[str, str]) -> None:
     raise InputError(f"none of the {len(urls)} images could be loaded ({one_line(url)}: {reason}); {remedy}")
 
 
-def as_frame(rows: Iterable[DatasetRow]) -> pd.DataFrame:
-    """The rows as a table, without the CSV's spelling of the label, and with the hashes and the size of the image."""
-    rows = list(rows)
+def as_frame(rows: Collection[DatasetRow]) -> pd.DataFrame:
+    """The rows as a table, without the CSV's spelling of the label, and with the hashes and the size of the image.
+
+    `sha256` holds the images themselves, which are equal if their hashes are.
+    """
     images = [selected.image for selected in rows]
+    sizes = StoredImage.unpack(images)
+    is_missing = np.fromiter((image is None for image in images), dtype=bool, count=len(images))
+
+    def shared(values: Iterable[str | StoredImage | None]) -> pd.Series:
+        # The rows' own objects. Arrow would copy them, and take 300 bytes for each to compare them.
+        return pd.Series(list(values), dtype=object)
+
+    def nullable(name: str, dtype: str) -> pd.arrays.IntegerArray:
+        # As a float, a 64-bit hash would lose its last bits.
+        return pd.arrays.IntegerArray(sizes[name].astype(dtype), is_missing)
+
     return pd.DataFrame(
         {
-            "index": [selected.row.index for selected in rows],
-            "image_link": [selected.row.image_link for selected in rows],
-            "group_id": [selected.row.group_id for selected in rows],
-            "entity_name": [selected.row.entity_name for selected in rows],
-            "entity_value": [selected.label for selected in rows],
-            # Nullable integers: as a float, a 64-bit hash would lose its last bits.
-            "width": pd.array([image and image.width for image in images], dtype="Int32"),
-            "height": pd.array([image and image.height for image in images], dtype="Int32"),
-            "sha256": [image and image.sha256 for image in images],
-            "phash": pd.array([image and image.phash for image in images], dtype="Int64"),
+            "index": np.fromiter((selected.row.index for selected in rows), dtype=np.int64, count=len(rows)),
+            "image_link": shared(selected.row.image_link for selected in rows),
+            "group_id": shared(selected.row.group_id for selected in rows),
+            "entity_name": shared(selected.row.entity_name for selected in rows),
+            "entity_value": shared(selected.label for selected in rows),
+            "width": nullable("width", "int32"),
+            "height": nullable("height", "int32"),
+            "sha256": shared(images),
+            "phash": nullable("phash", "int64"),
         }
     )

@@ -4,10 +4,13 @@ Shards are read like anything of a stranger's: what no build writes is refused, 
 """
 
 import hashlib
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from dataset_builder.build_shards import (
     MANIFEST_FILE,
@@ -23,18 +26,18 @@ from dataset_builder.image_store import (
     NOT_FETCHED,
     ImageStore,
     Status,
-    StoredImage,
     UrlState,
     fingerprint_states,
     is_possible,
 )
+from dataset_builder.stored_image import StoredImage
 from product_vqa.documents import DocumentError, parse_json
 from product_vqa.errors import InputError, first_line
 from product_vqa.paths import open_file
 from product_vqa.sharding import Shard, all_shards, missing_message
 
 _MAX_LINE_BYTES = 256 * 1024  # a URL has at most 8,192 characters, and JSON takes up to twelve bytes for each
-_IMAGE_KEYS, _FAILURE_KEYS = {"url", *StoredImage._fields}, {"url", "reason"}
+_IMAGE_KEYS, _FAILURE_KEYS = {"url", *StoredImage.FIELDS}, {"url", "reason"}
 
 
 class _File(NamedTuple):
@@ -45,16 +48,44 @@ class _File(NamedTuple):
     shard: Shard
 
 
+class _Places:
+    """Where images start in the sequence of bytes, by the first eight bytes of their hashes: 16 bytes an image."""
+
+    def __init__(self) -> None:
+        self._keys, self._starts = array("Q"), array("Q")
+        self._sorted: tuple[np.ndarray, np.ndarray] | None = None
+
+    def add(self, image: StoredImage, start: int) -> None:
+        self._keys.append(self._key(image))
+        self._starts.append(start)
+        self._sorted = None
+
+    def find(self, image: StoredImage) -> list[int]:
+        """Where the image may start: more than one place if several shards have it."""
+        if self._sorted is None:
+            keys = np.asarray(self._keys)
+            order = np.argsort(keys)
+            self._sorted = keys[order], np.asarray(self._starts)[order]
+        keys, starts = self._sorted
+        key = np.uint64(self._key(image))
+        found: list[int] = starts[np.searchsorted(keys, key) : np.searchsorted(keys, key, side="right")].tolist()
+        return found
+
+    @staticmethod
+    def _key(image: StoredImage) -> int:
+        return int.from_bytes(image.digest[:8], "big")
+
+
 class ShardImages:
     """What a dataset is written from, like an ImageStore, but in a few large files that are only read.
 
-    In memory is what is known about each image, and where it starts: about 600 bytes for each.
+    In memory is what is known about each image, and where it starts: about 200 bytes for each.
     """
 
     def __init__(self) -> None:
         self._images: dict[str, StoredImage] = {}  # by URL
         self._failures: dict[str, str] = {}  # the reason by URL
-        self._starts: dict[str, int] = {}  # sha256 -> its first byte in the sequence of all files
+        self._places = _Places()
         self._files: list[_File] = []
         self._num_bytes = 0
 
@@ -78,22 +109,24 @@ class ShardImages:
 
     def read_image(self, image: StoredImage) -> bytes:
         """The bytes of an image that `find` returned. Raises InputError if they have changed since."""
-        start = self._starts[image.sha256]
-        file = self._files[bisect_right(self._files, start, key=lambda file: file.start) - 1]
-        try:
-            with open_file(file.path) as stream:
-                stream.seek(start - file.start)
-                data = stream.read(image.num_bytes)
-        except OSError as error:
-            raise InputError(f"`merge` shard {file.shard}: {file.path}: {error.strerror or error}; rerun") from error
-        if not _is_intact(data, image):
-            raise InputError(f"`merge` shard {file.shard}: {file.path} has changed while the command ran; rerun")
-        return data
+        for start in self._places.find(image):
+            file = self._files[bisect_right(self._files, start, key=lambda file: file.start) - 1]
+            try:
+                with open_file(file.path) as stream:
+                    stream.seek(start - file.start)
+                    data = stream.read(image.num_bytes)
+            except OSError as error:
+                raise InputError(
+                    f"`merge` shard {file.shard}: {file.path}: {error.strerror or error}; rerun"
+                ) from error
+            if _is_intact(data, image):
+                return data
+        raise InputError(f"`merge` shard {file.shard}: {file.path} has changed while the command ran; rerun")
 
     def add(self, folder: Path, content: dict[str, Any], *, shard: Shard, urls: Iterable[str]) -> None:
         """Add a shard, whose URLs must be `urls`. Raises InputError for anything but what a build writes."""
         own = {url: url for url in urls}  # with the objects that the rows have: a copy of each URL takes 100 bytes
-        images: dict[str, StoredImage] = {}  # by sha256, in the order of the URLs
+        images: dict[bytes, StoredImage] = {}  # by hash, in the order of the URLs
         for state in _read_states(folder / STATES_FILE):
             url = own.pop(state.url, None)
             if url is None:
@@ -101,7 +134,7 @@ class ShardImages:
             if state.image is None:
                 self._failures[url] = state.reason
                 continue
-            image = images.setdefault(state.image.sha256, state.image)
+            image = images.setdefault(state.image.digest, state.image)
             if image != state.image:
                 raise InputError(f"shard {shard}: its {STATES_FILE} describes one image in two ways; run it again")
             self._images[url] = image
@@ -114,7 +147,7 @@ class ShardImages:
             _check_images(folder / name, group, shard=shard)
             self._files.append(_File(self._num_bytes, folder / name, shard))
             for image in group:
-                self._starts.setdefault(image.sha256, self._num_bytes)
+                self._places.add(image, self._num_bytes)
                 self._num_bytes += image.num_bytes
 
 

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 from dataclasses import dataclass
-from itertools import compress
+from itertools import chain, compress
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,9 @@ class Splits:
 
     def as_frame(self) -> pd.DataFrame:
         """All rows as a table, with the column `split`."""
-        return pd.concat([as_frame(rows).assign(split=split) for split, rows in self.rows.items()], ignore_index=True)
+        frame = as_frame([*chain.from_iterable(self.rows.values())])
+        numbers = np.repeat(np.arange(len(self.rows)), [len(rows) for rows in self.rows.values()])
+        return frame.assign(split=pd.Categorical.from_codes(numbers, categories=[*self.rows]))
 
 
 def split_rows(filtered: FilteredRows, *, validation_size: float, seed: int) -> Splits:
@@ -106,36 +108,59 @@ def hold_out(rows: pd.DataFrame, *, validation_size: float, seed: int) -> tuple[
         return is_held_out, []
     component = components(rows)
     size = np.bincount(component)
-    first_url = rows["image_link"].groupby(component).min()
     is_oversize = size > max(MAX_COMPONENT_SHARE * len(rows), MIN_OVERSIZE_ROWS)
-    oversize = [Oversize(int(size[number]), first_url[number]) for number in np.flatnonzero(is_oversize)]
+    oversize = [
+        Oversize(int(size[number]), min(rows["image_link"][component == number]))
+        for number in np.flatnonzero(is_oversize)
+    ]
 
     entities, names = pd.factorize(rows["entity_name"])
     remaining = np.ceil(validation_size * np.bincount(entities))
     wanted = round(validation_size * len(rows))
-    rows_by_component = np.split(np.argsort(component), np.cumsum(size)[:-1])
-    rank = _rank(rows["image_link"], component, seed=seed)
-    for number in sorted(np.flatnonzero(~is_oversize).tolist(), key=rank.__getitem__):
+    by_component, end = np.argsort(component), np.cumsum(size)
+    for number in _order(rows["image_link"], component, seed=seed):
         if wanted == 0:
             break
-        entity_counts = np.bincount(entities[rows_by_component[number]], minlength=len(names))
+        if is_oversize[number]:
+            continue
+        positions = by_component[end[number] - size[number] : end[number]]
+        entity_counts = np.bincount(entities[positions], minlength=len(names))
         if size[number] <= wanted and (entity_counts <= remaining).all():
-            is_held_out[rows_by_component[number]] = True
+            is_held_out[positions] = True
             remaining -= entity_counts
             wanted -= size[number]
     return is_held_out, sorted(oversize, key=lambda component: -component.rows)
 
 
-def _rank(urls: pd.Series, component: np.ndarray, *, seed: int) -> dict[int, tuple[tuple[bytes, ...], str]]:
-    """The sort key of each component: the parts of its URL's path, each hashed, from the last to the first.
+def _order(urls: pd.Series, component: np.ndarray, *, seed: int) -> np.ndarray:
+    """The numbers of the components, in the order of the hashes of their URL's parts, from the last to the first.
 
-    The other parts tell images of the same name apart (`.../1/main.jpg`, `.../2/main.jpg`).
+    The other parts tell images of the same name apart (`.../1/main.jpg`, `.../2/main.jpg`). They are hashed only where
+    the last one occurs twice: for a million components, the hashes of all parts would take 400 MB.
     """
-    first: dict[int, tuple[tuple[str, ...], str]] = {}
-    for number, url in zip(component, urls, strict=True):
-        key = (_path_parts(url), url)
-        first[number] = min(first.get(number, key), key)
-    return {number: (tuple(_hash(f"{seed} {part}") for part in parts), url) for number, (parts, url) in first.items()}
+    texts = urls.array
+    first = np.full(component.max() + 1, -1)  # the position of each component's first URL
+    for position, (number, url) in enumerate(zip(component, texts, strict=True)):
+        if first[number] < 0 or _path_key(url) < _path_key(texts[first[number]]):
+            first[number] = position
+
+    def full_key(number: int) -> tuple[tuple[bytes, ...], str]:
+        url = texts[first[number]]
+        return tuple(_hash(f"{seed} {part}") for part in _path_parts(url)), url
+
+    names = (_path_parts(url)[0] for url in texts[first])
+    hashes = (int.from_bytes(_hash(f"{seed} {name}")[:8], "big") for name in names)
+    starts = np.fromiter(hashes, dtype=np.uint64, count=len(first))
+    order = np.argsort(starts, kind="stable")
+    bounds = np.concatenate([[0], np.flatnonzero(np.diff(starts[order])) + 1, [len(order)]])
+    for equal in np.flatnonzero(np.diff(bounds) > 1):
+        low, high = bounds[equal], bounds[equal + 1]
+        order[low:high] = sorted(order[low:high], key=full_key)
+    return order
+
+
+def _path_key(url: str) -> tuple[tuple[str, ...], str]:
+    return _path_parts(url), url
 
 
 def _path_parts(url: str) -> tuple[str, ...]:

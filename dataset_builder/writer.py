@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_builder.csv_reader import Row
-from dataset_builder.image_store import StoredImage
 from dataset_builder.output_folder import DROPPED_FILE, ROWS_FOLDER
 from dataset_builder.row_filter import DatasetRow, Dropped
 from dataset_builder.shard_images import StoredImages
 from dataset_builder.split import Splits
+from dataset_builder.stored_image import StoredImage
 from product_vqa.quoting import write_cells
 from product_vqa.task.features import FEATURES
 
@@ -26,7 +26,7 @@ _IMAGE_COLUMNS = {
     "sha256": pa.string(),
     "phash": pa.int64(),
 }
-assert tuple(_IMAGE_COLUMNS) == StoredImage._fields
+assert tuple(_IMAGE_COLUMNS) == StoredImage.FIELDS
 WRITE_ERRORS = (datasets.exceptions.DatasetsError, pa.ArrowException)  # that the libraries raise, next to OSError
 
 
@@ -107,7 +107,7 @@ def write_rows(splits: Splits, folder: Path) -> None:
         with pq.ParquetWriter(folder / f"{split}.parquet", schema) as writer:
             for start in range(0, len(rows), 10_000):
                 values = [
-                    _columns(selected) | (selected.image._asdict() if selected.image else no_image)
+                    _columns(selected) | (selected.image.as_dict() if selected.image else no_image)
                     for selected in rows[start : start + 10_000]
                 ]
                 writer.write_table(pa.Table.from_pylist(values, schema=schema))

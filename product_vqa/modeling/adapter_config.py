@@ -6,7 +6,6 @@ Here, each field has a type and a range. `lora` configures peft with what has pa
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from typing import Any
 
 from product_vqa.errors import InputError
@@ -28,7 +27,7 @@ _SUPPORTED = {
     "alpha_pattern", "exclude_modules", "layers_pattern", "layers_to_transform", "lora_alpha", "modules_to_save", "r",
     "rank_pattern", "target_modules", "use_dora", "use_rslora",
 }  # fmt: skip
-_DEFAULTS = {"bias": "none"}
+_DEFAULTS = {"bias": "none"}  # of the fields that are not supported, those that peft sets
 # These change the base model's weights before training, and the adapter does not contain the change.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -83,19 +82,8 @@ def check_config(content: Mapping[str, Any], *, name: str) -> None:
 
 def _check_unsupported(content: Mapping[str, Any], *, name: str) -> None:
     """Raise InputError for a field that has an effect on the model which is not supported here."""
-    known = _SUPPORTED | _IGNORED
-    unknown = {
-        field: value
-        for field, value in content.items()
-        if value and field not in known and value != _DEFAULTS.get(field)
-    }
-    if not unknown:
-        return
-    from peft import LoraConfig  # takes seconds, and is needed for the adapters of later releases only
-
-    defaults = {one.name: one.default for one in fields(LoraConfig) if one.default is not MISSING}
-    for field, value in unknown.items():
-        if value == defaults.get(field, MISSING):
+    for field, value in content.items():
+        if field in _SUPPORTED | _IGNORED or not value or value == _DEFAULTS.get(field):
             continue
         raise wrong_config(name, str(field)[:50], value, "an adapter without it (it is not supported)")
 

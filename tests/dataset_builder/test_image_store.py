@@ -15,8 +15,9 @@ import pytest
 from dataset_builder import build
 from dataset_builder.downloader import download
 from dataset_builder.image_preparation import prepare_image
-from dataset_builder.image_store import LOCK_FILE, ImageStore, Status, StoredImage, UrlState, count_reasons
+from dataset_builder.image_store import LOCK_FILE, ImageStore, Status, UrlState, count_reasons
 from dataset_builder.options import FetchOptions
+from dataset_builder.stored_image import StoredImage
 from product_vqa.errors import InputError
 from tests.commands import call, in_namespace
 from tests.dataset_builder.files import jpeg, write_train_csv
@@ -393,7 +394,7 @@ def test_images_are_found_and_the_reasons_for_those_that_are_missing(tmp_path: P
     store, image = ImageStore(tmp_path), prepare_image(jpeg(1), image_size=448)
     store.save(image)
     stored = StoredImage(len(image.data), image.width, image.height, image.sha256, image.phash)
-    store.record(UrlState("a", Status.STORED, "", 200, 1, 0.1, "now", *stored))
+    store.record(UrlState("a", Status.STORED, "", 200, 1, 0.1, "now", **stored.as_dict()))
     store.record(UrlState("b", Status.REFUSED, "http_404", 404, 1))
     assert store.find(["a", "b", "c"]) == ({"a": stored}, {"b": "http_404", "c": "not_fetched"})
 

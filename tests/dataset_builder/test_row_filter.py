@@ -4,12 +4,12 @@ from typing import Any
 import pytest
 
 from dataset_builder.csv_reader import Table, Tables, read_test_csv, read_train_csv
-from dataset_builder.image_store import StoredImage
 from dataset_builder.row_filter import DatasetRow, Dropped, FilteredRows, as_frame, filter_rows
+from dataset_builder.stored_image import StoredImage
 from product_vqa.errors import InputError
 from tests.dataset_builder.files import TEST_COLUMNS, TRAIN_COLUMNS, write_csv
 
-IMAGE = StoredImage(num_bytes=900, width=48, height=32, sha256="ab", phash=-(2**63) + 1)
+IMAGE = StoredImage(num_bytes=900, width=48, height=32, sha256="ab" * 32, phash=-(2**63) + 1)
 
 
 def read_train(folder: Path, rows: list[list[object]]) -> Table:
@@ -93,6 +93,6 @@ def test_rows_become_a_table_that_keeps_every_bit_of_a_hash_though_an_image_is_m
     values: list[dict[str, Any]] = as_frame([*rows.labelled[:1], *rows.test]).to_dict("records")
     assert values[0] == {
         "index": 0, "image_link": "a", "group_id": "g", "entity_name": "width", "entity_value": "1.0 inch",
-        "width": 48, "height": 32, "sha256": "ab", "phash": -(2**63) + 1,
+        "width": 48, "height": 32, "sha256": IMAGE, "phash": -(2**63) + 1,
     }  # fmt: skip
-    assert [row["sha256"] == "ab" for row in values] == [True, True, False]
+    assert [row["sha256"] == IMAGE for row in values] == [True, True, False]

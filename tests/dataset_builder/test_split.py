@@ -1,3 +1,4 @@
+import hashlib
 import logging
 import random
 
@@ -8,15 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builder.csv_reader import Row
-from dataset_builder.image_store import StoredImage
 from dataset_builder.row_filter import DatasetRow, FilteredRows
 from dataset_builder.split import MIN_OVERSIZE_ROWS, components, hold_out, split_rows
+from dataset_builder.stored_image import StoredImage
 
 COLUMNS = ["index", "image_link", "sha256", "phash", "group_id", "entity_name", "entity_value"]
 
 
 def frame(*rows: tuple[object, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def many_rows(number: int, *, per_link: int = 2, seed: int = 0) -> pd.DataFrame:
@@ -159,7 +164,7 @@ def test_a_component_is_ranked_by_the_first_of_its_images_whatever_their_order()
 def test_the_rows_are_divided_and_large_groups_are_named(caplog: pytest.LogCaptureFixture) -> None:
     urls = ["http://x/a"] * 11 + ["http://x/b"] * 13 + [f"http://x/{n}" for n in range(76)]
     labelled = tuple(
-        DatasetRow(Row(n, n, url, "g", "width", "x"), f"{n}.0 inch", StoredImage(1, 2, 3, f"s{url}", hash(url)))
+        DatasetRow(Row(n, n, url, "g", "width", "x"), f"{n}.0 inch", StoredImage(1, 2, 3, sha256(url), hash(url)))
         for n, url in enumerate(urls)
     )
     test = tuple(DatasetRow(Row(n, n, "http://x/0", "g", "width", ""), "", None) for n in range(2))
@@ -183,7 +188,7 @@ def test_the_rows_are_divided_and_large_groups_are_named(caplog: pytest.LogCaptu
 
 
 def test_a_split_without_rows_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
-    row = DatasetRow(Row(0, 0, "http://x/0", "g", "width", "x"), "1.0 inch", StoredImage(1, 2, 3, "s", 4))
+    row = DatasetRow(Row(0, 0, "http://x/0", "g", "width", "x"), "1.0 inch", StoredImage(1, 2, 3, sha256("s"), 4))
     splits = split_rows(FilteredRows((row,), (), ()), validation_size=0.0, seed=0)
     assert splits.rows == {"train": (row,)} and splits.oversize == () and not caplog.messages
 

@@ -12,10 +12,11 @@ import pytest
 from dataset_builder import build
 from dataset_builder.csv_reader import Row
 from dataset_builder.image_preparation import prepare_image
-from dataset_builder.image_store import ImageStore, Status, StoredImage, UrlState
+from dataset_builder.image_store import ImageStore, Status, UrlState
 from dataset_builder.output_folder import write_errors_explained
 from dataset_builder.row_filter import DatasetRow, Dropped
 from dataset_builder.split import Splits
+from dataset_builder.stored_image import StoredImage
 from dataset_builder.writer import WRITE_ERRORS, write_dataset, write_dropped
 from product_vqa.errors import InputError
 from tests.commands import call
@@ -92,7 +93,7 @@ def made(tmp_path: Path) -> tuple[Splits, ImageStore]:
     store, image = ImageStore(tmp_path / "store"), prepare_image(jpeg(1), image_size=448)
     store.save(image)
     stored = StoredImage(len(image.data), image.width, image.height, image.sha256, image.phash)
-    store.record(UrlState("u", Status.STORED, "", 200, 1, 0.1, "now", *stored))
+    store.record(UrlState("u", Status.STORED, "", 200, 1, 0.1, "now", **stored.as_dict()))
     train = DatasetRow(Row(3, 30, "u", "g", "width", "1 inch"), "1.0 inch", stored)
     test = DatasetRow(Row(0, 7, "v", "g", "depth", ""), "", None)
     return Splits({"train": (train,), "test": (test,)}, ()), store
@@ -109,7 +110,7 @@ def test_rows_are_written_with_and_without_their_images(made: tuple[Splits, Imag
     }  # fmt: skip
     image = splits.rows["train"][0].image
     assert image is not None
-    assert read_one(tmp_path / "out" / "rows" / "train.parquet") == columns | image._asdict()
+    assert read_one(tmp_path / "out" / "rows" / "train.parquet") == columns | image.as_dict()
     assert read_one(tmp_path / "out" / "data" / "train-00000-of-00001.parquet") == columns | {
         "image": {"bytes": jpeg(1), "path": None}
     }

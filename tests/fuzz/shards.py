@@ -81,7 +81,9 @@ def _read(name: str, data: bytes) -> None:
     assert images.keys() | failures.keys() == set(_URLS) and not images.keys() & failures.keys()
     for image in images.values():
         assert hashlib.sha256(shards.read_image(image)).hexdigest() == image.sha256
-    json.dumps([*images.items(), *failures.items()], ensure_ascii=False).encode()
+    json.dumps(
+        [*images, *(image.as_dict() for image in images.values()), *failures.items()], ensure_ascii=False
+    ).encode()
 
 
 def fuzz_shard_manifest(data: bytes) -> None:
