@@ -17,20 +17,22 @@ class Sources:
     adapter: Adapter | None
     base_model: Location
 
-    def download(self, split: str) -> None:
+    def download(self, split: str, *, with_base_model: bool = True) -> None:
         """Download the base model and the split; print how much that is, and check that it fits.
 
         Every process does so before it connects with the others, and the cache's locks let one of them download.
         Otherwise the others would wait for it in a collective operation, of which NCCL ends any after ten minutes.
         """
         if is_first_process():
-            with argument("base_model"):
-                plan = plan_base_model(self.base_model)
             with argument("dataset"):
-                plan += plan_dataset(self.dataset, [split])
+                plan = plan_dataset(self.dataset, [split])
+            if with_base_model:
+                with argument("base_model"):
+                    plan = plan_base_model(self.base_model) + plan
             plan.announce()
-        with argument("base_model"):
-            download_base_model(self.base_model)
+        if with_base_model:
+            with argument("base_model"):
+                download_base_model(self.base_model)
         with argument("dataset"):
             download_dataset(self.dataset, [split])
 

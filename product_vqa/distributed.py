@@ -30,6 +30,11 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def num_processes() -> int:
+    """Return how many processes a launch has, without connecting with the others."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def init_distributed() -> PartialState:
     """Connect this process with the others; returns its rank and device.
 
