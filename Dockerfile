@@ -3,10 +3,12 @@
 # and for GPUs of NVIDIA, with PyPI's build of torch and CUDA's libraries (the driver is the host's):
 #   docker build -t product-vqa:cuda --build-arg TORCH=cuda .
 #   docker run --rm --gpus all -v "$PWD:/work" -v product-vqa-cache:/cache -e HF_TOKEN product-vqa:cuda training.sft ...
+# `--build-arg RAY=yes` adds Ray (250 MB), for the machines of a cluster (docs/scale.md).
 # Tokens are given to the container (`-e HF_TOKEN`), never to the build. linux/amd64: torch's CPU build is pinned for it.
 FROM python:3.11-bookworm@sha256:35d3a4a3d5e42e02ab916d44513a050689f12c0533d45598d229672503fe77ca
 
 ARG TORCH=cpu
+ARG RAY=no
 # Where pip finds torch's CPU build; its hash is in requirements-cpu.lock.
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 
@@ -16,7 +18,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1
 
 WORKDIR /opt/product-vqa
-COPY requirements.lock requirements-cpu.lock requirements-cuda.lock ./
+COPY requirements.lock requirements-cpu.lock requirements-cuda.lock requirements-ray.lock ./
 SHELL ["/bin/bash", "-o", "errexit", "-o", "pipefail", "-c"]
 RUN case "$TORCH" in \
       cpu) lock=requirements-cpu.lock; index=(--extra-index-url "$TORCH_CPU_INDEX") ;; \
@@ -26,6 +28,7 @@ RUN case "$TORCH" in \
     python -m venv /opt/venv; \
     pip install --no-deps --require-hashes "${index[@]}" -r "$lock"; \
     pip install --no-deps --require-hashes -r requirements.lock; \
+    if [ "$RAY" = yes ]; then pip install --no-deps --require-hashes -r requirements-ray.lock; fi; \
     pip check
 
 # The folders of the wheel, and what it is built from.

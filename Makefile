@@ -1,4 +1,4 @@
-# make install | quickstart | test | test-fast | faults | fuzz | mutants | bench | real-tokenizer | style | quality | audit | reference | notebooks | lock
+# make install | ray | quickstart | test | test-fast | faults | fuzz | mutants | bench | real-tokenizer | style | quality | audit | reference | notebooks | lock
 # Everything runs in .venv of this checkout; it need not be activated.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install quickstart test test-fast faults fuzz mutants bench real-tokenizer style quality audit reference notebooks lock
+.PHONY: install ray quickstart test test-fast faults fuzz mutants bench real-tokenizer style quality audit reference notebooks lock
 
 install: .venv/.installed
 
@@ -20,6 +20,11 @@ install: .venv/.installed
 	$(PIP) check > /dev/null || $(PIP) install --no-deps --require-hashes -r requirements-cuda.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# For `--engine ray`: 250 MB more.
+ray: install
+	$(PIP) install --no-deps --require-hashes -r requirements-ray.lock
+	$(PIP) check
 
 quickstart: install
 	$(BIN)/python -m quickstart
@@ -83,15 +88,21 @@ notebooks: install
 
 # Pins what is installed and tested together, with the hashes of the files, for Python 3.11 and later. Pins that still
 # fit stay as they are; `make lock UPGRADE=--upgrade` takes the newest releases. Each pin has a marker, so that a script
-# that reads `name==version` up to the `;` needs to know nothing of the hashes below it.
+# that reads `name==version` up to the `;` needs to know nothing of the hashes below it. What only the extra `ray` needs
+# is in requirements-ray.lock.
+COMPILE = .lock-venv/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --fork-strategy fewest \
+  --no-emit-package pip --generate-hashes --no-header --no-annotate
 lock:
 	$(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/pip install --quiet uv
-	cat requirements.lock requirements-cuda.lock > .lock-venv/all.lock
-	.lock-venv/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --fork-strategy fewest \
-	  --all-extras --no-emit-package pip --generate-hashes --no-header --no-annotate pyproject.toml --output-file .lock-venv/all.lock
-	awk '/^[a-z]/ && !/;/ { sub(/ \\$$/, " ; python_version >= \"3.11\" \\") } \
+	cat requirements.lock requirements-cuda.lock requirements-ray.lock > .lock-venv/all.lock
+	$(COMPILE) --all-extras pyproject.toml --output-file .lock-venv/all.lock
+	cp .lock-venv/all.lock .lock-venv/without-ray.lock
+	$(COMPILE) --extra hub --extra trackers --extra demo --extra dev pyproject.toml --output-file .lock-venv/without-ray.lock
+	awk 'FNR == NR { if (/^[a-z]/) needed[substr($$1, 1, index($$1, "=") - 1)]; next } \
+	  /^[a-z]/ && !/;/ { sub(/ \\$$/, " ; python_version >= \"3.11\" \\") } \
 	  /^[a-z]/ { file = /^(cuda-|nvidia-|triton=)/ ? "requirements-cuda.lock" : "requirements.lock" } \
+	  /^[a-z]/ && !(substr($$1, 1, index($$1, "=") - 1) in needed) { file = "requirements-ray.lock" } \
 	  !seen[file]++ { print "# Written by `make lock` from pyproject.toml." > file } \
-	  { print > file }' .lock-venv/all.lock
+	  { print > file }' .lock-venv/without-ray.lock .lock-venv/all.lock
 	rm -rf .lock-venv

@@ -90,12 +90,12 @@ class MemorySampler(threading.Thread):
                 processes = [root, *root.children(recursive=True)]
             except psutil.Error:
                 return
-            self.peak_mb = max(self.peak_mb, sum(map(_pss_bytes, processes)) / 1024**2)
+            self.peak_mb = max(self.peak_mb, sum(map(pss_bytes, processes)) / 1024**2)
             self.peak_anonymous_mb = max(self.peak_anonymous_mb, sum(map(_anonymous_bytes, processes)) / 1024**2)
             time.sleep(SAMPLE_S)
 
 
-def _pss_bytes(process: psutil.Process) -> int:
+def pss_bytes(process: psutil.Process) -> int:
     try:
         return process.memory_full_info().pss
     except psutil.Error:  # it has just ended

@@ -3,14 +3,19 @@
 python -m dataset_builder.build --train_csv train.csv --test_csv test.csv --image_dir images --output_dir dataset
 """
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataset_builder.options import FetchOptions, ImageOptions, ImageSourceOptions, SelectionOptions, TableOptions
+from dataset_builder.options import (
+    BuildOptions,
+    BuildSourceOptions,
+    FetchOptions,
+    ImageOptions,
+    SelectionOptions,
+    TableOptions,
+)
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.row_selection import RowSelectionOptions
@@ -23,54 +28,19 @@ if TYPE_CHECKING:
     from dataset_builder.image_dir import ImageDir
     from dataset_builder.image_store import ImageStore
     from dataset_builder.shard_images import StoredImages
-    from product_vqa.hub import Location
     from product_vqa.row_selection import RowSelection
-
-
-@dataclass
-class BuildOptions:
-    output_dir: str = field(metadata={"help": "Folder to create, or an earlier build to replace."})
-    download: bool = field(
-        default=True,
-        metadata={"help": "Download missing images. If false, rows whose image is not in the store are dropped."},
-    )
-    push_to_hub: bool = field(default=False, metadata={"help": "Publish the dataset as --hub_dataset_id."})
-    hub_dataset_id: str | None = field(default=None, metadata={"help": "Dataset repo to push to (user/name)."})
-    hub_private_repo: bool = field(
-        default=True, metadata={"help": "Create the repo as private. If false, everyone can see it."}
-    )
-    license: str | None = field(
-        default=None,
-        metadata={
-            "help": "License of the images, for the card: an identifier like cc-by-4.0 or mit, or other together with "
-            "--license_name."
-        },
-    )
-    license_name: str | None = field(
-        default=None, metadata={"help": "Name of a license without an identifier. Requires --license other."}
-    )
-
-    def __post_init__(self) -> None:
-        if self.push_to_hub and not self.hub_dataset_id:
-            raise InputError("--push_to_hub needs --hub_dataset_id user/name")
-        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
-            raise InputError(
-                f"--license {self.license} is not a license identifier of the Hub. Identifiers look like cc-by-4.0 "
-                "(lower-case letters, digits, and - . + only). For a license without an identifier, pass --license "
-                "other and --license_name NAME"
-            )
-        if (self.license == "other") != bool(self.license_name):
-            raise InputError("--license other and --license_name NAME must be used together")
 
 
 def main() -> None:
     table_options, row_options, source, options, shards, image_options, selection, fetch_options = parse_options(
-        TableOptions, RowSelectionOptions, ImageSourceOptions, BuildOptions, MergeOptions, ImageOptions,
+        TableOptions, RowSelectionOptions, BuildSourceOptions, BuildOptions, MergeOptions, ImageOptions,
         SelectionOptions, FetchOptions,
         description=__doc__,
     )  # fmt: skip
 
-    if source.image_store is None and (shards.shard is not None or shards.merge is not None):
+    if source.is_ray:
+        check_ray_options(options, shards, fetch_options)
+    elif source.image_store is None and (shards.shard is not None or shards.merge is not None):
         raise InputError("--shard and --merge need --image_store, the folder of this machine's images")
 
     from dataset_builder.output_folder import check_output_dir
@@ -94,13 +64,26 @@ def main() -> None:
         )
 
 
+def check_ray_options(options: BuildOptions, shards: MergeOptions, fetch_options: FetchOptions) -> None:
+    """Raise InputError for options that a build by Ray does not have."""
+    if shards.shard is not None or shards.merge is not None:
+        raise InputError("--engine ray makes all shards and merges them: drop --shard and --merge")
+    if not options.download:
+        raise InputError("--engine ray downloads the images: drop --download false, or drop --engine ray")
+    if fetch_options.retry_failed:
+        raise InputError(
+            "--retry_failed needs the --image_store of a build without Ray; with --engine ray, another --output_dir "
+            "downloads everything again"
+        )
+
+
 def build(
     folder: Path,
     *,
     options: BuildOptions,
     table_options: TableOptions,
     row_options: RowSelectionOptions,
-    source: ImageSourceOptions,
+    source: BuildSourceOptions,
     shards: MergeOptions,
     image_options: ImageOptions,
     selection: SelectionOptions,
@@ -120,7 +103,7 @@ def build(
     if shards.chosen is not None:
         restore_folder(shard_folder(folder, shards.chosen))
     read_earlier_manifest(folder)
-    if shards.chosen is None and shards.merge is None:
+    if shards.chosen is None and shards.merge is None and not source.is_ray:
         check_no_shards(folder)
     location = options.hub_dataset_id or folder.name
     if options.push_to_hub:
@@ -136,11 +119,15 @@ def build(
         write_build, folder, tables, location=location, options=options, image_size=image_size, selection=selection,
         row_selection=row_selection,
     )  # fmt: skip
+    is_merged_before = partial(is_merged, folder, tables, row_selection, inputs=inputs, options=options,
+                               location=location, selection=selection)  # fmt: skip
+    if source.is_ray:
+        build_on_ray(folder, urls, source=source, inputs=inputs, options=options, location=location,
+                     fetch_options=fetch_options, is_merged_before=is_merged_before, write=write)  # fmt: skip
+        return
     if shards.merge is not None:
-        if is_merged(folder, tables, row_selection, inputs=inputs, options=options, location=location,
-                     selection=selection):  # fmt: skip
-            return
-        merge(folder, urls, shards.merge, inputs=inputs, options=options, location=location, write=write)
+        if not is_merged_before(has_shards=partial(has_shards, folder, options, location)):
+            merge(folder, urls, shards.merge, inputs=inputs, options=options, location=location, write=write)
         return
     images = open_images(source, image_size=image_size)
     if shards.chosen is not None:
@@ -151,7 +138,7 @@ def build(
     if isinstance(images, ImageStore) and options.download:
         check_space = partial(check_download, images, num_rows=tables.num_rows, output_dir=folder)
         download(images, urls, fetch_options, check_space=check_space)
-    write(images, merged=None)
+    write(images)
 
 
 def write_build(
@@ -164,9 +151,9 @@ def write_build(
     image_size: int,
     selection: SelectionOptions,
     row_selection: "RowSelection",
-    merged: "Location | None",
+    remove_shards: Callable[[], None] = lambda: None,
 ) -> None:
-    """Filter and split the rows, write the dataset, and push it if asked for."""
+    """Filter and split the rows, write the dataset, and push it if asked for. The shards are removed last."""
     import datasets
 
     from dataset_builder.dataset_card import save_card
@@ -180,7 +167,6 @@ def write_build(
     from dataset_builder.output_folder import check_own_files, temporary_folder, write_errors_explained
     from dataset_builder.placeholders import find_placeholders
     from dataset_builder.row_filter import filter_rows
-    from dataset_builder.shards_branch import remove_branch
     from dataset_builder.split import split_rows
     from dataset_builder.verification import hash_files, is_intact
     from dataset_builder.writer import WRITE_ERRORS, write_dataset
@@ -247,8 +233,7 @@ def write_build(
             print(f"written: {options.output_dir}")
 
     push_build(folder, location, options)
-    if merged is not None:
-        remove_branch(merged)
+    remove_shards()
 
 
 def push_build(folder: Path, location: str, options: BuildOptions) -> None:
@@ -276,13 +261,12 @@ def is_merged(
     options: BuildOptions,
     location: str,
     selection: SelectionOptions,
+    has_shards: Callable[[], bool],
 ) -> bool:
     """Whether this merge was run before and its shards are gone. Then the card is written and the dataset pushed."""
-    from dataset_builder.build_shards import SHARDS_FOLDER
     from dataset_builder.dataset_card import save_card
     from dataset_builder.manifest import find_earlier_build, is_made_from
     from dataset_builder.output_folder import remove_temporary
-    from dataset_builder.shards_branch import has_branch
     from dataset_builder.verification import is_intact
 
     earlier = find_earlier_build(folder)
@@ -290,7 +274,7 @@ def is_merged(
         earlier is None
         or not is_made_from(earlier, tables, row_selection, image_size=inputs.image_size, selection=selection)
         or not is_intact(folder, earlier)
-        or (has_branch(location) if options.push_to_hub else (folder / SHARDS_FOLDER).is_dir())
+        or has_shards()
     ):
         return False
     remove_temporary(folder)
@@ -298,6 +282,14 @@ def is_merged(
     print(f"unchanged: {options.output_dir}")
     push_build(folder, location, options)
     return True
+
+
+def has_shards(folder: Path, options: BuildOptions, location: str) -> bool:
+    """Whether shards are waiting for a merge."""
+    from dataset_builder.build_shards import SHARDS_FOLDER
+    from dataset_builder.shards_branch import has_branch
+
+    return has_branch(location) if options.push_to_hub else (folder / SHARDS_FOLDER).is_dir()
 
 
 def merge(
@@ -312,15 +304,41 @@ def merge(
 ) -> None:
     """Write the dataset from the images of all shards, which are in the repo or in the folder."""
     from dataset_builder.shard_images import open_shards
-    from dataset_builder.shards_branch import download_shards
+    from dataset_builder.shards_branch import download_shards, remove_branch
 
-    source, merged, where = folder, None, str(folder)
-    if options.push_to_hub:
-        source, merged = download_shards(location, count=count, inputs=inputs)
-        where = location
+    if not options.push_to_hub:
+        with argument("merge"):
+            images = open_shards(folder, urls, count=count, inputs=inputs, where=str(folder))
+        write(images)
+        return
+    source, merged = download_shards(location, count=count, inputs=inputs)
     with argument("merge"):
-        images = open_shards(source, urls, count=count, inputs=inputs, where=where)
-    write(images, merged=merged)
+        images = open_shards(source, urls, count=count, inputs=inputs, where=location)
+    write(images, remove_shards=partial(remove_branch, merged))
+
+
+def build_on_ray(
+    folder: Path,
+    urls: list[str],
+    *,
+    source: BuildSourceOptions,
+    inputs: "Inputs",
+    options: BuildOptions,
+    location: str,
+    fetch_options: FetchOptions,
+    is_merged_before: Callable[..., bool],
+    write: Callable[..., None],
+) -> None:
+    """Have Ray's workers make the shards that are missing, and write the dataset from the images of all of them."""
+    from dataset_builder.ray_build import build_shards, collect_shards, count_shards, find_target
+
+    target = find_target(folder, source, options, location=location)
+    if is_merged_before(has_shards=target.has_any):
+        return
+    count = count_shards(source, target, num_urls=len(urls))
+    build_shards(source, target, urls, count=count, inputs=inputs, fetch_options=fetch_options)
+    images, remove_shards = collect_shards(target, urls, count=count, inputs=inputs)
+    write(images, remove_shards=remove_shards)
 
 
 def build_shard(

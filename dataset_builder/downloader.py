@@ -47,6 +47,7 @@ def download(
     *,
     check_space: Callable[[int, list[int]], bool] = lambda num_images, sampled: True,
     limits: FetchLimits = DEFAULT_LIMITS,
+    cores: int | None = None,
 ) -> Counter[str]:
     """Download the images of `urls` that the store lacks, and return how often each reason for a failure occurs.
 
@@ -56,13 +57,14 @@ def download(
 
     `check_space(number of images, sizes of a sample)` raises if the images do not fit on the disk. It is called before
     the first download. If it returns False, because it cannot tell without a sample, a sample is downloaded and it is
-    called again before anything is written.
+    called again before anything is written. `cores` is how many images are prepared at a time; by default as many as
+    the machine has cores.
     """
     if store.is_read_only:
         _check_complete(store, urls, options)
     else:
         with _storage_errors_explained(store):
-            _download_missing(store, urls, options, check_space=check_space, limits=limits)
+            _download_missing(store, urls, options, check_space=check_space, limits=limits, cores=cores)
     reasons = count_reasons(store.failures(urls).values())
     logger.info("%s of %s URLs have an image in %s", len(urls) - reasons.total(), len(urls), store.folder)
     if reasons:
@@ -121,6 +123,7 @@ def _download_missing(
     *,
     check_space: Callable[[int, list[int]], bool],
     limits: FetchLimits,
+    cores: int | None,
 ) -> None:
     with (
         store.locked(),
@@ -132,7 +135,7 @@ def _download_missing(
             limits=limits,
             requests_per_second=options.requests_per_second,
         ) as fetcher,
-        _preparing(store) as prepare,
+        _preparing(store, cores) as prepare,
     ):
         network = Network(fetcher, store, urls)
         pending = _alternate_hosts(store.pending(urls, retry=_retry_policy(store, urls, options, network)))
@@ -226,9 +229,9 @@ def _threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 @contextmanager
-def _preparing(store: ImageStore) -> Iterator[Callable[[bytes], PreparedImage]]:
+def _preparing(store: ImageStore, cores: int | None = None) -> Iterator[Callable[[bytes], PreparedImage]]:
     """`prepare_image` on one thread per core: decoded images take memory, however many threads download."""
-    with _threads(os.cpu_count() or 1) as pool:
+    with _threads(cores or os.cpu_count() or 1) as pool:
         yield lambda data: pool.submit(prepare_image, data, image_size=store.image_size).result()
 
 

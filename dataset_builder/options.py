@@ -1,8 +1,11 @@
-"""The options that several commands share. Nothing heavy is imported here, so that `--help` answers at once."""
+"""The options of the commands. Nothing heavy is imported here, so that `--help` answers at once."""
 
+import re
 from dataclasses import dataclass, field, replace
 
+from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError
+from product_vqa.sharding import MAX_SHARDS
 from product_vqa.task.quantity import RANGE_POLICIES
 
 TRAIN_CSV_HELP = "Labelled rows: a CSV, plain or compressed (gzip, bzip2, xz, zip)."
@@ -31,6 +34,83 @@ class ImageSourceOptions:
     def __post_init__(self) -> None:
         if (self.image_dir is None) == (self.image_store is None):
             raise InputError("give exactly one source of images: `image_dir` or `image_store`")
+
+
+@dataclass
+class BuildSourceOptions(ImageSourceOptions, EngineOptions):
+    """Where the images come from, and who downloads them."""
+
+    ray_shards: int | None = field(
+        default=None,
+        metadata={
+            "help": "With --engine ray: number of parts of the work, the same when the command is rerun. Default: one "
+            "per 1,000 images; at most 100 where shards meet on the Hub, which makes a commit of each."
+        },
+    )
+    shards_url: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --engine ray: where workers put what they downloaded: s3://bucket/build, or any URL of "
+            "fsspec. Default: with --push_to_hub a branch of the repo, else --output_dir, which all machines must see."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        EngineOptions.__post_init__(self)
+        if not self.is_ray:
+            ImageSourceOptions.__post_init__(self)
+            return
+        if self.image_dir is not None or self.image_store is not None:
+            raise InputError(
+                "with `engine` ray, give neither `image_dir` nor `image_store`: the workers download the images, each "
+                "to its own disk"
+            )
+        if self.ray_shards is not None and not 1 <= self.ray_shards <= MAX_SHARDS:
+            raise InputError(f"`ray_shards` must be between 1 and {MAX_SHARDS}, got {self.ray_shards}")
+        if self.shards_url is not None and "://" not in self.shards_url:
+            raise InputError(
+                f"`shards_url` {self.shards_url} must be a URL like s3://bucket/build; use `output_dir` for a folder"
+            )
+
+    @property
+    def ray_options(self) -> tuple[str, ...]:
+        return (*super().ray_options, "ray_shards", "shards_url")
+
+
+@dataclass
+class BuildOptions:
+    output_dir: str = field(metadata={"help": "Folder to create, or an earlier build to replace."})
+    download: bool = field(
+        default=True,
+        metadata={"help": "Download missing images. If false, rows whose image is not in the store are dropped."},
+    )
+    push_to_hub: bool = field(default=False, metadata={"help": "Publish the dataset as --hub_dataset_id."})
+    hub_dataset_id: str | None = field(default=None, metadata={"help": "Dataset repo to push to (user/name)."})
+    hub_private_repo: bool = field(
+        default=True, metadata={"help": "Create the repo as private. If false, everyone can see it."}
+    )
+    license: str | None = field(
+        default=None,
+        metadata={
+            "help": "License of the images, for the card: an identifier like cc-by-4.0 or mit, or other together with "
+            "--license_name."
+        },
+    )
+    license_name: str | None = field(
+        default=None, metadata={"help": "Name of a license without an identifier. Requires --license other."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.push_to_hub and not self.hub_dataset_id:
+            raise InputError("`push_to_hub` needs `hub_dataset_id` user/name")
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise InputError(
+                f"`license` {self.license} is not a license identifier of the Hub. Identifiers look like cc-by-4.0 "
+                "(lower-case letters, digits, and - . + only). For a license without an identifier, pass `license` "
+                "other and `license_name` NAME"
+            )
+        if (self.license == "other") != bool(self.license_name):
+            raise InputError("`license` other and `license_name` NAME must be used together")
 
 
 @dataclass

@@ -151,14 +151,22 @@ class ShardImages:
                 self._num_bytes += image.num_bytes
 
 
+class ShardError(InputError):
+    """A shard cannot be used: it is damaged, or was made from other inputs."""
+
+    def __init__(self, shard: Shard, text: str) -> None:
+        super().__init__(text)
+        self.shard = shard
+
+
 StoredImages = ImageStore | ShardImages  # what a dataset can be written from
 
 
 def open_shards(output_dir: Path, urls: Sequence[str], *, count: int, inputs: Inputs, where: str) -> ShardImages:
     """Read what all shards of a folder hold, and check each image.
 
-    Raises InputError unless all of them are there, were made from the same inputs, and hold what a build writes.
-    `where` names the folder or the repo in messages.
+    Raises InputError unless all of them are there, were made from the same inputs, and hold what a build writes: a
+    ShardError for one that has to be made again. `where` names the folder or the repo in messages.
     """
     shards = all_shards(count)
     missing = [shard for shard in shards if not (shard_folder(output_dir, shard) / MANIFEST_FILE).is_file()]
@@ -171,11 +179,13 @@ def open_shards(output_dir: Path, urls: Sequence[str], *, count: int, inputs: In
     images = ShardImages()
     for shard, content in zip(shards, contents, strict=True):
         folder = shard_folder(output_dir, shard)
-        check_file(folder, STATES_FILE, content, shard=shard)  # its images are checked by their own hashes
         try:
+            check_file(folder, STATES_FILE, content, shard=shard)  # its images are checked by their own hashes
             images.add(folder, content, shard=shard, urls=own[shard.number - 1])
+        except InputError as error:
+            raise ShardError(shard, str(error)) from error
         except (DocumentError, OSError, MemoryError) as error:
-            raise InputError(f"shard {shard}: cannot be read ({first_line(error)}); run it again") from error
+            raise ShardError(shard, f"shard {shard}: cannot be read ({first_line(error)}); run it again") from error
     return images
 
 

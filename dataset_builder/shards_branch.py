@@ -1,6 +1,8 @@
 """The branch of a dataset repo on which the shards of a build meet."""
 
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import HfApi, errors
@@ -37,6 +39,45 @@ def push_shard(folder: Path, repo_id: str, *, shard: Shard, private: bool) -> No
             repo_id,
             {prefix + file.name: file for file in sorted(folder.iterdir())},
             message=f"Shard {shard}",
+            repo_type="dataset",
+            revision=BRANCH,
+            is_obsolete=lambda name: name.startswith(prefix),
+            is_alone=False,
+        )
+
+
+def find_shards(repo_id: str, shards: Sequence[Shard], *, inputs: Inputs) -> set[Shard]:
+    """The shards that the branch has and that were made from these inputs; none without a repo or a branch."""
+    with argument("hub_dataset_id"):
+        try:
+            location = locate(repo_id, repo_type="dataset", revision=BRANCH)
+        except InputError as error:
+            if isinstance(error.__cause__, errors.RevisionNotFoundError | errors.RepositoryNotFoundError):
+                return set()
+            raise
+        names = set(list_files(location, repo_type="dataset"))
+        manifests = {shard: f"{SHARDS_FOLDER}/{shard.suffix}/{MANIFEST_FILE}" for shard in shards}
+        manifests = {shard: name for shard, name in manifests.items() if name in names}
+        if not manifests:
+            return set()
+        folder = download(location, patterns=list(manifests.values()), repo_type="dataset")
+    found = set()
+    for shard, name in manifests.items():
+        with suppress(InputError):
+            content = read_manifest((folder / name).parent, shard=shard, inputs=inputs)
+            if {f"{SHARDS_FOLDER}/{shard.suffix}/{file}" for file in content["files"]} <= names:
+                found.add(shard)
+    return found
+
+
+def remove_shard(repo_id: str, *, shard: Shard) -> None:
+    """Delete a shard on the branch."""
+    prefix = f"{SHARDS_FOLDER}/{shard.suffix}/"
+    with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset", revision=BRANCH):
+        commit_files(
+            repo_id,
+            {},
+            message=f"Remove shard {shard}",
             repo_type="dataset",
             revision=BRANCH,
             is_obsolete=lambda name: name.startswith(prefix),

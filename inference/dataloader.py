@@ -48,11 +48,6 @@ class RowBatches(torch.utils.data.Dataset[RowBatch]):
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
 
-    def indexes(self) -> list[list[int]]:
-        """The `index` of each row, batch by batch."""
-        column = self.dataset.select_columns("index")["index"][:]
-        return [column[start : start + self.batch_size] for start in range(0, len(column), self.batch_size)]
-
     @property
     def batch_bytes(self) -> int:
         """The size of a full batch's images, if no two rows share one."""

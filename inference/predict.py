@@ -5,29 +5,30 @@
 
 The path of a row: `dataloader` makes batches of the split, `AttributeReader` answers them, `predictions` turns the
 answers into rows, `batch_files` keeps each batch until all are done, and `submission` writes the files. Any number of
-processes share the batches. After an interruption, only the missing batches are computed, and with --push_to_hub only
-the missing shards.
+processes share the batches, or of workers with --engine ray. After an interruption, only the missing batches are
+computed, and with --push_to_hub only the missing shards.
 """
 
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from product_vqa.cli import parse_options, run
+from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError, argument
-from product_vqa.row_selection import RowKey, RowSelection, RowSelectionOptions, read_selection
+from product_vqa.rank import is_first_process, num_processes
+from product_vqa.row_selection import RowSelection, RowSelectionOptions, read_selection
 from product_vqa.sharding import MergeOptions, Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from accelerate import PartialState
-    from datasets import Dataset
 
     from inference.batch_files import BatchFiles
+    from inference.batch_predictor import Settings
     from inference.sources import Sources
-    from product_vqa.hub import Location
     from product_vqa.modeling.attribute_reader import AttributeReader
 
 logger = logging.getLogger(__name__)
@@ -119,8 +120,8 @@ class PredictOptions:
 
 
 def main() -> None:
-    options, row_options, shard_options = parse_options(
-        PredictOptions, RowSelectionOptions, MergeOptions,
+    options, row_options, shard_options, engine = parse_options(
+        PredictOptions, RowSelectionOptions, MergeOptions, EngineOptions,
         description="Predict the attribute that each row of a split asks for.",
     )  # fmt: skip
 
@@ -129,7 +130,6 @@ def main() -> None:
     from inference.sources import find_sources
     from inference.submission import check_output
     from product_vqa.atomic_io import one_writer
-    from product_vqa.rank import is_first_process
 
     with argument("output"):
         output = check_output(options.output)
@@ -138,6 +138,8 @@ def main() -> None:
         raise InputError("--shard needs --batch_size, the same for all shards: other batches would be other shards")
     if options.push_to_hub and shard_options.shard is None and shard_options.merge is None:
         raise InputError("--push_to_hub is for --shard and --merge; for all predictions at once use --shard 1/1")
+    if engine.is_ray:
+        check_ray_options(options, shard_options)
     if shard_options.merge is not None:
         if is_first_process():
             with one_writer(output, argument="output"):
@@ -156,26 +158,42 @@ def main() -> None:
             private=options.hub_private_repo,
         )
 
+    from inference.batch_predictor import Settings
     from product_vqa.distributed import init_distributed
     from product_vqa.downloads import download_all
 
     sources = find_sources(options.dataset, adapter=options.adapter, base_model=options.base_model)
+    settings = Settings.of(options, selection)
+    if engine.is_ray:
+        download_all(base_model=None, dataset=sources.dataset, split=options.split)  # workers download the model
+        with one_writer(written, argument="output"):
+            predict_on_ray(options, sources, settings, engine, output=output, files=files)
+        return
     download_all(base_model=sources.base_model, dataset=sources.dataset, split=options.split)
     state = init_distributed()
     # Of several processes that predict together, the main one holds the output for all.
     with one_writer(written, argument="output") if state.is_main_process else nullcontext():
-        predict(options, sources, selection, output=output, shard=shard, files=files, state=state)
+        predict(options, sources, settings, output=output, shard=shard, files=files, state=state)
     state.wait_for_everyone()
     state.destroy_process_group()
 
 
-_RECORDED_OPTIONS = ("split", "constrain", "allow_empty", "num_beams", "min_confidence")
+def check_ray_options(options: PredictOptions, shards: MergeOptions) -> None:
+    """Raise InputError for options that a prediction by Ray does not have, and for one that it needs."""
+    if shards.shard is not None or shards.merge is not None:
+        raise InputError("--engine ray shares the batches by itself: drop --shard and --merge")
+    if options.batch_size is None:
+        raise InputError("--engine ray needs --batch_size: the largest batch that fits may differ between workers")
+    if num_processes() > 1:
+        raise InputError(
+            "--engine ray starts the workers: run `python -m inference.predict` instead of several processes"
+        )
 
 
 def predict(
     options: PredictOptions,
     sources: "Sources",
-    selection: RowSelection,
+    settings: "Settings",
     *,
     output: Path,
     shard: Shard | None,
@@ -185,38 +203,21 @@ def predict(
     """Predict the batches of the shard, or all of them, and write what they give."""
     from tqdm import tqdm
 
-    from inference.dataloader import RowBatches, default_workers, load_batches
+    from inference.batch_predictor import find_indexes, load_reader, load_rows, predict_batches
+    from inference.dataloader import RowBatches, default_workers
     from inference.prediction_shards import is_done, shard_file
-    from inference.predictions import count_not_finite, to_table
-    from inference.submission import summarize, write_submission
-    from product_vqa.dataset import load_split
-    from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
-    from product_vqa.workers import worker_errors
 
-    with state.main_process_first(), argument("dataset"):  # it writes the Arrow files; the others find them
-        dataset = select_rows(load_split(sources.dataset, options.split), selection, name=options.split)
-    reader = AttributeReader.from_pretrained(
-        sources.adapter,
-        base_model=sources.base_model,
-        dtype=options.dtype,
-        load_in_4bit=options.load_in_4bit,
-        device=state.device,
-        constrain=options.constrain == "on",
-        allow_empty=options.allow_empty,
-        num_beams=options.num_beams,
-    )
-
+    with state.main_process_first():  # it writes the Arrow files; the others find them
+        dataset = load_rows(sources.dataset, settings)
+    reader = load_reader(sources, settings, device=state.device)
+    assert reader.base_model is not None
     batch_size = agree_on_batch_size(options.batch_size, files=files, reader=reader, state=state)
     batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
-    indexes = batches.indexes()
-    if len({index for batch in indexes for index in batch}) != len(dataset):
-        raise InputError(
-            f"--dataset {sources.dataset}: split {options.split} has a duplicate index; "
-            "each index of a submission must be unique"
-        )
-    this_run = describe_run(options, location=sources.dataset, rows=len(dataset), batch_size=batch_size, reader=reader)
-    if not selection.is_all:
-        this_run["row_selection"] = selection.describe()
+    indexes = find_indexes(dataset, batch_size=batch_size, location=sources.dataset, split=options.split)
+    this_run = settings.describe(
+        dataset=sources.dataset, base_model=reader.base_model, rows=len(dataset), batch_size=batch_size,
+        provenance=reader.provenance,
+    )  # fmt: skip
     if shard is not None and is_done(shard_file(output, shard), shard=shard, run=this_run | sources.describe()):
         if state.is_main_process:
             print(f"unchanged: {shard_file(output, shard)}")
@@ -235,27 +236,85 @@ def predict(
     num_workers = options.dataloader_num_workers
     if num_workers is None:
         num_workers = default_workers(state.device, num_processes=state.num_processes)
-    with worker_errors():
-        loaded = load_batches(batches, missing, num_workers=num_workers)
-        for batch in tqdm(loaded, total=len(missing), desc="batches", disable=not state.is_main_process):
-            answers = reader.answer(batch.inputs, batch.entity_names)
-            files.save(batch.number, to_table(batch, answers, min_confidence=options.min_confidence))
+    tables = predict_batches(reader, batches, missing, num_workers=num_workers, min_confidence=options.min_confidence)
+    for number, table in tqdm(tables, total=len(missing), desc="batches", disable=not state.is_main_process):
+        files.save(number, table)
 
     state.wait_for_everyone()
     if state.is_main_process:
         table = files.load({number: indexes[number] for number in numbers})
         if shard is None:
-            write_submission(table, output, run=this_run)
-            print(f"{output}: {summarize(table)}")
+            finish(table, output=output, run=this_run)
         else:
             finish_shard(table, shard, options, output=output, run=this_run | sources.describe())
         files.remove()
-        if num_not_finite := count_not_finite(table):
-            logger.warning(
-                "%d of these rows are empty because the model's logits were not finite. %s",
-                num_not_finite,
-                not_finite_remedy(reader.model.dtype),
-            )
+        warn_of_not_finite(table, run=this_run)
+
+
+def predict_on_ray(
+    options: PredictOptions,
+    sources: "Sources",
+    settings: "Settings",
+    engine: EngineOptions,
+    *,
+    output: Path,
+    files: "BatchFiles",
+) -> None:
+    """Have Ray's workers predict the batches, and write what they give."""
+    from tqdm import tqdm
+
+    from inference.batch_predictor import find_indexes, load_rows
+    from inference.ray_prediction import PredictionWork, count_workers, find_dtype, predict_on_cluster
+    from product_vqa.modeling.attribute_reader import describe_reader
+    from product_vqa.ray_cluster import connect
+
+    assert options.batch_size is not None
+    dataset = load_rows(sources.dataset, settings)
+    indexes = find_indexes(dataset, batch_size=options.batch_size, location=sources.dataset, split=options.split)
+    with connect(engine) as cluster:
+        settings = replace(settings, dtype=find_dtype(cluster, sources, settings))
+        provenance = describe_reader(
+            sources.adapter, sources.base_model, dtype=f"torch.{settings.dtype}", load_in_4bit=options.load_in_4bit
+        )
+        this_run = settings.describe(
+            dataset=sources.dataset, base_model=sources.base_model, rows=len(dataset), batch_size=options.batch_size,
+            provenance=provenance,
+        )  # fmt: skip
+        files.open(this_run)
+        missing = [number for number in range(len(indexes)) if not files.has(number, indexes[number])]
+        workers = count_workers(cluster, engine)
+        work = PredictionWork.of(
+            sources, cluster, workers=workers, settings=settings, batch_size=options.batch_size,
+            num_workers=options.dataloader_num_workers,
+        )  # fmt: skip
+        with tqdm(total=len(missing), desc="batches") as progress:
+            for number, table in predict_on_cluster(cluster, work, missing, indexes, workers=workers):
+                files.save(number, table)
+                progress.update()
+    table = files.load(dict(enumerate(indexes)))
+    finish(table, output=output, run=this_run)
+    files.remove()
+    warn_of_not_finite(table, run=this_run)
+
+
+def finish(table: "pa.Table", *, output: Path, run: dict[str, Any]) -> None:
+    """Write the submission, and print what is in it."""
+    from inference.submission import summarize, write_submission
+
+    write_submission(table, output, run=run)
+    print(f"{output}: {summarize(table)}")
+
+
+def warn_of_not_finite(table: "pa.Table", *, run: dict[str, Any]) -> None:
+    from inference.predictions import count_not_finite
+    from product_vqa.modeling.attribute_reader import not_finite_remedy
+
+    if num_not_finite := count_not_finite(table):
+        logger.warning(
+            "%d of these rows are empty because the model's logits were not finite. %s",
+            num_not_finite,
+            not_finite_remedy(run["dtype"]),
+        )
 
 
 def finish_shard(
@@ -300,7 +359,7 @@ def merge(options: PredictOptions, selection: RowSelection, *, output: Path, cou
     """Merge the predictions of all shards, from the Hub or from the folder of `output`."""
     from inference.prediction_shards import download_shards, find_shards, merge_shards
     from inference.sources import find_sources
-    from inference.submission import summarize, write_submission
+    from inference.submission import RECORDED
 
     if options.push_to_hub:
         assert options.hub_predictions_id is not None
@@ -310,26 +369,14 @@ def merge(options: PredictOptions, selection: RowSelection, *, output: Path, cou
         with argument("output"):
             files = find_shards(output, count)
     sources = find_sources(options.dataset, adapter=options.adapter, base_model=options.base_model)
-    expected: dict[str, Any] = {name: getattr(options, name) for name in _RECORDED_OPTIONS}
+    expected: dict[str, Any] = {name: getattr(options, name) for name in RECORDED}
     expected |= sources.describe()
     expected["row_selection"] = None if selection.is_all else selection.describe()
     if options.batch_size is not None:
         expected["batch_size"] = options.batch_size
     with argument("merge"):
         table, run = merge_shards(files, expected=expected)
-    write_submission(table, output, run=run)
-    print(f"{output}: {summarize(table)}")
-
-
-def select_rows(dataset: "Dataset", selection: RowSelection, *, name: str) -> "Dataset":
-    """The selected rows of a split, and how many these are, printed. Raises InputError if there are none."""
-    if selection.is_all:
-        return dataset
-    columns = dataset.select_columns(list(RowKey._fields))
-    keys = [RowKey(*values) for values in zip(*(columns[name][:] for name in RowKey._fields), strict=True)]
-    positions = selection.positions(keys, name=f"split {name}")
-    logger.info("split %s: %s of %s rows selected", name, len(positions), len(dataset))
-    return dataset.select(positions)
+    finish(table, output=output, run=run)
 
 
 def agree_on_batch_size(
@@ -346,24 +393,6 @@ def agree_on_batch_size(
         batch_size = files.recorded_batch_size() or reader.find_batch_size()
     (agreed,) = broadcast_object_list([batch_size])
     return int(agreed)
-
-
-def describe_run(
-    options: PredictOptions, *, location: "Location", rows: int, batch_size: int, reader: "AttributeReader"
-) -> dict[str, Any]:
-    """Everything that a prediction depends on. A run with another description cannot resume from its batches."""
-    from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
-
-    assert reader.base_model is not None
-    return {
-        "dataset": str(location),
-        "dataset_sha256": content_sha256(location, DATASET_FILES),
-        "rows": rows,
-        "batch_size": batch_size,
-        **{name: getattr(options, name) for name in _RECORDED_OPTIONS},
-        "base_sha256": content_sha256(reader.base_model, BASE_MODEL_FILES),
-        **reader.provenance,
-    }
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ PREDICTIONS = pa.schema(
 )
 NO_IMAGE = "no_image"  # the reason where the dataset has no image for a row
 RUN_KEY = b"product_vqa.run"  # of the metadata of X.parquet
+RECORDED = ("split", "constrain", "allow_empty", "num_beams", "min_confidence")  # options that a run records
 _NO_CONFIDENCE = ("", "nan")  # Arrow's text of NaN in a Parquet file
 _REPORTED = ("adapter", "base_model", "dataset")  # keys of the run that a report shows
 

@@ -14,20 +14,22 @@ from product_vqa.modeling.model_files import PROCESSOR_FILES, weight_patterns
 from product_vqa.rank import is_first_process
 
 
-def download_all(*, base_model: Location, dataset: Location, split: str) -> None:
-    """Download a base model and a split; print how much that is, and check that it fits.
+def download_all(*, base_model: Location | None, dataset: Location, split: str) -> None:
+    """Download a base model, if there is one, and a split; print how much that is, and check that it fits.
 
     Every process does so before it connects with the others, and the cache's locks let one of them download. Otherwise
     the others would wait for it in a collective operation, of which NCCL ends any after ten minutes.
     """
     if is_first_process():
-        with argument("base_model"):
-            plan = plan_base_model(base_model)
         with argument("dataset"):
-            plan += plan_dataset(dataset, [split])
+            plan = plan_dataset(dataset, [split])
+        if base_model is not None:
+            with argument("base_model"):
+                plan = plan_base_model(base_model) + plan
         plan.announce()
-    with argument("base_model"):
-        download_base_model(base_model)
+    if base_model is not None:
+        with argument("base_model"):
+            download_base_model(base_model)
     with argument("dataset"):
         download_dataset(dataset, [split])
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("requirements.lock", "requirements-cuda.lock")  # requirements-cpu.lock has torch only, at the same version
+# requirements-cpu.lock has torch only, at the same version as requirements.lock.
+LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-ray.lock")
 # urllib3 1.24.1, vulnerable by CVE-2019-11324 and others.
 CANARY = "urllib3==1.24.1 --hash=sha256:61bf29cada3fc2fbefad4fdf059ea4bd1b4a86d2b6d15e1c7c0b582b9752fe39\n"
 

@@ -31,7 +31,7 @@ def test_the_base_image_is_the_one_of_ci() -> None:
 
 def test_packages_are_installed_with_hashes_for_a_cpu_and_for_cuda() -> None:
     installs = re.findall(r"pip install [^;&\n]+", "\n".join(rest for word, rest in INSTRUCTIONS if word == "RUN"))
-    assert len(installs) == 3
+    assert len(installs) == 4
     for install in installs:
         is_own = install.split()[2:] == ["--no-deps", "--no-build-isolation", "."]
         assert is_own or ("--no-deps" in install and "--require-hashes" in install), install

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.commands import ROOT
 
@@ -31,6 +32,22 @@ def test_every_link_between_documents_leads_to_a_file() -> None:
     ]
     assert len(links) > 15
     assert not [f"{document.name}: {target}" for document, target in links if not (document.parent / target).exists()]
+
+
+def test_the_cluster_file_is_valid_and_installs_what_a_cluster_needs() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(), re.DOTALL)
+    cluster = yaml.safe_load(text)
+    nodes = cluster["available_node_types"]
+    assert cluster["head_node_type"] in nodes
+    assert all(node.get("max_workers", 0) <= cluster["max_workers"] for node in nodes.values())
+    targets = {name for line in cluster["setup_commands"] for name in re.findall(r"make ([a-z ]+[a-z])", line)}
+    assert targets == {"install ray"}
+    pinned = re.search(r"^ray==([\d.]+) ", (ROOT / "requirements-ray.lock").read_text(), re.MULTILINE)
+    assert pinned is not None and f"ray[default]=={pinned[1]}" in text
+    pytest.importorskip("ray")
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(cluster))  # what `ray up` does first
 
 
 def test_contributing_says_of_every_module_what_to_change_there() -> None:

@@ -59,6 +59,7 @@ COMMANDS = [
     "benchmarks.model_card",
     "benchmarks.predict",
     "benchmarks.predict_scale",
+    "benchmarks.ray_engine",
     "benchmarks.real_shape",
     "benchmarks.real_tokenizer",
     "benchmarks.scale",
@@ -71,7 +72,7 @@ DOCUMENTS = sorted([ROOT / "README.md", ROOT / "model_card.md", *ROOT.glob("docs
 
 
 # Installed by those who use them, or declared but heavy: imported where they are used, in libraries too.
-OPTIONAL = {"atheris", "deepspeed", "trackio"}
+OPTIONAL = {"atheris", "deepspeed", "ray", "trackio"}
 
 
 @cache
@@ -152,7 +153,9 @@ def test_only_commands_import_within_functions() -> None:
                     names = [node.module] if isinstance(node, ast.ImportFrom) else []
                     names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else names
                     found |= {
-                        f"{file.relative_to(ROOT)}:{node.lineno} {name}" for name in names if name not in OPTIONAL
+                        f"{file.relative_to(ROOT)}:{node.lineno} {name}"
+                        for name in names
+                        if name.split(".")[0] not in OPTIONAL
                     }
     assert not found
 
@@ -296,8 +299,8 @@ def declared() -> set[str]:
 
 
 def pinned() -> dict[str, str]:
-    """Package -> version in requirements.lock."""
-    lock = (ROOT / "requirements.lock").read_text()
+    """Package -> version in requirements.lock, and in what `make ray` adds to it."""
+    lock = "".join((ROOT / f"requirements{name}.lock").read_text() for name in ("", "-ray"))
     return dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)(?: ;.*)? \\$", lock, re.MULTILINE))
 
 

@@ -81,7 +81,7 @@ def test_dependabot_proposes_actions_and_packages_that_are_a_week_old() -> None:
 
 def test_every_requirement_of_the_locks_has_hashes() -> None:
     locks = sorted(ROOT.glob("requirements*.lock"))
-    assert len(locks) == 3
+    assert len(locks) == 4
     checked = 0
     for lock in locks:
         text = lock.read_text().replace("\\\n", " ")
@@ -95,7 +95,7 @@ def test_every_requirement_of_the_locks_has_hashes() -> None:
 def test_everything_is_installed_with_hashes() -> None:
     makefile = (ROOT / "Makefile").read_text()
     installs = [line for line in makefile.splitlines() if re.search(r"\$\(PIP\) install|pip install", line)]
-    assert len(installs) >= 5
+    assert len(installs) >= 6
     for line in installs:
         is_checked = "--require-hashes" in line
         is_own = "--editable ." in line and "--no-deps" in line and "--no-build-isolation" in line

@@ -99,7 +99,7 @@ class AttributeReader:
         processor_location = (loaded.processor if loaded else None) or base
         processor = load_processor(processor_location)
         trained = loaded.base_settings if loaded else None
-        dequantizes = load_in_4bit is None and trained is not None and trained.load_in_4bit
+        dequantizes = _dequantizes(loaded, load_in_4bit=load_in_4bit)
         with argument("base_model"):
             model = load_base_model(
                 base,
@@ -124,7 +124,7 @@ class AttributeReader:
                 num_beams=num_beams,
                 calibration=calibration,
                 provenance=_provenance(
-                    loaded, base, model, calibration, in_4bit=load_in_4bit, dequantized=dequantizes
+                    loaded, base, calibration, dtype=str(model.dtype), in_4bit=load_in_4bit, dequantized=dequantizes
                 ),
                 base_model=base,
             )
@@ -232,11 +232,31 @@ class AttributeReader:
         return [self.calibration.apply(answer) for answer in answers]
 
 
-def not_finite_remedy(dtype: torch.dtype) -> str:
+def not_finite_remedy(dtype: torch.dtype | str) -> str:
     """Return what to do if logits are not finite."""
-    if dtype == torch.float32:
+    if str(dtype) == "torch.float32":
         return "In float32, the cause is the weights: check those of the adapter"
     return f"Use `dtype` float32: {str(dtype).removeprefix('torch.')} overflows more easily"
+
+
+def describe_reader(
+    adapter: Adapter | None, base_model: Location, *, dtype: str, load_in_4bit: bool | None
+) -> dict[str, str | None]:
+    """The provenance of what `from_pretrained` would load, without loading it. `dtype` is that of the weights."""
+    return _provenance(
+        adapter,
+        base_model,
+        _load_calibration(adapter) if adapter is not None else None,
+        dtype=dtype,
+        in_4bit=load_in_4bit,
+        dequantized=_dequantizes(adapter, load_in_4bit=load_in_4bit),
+    )
+
+
+def _dequantizes(adapter: Adapter | None, *, load_in_4bit: bool | None) -> bool:
+    """Whether an adapter that was trained on an NF4 base model is merged into the dequantized weights."""
+    trained = adapter.base_settings if adapter else None
+    return load_in_4bit is None and trained is not None and trained.load_in_4bit
 
 
 def _as_list(name: str, values: object) -> list[Any]:
@@ -254,9 +274,9 @@ def _load_calibration(adapter: Adapter) -> Calibration | None:
 def _provenance(
     adapter: Adapter | None,
     base_model: Location,
-    model: PaliGemmaForConditionalGeneration,
     calibration: Calibration | None,
     *,
+    dtype: str,
     in_4bit: bool | None,
     dequantized: bool,
 ) -> dict[str, str | None]:
@@ -268,7 +288,7 @@ def _provenance(
         "base_model": str(base_model),
         "base_precision": "not quantized",
         "adapter_merged": None,
-        "dtype": str(model.dtype),
+        "dtype": dtype,
         "calibration": str(calibration or Calibration()),
     }
     if dequantized:

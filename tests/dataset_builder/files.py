@@ -38,6 +38,12 @@ def write_csv(file: Path, columns: list[str], rows: list[list[object]]) -> Path:
     return file
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files that a built dataset consists of, by name; without the card and the manifest."""
+    names = [*folder.glob("data/*"), *folder.glob("rows/*"), folder / "left_out.csv"]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in names}
+
+
 class Shop:
     """A small dataset: twelve labelled rows with ten images, four test rows with three others, and their folder."""
 

@@ -17,14 +17,10 @@ from dataset_builder.build_shards import shard_folder
 from product_vqa.errors import InputError
 from product_vqa.sharding import parse_shard
 from tests.commands import ROOT, call
+from tests.dataset_builder.files import contents
 from tests.dataset_builder.image_server import ImageServer
 
 COUNT = 3
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    names = [*folder.glob("data/*"), *folder.glob("rows/*"), folder / "left_out.csv"]
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in names}
 
 
 def test_merged_shards_are_the_dataset_of_one_machine(

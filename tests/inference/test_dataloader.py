@@ -44,7 +44,6 @@ def test_a_row_without_an_image_is_not_part_of_the_inputs(adapter_reader: Attrib
     dataset = load_split(Location(str(save_dataset(tmp_path, test=5))), "test")
     batches = RowBatches(dataset, processor=adapter_reader.processor, batch_size=2)
     assert len(batches) == 3
-    assert batches.indexes() == [[5000, 5001], [5002, 5003], [5004]]
     batch = batches[1]
     assert batch.failures == [NO_IMAGE, None]
     assert batch.entity_names == ["width"]  # of index 5003
