@@ -9,7 +9,7 @@ from their URLs, and the model is a PaliGemma of 28 px with random weights.
 
 python -m benchmarks.shards --rows 1000000 --image_size 32 --kills 0 --parts build
 
-The part `merge` leaves out the downloads, which take most of the time: shards with generated images are written, and
+The part `merge` needs no downloads, which take most of the time: shards with generated images are written, and
 merged by one process.
 
 python -m benchmarks.shards --rows 1000000 --parts merge

@@ -49,7 +49,7 @@ class _File(NamedTuple):
 
 
 class _Places:
-    """Where images start in the sequence of bytes, by the first eight bytes of their hashes: 16 bytes an image."""
+    """Where images start in the sequence of bytes, by the first eight bytes of their hashes: 16 bytes per image."""
 
     def __init__(self) -> None:
         self._keys, self._starts = array("Q"), array("Q")
