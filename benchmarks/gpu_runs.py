@@ -182,6 +182,8 @@ class Step:
             data_collator=TrainingCollator(processor),
         )
         self._trainer.current_gradient_accumulation_steps = 1  # set by `train`, which is not called
+        # As `train` does: this gives the model its autocast, without which LoRA's products would be in float32.
+        self.model = self._trainer.accelerator.prepare(self._trainer.model)
         self._optimizer = self._trainer.create_optimizer()
         self._batches: dict[int, dict[str, Any]] = {}
 
@@ -189,10 +191,9 @@ class Step:
         if batch_size not in self._batches:
             rows = [self._rows[index % len(self._rows)] for index in range(batch_size)]
             self._batches = {batch_size: self._trainer.data_collator(rows)}
-        model = self._trainer.model
-        model.train()
-        self._trainer.training_step(model, dict(self._batches[batch_size]))
-        torch.nn.utils.clip_grad_norm_([one for one in model.parameters() if one.requires_grad], 1.0)
+        self.model.train()
+        self._trainer.training_step(self.model, dict(self._batches[batch_size]))
+        torch.nn.utils.clip_grad_norm_([one for one in self.model.parameters() if one.requires_grad], 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad()
 

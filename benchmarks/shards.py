@@ -141,6 +141,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()
 
+    if options.work_dir:
+        options.work_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="shards-", dir=options.work_dir) as folder:
         work = Path(folder)
         log = work / "requests.txt"
