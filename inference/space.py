@@ -85,6 +85,7 @@ def _make_files(space_id: str, *, settings: dict[str, Any], examples: list[str])
         "app.py": _ROOM / "demo.py",
     }
     for package in ("product_vqa", "inference"):
-        for file in sorted((_ROOM.parent / package).rglob("*.py")):
-            files[file.relative_to(_ROOM.parent).as_posix()] = file
+        for file in sorted((_ROOM.parent / package).rglob("*")):
+            if file.suffix in (".py", ".yaml"):  # the YAML is the challenge's schema
+                files[file.relative_to(_ROOM.parent).as_posix()] = file
     return files | {f"examples/{Path(example).name}": Path(example) for example in examples}

@@ -10,7 +10,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from product_vqa.modeling.collator import Batch, normalize_images
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton, max_answer_tokens
-from product_vqa.task.quantity import Quantity, format_number, format_quantity, parse_quantity
+from product_vqa.task.numbers import format_number
+from product_vqa.task.quantity import Quantity, format_quantity, parse_quantity
 from product_vqa.task.schema import is_suitable
 
 _IMPOSSIBLE = float("-inf")  # the log probability of what is not allowed

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
+from product_vqa.task.numbers import NUMBER_PATTERN, UNIT_PATTERN, format_number
 from product_vqa.task.schema import canonical_unit
 
 
@@ -18,9 +19,6 @@ class Quantity:
         return format_quantity(self)
 
 
-# [0-9] and not \d, which also matches the digits of other scripts.
-NUMBER_PATTERN = r"[0-9]+(?:\.[0-9]+)?"
-UNIT_PATTERN = r"[A-Za-z]+(?: [A-Za-z]+)*"
 _PLAIN = re.compile(rf"({NUMBER_PATTERN})\s+({UNIT_PATTERN})")
 RANGE_BRACKETS = re.compile(rf"\[\s*({NUMBER_PATTERN})\s*,\s*({NUMBER_PATTERN})\s*\]\s*({UNIT_PATTERN})")
 RANGE_TO = re.compile(rf"({NUMBER_PATTERN})\s*({UNIT_PATTERN})\s+to\s+({NUMBER_PATTERN})\s*({UNIT_PATTERN})")
@@ -52,16 +50,6 @@ def parse_range(text: str) -> tuple[Quantity, Quantity]:
         first, first_unit, last, last_unit = match.groups()
         return parse_quantity(f"{first} {first_unit}"), parse_quantity(f"{last} {last_unit}")
     raise ValueError(f"{text!r} is not a range like '[100.0, 240.0] volt' or '10 kilogram to 15 kilogram'")
-
-
-def format_number(number: Decimal) -> str:
-    """Format a number like a Python float, but without exponent or rounding: 500.0, 1.5, 0.00034.
-
-    89 % of the training labels with an integer write it with `.0`, and no label has another trailing zero. So this
-    form equals most labels as a string.
-    """
-    integer, _, fraction = f"{number:f}".partition(".")
-    return f"{integer}.{fraction.rstrip('0') or '0'}"
 
 
 def format_quantity(quantity: Quantity) -> str:

@@ -1,38 +1,18 @@
-"""The attributes ("entities") that the model reads, and the units allowed for each.
+"""The challenge's schema: the attributes ("entities") that the model reads, and the units allowed for each."""
 
-Source: `constants.py` of the Amazon ML Challenge 2024 ("Feature Extraction from Images"), whose format checker
-accepts exactly these 31 units.
-"""
+from pathlib import Path
 
-_LENGTH = ("centimetre", "foot", "inch", "metre", "millimetre", "yard")
-_WEIGHT = ("gram", "kilogram", "microgram", "milligram", "ounce", "pound", "ton")
+from product_vqa.task.kinds import QuantityKind
+from product_vqa.task.schema_file import read_schema
 
+CHALLENGE = read_schema(Path(__file__).with_name("challenge.yaml"))
 UNITS_BY_ENTITY: dict[str, tuple[str, ...]] = {
-    "width": _LENGTH,
-    "depth": _LENGTH,
-    "height": _LENGTH,
-    "item_weight": _WEIGHT,
-    "maximum_weight_recommendation": _WEIGHT,
-    "voltage": ("kilovolt", "millivolt", "volt"),
-    "wattage": ("kilowatt", "watt"),
-    "item_volume": (
-        "centilitre",
-        "cubic foot",
-        "cubic inch",
-        "cup",
-        "decilitre",
-        "fluid ounce",
-        "gallon",
-        "imperial gallon",
-        "litre",
-        "microlitre",
-        "millilitre",
-        "pint",
-        "quart",
-    ),
+    name: attribute.kind.units
+    for name, attribute in CHALLENGE.attributes.items()
+    if isinstance(attribute.kind, QuantityKind)
 }
-ENTITIES: tuple[str, ...] = tuple(UNITS_BY_ENTITY)
-UNITS: frozenset[str] = frozenset(unit for units in UNITS_BY_ENTITY.values() for unit in units)
+ENTITIES: tuple[str, ...] = CHALLENGE.names
+UNITS: frozenset[str] = frozenset(CHALLENGE.units)
 
 
 def canonical_unit(text: str) -> str | None:
@@ -41,10 +21,7 @@ def canonical_unit(text: str) -> str | None:
     Like the official checker, it accepts `ter` for `tre` (meter, centiliter) and `feet` for `foot` (cubic feet), but
     no other plurals, no abbreviations and no capitals.
     """
-    for spelling in (text, text.replace("ter", "tre"), text.replace("feet", "foot")):
-        if spelling in UNITS:
-            return spelling
-    return None
+    return CHALLENGE.unit_by_spelling.get(text)
 
 
 def is_suitable(unit: str, entity_name: str) -> bool:

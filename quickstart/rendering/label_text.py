@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from product_vqa.task.quantity import Quantity, format_number
+from product_vqa.task.numbers import format_number
+from product_vqa.task.quantity import Quantity
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from quickstart.rendering.levels import Level
 from quickstart.rendering.printed_numbers import draw_number, may_show

@@ -10,7 +10,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from dataset_builder.labels import LabelForm
-from product_vqa.task.quantity import format_number, format_quantity
+from product_vqa.task.numbers import format_number
+from product_vqa.task.quantity import format_quantity
 from product_vqa.task.schema import ENTITIES
 from quickstart.rendering.drawing import draw, encode
 from quickstart.rendering.label_text import KEYS_BY_ENTITY, SPELLINGS_BY_UNIT, Fact, Label, Line, make_label

@@ -2,9 +2,10 @@
 
 import random
 
-from dataset_builder.labels import MAX_LABEL_LENGTH, LabelForm, judge_label, label_form
+from dataset_builder.labels import LabelForm, judge_label, label_form
 from inference.check import check_prediction
 from product_vqa.csv_files import parse_index
+from product_vqa.task.kinds import MAX_LABEL_LENGTH
 from product_vqa.task.quantity import RANGE_POLICIES, format_quantity, parse_quantity, parse_range
 from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY, canonical_unit
 from tests.fuzz.target import Target, assert_message, text_of

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from product_vqa.task.quantity import Quantity, format_number, format_quantity, parse_quantity, parse_range
+from product_vqa.task.numbers import format_number
+from product_vqa.task.quantity import Quantity, format_quantity, parse_quantity, parse_range
 from product_vqa.task.schema import UNITS
 
 units = st.sampled_from(sorted(UNITS))
