@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from product_vqa.errors import InputError
+from product_vqa.documents import read_bytes
+from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location, download, find_file
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
 from product_vqa.task.schema_file import SCHEMA_FILE, format_schema, parse_schema, read_schema
+from product_vqa.task.yaml_nodes import MAX_BYTES
 
 
 def load_schema(location: Location, *, repo_type: str = "dataset") -> Schema:
@@ -19,17 +21,20 @@ def load_schema(location: Location, *, repo_type: str = "dataset") -> Schema:
     if file is None:
         return CHALLENGE
     try:
-        return parse_schema(file.read_bytes(), name=f"{location}: {SCHEMA_FILE}")
+        content = read_bytes(file, max_bytes=MAX_BYTES)
     except OSError as error:
-        raise InputError(
-            f"{location}: its {SCHEMA_FILE} cannot be read ({error.strerror}); download it again"
-        ) from error
+        reason = error.strerror or first_line(error)
+        raise InputError(f"{location}: its {SCHEMA_FILE} cannot be read ({reason}); download it again") from error
+    return parse_schema(content, name=f"{location}: {SCHEMA_FILE}")
 
 
 def save_schema(schema: Schema, folder: Path) -> None:
     """Write schema.yaml into a folder, unless it is the challenge's, which a folder without the file has."""
-    if schema != CHALLENGE:
-        (folder / SCHEMA_FILE).write_text(format_schema(schema), encoding="utf-8")
+    file = folder / SCHEMA_FILE
+    if schema == CHALLENGE:
+        file.unlink(missing_ok=True)
+    else:
+        file.write_text(format_schema(schema), encoding="utf-8")
 
 
 def choose_schema(file: str | None, *, own: Schema | None = None, of: str = "") -> Schema:
@@ -38,7 +43,9 @@ def choose_schema(file: str | None, *, own: Schema | None = None, of: str = "") 
     Raises InputError if the file differs from what `of`, which has its `own`, brings in a way that matters.
     """
     given = read_schema(file) if file is not None else None
-    if given is not None and own is not None and (differences := own.differences(given)):
+    if given is None or own is None:
+        return own or given or CHALLENGE
+    if differences := own.differences(given, names=dict.fromkeys((*own.names, *given.names))):
         shown = "; ".join(differences[:3])
         raise InputError(f"`schema` {file} differs from the schema of {of}, which counts ({shown}): drop `schema`")
-    return own or given or CHALLENGE
+    return own

@@ -50,6 +50,8 @@ WORDS = {
 
 # Names that users and files already have: they stay.
 ALLOWED = {
+    "json-schema.org/draft/": "the name of a version of JSON Schema",
+    "Draft202012Validator": "a class of jsonschema",
     "not_a_picture": "a reason recorded in image stores",
     "filling.lock": "a file in image stores",
     "left_out.csv": "a file of every dataset folder",

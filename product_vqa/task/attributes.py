@@ -3,16 +3,19 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
 from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
-from product_vqa.task.kinds import Kind, LabelError, MultiChoiceKind, QuantityKind
+from product_vqa.task.kinds import ChoiceKind, Kind, LabelError, MultiChoiceKind, PatternKind, QuantityKind
 
 SCHEMA_VERSION = 1
+_SHOWN_NAMES = 20  # in an error
+# Fields of kinds that do not change which answers there are; `values` are compared by `_answers`.
+_NOT_ANSWERS = ("name", "dimension", "sizes", "unit_by_spelling", "space_required", "units", "values", "pattern")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Attribute:
     question: str
     kind: Kind
     not_shown: bool = False  # an empty answer is possible: the image does not show it
-    missing_is_not_shown: bool = False  # what a missing value in a wide table means; otherwise it is no row
+    missing_is_not_shown: bool = False  # what a missing value in a wide table means; otherwise there is no row
 
     def normalize(self, label: str, *, ranges: str = "leave_out") -> str:
         """The canonical form of a label. Raises LabelError, with a reason, if it has none."""
@@ -53,19 +56,29 @@ class Attribute:
         return self.kind.is_same(answer, other)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schema:
-    """The attributes by name, in order, and the dimensions of their units."""
+    """The attributes by name, in order, and the dimensions of their units.
+
+    Two schemas are equal if they describe the same in the same order.
+    """
 
     attributes: Mapping[str, Attribute]
     dimensions: Mapping[str, Mapping[str, Unit]]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Schema) and self.sha256 == other.sha256)
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
 
     def __getitem__(self, entity_name: str) -> Attribute:
         """Raises InputError, with the known names, for an unknown one."""
         attribute = self.attributes.get(entity_name) if isinstance(entity_name, str) else None
         if attribute is None:
             shown = one_line(repr(entity_name), max_length=100)
-            raise InputError(f"unknown entity_name {shown}; expected one of {', '.join(self.attributes)}")
+            known = ", ".join(self.names[:_SHOWN_NAMES]) + (", ..." if len(self.names) > _SHOWN_NAMES else "")
+            raise InputError(f"unknown entity_name {shown}; expected one of {known}")
         return attribute
 
     @property
@@ -109,7 +122,8 @@ class Schema:
 
     @cached_property
     def sha256(self) -> str:
-        content = json.dumps(self.describe(), sort_keys=True, ensure_ascii=False)
+        """Of its content. The order counts too: that of values decides how an answer lists them."""
+        content = json.dumps(self.describe(), ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def differences(self, other: "Schema", *, names: Iterable[str] | None = None) -> list[str]:
@@ -123,12 +137,12 @@ class Schema:
             if mine is None or others is None:
                 found.append(f"{name} is only in one of them")
                 continue
-            fields, other_fields = _answers(mine), _answers(others)
-            for field in fields | other_fields:
-                value, other_value = fields.get(field), other_fields.get(field)
+            answers, other_answers = _answers(mine), _answers(others)
+            is_same_kind = answers["kind"] == other_answers["kind"]
+            for field in answers if is_same_kind else ("kind", "question", "not_shown"):
+                value, other_value = answers[field], other_answers[field]
                 if value != other_value:
-                    shown = (one_line(str(text), max_length=100) for text in (value, other_value))
-                    found.append(f"{field} of {name}: {' and '.join(shown)}")
+                    found.append(f"{field} of {name}: {_describe_difference(value, other_value)}")
         return found
 
 
@@ -145,21 +159,35 @@ def spellings(dimensions: Mapping[str, Mapping[str, Unit]]) -> dict[str, str]:
 
 
 def _describe_unit(unit: Unit) -> dict[str, Any]:
-    return {"size": f"{unit.size:f}"} | ({"spellings": list(unit.spellings)} if unit.spellings else {})
+    return {"size": format_size(unit.size)} | ({"spellings": list(unit.spellings)} if unit.spellings else {})
+
+
+def format_size(size: Decimal) -> str:
+    """`1000`, `0.001`: without exponent and without zeros to spare, so that equal sizes are equal texts."""
+    text = f"{size:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _answers(attribute: Attribute) -> dict[str, Any]:
-    """What decides about the questions and answers of an attribute."""
+    """What decides about the questions and answers of an attribute, as texts and numbers."""
     kind = attribute.kind
-    fields: dict[str, Any] = {"kind": kind.name, "question": attribute.question, "not_shown": attribute.not_shown}
-    described = kind.describe()
-    for field in ("values", "yes", "no", "space_required"):
-        described.pop(field, None)
-    fields |= described
-    if isinstance(kind, MultiChoiceKind):
-        fields["values"] = list(kind.values)  # their order is that of an answer
-    elif kind.name == "choice":
-        fields["values"] = sorted(kind.values)  # type: ignore[union-attr]
-    elif isinstance(kind, QuantityKind):
-        fields["units"] = sorted(kind.units)
-    return fields
+    found: dict[str, Any] = {"kind": kind.name, "question": attribute.question, "not_shown": attribute.not_shown}
+    found |= {field.name: getattr(kind, field.name) for field in fields(kind) if field.name not in _NOT_ANSWERS}
+    if isinstance(kind, QuantityKind):
+        found["units"] = tuple(sorted(kind.units))
+    elif isinstance(kind, MultiChoiceKind):
+        found["values"] = tuple(kind.values)  # their order is that of an answer
+    elif isinstance(kind, ChoiceKind):
+        found["values"] = tuple(sorted(kind.values))
+    elif isinstance(kind, PatternKind):
+        found["pattern"] = kind.pattern.text
+    return found
+
+
+def _describe_difference(value: Any, other: Any) -> str:
+    if isinstance(value, tuple) and isinstance(other, tuple):
+        only, other_only = ([text for text in one if text not in two] for one, two in ((value, other), (other, value)))
+        if not only and not other_only:
+            return "another order"
+        value, other = (f"only {', '.join(texts)}" if texts else "no other" for texts in (only, other_only))
+    return " and ".join(one_line(str(text), max_length=100) for text in (value, other))

@@ -14,10 +14,13 @@ from typing import Any
 
 from product_vqa.task.numbers import NUMBER_PATTERN, UNIT_PATTERN, format_number
 from product_vqa.task.patterns import Pattern
+from product_vqa.task.texts import has_invisible, looks_like_token
 
 MAX_LABEL_LENGTH = 100  # the longest of the challenge has 32; a longer one would be published, and never be predicted
 SEPARATOR = ", "  # between the values of a multi_choice
 MAX_TEXT_LENGTH = 200
+_SHOWN_CHARS = 100  # of a label in an error
+_SEPARATORS = re.compile(r" ?(?:[,;/|&+]|,? and ) ?(?:and )?", re.IGNORECASE)  # of a label's values
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)  # the default one rounds to 28 digits
 
 
@@ -33,8 +36,8 @@ class LabelError(ValueError):
 class QuantityKind:
     """A number and a unit: `500.0 gram`, or `16 gigabyte` without decimals.
 
-    `unit_by_spelling` has the units of the whole schema, so that the unit of another attribute is told from an unknown
-    one. `sizes` are those of the dimension's units, relative to each other.
+    `unit_by_spelling` has the units of the whole schema, so that the unit of another attribute is not taken for an
+    unknown one. `sizes` are those of the dimension's units, relative to each other.
     """
 
     name = "quantity"
@@ -49,7 +52,7 @@ class QuantityKind:
 
     def normalize(self, label: str, *, ranges: str = "leave_out") -> str:
         """`1.5 kg` -> `1.5 kilogram`. With `ranges` "first" or "last", a range is read as that end of it."""
-        text = label.strip()
+        text = _compose(label.strip())
         form = self.form(text)
         if form == "plain":
             found = self._plain.fullmatch(text)
@@ -58,17 +61,20 @@ class QuantityKind:
         elif form in ("range_brackets", "range_to") and ranges != "leave_out":
             ends = self._ends(text)
             if any(unit not in self.unit_by_spelling for _, unit in ends):
-                raise LabelError("unit_unknown", f"{text!r} has a unit that the schema does not have")
+                raise LabelError("unit_unknown", f"{_shown(text)} has a unit that the schema does not have")
             number, unit = ends[0 if ranges == "first" else 1]
         else:
-            raise LabelError(form, f"{text!r} is not a number and one of the units {', '.join(self.units)}")
+            raise LabelError(form, f"{_shown(text)} is not a number and one of {self._shown_units}")
         unit = self.unit_by_spelling[unit]
         if unit not in self.units:
-            raise LabelError("unit_unsuitable", f"{unit} is not one of the units {', '.join(self.units)}")
+            raise LabelError("unit_unsuitable", f"{unit} is not one of {self._shown_units}")
         value = Decimal(number)
         if self.decimals == 0 and value != value.to_integral_value():
-            raise LabelError("not_an_integer", f"{text!r} has decimals")
-        return f"{self.format_number(value)} {unit}"
+            raise LabelError("not_an_integer", f"{_shown(text)} has decimals")
+        answer = f"{self.format_number(value)} {unit}"
+        if len(answer) > MAX_LABEL_LENGTH:  # because a unit is longer than its spelling
+            raise LabelError("broken", f"{_shown(text)} has more than {MAX_LABEL_LENGTH} characters")
+        return answer
 
     def form(self, text: str) -> str:
         """The form of a label: plain, range_brackets, range_to, exponent, unit_unknown or broken."""
@@ -88,6 +94,11 @@ class QuantityKind:
         found = self._to.fullmatch(text)
         assert found
         return (found[1], found[2]), (found[3], found[4])
+
+    @property
+    def _shown_units(self) -> str:
+        more = f" and {len(self.units) - 10} more" if len(self.units) > 10 else ""
+        return f"the units {', '.join(self.units[:10])}{more}"
 
     @cached_property
     def _number(self) -> str:
@@ -154,11 +165,11 @@ class IntegerKind:
         text = label.strip()
         number = f"-?{NUMBER_PATTERN}" if self.signed else NUMBER_PATTERN
         if len(text) > MAX_LABEL_LENGTH or not re.fullmatch(number, text):
-            raise LabelError("not_a_number", f"{text[:MAX_LABEL_LENGTH]!r} is not a number")
+            raise LabelError("not_a_number", f"{_shown(text)} is not a number")
         value = Decimal(text)
         if value != value.to_integral_value():
-            raise LabelError("not_an_integer", f"{text!r} has decimals")
-        return f"{abs(value) if value == 0 else value.to_integral_value():f}".partition(".")[0]
+            raise LabelError("not_an_integer", f"{_shown(text)} has decimals")
+        return f"{abs(value) if value == 0 else value:f}".partition(".")[0]
 
     def split(self, answer: str) -> tuple[str, str]:
         return answer, ""
@@ -181,7 +192,7 @@ class ChoiceKind:
         """A value, or a synonym of it, in any case and with any spaces -> the value."""
         value = self._value_by_key.get(key_of(label))
         if value is None:
-            raise LabelError("not_a_choice", f"{label.strip()[:MAX_LABEL_LENGTH]!r} is not one of the values")
+            raise LabelError("not_a_choice", f"{_shown(label.strip())} is not one of the values")
         return value
 
     @cached_property
@@ -209,9 +220,12 @@ class MultiChoiceKind:
 
     def normalize(self, label: str, *, ranges: str = "leave_out") -> str:
         """Values separated by `,`, `;`, `/`, `|`, `&`, `+` or `and`, in any order -> the canonical form."""
-        one = ChoiceKind(self.values)
-        found = {one.normalize(part) for part in re.split(r"\s*[,;/|&+]\s*|\s+and\s+", label.strip())}
+        found = {self._one.normalize(part) for part in _SEPARATORS.split(" ".join(label.split()))}
         return SEPARATOR.join(value for value in self.values if value in found)
+
+    @cached_property
+    def _one(self) -> ChoiceKind:
+        return ChoiceKind(self.values)
 
     def split(self, answer: str) -> tuple[str, str]:
         return answer, ""
@@ -232,8 +246,8 @@ class PatternKind:
 
     def normalize(self, label: str, *, ranges: str = "leave_out") -> str:
         text = label.strip()
-        if not self.pattern.matches(text):
-            raise LabelError("not_the_pattern", f"{text[:MAX_LABEL_LENGTH]!r} does not match {self.pattern.text}")
+        if not self.pattern.matches(text) and not self.pattern.matches(text := _compose(text)):
+            raise LabelError("not_the_pattern", f"{_shown(text)} does not match {self.pattern.text}")
         return text
 
     def split(self, answer: str) -> tuple[str, str]:
@@ -255,11 +269,13 @@ class TextKind:
 
     def normalize(self, label: str, *, ranges: str = "leave_out") -> str:
         """Spaces are collapsed, and characters composed (NFC)."""
-        text = unicodedata.normalize("NFC", " ".join(label.split()))
+        text = _compose(" ".join(label.split()))
         if len(text) > self.max_length:
-            raise LabelError("too_long", f"{text[: self.max_length]!r}... has more than {self.max_length} characters")
-        if not text or not text.isprintable():
-            raise LabelError("broken", f"{text!r} is empty or has characters that cannot be printed")
+            raise LabelError("too_long", f"{_shown(text)} has more than {self.max_length} characters")
+        if not text or not text.isprintable() or has_invisible(text):
+            raise LabelError("broken", f"{_shown(text)} is empty or has characters that cannot be seen")
+        if looks_like_token(text):
+            raise LabelError("broken", f"{_shown(text)} looks like a token of the model")
         return text
 
     def split(self, answer: str) -> tuple[str, str]:
@@ -278,6 +294,14 @@ Kind = QuantityKind | IntegerKind | ChoiceKind | MultiChoiceKind | PatternKind |
 def key_of(text: str) -> str:
     """What two spellings of a value have in common: case, spaces and the composition of characters do not count."""
     return unicodedata.normalize("NFKC", " ".join(text.split())).casefold()
+
+
+def _compose(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}...")
 
 
 def _describe_values(values: Mapping[str, tuple[str, ...]]) -> Any:

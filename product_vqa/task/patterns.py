@@ -5,13 +5,17 @@ They have characters, classes such as `[A-Z0-9-]`, groups, `|`, `?`, `{3}` and `
 text matches as a whole. What is allowed means the same to Python's `re` and to outlines-core.
 """
 
+import random
 import re
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 MAX_PATTERN_CHARS = 500
 MAX_ANSWER_CHARS = 64  # of a text that matches
-MAX_STATES = 4000  # of the automaton; `[A-Z0-9-]{3,40}` has 42
+MAX_STATES = 4000  # of the automaton; `[A-Z0-9-]{3,40}` has 41
+MAX_COST = 300_000  # steps to make the automaton, a fraction of a second; `[A-Z0-9-]{3,40}` takes 275
 _MAX_CLASS = 200  # characters
 _MAX_REPEATS = MAX_ANSWER_CHARS
 _SPECIAL = set("\\^$.|?*+()[]{}")
@@ -42,13 +46,12 @@ class _Automaton:
     def add_state(self) -> int:
         self.steps.append([])
         self.jumps.append([])
-        if len(self.steps) > 20 * MAX_STATES:
-            raise PatternError(f"it needs more than {20 * MAX_STATES} states; make its repetitions shorter")
         return len(self.steps) - 1
 
-    def reach(self, states: set[int]) -> frozenset[int]:
+    def reach(self, states: Iterable[int]) -> frozenset[int]:
         """The states that can be reached from these without a character."""
-        found, waiting = set(states), list(states)
+        found = set(states)
+        waiting = list(found)
         while waiting:
             for state in self.jumps[waiting.pop()]:
                 if state not in found:
@@ -84,6 +87,16 @@ _Part = _Characters | _Sequence | _Choice | _Repeat
 
 
 @dataclass(frozen=True)
+class _Table:
+    """A deterministic automaton: `rows[state][class_by_char[char]]` is the next state, -1 for none. It starts in 0."""
+
+    class_by_char: dict[str, int]
+    rows: list[list[int]]
+    is_end: list[bool]
+    cost: int
+
+
+@dataclass(frozen=True)
 class Pattern:
     """A checked pattern. Raises PatternError for one that is not allowed."""
 
@@ -94,96 +107,137 @@ class Pattern:
             raise PatternError("it is empty; write what an answer looks like, such as [A-Z]{2}[0-9]{4}")
         if len(self.text) > MAX_PATTERN_CHARS:
             raise PatternError(f"it has {len(self.text)} characters, more than {MAX_PATTERN_CHARS}; shorten it")
-        longest = self.max_chars  # before any automaton is built
+        if self.text != unicodedata.normalize("NFC", self.text):
+            raise PatternError("it has characters that are not composed; write it in Unicode's form NFC")
+        longest = self.max_chars  # before any automaton is made
         if longest > MAX_ANSWER_CHARS:
             raise PatternError(
                 f"it matches answers of {longest} characters, more than {MAX_ANSWER_CHARS}; make its repetitions "
                 "shorter"
             )
-        if _least(self._part) == 0:
+        if _length(self._part, min) == 0:
             raise PatternError("it matches an empty answer; `not_shown: true` allows that one")
-        self._check_states()
+        self._check_spaces()
 
     @cached_property
     def _part(self) -> _Part:
         return _Parser(self.text).parse()
 
     @cached_property
+    def _table(self) -> _Table:
+        automaton = _Automaton()
+        start, end = automaton.add_state(), automaton.add_state()
+        _connect(automaton, self._part, start, end)
+        return _determinize(automaton, start=start, end=end)
+
+    @cached_property
     def max_chars(self) -> int:
         """The length of the longest text that matches."""
-        return _most(self._part)
+        return _length(self._part, max)
 
     @cached_property
     def characters(self) -> frozenset[str]:
         """All characters that can occur."""
-        return frozenset(char for steps in self._automaton.steps for allowed, _ in steps for char in allowed)
+        return frozenset(self._table.class_by_char)
 
-    @cached_property
-    def _automaton(self) -> _Automaton:
-        automaton = _Automaton()
-        start, end = automaton.add_state(), automaton.add_state()  # 0 and 1
-        _connect(automaton, self._part, start, end)
-        return automaton
+    @property
+    def cost(self) -> int:
+        """The number of steps that making the automaton took, at most MAX_COST."""
+        return self._table.cost
 
     def matches(self, text: str) -> bool:
         """Whether the whole text matches. Takes time linear in its length."""
-        automaton = self._automaton
-        states = automaton.reach({0})
-        if len(text) > self.max_chars:
-            return False
+        table, state = self._table, 0
         for char in text:
-            following = {after for state in states for allowed, after in automaton.steps[state] if char in allowed}
-            if not following:
+            following = table.class_by_char.get(char)
+            if following is None or (state := table.rows[state][following]) < 0:
                 return False
-            states = automaton.reach(following)
-        return 1 in states
+        return table.is_end[state]
 
-    def _check_states(self) -> None:
-        """Count the states of the deterministic automaton, which constrains the answers."""
-        automaton = self._automaton
-        start = automaton.reach({0})
-        seen, waiting = {start}, [start]
-        while waiting:
-            states = waiting.pop()
-            by_char: dict[str, set[int]] = {}
-            for state in states:
-                for allowed, after in automaton.steps[state]:
-                    for char in allowed:
-                        by_char.setdefault(char, set()).add(after)
-            for key in {frozenset(after) for after in by_char.values()}:
-                following = automaton.reach(set(key))
-                if following not in seen:
-                    seen.add(following)
-                    waiting.append(following)
-                    if len(seen) > MAX_STATES:
-                        raise PatternError(
-                            f"it needs more than {MAX_STATES} states, because one character can belong to several "
-                            "of its parts; make its repetitions shorter or its parts more different"
-                        )
+    def draw(self, rng: random.Random) -> str:
+        """A random text that matches; the same generator gives the same text."""
+        return _draw(self._part, rng)
+
+    def _check_spaces(self) -> None:
+        """Labels are stripped, so an answer that begins or ends with a space would never be right."""
+        space = self._table.class_by_char.get(" ")
+        if space is None:
+            return
+        rows, is_end = self._table.rows, self._table.is_end
+        if rows[0][space] >= 0 or any(row[space] >= 0 and is_end[row[space]] for row in rows):
+            raise PatternError("it matches answers that begin or end with a space; move the space between characters")
 
 
-def _most(part: _Part) -> int:
+def _determinize(automaton: _Automaton, *, start: int, end: int) -> _Table:
+    """The table of an automaton. Raises PatternError if it has too many states, or takes too many steps to make.
+
+    Characters that occur in the same sets are one class.
+    """
+    sets = dict.fromkeys(allowed for steps in automaton.steps for allowed, _ in steps)
+    sets_by_char: dict[str, list[frozenset[str]]] = {}
+    for allowed in sets:
+        for char in allowed:
+            sets_by_char.setdefault(char, []).append(allowed)
+    classes: dict[tuple[frozenset[str], ...], int] = {}
+    class_by_char = {char: classes.setdefault(tuple(found), len(classes)) for char, found in sets_by_char.items()}
+    classes_by_set = {allowed: {class_by_char[char] for char in allowed} for allowed in sets}
+
+    first = automaton.reach({start})
+    number_by_states = {first: 0}
+    waiting = [first]
+    rows: list[list[int]] = []
+    cost = sum(map(len, sets))
+    for states in waiting:  # grows
+        following: list[set[int]] = [set() for _ in classes]
+        for state in states:
+            if cost > MAX_COST:
+                break
+            for allowed, after in automaton.steps[state]:
+                cost += len(classes_by_set[allowed])
+                for number in classes_by_set[allowed]:
+                    following[number].add(after)
+        cost += len(states) + len(classes)
+        reached: dict[frozenset[int], int] = {}  # states -> number of all that they lead to
+        for targets in map(frozenset, following):
+            if targets and targets not in reached and cost <= MAX_COST:
+                next_states = automaton.reach(targets)
+                cost += len(next_states)
+                reached[targets] = number_by_states.setdefault(next_states, len(waiting))
+                if reached[targets] == len(waiting):
+                    waiting.append(next_states)
+        if len(waiting) > MAX_STATES or cost > MAX_COST:
+            raise PatternError(
+                f"it needs {f'more than {MAX_STATES} states' if len(waiting) > MAX_STATES else 'too many steps'}, "
+                "because one character can belong to several of its parts; make its repetitions shorter or its parts "
+                "more different"
+            )
+        rows.append([reached[frozenset(targets)] if targets else -1 for targets in following])
+    return _Table(class_by_char, rows, [end in states for states in waiting], cost)
+
+
+def _length(part: _Part, choose: Callable[[Iterable[int]], int]) -> int:
+    """The length of the longest or the shortest text that the part matches."""
     match part:
         case _Characters():
             return 1
         case _Sequence(parts):
-            return sum(map(_most, parts))
+            return sum(_length(one, choose) for one in parts)
         case _Choice(parts):
-            return max(map(_most, parts))
-        case _Repeat(repeated, _, most):
-            return most * _most(repeated)
+            return choose(_length(one, choose) for one in parts)
+        case _Repeat(repeated, least, most):
+            return choose((least, most)) * _length(repeated, choose)
 
 
-def _least(part: _Part) -> int:
+def _draw(part: _Part, rng: random.Random) -> str:
     match part:
-        case _Characters():
-            return 1
+        case _Characters(allowed):
+            return rng.choice(sorted(allowed))
         case _Sequence(parts):
-            return sum(map(_least, parts))
+            return "".join(_draw(following, rng) for following in parts)
         case _Choice(parts):
-            return min(map(_least, parts))
-        case _Repeat(repeated, least, _):
-            return least * _least(repeated)
+            return _draw(rng.choice(parts), rng)
+        case _Repeat(repeated, least, most):
+            return "".join(_draw(repeated, rng) for _ in range(rng.randint(least, most)))
 
 
 def _connect(automaton: _Automaton, part: _Part, start: int, end: int) -> None:
@@ -285,12 +339,14 @@ class _Parser:
         if self._peek() != ")":
             raise PatternError("`(` is not closed; add `)`, or write `\\(` for the character")
         self.position += 1
+        if _length(part, max) == 0:
+            raise PatternError("a group without characters; remove it")
         return part
 
     def _escape(self) -> str:
         char = self.text[self.position + 1 : self.position + 2]
         if char not in _SPECIAL and char not in ("-", "/"):
-            shown = f"`\\{char}`" if char else "a `\\` at the end"
+            shown = f"`\\{_check_char(char)}`" if char else "a `\\` at the end"
             raise PatternError(
                 f"{shown} is not supported; write the characters out, such as [0-9] for \\d, [A-Za-z0-9_] for \\w"
             )
@@ -304,6 +360,8 @@ class _Parser:
         allowed: set[str] = set()
         while self._peek() != "]":
             first = self._class_char()
+            if self.text.startswith("--", self.position):
+                raise PatternError("`--` in a class; write `\\-` for the character")
             if self._peek() == "-" and self.text[self.position + 1 : self.position + 2] not in ("]", ""):
                 self.position += 1
                 last = self._class_char()
@@ -327,9 +385,10 @@ class _Parser:
             raise PatternError("`[` is not closed; add `]`, or write `\\[` for the character")
         if char == "\\":
             return self._escape()
-        is_operator = char in "&~" and self.text[self.position + 1 : self.position + 2] == char  # in Rust
-        if char == "[" or is_operator:
-            raise PatternError(f"`{char}` in a class; write `\\[` for the bracket, and other characters once")
+        if char == "[":
+            raise PatternError("`[` in a class; write `\\[` for the character")
+        if char in "&~|-" and self.text.startswith(2 * char, self.position):  # operators in Rust, or of a later Python
+            raise PatternError(f"`{2 * char}` in a class; write the character once, `\\-` for a `-`")
         self.position += 1
         return _check_char(char)
 

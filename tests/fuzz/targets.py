@@ -23,6 +23,7 @@ _MODULES: dict[str, dict[str, int]] = {  # the slowest first, so that both proce
     },
     "answers": {"server_answer": 30_000, "redirect": 20_000},
     "documents": {"json": 100_000, "yaml": 50_000, "front_matter": 50_000},
+    "schemas": {"schema": 50_000, "pattern": 100_000},
     "quantities": {"quantity": 600_000, "label": 400_000, "index": 300_000, "prediction": 300_000},
 }  # fmt: skip
 _MODULE_OF = {name: module for module, targets in _MODULES.items() for name in targets}

@@ -16,6 +16,7 @@ SHARE = {
     "card_merge": 40, "hub_card": 100, "hub_route": 60, "hub_body": 60, "hub_commit": 40, "calibration": 100,
     "task_file": 100, "card_configs": 50, "shard_manifest": 40, "shard_states": 40, "shard_images": 40,
     "prediction_shard": 100, "run_state": 60, "lease": 100, "vote_weights": 100,
+    "schema": 200, "pattern": 300,
 }  # fmt: skip
 
 
