@@ -1,6 +1,5 @@
-"""Reads train.csv and test.csv, and checks every row: an error names the file and the line. Selects rows."""
+"""Reads the tables, and checks every row: an error names the file and the line. Selects rows."""
 
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset_builder.options import TableOptions
+from dataset_builder.record_files import open_table, split_of
 from dataset_builder.table_layout import LONG, Layout
-from dataset_builder.table_records import CsvRecords, Records
-from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv, parse_index
+from dataset_builder.table_records import Records
+from product_vqa.csv_files import parse_index
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
 from product_vqa.row_selection import RowKey, RowSelection
-from product_vqa.schemas import choose_schema
+from product_vqa.schemas import choose_schema, load_schema
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
 
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    name: str  # of the file, without its folder, because it is published
+    name: str  # of the file, without its folder, because it is published; or of the split of a dataset
     sha256: str
     rows: tuple[Row, ...]
 
@@ -70,8 +70,9 @@ class Tables:
 
 def read_tables(options: TableOptions) -> Tables:
     """Read the schema and the CSVs that the options name. Raises InputError as the two functions below do."""
+    own, of = _schema_of_source(options)
     with argument("schema"):
-        schema = choose_schema(options.schema)
+        schema = choose_schema(options.schema, own=own, of=of)
     layout = Layout.of(wide=options.wide, columns=options.columns)
     layout.check(schema)
     return Tables(
@@ -80,6 +81,16 @@ def read_tables(options: TableOptions) -> Tables:
         schema=schema,
         layout=layout,
     )
+
+
+def _schema_of_source(options: TableOptions) -> tuple[Schema | None, str]:
+    """The schema of the first dataset among the tables that brings its own, and the name of the dataset."""
+    for option, name in (("train_csv", options.train_csv), ("test_csv", options.test_csv)):
+        with argument(option):
+            split = None if name is None else split_of(name)
+            if split and (own := load_schema(split[0])) != CHALLENGE:
+                return own, str(split[0])
+    return None, ""
 
 
 def select_rows(tables: Tables, selection: RowSelection) -> Tables:
@@ -115,23 +126,17 @@ def read_test_csv(path: str | Path, *, schema: Schema = CHALLENGE, layout: Layou
 
 
 def _read_table(path: str | Path, schema: Schema, layout: Layout, *, is_labelled: bool) -> Table:
-    file, name = Path(path), str(path)
-    if not file.name.isprintable():
-        raise InputError(f"{name!r}: the name of the file, which is published, must be printable; rename it")
-    with open_csv(file) as stream:
-        try:
-            text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-            records = CsvRecords(text, file=name)
-            fields = layout.find_fields(records.names, schema, is_labelled=is_labelled, file=name)
-            make_rows = _wide_rows if layout.is_wide else _long_rows
-            rows = tuple(make_rows(records, fields, schema, layout, file=name, is_labelled=is_labelled))
-        except BROKEN_ARCHIVE as error:
-            reason = one_line(str(error))
-            raise InputError(f"{name}: broken {compression_name(stream)} ({reason}); download it again") from error
+    name = str(path)
+    with open_table(path) as table:
+        records = table.records
+        fields = layout.find_fields(records.names, schema, is_labelled=is_labelled, file=name)
+        make_rows = _wide_rows if layout.is_wide else _long_rows
+        before = records.number
+        rows = tuple(make_rows(records, fields, schema, layout, file=name, is_labelled=is_labelled))
         if not rows:
-            empty = "no value in a column of an attribute" if layout.is_wide and records.number > 1 else "no rows"
+            empty = "no value in a column of an attribute" if records.number > before else "no rows"
             raise InputError(f"{name}: has a header but {empty}")
-        return Table(file.name, stream.sha256(), rows)
+        return Table(table.name, table.sha256(), rows)
 
 
 def _long_rows(

@@ -1,20 +1,34 @@
 """The records of a table: the cells of each row as texts, in the order of the columns that are asked for."""
 
 import csv
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from product_vqa.errors import InputError
+from dataset_builder.table_cells import cell_text
+from product_vqa.errors import InputError, first_line
+from product_vqa.quoting import one_line
+
+if TYPE_CHECKING:
+    from dataset_builder.parquet_records import ParquetRecords, download_split
+
+__all__ = ["CsvRecords", "JsonRecords", "ParquetRecords", "Records", "download_split"]
 
 MAX_ROW_LENGTH = 4 * 1024**2  # characters, of all lines of a row
 
 
 class Records(Protocol):
     names: list[str]  # of the columns; a name may occur twice
-    number: int  # of the line or row that was read last
     word: str  # what a number counts: line, row
-    length: int  # characters of the row that was read last, at least
+
+    @property
+    def number(self) -> int:
+        """That of the line or row that was read last."""
+
+    @property
+    def length(self) -> int:
+        """At least the number of characters of the row that was read last."""
 
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         """The cells of each row in these columns, of which there are at least two. Raises InputError."""
@@ -79,3 +93,58 @@ class CsvRecords:
             if self.length > MAX_ROW_LENGTH:
                 raise csv.Error(f"a row of more than {MAX_ROW_LENGTH} characters")
             yield line
+
+
+class JsonRecords:
+    """The objects of a file with one per line. An empty line is none, and a key that an object lacks an empty cell."""
+
+    word = "line"
+
+    def __init__(self, lines: Iterable[str], names: list[str], *, file: str) -> None:
+        self.names = names
+        self.number = 0
+        self.length = 0
+        self._lines = lines
+        self._file = file
+
+    def read(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        for row in self.objects():
+            yield tuple(
+                cell_text(row[name], where=f"{self._file}, line {self.number}: {name}") if name in row else ""
+                for name in names
+            )
+
+    def objects(self) -> Iterator[dict[str, Any]]:
+        try:
+            for line in self._lines:
+                self.number += 1
+                self.length = len(line)
+                if line.strip():
+                    yield self._parse(line)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self._file}, after line {self.number}: not UTF-8 text ({error.reason}); save it as UTF-8"
+            ) from error
+
+    def _parse(self, line: str) -> dict[str, Any]:
+        try:
+            # Numbers as they are written: a label of 1.50 is the text 1.50.
+            row = json.loads(line, parse_int=str, parse_float=str, parse_constant=lambda text: None)
+        except (ValueError, RecursionError) as error:
+            raise self._refuse(first_line(error)) from error
+        if not isinstance(row, dict):
+            raise self._refuse("not an object")
+        return row
+
+    def _refuse(self, reason: str) -> InputError:
+        reason = one_line(reason, max_length=100)
+        return InputError(f"{self._file}, line {self.number}: not JSON Lines ({reason}); write one object per line")
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: pyarrow takes as long to import as hundreds of images to download, in each shard.
+    if name in ("ParquetRecords", "download_split"):
+        from dataset_builder.parquet_records import ParquetRecords, download_split
+
+        return {"ParquetRecords": ParquetRecords, "download_split": download_split}[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,10 @@
 """Three catalogues with attributes of their own: their schemas, and products as people list them, one a row."""
 
+import csv
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from tests.dataset_builder.files import jpeg, write_csv
 
@@ -66,6 +69,37 @@ PRODUCTS: dict[str, tuple[list[str], list[list[str]]]] = {
     ),
 }
 
+# Of each catalogue's products: photo, attribute and canonical answer; and the cells without one, with their reason.
+LABELS = {
+    "nutrition": (
+        {
+            ("0", "energy", "250 kilocalorie"), ("0", "fat", "1.5 gram"), ("0", "salt", ""), ("0", "servings", "4"),
+            ("1", "energy", "1046 kilojoule"), ("1", "fat", "20.0 milligram"), ("1", "salt", "0.3 gram"),
+            ("1", "servings", "12"),
+        },
+        {("2", "energy", "not_an_integer"), ("2", "salt", "unit_unknown"), ("2", "servings", "not_a_number")},
+    ),
+    "clothes": (
+        {
+            ("0", "size", "M"), ("0", "colour", "navy blue"), ("0", "material", "cotton, wool"), ("1", "size", "XL"),
+            ("1", "colour", "off-white"), ("1", "material", "cotton, elastane"), ("2", "colour", "black"),
+        },
+        {("2", "size", "not_a_choice")},
+    ),
+    "electronics": (
+        {
+            ("0", "storage", "512 gigabyte"), ("0", "battery", "5000 milliampere hour"),
+            ("0", "refresh rate", "120 hertz"), ("0", "waterproof", "yes"), ("0", "model", "AB-1234"),
+            ("1", "storage", "1 terabyte"), ("1", "refresh rate", "60 hertz"), ("1", "waterproof", "no"),
+            ("2", "waterproof", "yes"), ("2", "model", "CD-123"),
+        },
+        {
+            ("1", "model", "not_the_pattern"), ("2", "storage", "not_an_integer"), ("2", "battery", "broken"),
+            ("2", "refresh rate", "range_brackets"),
+        },
+    ),
+}  # fmt: skip
+
 
 class Catalogue:
     """A schema.yaml, a folder with a photo of each product, and a CSV with a row per product."""
@@ -96,3 +130,16 @@ class Catalogue:
 
     def arguments(self) -> list[Any]:
         return ["--schema", self.schema, "--image_dir", self.image_dir, "--output_dir", self.folder / "out"]
+
+
+def labels_of(folder: Path) -> set[tuple[str, str, str]]:
+    rows = [row for file in (folder / "rows").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
+    found = {(row["image_link"].split(".")[0], row["entity_name"], row["entity_value"]) for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def dropped_of(folder: Path) -> set[tuple[str, str, str]]:
+    with (folder / "left_out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return {(row["image_link"].split(".")[0], row["entity_name"], row["reason"]) for row in rows}

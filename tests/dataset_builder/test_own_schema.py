@@ -1,6 +1,5 @@
 """Datasets of other catalogues than the challenge's, through the command."""
 
-import csv
 import hashlib
 import json
 import os
@@ -10,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
 
@@ -24,60 +22,17 @@ from product_vqa.schemas import load_schema
 from product_vqa.streaming import count_streamed_entities, open_split
 from product_vqa.task.schema_file import parse_schema, read_schema
 from tests.commands import ROOT, call, run_module
-from tests.dataset_builder.catalogues import SCHEMAS, Catalogue
+from tests.dataset_builder.catalogues import LABELS, SCHEMAS, Catalogue, dropped_of, labels_of
 from tests.dataset_builder.files import Shop, contents, jpeg, write_csv
 from tests.dataset_builder.image_server import ImageServer
 
 CHALLENGE_FILE = ROOT / "product_vqa" / "task" / "challenge.yaml"
-# Of each catalogue's products: photo, attribute and canonical answer; and the cells without one, with their reason.
-LABELS = {
-    "nutrition": (
-        {
-            ("0", "energy", "250 kilocalorie"), ("0", "fat", "1.5 gram"), ("0", "salt", ""), ("0", "servings", "4"),
-            ("1", "energy", "1046 kilojoule"), ("1", "fat", "20.0 milligram"), ("1", "salt", "0.3 gram"),
-            ("1", "servings", "12"),
-        },
-        {("2", "energy", "not_an_integer"), ("2", "salt", "unit_unknown"), ("2", "servings", "not_a_number")},
-    ),
-    "clothes": (
-        {
-            ("0", "size", "M"), ("0", "colour", "navy blue"), ("0", "material", "cotton, wool"), ("1", "size", "XL"),
-            ("1", "colour", "off-white"), ("1", "material", "cotton, elastane"), ("2", "colour", "black"),
-        },
-        {("2", "size", "not_a_choice")},
-    ),
-    "electronics": (
-        {
-            ("0", "storage", "512 gigabyte"), ("0", "battery", "5000 milliampere hour"),
-            ("0", "refresh rate", "120 hertz"), ("0", "waterproof", "yes"), ("0", "model", "AB-1234"),
-            ("1", "storage", "1 terabyte"), ("1", "refresh rate", "60 hertz"), ("1", "waterproof", "no"),
-            ("2", "waterproof", "yes"), ("2", "model", "CD-123"),
-        },
-        {
-            ("1", "model", "not_the_pattern"), ("2", "storage", "not_an_integer"), ("2", "battery", "broken"),
-            ("2", "refresh rate", "range_brackets"),
-        },
-    ),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
     with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
         yield hub
-
-
-def labels_of(folder: Path) -> set[tuple[str, str, str]]:
-    rows = [row for file in (folder / "rows").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
-    found = {(row["image_link"].split(".")[0], row["entity_name"], row["entity_value"]) for row in rows}
-    assert len(found) == len(rows)
-    return found
-
-
-def dropped_of(folder: Path) -> set[tuple[str, str, str]]:
-    with (folder / "left_out.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return {(row["image_link"].split(".")[0], row["entity_name"], row["reason"]) for row in rows}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -15,9 +15,8 @@ from dataset_builder.table_layout import Layout, format_columns, is_layout, pars
 from product_vqa.errors import InputError
 from product_vqa.task.schema_file import parse_schema
 from tests.commands import call
-from tests.dataset_builder.catalogues import PRODUCTS, SCHEMAS, Catalogue
+from tests.dataset_builder.catalogues import LABELS, PRODUCTS, SCHEMAS, Catalogue, dropped_of, labels_of
 from tests.dataset_builder.files import TRAIN_COLUMNS, Shop, contents, jpeg, write_csv
-from tests.dataset_builder.test_own_schema import LABELS, dropped_of, labels_of
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
