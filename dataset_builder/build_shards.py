@@ -10,12 +10,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dataset_builder.csv_reader import Tables
-from dataset_builder.fingerprint import FORMAT_VERSION, IMAGE_LIBRARIES, library_version
+from dataset_builder.fingerprint import FORMAT_VERSION, IMAGE_LIBRARIES, library_version, schema_digest
 from dataset_builder.image_store import NOT_FETCHED, ImageStore
 from dataset_builder.stored_image import StoredImage
 from product_vqa.documents import DocumentError, read_json
@@ -35,21 +35,30 @@ MAX_FILE_BYTES = 500 * 1024**2
 class Inputs:
     """What all shards of a build have in common."""
 
-    sources: dict[str, str]  # train_csv, test_csv -> sha256
+    sources: dict[str, str]  # train_csv, test_csv, schema (unless it is the challenge's) -> sha256
     row_selection: dict[str, str | int]
     image_size: int
     libraries: dict[str, str | None]  # that decode, resize and hash images
     format_version: int
+    layout: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the manifest of a shard records; `layout` only where it is not the default."""
+        return {name: value for name, value in asdict(self).items() if name != "layout" or value}
 
     @classmethod
     def of(cls, tables: Tables, row_selection: RowSelection, *, image_size: int) -> "Inputs":
         named = {"train_csv": tables.train, "test_csv": tables.test}
+        sources = {name: table.sha256 for name, table in named.items() if table is not None}
+        if own := schema_digest(tables.schema):
+            sources["schema"] = own
         return cls(
-            sources={name: table.sha256 for name, table in named.items() if table is not None},
+            sources=sources,
             row_selection=row_selection.describe(),
             image_size=image_size,
             libraries={name: library_version(name) for name in IMAGE_LIBRARIES},
             format_version=FORMAT_VERSION,
+            layout=tables.layout.describe(),
         )
 
 
@@ -80,7 +89,7 @@ def write_shard(folder: Path, store: ImageStore, urls: Sequence[str], *, shard: 
                 stream.write(store.read_image(image))
     content = {
         "shard": str(shard),
-        "inputs": asdict(inputs),
+        "inputs": inputs.as_dict(),
         "images": store.fingerprint(urls),
         "files": {file.name: _digest(file) for file in sorted(folder.iterdir())},
     }
@@ -123,7 +132,7 @@ def read_manifest(folder: Path, *, shard: Shard, inputs: Inputs) -> dict[str, An
     if not isinstance(content, dict) or any(not isinstance(content.get(key), kind) for key, kind in keys.items()):
         raise InputError(f"shard {shard}: its {MANIFEST_FILE} was not written by build; run it again")
     of_shard = list_changes({"shard": content["shard"]}, {"shard": str(shard)})
-    of_inputs = list_changes(content["inputs"], json.loads(json.dumps(asdict(inputs))))
+    of_inputs = list_changes(content["inputs"], json.loads(json.dumps(inputs.as_dict())))
     if changes := "; ".join(filter(None, (of_shard, of_inputs))):
         raise InputError(f"shard {shard} was made from other inputs or settings ({changes}); run it again")
     if STATES_FILE not in content["files"] or any(
