@@ -2,6 +2,7 @@
 
 python -m dataset_builder.inspect --train_csv train.csv --test_csv test.csv --image_store images
 python -m dataset_builder.inspect --dataset user/name
+python -m dataset_builder.inspect --train_csv products.csv --wide --suggest_schema schema.yaml
 """
 
 import json
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dataset_builder.csv_reader import Table
     from dataset_builder.leakage import Leak
     from dataset_builder.placeholders import Placeholder
+    from dataset_builder.schema_suggestion import Suggestion
 
 NUM_EXAMPLES = 3  # of each kind of suspicious label
 
@@ -44,9 +46,28 @@ class InspectOptions:
         default=None,
         metadata={"help": "File to write: every suspicious label of --train_csv with the reason."},
     )
+    suggest_schema: str | None = field(
+        default=None,
+        metadata={
+            "help": "File to write: a schema proposed for the labels of --train_csv, with counts as comments. Nothing "
+            "else is inspected."
+        },
+    )
+    wide: bool = field(
+        default=False,
+        metadata={"help": "--train_csv has a row for each product, and a column for each attribute."},
+    )
+    columns: str | None = field(
+        default=None,
+        metadata={"help": "Names of columns in --train_csv, for example image_link=photo_url,colour=Farbe."},
+    )
     json: bool = field(default=False, metadata={"help": "Print the counts as JSON."})
 
     def __post_init__(self) -> None:
+        if self.suggest_schema is not None:
+            self._check_suggestion()
+        elif self.wide or self.columns is not None:
+            raise InputError("--wide and --columns are for --suggest_schema FILE")
         if self.train_csv is None and self.test_csv is None and self.dataset is None:
             raise InputError("no rows: give --train_csv FILE, --test_csv FILE or both, or --dataset user/name")
         if self.suspicious_csv is not None and self.train_csv is None:
@@ -56,6 +77,13 @@ class InspectOptions:
                 raise InputError("--image_store needs the URLs: give --train_csv FILE, --test_csv FILE, or both")
             if not Path(self.image_store, "state.sqlite").is_file():
                 raise InputError(f"--image_store {self.image_store}: not a store that download or build made")
+
+    def _check_suggestion(self) -> None:
+        if self.train_csv is None:
+            raise InputError("--suggest_schema needs labels: give --train_csv FILE")
+        others = ("test_csv", "dataset", "image_store", "suspicious_csv")
+        if given := [f"--{name}" for name in others if getattr(self, name) is not None]:
+            raise InputError(f"--suggest_schema reads --train_csv only: drop {', '.join(given)}")
 
 
 @dataclass
@@ -81,8 +109,22 @@ class Report:
 
 def main() -> None:
     (options,) = parse_options(InspectOptions, description=__doc__)
-    report = inspect(options)
+    report = suggest(options) if options.suggest_schema is not None else inspect(options)
     print(report.as_json() if options.json else report.as_text())
+
+
+def suggest(options: InspectOptions) -> "Suggestion":
+    """Write a schema for the labels of a table whose attributes are not known."""
+    from dataset_builder.label_table import parse_columns, read_label_table
+    from dataset_builder.schema_suggestion import check_absent, suggest_schema, write_suggestion
+
+    assert options.train_csv is not None and options.suggest_schema is not None
+    file = Path(options.suggest_schema)
+    check_absent(file)
+    table = read_label_table(options.train_csv, wide=options.wide, columns=parse_columns(options.columns))
+    suggestion = suggest_schema(table)
+    write_suggestion(suggestion, file)
+    return suggestion
 
 
 def inspect(options: InspectOptions) -> Report:
