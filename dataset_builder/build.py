@@ -110,8 +110,9 @@ def build(
         location = check_target(location, private=options.hub_private_repo)
 
     # Read and download.
-    row_selection = read_selection(row_options, seed=selection.seed)
-    tables = select_rows(read_tables(table_options), row_selection)
+    tables = read_tables(table_options)
+    row_selection = read_selection(row_options, seed=selection.seed, schema=tables.schema)
+    tables = select_rows(tables, row_selection)
     urls = tables.urls()
     image_size = image_options.image_size
     inputs = Inputs.of(tables, row_selection, image_size=image_size)
@@ -171,16 +172,17 @@ def write_build(
     from dataset_builder.verification import hash_files, is_intact
     from dataset_builder.writer import WRITE_ERRORS, write_dataset
     from product_vqa.atomic_io import replace_folder
+    from product_vqa.schemas import save_schema
 
     urls = tables.urls()
-    earlier, license = find_earlier_build(folder), license_of(options)
+    earlier, license = find_earlier_build(folder, schema=tables.schema), license_of(options)
     fingerprint = compute_fingerprint(
         tables, images, image_size=image_size, selection=selection, row_selection=row_selection
     )
 
     with write_errors_explained(folder, also=WRITE_ERRORS), temporary_folder(folder) as temporary:
         if earlier and earlier.fingerprint == fingerprint and is_intact(folder, earlier):
-            save_card(earlier, folder, location=location, license=license)
+            save_card(earlier, folder, location=location, license=license, schema=tables.schema)
             print(f"unchanged: {options.output_dir}")
         else:
             cache = Path(datasets.config.HF_DATASETS_CACHE)
@@ -206,6 +208,7 @@ def write_build(
             # Write, with the card last.
             complete = temporary / "dataset"
             dataset_info = write_dataset(splits, store, filtered.dropped, complete)
+            save_schema(tables.schema, complete)
             manifest = make_manifest(
                 fingerprint=fingerprint,
                 tables=tables,
@@ -221,7 +224,7 @@ def write_build(
                 dataset_info=dataset_info,
             )
             save_manifest(manifest, complete)
-            save_card(manifest, complete, location=location, license=license, earlier=folder)
+            save_card(manifest, complete, location=location, license=license, schema=tables.schema, earlier=folder)
             if folder.exists():
                 check_own_files(folder)  # again: somebody may have put a file there
             replace_folder(complete, folder)
@@ -269,7 +272,7 @@ def is_merged(
     from dataset_builder.output_folder import remove_temporary
     from dataset_builder.verification import is_intact
 
-    earlier = find_earlier_build(folder)
+    earlier = find_earlier_build(folder, schema=tables.schema)
     if (
         earlier is None
         or not is_made_from(earlier, tables, row_selection, image_size=inputs.image_size, selection=selection)
@@ -278,7 +281,7 @@ def is_merged(
     ):
         return False
     remove_temporary(folder)
-    save_card(earlier, folder, location=location, license=license_of(options))
+    save_card(earlier, folder, location=location, license=license_of(options), schema=tables.schema)
     print(f"unchanged: {options.output_dir}")
     push_build(folder, location, options)
     return True

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builder.csv_reader import Tables
-from dataset_builder.fingerprint import FORMAT_VERSION, IMAGE_LIBRARIES, library_version
+from dataset_builder.fingerprint import FORMAT_VERSION, IMAGE_LIBRARIES, library_version, schema_digest
 from dataset_builder.image_store import NOT_FETCHED, ImageStore
 from dataset_builder.stored_image import StoredImage
 from product_vqa.documents import DocumentError, read_json
@@ -35,7 +35,7 @@ MAX_FILE_BYTES = 500 * 1024**2
 class Inputs:
     """What all shards of a build have in common."""
 
-    sources: dict[str, str]  # train_csv, test_csv -> sha256
+    sources: dict[str, str]  # train_csv, test_csv, schema (unless it is the challenge's) -> sha256
     row_selection: dict[str, str | int]
     image_size: int
     libraries: dict[str, str | None]  # that decode, resize and hash images
@@ -44,8 +44,11 @@ class Inputs:
     @classmethod
     def of(cls, tables: Tables, row_selection: RowSelection, *, image_size: int) -> "Inputs":
         named = {"train_csv": tables.train, "test_csv": tables.test}
+        sources = {name: table.sha256 for name, table in named.items() if table is not None}
+        if own := schema_digest(tables.schema):
+            sources["schema"] = own
         return cls(
-            sources={name: table.sha256 for name, table in named.items() if table is not None},
+            sources=sources,
             row_selection=row_selection.describe(),
             image_size=image_size,
             libraries={name: library_version(name) for name in IMAGE_LIBRARIES},

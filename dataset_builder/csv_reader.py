@@ -13,8 +13,10 @@ from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv, pa
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
 from product_vqa.row_selection import RowKey, RowSelection
+from product_vqa.schemas import choose_schema
+from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import TEST_COLUMNS, TRAIN_COLUMNS
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.schema import CHALLENGE
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +42,16 @@ class Table:
     rows: tuple[Row, ...]
 
 
-class Tables(NamedTuple):
-    """The CSVs of a dataset: labelled rows, rows to predict, or both."""
+@dataclass(frozen=True)
+class Tables:
+    """The CSVs of a dataset: labelled rows, rows to predict, or both; and the schema of their attributes."""
 
     train: Table | None
     test: Table | None
+    schema: Schema = CHALLENGE
+
+    def __iter__(self) -> Iterator[Table | None]:
+        return iter((self.train, self.test))
 
     def rows(self) -> Iterator[Row]:
         for table in self:
@@ -61,10 +68,13 @@ class Tables(NamedTuple):
 
 
 def read_tables(options: TableOptions) -> Tables:
-    """Read the CSVs that the options name. Raises InputError as the two functions below do."""
+    """Read the schema and the CSVs that the options name. Raises InputError as the two functions below do."""
+    with argument("schema"):
+        schema = choose_schema(options.schema)
     return Tables(
-        train=None if options.train_csv is None else read_train_csv(options.train_csv),
-        test=None if options.test_csv is None else read_test_csv(options.test_csv),
+        train=None if options.train_csv is None else read_train_csv(options.train_csv, schema=schema),
+        test=None if options.test_csv is None else read_test_csv(options.test_csv, schema=schema),
+        schema=schema,
     )
 
 
@@ -75,7 +85,8 @@ def select_rows(tables: Tables, selection: RowSelection) -> Tables:
     """
     if selection.indexes is not None and None not in tables:
         raise InputError("`rows` lists indexes of one table: give `train_csv` or `test_csv`, and not both")
-    return Tables(*(table and _select(table, selection) for table in tables))
+    train, test = (table and _select(table, selection) for table in tables)
+    return replace(tables, train=train, test=test)
 
 
 def _select(table: Table, selection: RowSelection) -> Table:
@@ -87,26 +98,26 @@ def _select(table: Table, selection: RowSelection) -> Table:
     return replace(table, rows=rows)
 
 
-def read_train_csv(path: str | Path) -> Table:
+def read_train_csv(path: str | Path, *, schema: Schema = CHALLENGE) -> Table:
     """Raises InputError for anything but a train.csv. Its labels may have any form: `labels` judges them."""
     with argument("train_csv"):
-        return _read_table(path, columns=TRAIN_COLUMNS)
+        return _read_table(path, columns=TRAIN_COLUMNS, schema=schema)
 
 
-def read_test_csv(path: str | Path) -> Table:
+def read_test_csv(path: str | Path, *, schema: Schema = CHALLENGE) -> Table:
     """Raises InputError for anything but a test.csv."""
     with argument("test_csv"):
-        return _read_table(path, columns=TEST_COLUMNS)
+        return _read_table(path, columns=TEST_COLUMNS, schema=schema)
 
 
-def _read_table(path: str | Path, *, columns: tuple[str, ...]) -> Table:
+def _read_table(path: str | Path, *, columns: tuple[str, ...], schema: Schema) -> Table:
     file, name = Path(path), str(path)
     if not file.name.isprintable():
         raise InputError(f"{name!r}: the name of the file, which is published, must be printable; rename it")
     with open_csv(file) as stream:
         try:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-            rows = tuple(_read_rows(text, name=name, columns=columns))
+            rows = tuple(_read_rows(text, name=name, columns=columns, schema=schema))
         except BROKEN_ARCHIVE as error:
             reason = one_line(str(error))
             raise InputError(f"{name}: broken {compression_name(stream)} ({reason}); download it again") from error
@@ -124,7 +135,7 @@ def _count_characters(lines: Iterable[str], row_length: list[int]) -> Iterator[s
         yield line
 
 
-def _read_rows(lines: Iterable[str], *, name: str, columns: tuple[str, ...]) -> Iterator[Row]:
+def _read_rows(lines: Iterable[str], *, name: str, columns: tuple[str, ...], schema: Schema) -> Iterator[Row]:
     row_length = [0]  # of the row that is being read
     reader = csv.reader(_count_characters(lines, row_length), strict=True)
     first_line = 1  # of that row
@@ -136,6 +147,7 @@ def _read_rows(lines: Iterable[str], *, name: str, columns: tuple[str, ...]) -> 
         url_at, group_at, entity_at = (cell_numbers[column] for column in ("image_link", "group_id", "entity_name"))
         value_at, index_at = cell_numbers.get("entity_value"), cell_numbers.get("index")
         line_by_index: dict[int, int] = {}
+        known = schema.attributes
         strings: dict[str, str] = {}  # most groups, entities and labels repeat: one object each halves the memory
         position = 0
         first_line, row_length[0] = reader.line_num + 1, 0
@@ -153,11 +165,11 @@ def _read_rows(lines: Iterable[str], *, name: str, columns: tuple[str, ...]) -> 
             row_length[0] = 0
             group_id, entity_name = cells[group_at], cells[entity_at]
             entity_value = "" if value_at is None else cells[value_at]
-            if entity_name not in ENTITIES:
+            if entity_name not in known:
                 found = one_line(repr(entity_name), max_length=50)
                 raise InputError(
                     f"{name}, line {reader.line_num}: unknown entity_name {found}; "
-                    f"expected one of {', '.join(ENTITIES)}"
+                    f"expected one of {', '.join(schema.names)}"
                 )
             index = position
             if index_at is not None:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.dataset import ROWS_CONFIG
 from product_vqa.quoting import code_span, file_name, one_line
+from product_vqa.task.attributes import Attribute, Schema
+from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind, TextKind
 from product_vqa.task.prompt import format_prompt
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.schema import CHALLENGE
 
 PRETTY_NAME = "Product attributes from images"
 _MEANINGS = {
@@ -27,6 +30,20 @@ _MEANINGS = {
     LabelForm.BROKEN.value: "not a number with a unit",
     UNIT_UNSUITABLE: "unit of another attribute, like a weight in litres",
 }
+_OWN_MEANINGS = {  # of a schema of its own
+    LabelForm.RANGE_BRACKETS.value: "a range, like `[1, 2] unit`",
+    LabelForm.RANGE_TO.value: "a range, like `1 unit to 2 unit`",
+    LabelForm.EXPONENT.value: "a number with an exponent",
+    LabelForm.UNIT_UNKNOWN.value: "a unit that the schema lacks",
+    LabelForm.BROKEN.value: "not in the form of its kind",
+    UNIT_UNSUITABLE: "a unit of another attribute",
+    "not_a_number": "not a number",
+    "not_an_integer": "a number with decimals",
+    "not_a_choice": "none of the values",
+    "not_the_pattern": "does not match the pattern",
+    "too_long": "too many characters",
+}
+_MAX_SHOWN = 30  # values or units of an attribute
 
 
 @dataclass(frozen=True)
@@ -45,14 +62,20 @@ _NOT_STATED = License("other", "not-stated", "Whoever built this dataset has not
 
 
 def save_card(
-    manifest: Manifest, folder: Path, *, location: str, license: License | None = None, earlier: Path | None = None
+    manifest: Manifest,
+    folder: Path,
+    *,
+    location: str,
+    license: License | None = None,
+    earlier: Path | None = None,
+    schema: Schema = CHALLENGE,
 ) -> None:
     """Write the card of a build to `folder`. `location`, a repo or a folder, is where its example loads the dataset.
 
     Manual edits in the card of the folder `earlier` (default: `folder` itself) are kept. Without `license`, the card
-    says that none is stated.
+    says that none is stated. A schema other than the challenge's is described in it.
     """
-    text = mark_card(_render_card(manifest, location=location, license=license))
+    text = mark_card(_render_card(manifest, location=location, license=license, schema=schema))
     earlier_card = (earlier or folder) / CARD_FILE
     if earlier_card.is_file():
         text = merge_cards(text, earlier_card.read_bytes().decode("utf-8", "replace"), needed=NEEDED_METADATA)
@@ -60,8 +83,10 @@ def save_card(
         temporary.write_bytes(text.encode())
 
 
-def _render_card(manifest: Manifest, *, location: str, license: License | None) -> str:
+def _render_card(manifest: Manifest, *, location: str, license: License | None, schema: Schema) -> str:
     rows = manifest.rows
+    entities = [entity for entity in schema.names if any(entity in counts for counts in rows.values())]
+    is_own = schema != CHALLENGE
     shown_license = license or (_CHALLENGE_LICENSE if manifest.is_challenge else _NOT_STATED)
     data = DatasetCardData(
         pretty_name=PRETTY_NAME,
@@ -89,11 +114,12 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None) 
         template_path=str(Path(__file__).with_name("dataset_card.md")),
         manifest=manifest,
         rows=rows,
-        entities=[entity for entity in ENTITIES if any(entity in counts for counts in rows.values())],
+        entities=entities,
         first_split=next(iter(rows)),
         location=json.dumps(one_line(location), ensure_ascii=False),
-        example_question=format_prompt("item_weight"),
-        meanings=_MEANINGS,
+        example_question=schema[entities[0]].question if is_own else format_prompt("item_weight"),
+        attributes=[_describe(attribute) for attribute in schema.attributes.values()] if is_own else [],
+        meanings=_OWN_MEANINGS if is_own else _MEANINGS,
         license=shown_license,
         is_stated=license is not None,
         command=_command(manifest, license),
@@ -103,12 +129,40 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None) 
     return str(card)
 
 
+def _describe(attribute: Attribute) -> dict[str, str]:
+    """An attribute's row in the card's table."""
+    kind = attribute.kind
+    match kind:
+        case QuantityKind():
+            digits = f"at most {kind.decimals} decimals" if kind.decimals else "no decimals"
+            answers = f"a number ({digits}) and one of the units {_spans(kind.units)}"
+        case IntegerKind():
+            answers = f"a whole number of at most {kind.digits} digits"
+        case ChoiceKind():
+            answers = _spans(kind.values)
+        case MultiChoiceKind():
+            answers = f"some of {_spans(kind.values)}"
+        case PatternKind():
+            answers = f"a text like {code_span(kind.pattern.text, in_table=True)}"
+        case TextKind():
+            answers = f"a text of at most {kind.max_length} characters"
+    if attribute.not_shown:
+        answers += "; empty if the image does not show it"
+    question = code_span(attribute.question, in_table=True)
+    return {"name": attribute.name, "question": question, "kind": kind.name, "answers": answers}
+
+
+def _spans(texts: Collection[str]) -> str:
+    shown = ", ".join(code_span(text, in_table=True) for text in list(texts)[:_MAX_SHOWN])
+    return shown if len(texts) <= _MAX_SHOWN else f"{shown} and {len(texts) - _MAX_SHOWN} more, in `schema.yaml`"
+
+
 def _command(manifest: Manifest, license: License | None) -> str:
     """The command that builds the dataset again, with the names of the CSVs but without folders of this machine."""
     images = "images" if manifest.picture_source == "image_dir" else "store"
     arguments = [f"--{option} {shlex.quote(one_line(source['file']))}" for option, source in manifest.sources.items()]
     chosen = manifest.row_selection
-    arguments += [f"--{name} {chosen[name]}" for name in ("max_rows", "entities") if name in chosen]
+    arguments += [f"--{name} {shlex.quote(str(chosen[name]))}" for name in ("max_rows", "entities") if name in chosen]
     arguments += ["--rows rows.txt"] if "rows_sha256" in chosen else []
     arguments += [
         f"--{manifest.picture_source} {images}",

@@ -8,6 +8,9 @@ from dataset_builder.csv_reader import Tables
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.options import SelectionOptions
 from product_vqa.row_selection import ALL_ROWS, RowSelection
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import format_schema
 
 if TYPE_CHECKING:  # its shards have a fingerprint too
     from dataset_builder.shard_images import StoredImages
@@ -26,7 +29,7 @@ def compute_fingerprint(
     selection: SelectionOptions,
     row_selection: RowSelection = ALL_ROWS,
 ) -> str:
-    """Hash the content of the CSVs, which of their rows are used, their images, the options, and FORMAT_VERSION.
+    """Hash the CSVs, which of their rows are used, a schema of their own, the images, the options, and FORMAT_VERSION.
 
     For a folder, the versions of the libraries that prepare its images count too. The images of a store are prepared
     already.
@@ -41,7 +44,14 @@ def compute_fingerprint(
     ]
     if not row_selection.is_all:
         parts.append(repr(row_selection.describe()))
+    if own := schema_digest(tables.schema):
+        parts.append(own)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def schema_digest(schema: Schema) -> str:
+    """The sha256 of the dataset's schema.yaml; "" for the challenge's schema, of which a dataset has no file."""
+    return "" if schema == CHALLENGE else hashlib.sha256(format_schema(schema).encode()).hexdigest()
 
 
 def library_version(distribution: str) -> str | None:

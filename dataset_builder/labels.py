@@ -1,8 +1,10 @@
 """The labels of train.csv: which form one has, what its canonical form is, and why it cannot be used."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
 
+from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import LabelError, QuantityKind
 from product_vqa.task.quantity import RANGE_POLICIES
 from product_vqa.task.schema import CHALLENGE
@@ -31,13 +33,30 @@ def label_form(text: str) -> LabelForm:
 
 @cache  # the 263,859 rows of the challenge's train.csv hold 21,679 different pairs
 def judge_label(entity_name: str, entity_value: str, *, ranges: str = "leave_out") -> tuple[str, str]:
-    """Normalize a label: (`500.0 gram`, "") if it can be used, or else ("", reason).
+    """Normalize a label of the challenge: (`500.0 gram`, "") if it can be used, or else ("", reason).
 
     The reason is `unit_unsuitable`, or the `LabelForm` of a label that is not plain. With `ranges` "first" or "last",
     a range is read as that end of it.
     """
+    return _judge(CHALLENGE, entity_name, entity_value, ranges=ranges)
+
+
+def label_judge(schema: Schema, *, ranges: str = "leave_out") -> Callable[[str, str], tuple[str, str]]:
+    """What `judge_label` does, for the labels of any schema. It judges each pair of attribute and label once.
+
+    The reason is that of the LabelError. The label of an attribute that an image need not show may be "".
+    """
+
+    @cache
+    def judge(entity_name: str, entity_value: str) -> tuple[str, str]:
+        return _judge(schema, entity_name, entity_value, ranges=ranges)
+
+    return judge
+
+
+def _judge(schema: Schema, entity_name: str, entity_value: str, *, ranges: str) -> tuple[str, str]:
     assert ranges in RANGE_POLICIES
     try:
-        return CHALLENGE[entity_name].normalize(entity_value, ranges=ranges), ""
+        return schema[entity_name].normalize(entity_value, ranges=ranges), ""
     except LabelError as error:
         return "", error.reason

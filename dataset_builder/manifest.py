@@ -11,6 +11,7 @@ import datasets
 
 import product_vqa
 from dataset_builder.csv_reader import Tables
+from dataset_builder.fingerprint import schema_digest
 from dataset_builder.leakage import Leak
 from dataset_builder.options import SelectionOptions
 from dataset_builder.output_folder import MANIFEST_FILE, read_earlier_manifest
@@ -18,9 +19,11 @@ from dataset_builder.placeholders import Placeholder
 from dataset_builder.row_filter import FilteredRows
 from dataset_builder.split import JOINING_COLUMNS, Oversize, Splits
 from product_vqa.row_selection import RowSelection, is_description
+from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import SPLITS
 from product_vqa.task.quantity import RANGE_POLICIES
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import SCHEMA_FILE
 
 # All images of the challenge have such a URL. A single other image makes it a dataset of somebody else's, for which
 # the card's statement about the challenge's license may be wrong.
@@ -35,7 +38,7 @@ class Manifest:
     """The content of `build.json`: its fields are the keys. Names and counts only, because the file is published."""
 
     fingerprint: str
-    sources: dict[str, dict[str, str]]  # train_csv, test_csv -> file, sha256
+    sources: dict[str, dict[str, str]]  # train_csv, test_csv, schema (unless the challenge's) -> file, sha256
     picture_source: str  # "image_dir" or "image_store"
     image_size: int
     ranges: str
@@ -71,11 +74,7 @@ def make_manifest(
 ) -> Manifest:
     return Manifest(
         fingerprint=fingerprint,
-        sources={
-            option: {"file": table.name, "sha256": table.sha256}
-            for option, table in (("train_csv", tables.train), ("test_csv", tables.test))
-            if table is not None
-        },
+        sources=_sources(tables),
         picture_source=image_source,
         image_size=image_size,
         ranges=selection.ranges,
@@ -94,21 +93,30 @@ def make_manifest(
         files=files,
         dataset_info=dataset_info,
         row_selection=row_selection.describe(),
-        is_challenge=all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
+        is_challenge=tables.schema == CHALLENGE and all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
     )
+
+
+def _sources(tables: Tables) -> dict[str, dict[str, str]]:
+    named = (("train_csv", tables.train), ("test_csv", tables.test))
+    sources = {option: {"file": table.name, "sha256": table.sha256} for option, table in named if table is not None}
+    if own := schema_digest(tables.schema):
+        sources["schema"] = {"file": SCHEMA_FILE, "sha256": own}
+    return sources
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
 
 
-def find_earlier_build(folder: Path) -> Manifest | None:
+def find_earlier_build(folder: Path, *, schema: Schema = CHALLENGE) -> Manifest | None:
     """The manifest of the earlier build in `folder`; None if the folder is missing, or holds nothing but shards.
 
-    Raises InputError if anything else is there. A build of another version, with other keys, counts as none.
+    Raises InputError if anything else is there. A build of another version, with other keys, counts as none, and so
+    does one with entities that the schema lacks.
     """
     content = read_earlier_manifest(folder)
-    return None if content is None else _from_json(content)
+    return None if content is None else _from_json(content, schema)
 
 
 def is_made_from(
@@ -120,17 +128,16 @@ def is_made_from(
     selection: SelectionOptions,
 ) -> bool:
     """Whether a build was made from these rows with these options. The images are not compared."""
-    sources = {"train_csv": tables.train, "test_csv": tables.test}
     return manifest is not None and (
         {name: source["sha256"] for name, source in manifest.sources.items()}
-        == {name: table.sha256 for name, table in sources.items() if table is not None}
+        == {name: source["sha256"] for name, source in _sources(tables).items()}
         and manifest.row_selection == row_selection.describe()
         and (manifest.image_size, manifest.ranges, manifest.validation_size, manifest.seed)
         == (image_size, selection.ranges, selection.validation_size, selection.seed)
     )
 
 
-def _from_json(content: dict[str, Any]) -> Manifest | None:
+def _from_json(content: dict[str, Any], schema: Schema) -> Manifest | None:
     """The manifest; None unless it has the keys, and values of the types, that a build writes."""
     records = {"oversize": Oversize, "leaks": Leak, "placeholders": Placeholder}
     try:
@@ -138,17 +145,17 @@ def _from_json(content: dict[str, Any]) -> Manifest | None:
             return None
         lists = {key: [record(**one) for one in content[key]] for key, record in records.items()}
         manifest = Manifest(**content | lists)
-        return manifest if _is_valid(manifest) else None
+        return manifest if _is_valid(manifest, schema) else None
     except (TypeError, KeyError, AttributeError, ValueError):
         return None
 
 
-def _is_valid(manifest: Manifest) -> bool:
+def _is_valid(manifest: Manifest, schema: Schema) -> bool:
     """Whether everything in it can be shown in a card."""
     return (
         re.fullmatch("[0-9a-f]{16}", manifest.fingerprint) is not None
         and manifest.picture_source in ("image_dir", "image_store")
-        and manifest.sources.keys() <= {"train_csv", "test_csv"}
+        and manifest.sources.keys() <= {"train_csv", "test_csv", "schema"}
         and all(
             source.keys() == {"file", "sha256"} and re.fullmatch("[0-9a-f]{64}", source["sha256"]) and source["file"]
             for source in manifest.sources.values()
@@ -160,7 +167,7 @@ def _is_valid(manifest: Manifest) -> bool:
         and all(_NAME.fullmatch(name) and _NAME.fullmatch(version) for name, version in manifest.versions.items())
         and bool(manifest.rows)
         and manifest.rows.keys() <= set(SPLITS)
-        and all(counts.keys() <= set(ENTITIES) and _are_counts(counts) for counts in manifest.rows.values())
+        and all(counts.keys() <= set(schema.names) and _are_counts(counts) for counts in manifest.rows.values())
         and all(
             _are_counts(counts) and all(_REASON.fullmatch(reason) for reason in counts)
             for counts in (manifest.rows_left_out, manifest.images_missing)
@@ -180,7 +187,7 @@ def _is_valid(manifest: Manifest) -> bool:
         )
         and isinstance(manifest.files, dict)
         and isinstance(manifest.dataset_info, dict)
-        and is_description(manifest.row_selection)
+        and is_description(manifest.row_selection, schema=schema)
         and isinstance(manifest.is_challenge, bool)
     )
 

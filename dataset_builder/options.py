@@ -9,6 +9,9 @@ from product_vqa.sharding import MAX_SHARDS
 from product_vqa.task.quantity import RANGE_POLICIES
 
 TRAIN_CSV_HELP = "Labelled rows: a CSV, plain or compressed (gzip, bzip2, xz, zip)."
+SCHEMA_HELP = (
+    "Attributes, and what may be answered about each: a schema.yaml. Default: the challenge's eight attributes."
+)
 TEST_CSV_HELP = "Rows to predict: a CSV, plain or compressed (gzip, bzip2, xz, zip)."
 
 
@@ -16,6 +19,7 @@ TEST_CSV_HELP = "Rows to predict: a CSV, plain or compressed (gzip, bzip2, xz, z
 class TableOptions:
     train_csv: str | None = field(default=None, metadata={"help": TRAIN_CSV_HELP})
     test_csv: str | None = field(default=None, metadata={"help": TEST_CSV_HELP})
+    schema: str | None = field(default=None, metadata={"help": SCHEMA_HELP})
 
     def __post_init__(self) -> None:
         if self.train_csv is None and self.test_csv is None:

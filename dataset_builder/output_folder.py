@@ -16,13 +16,14 @@ from product_vqa.machine_errors import explain_machine_error
 from product_vqa.paths import writable_folder
 from product_vqa.quoting import one_line
 from product_vqa.task.columns import SPLITS
+from product_vqa.task.schema_file import SCHEMA_FILE
 
 MANIFEST_FILE = "build.json"
 ROWS_FOLDER = "rows"  # the rows without their images, one Parquet file per split
 DROPPED_FILE = "left_out.csv"
 
 _WRITTEN = re.compile(
-    f"({'|'.join(map(re.escape, (CARD_FILE, MANIFEST_FILE, DROPPED_FILE)))})"
+    f"({'|'.join(map(re.escape, (CARD_FILE, MANIFEST_FILE, DROPPED_FILE, SCHEMA_FILE)))})"
     rf"|data/({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.parquet|{ROWS_FOLDER}/({'|'.join(SPLITS)})\.parquet"
 )
 # Of build_shards; the second form is what a kill while one was replaced leaves.

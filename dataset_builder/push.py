@@ -10,6 +10,7 @@ from dataset_builder.output_folder import MANIFEST_FILE, is_written
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import BRIEF_WAITS_S, commit_files, hub_errors, retry
 from product_vqa.quoting import one_line
+from product_vqa.task.schema_file import SCHEMA_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,6 @@ def push(folder: Path, repo_id: str, *, private: bool) -> CommitInfo:
             {name: folder / name for name in names if is_written(name)},
             message="Build with product-vqa",
             repo_type="dataset",
-            is_obsolete=lambda name: is_written(name) and name.startswith(("data/", "rows/")),
+            is_obsolete=lambda name: is_written(name) and name.startswith(("data/", "rows/", SCHEMA_FILE)),
             needed_metadata=NEEDED_METADATA,
         )

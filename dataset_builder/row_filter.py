@@ -10,10 +10,12 @@ import pandas as pd
 
 from dataset_builder.csv_reader import Row, Table, Tables
 from dataset_builder.image_store import NOT_FETCHED, count_reasons
-from dataset_builder.labels import judge_label
+from dataset_builder.labels import label_judge
 from dataset_builder.stored_image import StoredImage
 from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ def filter_rows(
     `images` and `failures` come from `ImageStore.find`: for each URL its image, or the reason why there is none.
     Raises InputError if no label or no image can be used at all, because then the options are wrong, not the rows.
     """
-    labelled, dropped = filter_labels(tables.train, ranges=ranges) if tables.train else ([], [])
+    labelled, dropped = filter_labels(tables.train, ranges=ranges, schema=tables.schema) if tables.train else ([], [])
     test_rows = tables.test.rows if tables.test else ()
     _check_images([*(row for row, _ in labelled), *test_rows], failures)
     if tables.train:
@@ -90,18 +92,27 @@ def filter_rows(
     return filtered
 
 
-def filter_labels(train: Table, *, ranges: str) -> tuple[list[tuple[Row, str]], list[Dropped]]:
+def filter_labels(
+    train: Table, *, ranges: str, schema: Schema = CHALLENGE
+) -> tuple[list[tuple[Row, str]], list[Dropped]]:
     """The rows of train.csv with a usable label and its canonical form, and the other rows with the reason."""
     labelled: list[tuple[Row, str]] = []
     dropped: list[Dropped] = []
+    judge = label_judge(schema, ranges=ranges)
     for row in train.rows:
-        label, reason = judge_label(row.entity_name, row.entity_value, ranges=ranges)
+        label, reason = judge(row.entity_name, row.entity_value)
         if reason:
             dropped.append(Dropped("row", train.name, row, reason))
         else:
             labelled.append((row, label))
     if not labelled:
-        raise InputError(f"`train_csv` {train.name}: none of the {len(train.rows)} rows has a usable label")
+        reason, number = count_reasons(one.reason for one in dropped).most_common(1)[0]
+        example = next(one.row for one in dropped if one.reason == reason)
+        label = one_line(repr(example.entity_value), max_length=50)
+        raise InputError(
+            f"`train_csv` {train.name}: none of the {len(train.rows)} rows has a usable label "
+            f"({reason} {number}, like {example.entity_name} {label})"
+        )
     return labelled, dropped
 
 

@@ -8,6 +8,7 @@ import xxhash
 
 from dataset_builder.manifest import Manifest
 from dataset_builder.output_folder import DROPPED_FILE, ROWS_FOLDER
+from product_vqa.task.schema_file import SCHEMA_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,9 @@ def hash_files(folder: Path) -> dict[str, str]:
 
     It shows what a disk or a copy has damaged, in a fifth of the time of sha256, and not what somebody has forged.
     """
-    files = [file for pattern in ("data/*", f"{ROWS_FOLDER}/*", DROPPED_FILE) for file in folder.glob(pattern)]
+    files = [
+        file for pattern in ("data/*", f"{ROWS_FOLDER}/*", DROPPED_FILE, SCHEMA_FILE) for file in folder.glob(pattern)
+    ]
     digests = {}
     for file in sorted(files):
         with file.open("rb") as stream:

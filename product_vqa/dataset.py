@@ -26,9 +26,10 @@ from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location, download, find_file, list_files, measure_download
 from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.quoting import one_line
+from product_vqa.schemas import load_schema
+from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import SPLITS
 from product_vqa.task.features import FEATURES
-from product_vqa.task.schema import ENTITIES
 
 ROWS_CONFIG = "rows"  # the configuration of the card that has all columns but the images
 MAX_CARD_BYTES = 2 * 1024**2
@@ -68,8 +69,9 @@ def load_splits(location: Location, splits: list[str]) -> dict[str, Dataset]:
         loaded = load_dataset("parquet", **_parquet_arguments(files))
     except DAMAGED as error:
         raise dataset_error(location, error) from error
+    schema = load_schema(location)
     for split, dataset in loaded.items():
-        check_rows(dataset.data, name=f"{location}: split {split}")
+        check_rows(dataset.data, name=f"{location}: split {split}", schema=schema)
     return dict(loaded)
 
 
@@ -118,8 +120,8 @@ def check_columns(present: Sequence[str], *, location: Location, split: str) -> 
         )
 
 
-def check_rows(table: pa.Table | Table, *, name: str) -> None:
-    """Raise InputError, with the index of the row, if a row of the table holds what no built dataset does."""
+def check_rows(table: pa.Table | Table, *, name: str, schema: Schema) -> None:
+    """Raise InputError, with the index of the row, if a row of the table holds what no dataset of the schema does."""
     indexes = table.column("index")
     if indexes.null_count:
         raise InputError(f"{name}: the index of row {_first(pc.is_null(indexes))} is null (rows are counted from 0)")
@@ -135,9 +137,10 @@ def check_rows(table: pa.Table | Table, *, name: str) -> None:
     _check_images(table.column("image"), refuse)
     entities = table.column("entity_name")
     for unknown in pc.unique(entities).to_pylist():
-        if unknown not in ENTITIES:
+        if unknown not in schema.attributes:
             row = pc.index(entities, unknown).as_py()
-            raise refuse(row, f"the entity_name of INDEX is {unknown[:50]!r}; expected one of {', '.join(ENTITIES)}")
+            known = ", ".join(schema.names)
+            raise refuse(row, f"the entity_name of INDEX is {unknown[:50]!r}; expected one of {known}")
 
 
 def _check_texts(values: pa.ChunkedArray, column: str, refuse: Callable[[int, str], InputError]) -> None:
@@ -215,12 +218,12 @@ def measure_files(location: Location, names: dict[str, list[str]]) -> int:
 
 
 def count_entities(location: Location, split: str) -> dict[str, int]:
-    """Count the rows of each entity in a split.
+    """Count the rows of each entity of the dataset's schema in a split.
 
     Raises InputError if there is no such split, it has no rows about a known entity, or a file is damaged.
     """
     names = find_rows(location, split)
-    counts = dict.fromkeys(ENTITIES, 0)
+    counts = dict.fromkeys(load_schema(location).names, 0)
     for path, name in zip(download_splits(location, names)[split], names[split], strict=True):
         try:
             check_parquet(path, ENTITY_COLUMN)
@@ -228,7 +231,7 @@ def count_entities(location: Location, split: str) -> dict[str, int]:
                 entities = file.read(columns=["entity_name"]).column("entity_name").cast(pa.string())
         except (ParquetError, *DAMAGED) as error:
             raise dataset_error(location, f"{name}: {first_line(error)}") from error
-        for entity in ENTITIES:
+        for entity in counts:
             counts[entity] += pc.sum(pc.equal(entities, entity), min_count=0).as_py()
     return check_counts(counts, location=location, split=split)
 
@@ -236,7 +239,7 @@ def count_entities(location: Location, split: str) -> dict[str, int]:
 def check_counts(counts: dict[str, int], *, location: Location, split: str) -> dict[str, int]:
     """Return `counts`. Raises InputError if no row of the split is about a known entity."""
     if not any(counts.values()):
-        raise InputError(f"{location}: split {split!r} has no rows with one of the entities {', '.join(ENTITIES)}")
+        raise InputError(f"{location}: split {split!r} has no rows with one of the entities {', '.join(counts)}")
     return counts
 
 

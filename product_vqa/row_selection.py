@@ -10,11 +10,10 @@ from product_vqa.csv_files import parse_index
 from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 
 MAX_ROWS_FILE_BYTES = 512 * 1024**2
-_ENTITY = f"({'|'.join(ENTITIES)})"
-_TEXTS = {"entities": f"{_ENTITY}(,{_ENTITY})*", "rows_sha256": "[0-9a-f]{64}"}  # of a description
 
 
 @dataclass
@@ -38,8 +37,6 @@ class RowSelectionOptions:
     def __post_init__(self) -> None:
         if self.max_rows is not None and self.max_rows < 1:
             raise InputError(f"`max_rows` must be at least 1, got {self.max_rows}")
-        if unknown := [name for name in self.entity_names or () if name not in ENTITIES]:
-            raise InputError(f"`entities`: unknown {unknown[0]!r}; choose from {', '.join(ENTITIES)}")
 
     @property
     def entity_names(self) -> tuple[str, ...] | None:
@@ -119,19 +116,27 @@ class RowSelection:
 ALL_ROWS = RowSelection()
 
 
-def is_description(content: object) -> bool:
-    """Whether `RowSelection.describe` could have returned this."""
-    return isinstance(content, dict) and all(_is_described(name, value) for name, value in content.items())
+def is_description(content: object, *, schema: Schema) -> bool:
+    """Whether `RowSelection.describe` could have returned this, for rows about attributes of the schema."""
+    return isinstance(content, dict) and all(_is_described(name, value, schema) for name, value in content.items())
 
 
-def _is_described(name: str, value: object) -> bool:
-    if name in _TEXTS:
-        return isinstance(value, str) and re.fullmatch(_TEXTS[name], value) is not None
+def _is_described(name: str, value: object, schema: Schema) -> bool:
+    if name == "entities":
+        return isinstance(value, str) and all(entity in schema.attributes for entity in value.split(","))
+    if name == "rows_sha256":
+        return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
     return name in ("max_rows", "seed") and type(value) is int
 
 
-def read_selection(options: RowSelectionOptions, *, seed: int = 0) -> RowSelection:
-    """Read the file of `rows`. Raises InputError for a line that is not an index, and for a file without any."""
+def read_selection(options: RowSelectionOptions, *, seed: int = 0, schema: Schema = CHALLENGE) -> RowSelection:
+    """Read the file of `rows`.
+
+    Raises InputError for an attribute that the schema lacks, for a line that is not an index, and for a file without
+    any.
+    """
+    if unknown := [name for name in options.entity_names or () if name not in schema.attributes]:
+        raise InputError(f"`entities`: unknown {unknown[0]!r}; choose from {', '.join(schema.names)}")
     indexes, sha256 = None, None
     if options.rows is not None:
         with argument("rows"):

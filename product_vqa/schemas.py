@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from product_vqa.errors import InputError
-from product_vqa.hub import Location, download, find_file
+from product_vqa.hub import Location, download, find_file, list_files
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
 from product_vqa.task.schema_file import SCHEMA_FILE, format_schema, parse_schema, read_schema
@@ -14,6 +14,8 @@ def load_schema(location: Location, *, repo_type: str = "dataset") -> Schema:
 
     Raises InputError if the file is malformed, with the line.
     """
+    if location.folder is None and SCHEMA_FILE not in list_files(location, repo_type=repo_type):
+        return CHALLENGE  # without a download, which would warn that it found nothing
     folder = download(location, patterns=[SCHEMA_FILE], repo_type=repo_type)
     file = find_file(location, folder, SCHEMA_FILE)
     if file is None:

@@ -31,7 +31,8 @@ from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location, file_sizes, read_range
 from product_vqa.parquet_files import ParquetError
 from product_vqa.parquet_streams import ParquetStream
-from product_vqa.task.schema import ENTITIES
+from product_vqa.schemas import load_schema
+from product_vqa.task.attributes import Schema
 
 READERS = 4  # requests at once, per process
 MAX_ROWS = 20_000_000  # of a split: some numbers of each row are held in memory
@@ -54,7 +55,7 @@ def open_split(location: Location, split: str) -> "StreamedSplit | None":
     streams = _open_streams(location, names, COLUMNS)
     for stream in streams:
         check_columns(stream.paths, location=location, split=split)
-    opened = StreamedSplit(location, split, names, streams)
+    opened = StreamedSplit(location, split, names, streams, schema=load_schema(location))
     if find_rows(location, split)[split] != names:
         opened.entities()  # from a table without images: a few requests, instead of one for each row group
     return opened
@@ -77,7 +78,8 @@ def read_entities(location: Location, split: str) -> list[str]:
 def count_streamed_entities(location: Location, split: str) -> dict[str, int]:
     """Count the rows of each entity in a split, as `product_vqa.dataset.count_entities` does."""
     counts = Counter(read_entities(location, split))
-    return check_counts({entity: counts[entity] for entity in ENTITIES}, location=location, split=split)
+    known = {entity: counts[entity] for entity in load_schema(location).names}
+    return check_counts(known, location=location, split=split)
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,18 @@ def _read_entities(location: Location, row_group: _RowGroup) -> list[str]:
 class StreamedSplit:
     """The rows of a split, which are read by row group. Both are numbered over all files of the split."""
 
-    def __init__(self, location: Location, split: str, names: Sequence[str], streams: Sequence[ParquetStream]) -> None:
+    def __init__(
+        self,
+        location: Location,
+        split: str,
+        names: Sequence[str],
+        streams: Sequence[ParquetStream],
+        *,
+        schema: Schema,
+    ) -> None:
         self.location = location
         self.split = split
+        self.schema = schema
         self._row_groups = _list_row_groups(names, streams)
         self.num_rows = np.array([group.num_rows for group in self._row_groups], dtype=np.int64)
         self.num_bytes = np.array([n for stream in streams for n in stream.num_bytes], dtype=np.int64)  # of requests
@@ -206,7 +217,7 @@ class StreamedSplit:
         name = f"{self.location}: {group}"
         try:
             table = table_cast(table.select(list(STORED_FEATURES)), STORED_FEATURES.arrow_schema)
-            check_rows(table, name=name)
+            check_rows(table, name=name, schema=self.schema)
         except InputError:
             raise
         except DAMAGED as error:

@@ -65,13 +65,13 @@ def test_a_smaller_part_is_in_a_larger_one_whatever_the_order(counts, first, sec
     ("options", "message"),
     [
         ({"max_rows": 0}, "`max_rows` must be at least 1"),
-        ({"entities": "width,colour"}, "`entities`: unknown 'colour'; choose from"),
+        ({"entities": "width,colour"}, "`entities`: unknown 'colour'; choose from width, depth"),
         ({"entities": ""}, "`entities`: unknown ''"),
     ],
 )
 def test_a_wrong_option_is_named(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        RowSelectionOptions(**options)
+        read_selection(RowSelectionOptions(**options))
 
 
 @pytest.mark.parametrize(
