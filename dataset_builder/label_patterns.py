@@ -42,7 +42,7 @@ def _join_forms(labels: Mapping[str, int], total: int) -> str | None:
         if len(runs) > _MAX_RUNS:
             continue
         # A run's form is its class ("A-Z"), or the character itself.
-        form = tuple(_CLASSES[run.lastindex - 1][0] if (run.lastindex or 4) < 4 else run[0] for run in runs)
+        form = tuple(_CLASSES[group - 1][0] if (group := run.lastindex or 4) < 4 else run[0] for run in runs)
         forms[form].append([run[0] for run in runs])
         counts[form] += count
     frequent = sorted(counts, key=lambda form: -counts[form])
