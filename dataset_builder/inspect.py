@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builder.options import TEST_CSV_HELP, TRAIN_CSV_HELP
+from dataset_builder.options import SCHEMA_HELP, TEST_CSV_HELP, TRAIN_CSV_HELP
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dataset_builder.leakage import Leak
     from dataset_builder.placeholders import Placeholder
     from dataset_builder.schema_suggestion import Suggestion
+    from product_vqa.task.attributes import Schema
 
 NUM_EXAMPLES = 3  # of each kind of suspicious label
 
@@ -31,6 +32,7 @@ NUM_EXAMPLES = 3  # of each kind of suspicious label
 class InspectOptions:
     train_csv: str | None = field(default=None, metadata={"help": TRAIN_CSV_HELP})
     test_csv: str | None = field(default=None, metadata={"help": TEST_CSV_HELP})
+    schema: str | None = field(default=None, metadata={"help": SCHEMA_HELP})
     dataset: str | None = field(
         default=None,
         metadata={
@@ -70,6 +72,10 @@ class InspectOptions:
             raise InputError("--wide and --columns are for --suggest_schema FILE")
         if self.train_csv is None and self.test_csv is None and self.dataset is None:
             raise InputError("no rows: give --train_csv FILE, --test_csv FILE or both, or --dataset user/name")
+        if self.schema is not None and self.train_csv is None and self.test_csv is None:
+            raise InputError(
+                "--schema is for CSVs: a dataset brings its own; give --train_csv FILE, --test_csv FILE or both"
+            )
         if self.suspicious_csv is not None and self.train_csv is None:
             raise InputError("--suspicious_csv needs labels: give --train_csv FILE")
         if self.image_store is not None:
@@ -81,7 +87,7 @@ class InspectOptions:
     def _check_suggestion(self) -> None:
         if self.train_csv is None:
             raise InputError("--suggest_schema needs labels: give --train_csv FILE")
-        others = ("test_csv", "dataset", "image_store", "suspicious_csv")
+        others = ("test_csv", "schema", "dataset", "image_store", "suspicious_csv")
         if given := [f"--{name}" for name in others if getattr(self, name) is not None]:
             raise InputError(f"--suggest_schema reads --train_csv only: drop {', '.join(given)}")
 
@@ -129,17 +135,20 @@ def suggest(options: InspectOptions) -> "Suggestion":
 
 def inspect(options: InspectOptions) -> Report:
     from dataset_builder.csv_reader import read_test_csv, read_train_csv
+    from product_vqa.schemas import choose_schema
 
+    with argument("schema"):
+        schema = choose_schema(options.schema)
     report = Report()
     urls: list[str] = []
     if options.train_csv is not None:  # one table after the other, so that only one is in memory
-        train = read_train_csv(options.train_csv)
-        labels = count_labels(train) | count_suspicious(train, options.suspicious_csv)
+        train = read_train_csv(options.train_csv, schema=schema)
+        labels = count_labels(train, schema=schema) | count_suspicious(train, options.suspicious_csv, schema=schema)
         report.counts["train"] = count_rows(train) | labels
         urls += [row.image_link for row in train.rows]
         del train
     if options.test_csv is not None:
-        test = read_test_csv(options.test_csv)
+        test = read_test_csv(options.test_csv, schema=schema)
         report.counts["test"] = count_rows(test)
         urls += [row.image_link for row in test.rows]
     if options.image_store is not None:
@@ -166,20 +175,34 @@ def count_rows(table: "Table") -> dict[str, Any]:
     }
 
 
-def count_labels(table: "Table") -> dict[str, Any]:
-    """Count rows by the form of their label. Rows of `unit_unsuitable` are counted in `plain` too."""
-    from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm, judge_label
+def count_labels(table: "Table", *, schema: "Schema") -> dict[str, Any]:
+    """Count rows by the form of their label. Rows of `unit_unsuitable` are counted in `plain` too.
 
+    The labels of any schema have the forms of their kinds: for each attribute, how many fit it, and why others do not.
+    """
+    from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm, judge_label, label_judge
+    from product_vqa.task.schema import CHALLENGE
+
+    if schema != CHALLENGE:
+        judge = label_judge(schema)
+        forms: dict[str, dict[str, Counter[str]]] = {}
+        for row in table.rows:
+            label, reason = judge(row.entity_name, row.entity_value)
+            of_kind = forms.setdefault(schema[row.entity_name].kind.name, {})
+            of_kind.setdefault(row.entity_name, Counter())[reason or ("fit" if label else "not_shown")] += 1
+        shown = {kind: {name: dict(count.most_common()) for name, count in of_kind.items()}
+                 for kind, of_kind in forms.items()}  # fmt: skip
+        return {"label_forms": shown}
     reasons = Counter(judge_label(row.entity_name, row.entity_value)[1] for row in table.rows)
     unsuitable = reasons[UNIT_UNSUITABLE]
     reasons[LabelForm.PLAIN] = reasons.pop("", 0) + unsuitable
     return {"label_forms": {form.value: reasons[form] for form in LabelForm}, "unit_unsuitable": unsuitable}
 
 
-def count_suspicious(table: "Table", file: str | None) -> dict[str, Any]:
+def count_suspicious(table: "Table", file: str | None, *, schema: "Schema") -> dict[str, Any]:
     from dataset_builder.label_quality import find_suspicious, write_suspicious
 
-    found = list(find_suspicious(table))
+    found = list(find_suspicious(table, schema=schema))
     if file is not None:
         try:
             write_suspicious(found, Path(file))
