@@ -19,7 +19,7 @@ MIN_SHARE = 0.7  # of the labels of a quantity have a unit of its dimension
 MIN_SHARE_OF_UNIT = 0.0001  # a rarer one is a mistake more often than a unit of the attribute
 MIN_SHARE_OF_UNKNOWN = 0.01
 MAX_DECIMALS = 4  # of an answer; more (0.30000000000000004) were computed, and are on no product
-MAX_UNKNOWN_UNITS = 20  # of an attribute; more different words are no units
+MAX_UNKNOWN_UNITS = 20  # of an attribute; with more different words, these are not units
 _PLAIN = re.compile(rf"(-?{NUMBER_PATTERN})(\s*)([^\d\s.,+-].*)")
 _RANGES = (
     re.compile(rf"\[\s*(-?{NUMBER_PATTERN})\s*,\s*-?{NUMBER_PATTERN}(\s*)\]\s*([^\d\s.,+-].*)"),

@@ -1,4 +1,4 @@
-"""Finds the kinds of labels that are no quantities: yes or no, whole numbers, choices, patterns and texts."""
+"""Finds the kinds of labels other than quantities: yes or no, whole numbers, choices, patterns and texts."""
 
 import re
 import unicodedata
@@ -119,7 +119,7 @@ def _group(labels: Mapping[str, int], *, kind: str) -> Any:
     """The field `values`, the most frequent first: texts that differ by case, spaces or hyphens are one value.
 
     Case and multiple spaces never count in a schema, so that synonyms are those that differ by more. Values that a
-    schema cannot have are left out.
+    schema cannot have are dropped.
     """
     groups: defaultdict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     for label, count in labels.items():

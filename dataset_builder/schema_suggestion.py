@@ -34,8 +34,8 @@ NUM_EXAMPLES = 3  # of the labels that do not fit, by reason
 MAX_SHOWN = 20  # values or units in a comment
 MAX_NOTE_CHARS = 500
 MAX_CHARS = 300_000  # of all descriptions; a schema file has up to a million, with comments
-MIN_FIT = 0.5  # of the labels; or else the column is no attribute
-# Labels that say that there is none. They are no values, unless an attribute has no others.
+MIN_FIT = 0.5  # of the labels; or else the column is not an attribute
+# Labels that say that there is none. They are not values, unless an attribute has no others.
 NONE_WORDS = {
     "n/a",
     "na",
@@ -78,18 +78,18 @@ class Suggestion:
 
     text: str
     proposals: list[Proposal]
-    left_out: dict[str, str]  # column or entity_name -> why it is no attribute
+    skipped: dict[str, str]  # column or entity_name -> why it is not an attribute
 
     def as_json(self) -> str:
         proposals = {proposal.name: asdict(proposal) for proposal in self.proposals}
-        return json.dumps({"attributes": proposals, "left_out": self.left_out}, indent=2)
+        return json.dumps({"attributes": proposals, "skipped": self.skipped}, indent=2)
 
     def as_text(self) -> str:
         lines = []
         for proposal in self.proposals:
             lines.append(f"{proposal.name}: {proposal.kind}, {_fit(proposal)}")
             lines += [f"  {line}" for line in _notes(proposal)]
-        lines += [f"left out: {one_line(name, max_length=100)}: {reason}" for name, reason in self.left_out.items()]
+        lines += [f"skipped: {one_line(name, max_length=100)}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
 
 
@@ -115,7 +115,7 @@ def suggest_schema(table: LabelTable) -> Suggestion:
 
     Raises InputError if none of them can be one.
     """
-    labels, left_out = _select_attributes(table)
+    labels, skipped = _select_attributes(table)
     quantities = {name: find_quantities(_values(counts)) for name, counts in labels.items()}
     dimensions, dimension_by_name = _find_dimensions(quantities)
     described: dict[str, _Fields] = {}
@@ -135,18 +135,18 @@ def suggest_schema(table: LabelTable) -> Suggestion:
             units = list(dimensions[dimension_by_name[name]])
             proposal.to_fill_in = units if len(units) > 1 else []
         if proposal.num_fit < MIN_FIT * proposal.num_labels:
-            left_out[name] = f"{_fit(proposal)} the kind {proposal.kind}; is it an attribute?"
+            skipped[name] = f"{_fit(proposal)} the kind {proposal.kind}; is it an attribute?"
             del described[name]
         else:
             proposals.append(proposal)
     if not proposals:
         reasons = "; ".join(
-            f"{one_line(name, max_length=50)}: {reason}" for name, reason in list(left_out.items())[:3]
+            f"{one_line(name, max_length=50)}: {reason}" for name, reason in list(skipped.items())[:3]
         )
         raise InputError(f"{table.name}: has no attribute with labels ({reasons}); see `columns` and `wide`")
     used = {fields["units"] for fields in described.values() if "units" in fields}
     dimensions = {dimension: units for dimension, units in dimensions.items() if dimension in used}
-    return Suggestion(_format(table, dimensions, described, proposals, left_out), proposals, left_out)
+    return Suggestion(_format(table, dimensions, described, proposals, skipped), proposals, skipped)
 
 
 def _values(counts: Mapping[str, int]) -> Mapping[str, int]:
@@ -158,21 +158,21 @@ def _values(counts: Mapping[str, int]) -> Mapping[str, int]:
 def _select_attributes(table: LabelTable) -> tuple[dict[str, Counter[str]], dict[str, str]]:
     """The labels of what can be an attribute, and why others cannot."""
     selected: dict[str, Counter[str]] = {}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     keys: dict[str, str] = {}
     for name, counts in table.labels.items():
         key = key_of(name.replace("_", " "))
         if not counts:
-            left_out[name] = "it has no labels"
+            skipped[name] = "it has no labels"
         elif key in keys:
-            left_out[name] = f"its name is that of {keys[key]} but for case or spaces; rename one"
+            skipped[name] = f"its name is that of {keys[key]} but for case or spaces; rename one"
         elif reason := _refusal(name):
-            left_out[name] = reason
+            skipped[name] = reason
         elif len(selected) == MAX_ATTRIBUTES:
-            left_out[name] = f"a schema has at most {MAX_ATTRIBUTES} attributes"
+            skipped[name] = f"a schema has at most {MAX_ATTRIBUTES} attributes"
         else:
             keys[key], selected[name] = name, counts
-    return selected, left_out
+    return selected, skipped
 
 
 def _refusal(name: str) -> str:
@@ -313,16 +313,16 @@ def _format(
     dimensions: Mapping[str, _Fields],
     described: Mapping[str, _Fields],
     proposals: list[Proposal],
-    left_out: Mapping[str, str],
+    skipped: Mapping[str, str],
 ) -> str:
     """The file: everything that comes from labels is quoted as YAML, or on one line as a comment."""
     head = [
         f"Proposed from the labels of {table.name} ({table.num_rows:,} rows). Correct it, and pass it as --schema.",
         "Comments count labels. Labels that do not fit are dropped by a build, with their reasons.",
         "Units that are not in the labels: dataset_builder/known_units.yaml has lines to copy.",
-        *(f"left out: {one_line(repr(name), max_length=100)}: {reason}"
-          for name, reason in list(left_out.items())[:MAX_SHOWN]),
-        *([f"left out: {len(left_out) - MAX_SHOWN} more"] if len(left_out) > MAX_SHOWN else []),
+        *(f"skipped: {one_line(repr(name), max_length=100)}: {reason}"
+          for name, reason in list(skipped.items())[:MAX_SHOWN]),
+        *([f"skipped: {len(skipped) - MAX_SHOWN} more"] if len(skipped) > MAX_SHOWN else []),
     ]  # fmt: skip
     lines = [*_comments(head, indent=0), f"version: {SCHEMA_VERSION}"]
     if dimensions:

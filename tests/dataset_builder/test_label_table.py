@@ -87,7 +87,7 @@ def test_other_tables_are_refused(
         read_label_table(file, wide=wide, columns=columns)
 
 
-def test_a_file_that_is_no_csv_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_csv_is_named(tmp_path: Path) -> None:
     (tmp_path / "bytes.csv").write_bytes(b"entity_name,entity_value\nsize,\xff\n")
     with pytest.raises(InputError, match=r"`train_csv` .*bytes.csv, after line [0-9]: not UTF-8 text"):
         read_label_table(tmp_path / "bytes.csv")

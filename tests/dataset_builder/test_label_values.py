@@ -52,7 +52,7 @@ def test_values_repeat() -> None:
     assert find_kind(dict.fromkeys([*words, "other"], 5))["kind"] == "text"
 
 
-def test_many_parts_are_no_multi_choice() -> None:
+def test_many_parts_are_not_a_multi_choice() -> None:
     words = [f"{one}{two}" for one in "abcdefghij" for two in "abcdefghij"]
     pairs = [f"{word}, {other}" for word, other in zip(words[:64], [*words[1:64], words[0]], strict=True)]
     assert find_kind(dict.fromkeys(pairs, 3))["kind"] == "multi_choice"

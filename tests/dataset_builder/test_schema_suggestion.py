@@ -191,7 +191,7 @@ def test_rare_values_are_named() -> None:
     assert "# once each, a mistake or rare: bleu\n" in text
 
 
-def test_what_is_no_attribute_is_left_out_with_the_reason(
+def test_what_is_not_an_attribute_is_skipped_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ["colour", "Colour", "split", "a&b", "about", "none", " x"]
@@ -202,14 +202,14 @@ def test_what_is_no_attribute_is_left_out_with_the_reason(
     call(inspect.main, monkeypatch, *options, "--json")
     found = json.loads(capsys.readouterr().out)
     assert list(found["attributes"]) == ["colour"]
-    assert found["left_out"]["Colour"] == "its name is that of colour but for case or spaces; rename one"
-    assert found["left_out"]["split"].startswith("attributes.split: 'split' is a name of the dataset itself")
-    assert "the name has '&'" in found["left_out"]["a&b"]
-    assert found["left_out"]["about"] == "0 of 3 labels fit the kind text; is it an attribute?"
-    assert found["left_out"]["none"] == "it has no labels"
-    assert "spaces to spare" in found["left_out"][" x"]
+    assert found["skipped"]["Colour"] == "its name is that of colour but for case or spaces; rename one"
+    assert found["skipped"]["split"].startswith("attributes.split: 'split' is a name of the dataset itself")
+    assert "the name has '&'" in found["skipped"]["a&b"]
+    assert found["skipped"]["about"] == "0 of 3 labels fit the kind text; is it an attribute?"
+    assert found["skipped"]["none"] == "it has no labels"
+    assert "spaces to spare" in found["skipped"][" x"]
     assert read_schema(tmp_path / "schema.yaml").names == ("colour",)
-    assert "# left out: 'about': 0 of 3 labels fit" in (tmp_path / "schema.yaml").read_text()
+    assert "# skipped: 'about': 0 of 3 labels fit" in (tmp_path / "schema.yaml").read_text()
 
 
 def test_a_table_without_attributes_is_refused() -> None:
@@ -278,7 +278,7 @@ def test_whatever_the_labels_the_proposal_is_a_schema_that_fits_them(labels: dic
     counts["always"] = Counter(x=1)  # so that there is an attribute
     suggestion = suggest_schema(LabelTable("t.csv", 10, counts, {}))
     schema = parse_schema(suggestion.text, name="suggestion")
-    assert {*schema.names, *suggestion.left_out} == set(counts)
+    assert {*schema.names, *suggestion.skipped} == set(counts)
     assert list(schema.names) == [proposal.name for proposal in suggestion.proposals]
     for proposal in suggestion.proposals:
         attribute = schema[proposal.name]
