@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ class Inputs:
     image_size: int
     libraries: dict[str, str | None]  # that decode, resize and hash images
     format_version: int
+    layout: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the manifest of a shard records; `layout` only where it is not the default."""
+        return {name: value for name, value in asdict(self).items() if name != "layout" or value}
 
     @classmethod
     def of(cls, tables: Tables, row_selection: RowSelection, *, image_size: int) -> "Inputs":
@@ -53,6 +58,7 @@ class Inputs:
             image_size=image_size,
             libraries={name: library_version(name) for name in IMAGE_LIBRARIES},
             format_version=FORMAT_VERSION,
+            layout=tables.layout.describe(),
         )
 
 
@@ -83,7 +89,7 @@ def write_shard(folder: Path, store: ImageStore, urls: Sequence[str], *, shard: 
                 stream.write(store.read_image(image))
     content = {
         "shard": str(shard),
-        "inputs": asdict(inputs),
+        "inputs": inputs.as_dict(),
         "images": store.fingerprint(urls),
         "files": {file.name: _digest(file) for file in sorted(folder.iterdir())},
     }
@@ -126,7 +132,7 @@ def read_manifest(folder: Path, *, shard: Shard, inputs: Inputs) -> dict[str, An
     if not isinstance(content, dict) or any(not isinstance(content.get(key), kind) for key, kind in keys.items()):
         raise InputError(f"shard {shard}: its {MANIFEST_FILE} was not written by build; run it again")
     of_shard = list_changes({"shard": content["shard"]}, {"shard": str(shard)})
-    of_inputs = list_changes(content["inputs"], json.loads(json.dumps(asdict(inputs))))
+    of_inputs = list_changes(content["inputs"], json.loads(json.dumps(inputs.as_dict())))
     if changes := "; ".join(filter(None, (of_shard, of_inputs))):
         raise InputError(f"shard {shard} was made from other inputs or settings ({changes}); run it again")
     if STATES_FILE not in content["files"] or any(

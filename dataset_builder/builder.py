@@ -37,8 +37,9 @@ class ProductVqaConfig(datasets.BuilderConfig):
 class ProductVqa(datasets.GeneratorBasedBuilder):
     """`ProductVqa(train_csv=..., test_csv=..., image_dir=...)`, then `download_and_prepare()` and `as_dataset()`.
 
-    Give one CSV or both, the `schema` of their attributes unless they are the challenge's, and the images in
-    `image_dir`, or in an `image_store` that `dataset_builder.download` made: nothing is downloaded here. Images of a folder are resized to `image_size` (default 448); those of a store have
+    Give one CSV or both, and the `schema` of their attributes unless they are the challenge's; `wide` and `columns`
+    are those of `build`. Give the images in `image_dir`, or in an `image_store` that `dataset_builder.download` made:
+    nothing is downloaded here. Images of a folder are resized to `image_size` (default 448); those of a store have
     their size already. In `cache_dir`, `left_out.csv` lists the dropped rows with their reasons, and `rows/` has the
     rows without their images. Raises InputError for input that cannot be used.
     """
@@ -52,6 +53,8 @@ class ProductVqa(datasets.GeneratorBasedBuilder):
         train_csv: str | os.PathLike[str] | None = None,
         test_csv: str | os.PathLike[str] | None = None,
         schema: str | os.PathLike[str] | None = None,
+        wide: bool = False,
+        columns: str | None = None,
         image_dir: str | os.PathLike[str] | None = None,
         image_store: str | os.PathLike[str] | None = None,
         image_size: int | None = None,
@@ -63,7 +66,7 @@ class ProductVqa(datasets.GeneratorBasedBuilder):
         self._selection = SelectionOptions(ranges, validation_size, seed)
         source = ImageSourceOptions(_path(image_dir), _path(image_store))
         self._images = open_images(source, image_size=image_size)
-        self._tables = read_tables(TableOptions(_path(train_csv), _path(test_csv), _path(schema)))
+        self._tables = read_tables(TableOptions(_path(train_csv), _path(test_csv), _path(schema), wide, columns))
         if isinstance(self._images, ImageStore):
             self._image_size = self._images.image_size
         else:

@@ -1,21 +1,21 @@
 """Reads train.csv and test.csv, and checks every row: an error names the file and the line. Selects rows."""
 
-import csv
 import io
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from dataset_builder.options import TableOptions
+from dataset_builder.table_layout import LONG, Layout
+from dataset_builder.table_records import CsvRecords, Records
 from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv, parse_index
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
 from product_vqa.row_selection import RowKey, RowSelection
 from product_vqa.schemas import choose_schema
 from product_vqa.task.attributes import Schema
-from product_vqa.task.columns import TEST_COLUMNS, TRAIN_COLUMNS
 from product_vqa.task.schema import CHALLENGE
 
 logger = logging.getLogger(__name__)
@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 # Longer values are not what the column is for, and would be published.
 MAX_LENGTHS = {"image_link": 8192, "group_id": 1000, "entity_name": 1000, "entity_value": 1000}
 _MIN_MAX_LENGTH = min(MAX_LENGTHS.values())
-MAX_ROW_LENGTH = 4 * 1024**2  # of all lines of a row
+_MAX_INDEX = 2**63 - 1  # of a row of the dataset
 
 
 class Row(NamedTuple):
     position: int  # of the row in its file, from 0
-    index: int  # type: ignore[assignment]  # of the `index` column, or else the position; hides tuple.index
+    index: int  # type: ignore[assignment]  # of the dataset's row (see `Layout`); hides tuple.index
     image_link: str  # the URL, without the spaces and line ends around it
     group_id: str
     entity_name: str
@@ -49,6 +49,7 @@ class Tables:
     train: Table | None
     test: Table | None
     schema: Schema = CHALLENGE
+    layout: Layout = LONG
 
     def __iter__(self) -> Iterator[Table | None]:
         return iter((self.train, self.test))
@@ -71,10 +72,13 @@ def read_tables(options: TableOptions) -> Tables:
     """Read the schema and the CSVs that the options name. Raises InputError as the two functions below do."""
     with argument("schema"):
         schema = choose_schema(options.schema)
+    layout = Layout.of(wide=options.wide, columns=options.columns)
+    layout.check(schema)
     return Tables(
-        train=None if options.train_csv is None else read_train_csv(options.train_csv, schema=schema),
-        test=None if options.test_csv is None else read_test_csv(options.test_csv, schema=schema),
+        train=None if options.train_csv is None else read_train_csv(options.train_csv, schema=schema, layout=layout),
+        test=None if options.test_csv is None else read_test_csv(options.test_csv, schema=schema, layout=layout),
         schema=schema,
+        layout=layout,
     )
 
 
@@ -98,133 +102,138 @@ def _select(table: Table, selection: RowSelection) -> Table:
     return replace(table, rows=rows)
 
 
-def read_train_csv(path: str | Path, *, schema: Schema = CHALLENGE) -> Table:
+def read_train_csv(path: str | Path, *, schema: Schema = CHALLENGE, layout: Layout = LONG) -> Table:
     """Raises InputError for anything but a train.csv. Its labels may have any form: `labels` judges them."""
     with argument("train_csv"):
-        return _read_table(path, columns=TRAIN_COLUMNS, schema=schema)
+        return _read_table(path, schema, layout, is_labelled=True)
 
 
-def read_test_csv(path: str | Path, *, schema: Schema = CHALLENGE) -> Table:
+def read_test_csv(path: str | Path, *, schema: Schema = CHALLENGE, layout: Layout = LONG) -> Table:
     """Raises InputError for anything but a test.csv."""
     with argument("test_csv"):
-        return _read_table(path, columns=TEST_COLUMNS, schema=schema)
+        return _read_table(path, schema, layout, is_labelled=False)
 
 
-def _read_table(path: str | Path, *, columns: tuple[str, ...], schema: Schema) -> Table:
+def _read_table(path: str | Path, schema: Schema, layout: Layout, *, is_labelled: bool) -> Table:
     file, name = Path(path), str(path)
     if not file.name.isprintable():
         raise InputError(f"{name!r}: the name of the file, which is published, must be printable; rename it")
     with open_csv(file) as stream:
         try:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-            rows = tuple(_read_rows(text, name=name, columns=columns, schema=schema))
+            records = CsvRecords(text, file=name)
+            fields = layout.find_fields(records.names, schema, is_labelled=is_labelled, file=name)
+            make_rows = _wide_rows if layout.is_wide else _long_rows
+            rows = tuple(make_rows(records, fields, schema, layout, file=name, is_labelled=is_labelled))
         except BROKEN_ARCHIVE as error:
             reason = one_line(str(error))
             raise InputError(f"{name}: broken {compression_name(stream)} ({reason}); download it again") from error
         if not rows:
-            raise InputError(f"{name}: has a header but no rows")
+            empty = "no value in a column of an attribute" if layout.is_wide and records.number > 1 else "no rows"
+            raise InputError(f"{name}: has a header but {empty}")
         return Table(file.name, stream.sha256(), rows)
 
 
-def _count_characters(lines: Iterable[str], row_length: list[int]) -> Iterator[str]:
-    """The lines, whose lengths are added to `row_length`. Raises csv.Error if a row has too many characters."""
-    for line in lines:
-        row_length[0] += len(line)
-        if row_length[0] > MAX_ROW_LENGTH:
-            raise csv.Error(f"a row of more than {MAX_ROW_LENGTH} characters")
-        yield line
+def _long_rows(
+    records: Records, fields: Sequence[str], schema: Schema, layout: Layout, *, file: str, is_labelled: bool
+) -> Iterator[Row]:
+    """A row for each record. Its index is the record's, or else its number."""
+    wanted = ("image_link", "group_id", "entity_name", "entity_value", "index")
+    known = schema.attributes
+    strings: dict[str, str] = {}  # most groups, entities and labels repeat: one object each halves the memory
+    indexes = _Indexes(records, file=file)
+    has_index = "index" in fields
+    for position, cells in enumerate(_read_cells(records, wanted, fields, layout, file=file)):
+        url, group_id, entity_name, entity_value, index = cells
+        if entity_name not in known:
+            found = one_line(repr(entity_name), max_length=50)
+            raise InputError(
+                f"{file}, {records.word} {records.number}: unknown entity_name {found}; "
+                f"expected one of {', '.join(known)}"
+            )
+        yield Row(
+            position=position,
+            index=indexes.read(index) if has_index else position,
+            image_link=url.strip(),  # a space would be sent to the server as `%20`
+            group_id=strings.setdefault(group_id, group_id),
+            entity_name=strings.setdefault(entity_name, entity_name),
+            entity_value=strings.setdefault(entity_value, entity_value),
+        )
 
 
-def _read_rows(lines: Iterable[str], *, name: str, columns: tuple[str, ...], schema: Schema) -> Iterator[Row]:
-    row_length = [0]  # of the row that is being read
-    reader = csv.reader(_count_characters(lines, row_length), strict=True)
-    first_line = 1  # of that row
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise InputError(f"{name}: is empty")
-        cell_numbers = _find_columns(header, name=name, columns=columns)
-        url_at, group_at, entity_at = (cell_numbers[column] for column in ("image_link", "group_id", "entity_name"))
-        value_at, index_at = cell_numbers.get("entity_value"), cell_numbers.get("index")
-        line_by_index: dict[int, int] = {}
-        known = schema.attributes
-        strings: dict[str, str] = {}  # most groups, entities and labels repeat: one object each halves the memory
-        position = 0
-        first_line, row_length[0] = reader.line_num + 1, 0
-        for cells in reader:
-            if not cells:  # an empty line
-                row_length[0] = 0
-                continue
-            if len(cells) != len(header):
-                raise InputError(
-                    f"{name}, line {reader.line_num}: has {len(cells)} fields, but the header has {len(header)}; "
-                    "put a value that contains a comma in double quotes"
-                )
-            if row_length[0] > _MIN_MAX_LENGTH:
-                _check_lengths(cells, cell_numbers, where=f"{name}, line {reader.line_num}")
-            row_length[0] = 0
-            group_id, entity_name = cells[group_at], cells[entity_at]
-            entity_value = "" if value_at is None else cells[value_at]
-            if entity_name not in known:
-                found = one_line(repr(entity_name), max_length=50)
-                raise InputError(
-                    f"{name}, line {reader.line_num}: unknown entity_name {found}; "
-                    f"expected one of {', '.join(schema.names)}"
-                )
-            index = position
-            if index_at is not None:
-                where = f"{name}, line {reader.line_num}"
-                index = _parse_index(cells[index_at], where=where)
-                first_seen = line_by_index.setdefault(index, reader.line_num)
-                if first_seen != reader.line_num:
-                    raise InputError(f"{where}: duplicate index {index} (first seen on line {first_seen})")
+def _wide_rows(
+    records: Records, fields: Sequence[str], schema: Schema, layout: Layout, *, file: str, is_labelled: bool
+) -> Iterator[Row]:
+    """A row for each value of a record, and for each missing one that means "not shown"; in test, for each attribute.
+
+    Its index is `product * n + k`: the record's index, or else its number, times the number of attributes, plus the
+    position of the attribute in the schema.
+    """
+    wanted = ("image_link", "group_id", "index", *(schema.names if is_labelled else ()))
+    strings: dict[str, str] = {}
+    indexes = _Indexes(records, file=file, most=_MAX_INDEX // len(schema.names) - 1)
+    has_index = "index" in fields
+    attributes = tuple(schema.attributes.values())
+    for position, cells in enumerate(_read_cells(records, wanted, fields, layout, file=file)):
+        url, group_id, index, *values = cells
+        first = (indexes.read(index) if has_index else position) * len(attributes)
+        for number, attribute in enumerate(attributes):
+            value = values[number] if is_labelled else ""
+            if is_labelled and not value.strip():
+                if not attribute.missing_is_not_shown:
+                    continue
+                value = ""
             yield Row(
                 position=position,
-                index=index,
-                image_link=cells[url_at].strip(),  # a space would be sent to the server as `%20`
+                index=first + number,
+                image_link=url.strip(),
                 group_id=strings.setdefault(group_id, group_id),
-                entity_name=strings.setdefault(entity_name, entity_name),
-                entity_value=strings.setdefault(entity_value, entity_value),
-            )
-            position += 1
-            first_line = reader.line_num + 1
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name}, after line {reader.line_num}: not UTF-8 text ({error.reason}); save the CSV as UTF-8"
-        ) from error
-    except csv.Error as error:
-        is_one_line = reader.line_num <= first_line
-        where = f"{name}, line {first_line}" if is_one_line else f"{name}, lines {first_line} to {reader.line_num}"
-        hint = "" if is_one_line else "; is a double quote never closed?"
-        raise InputError(f"{where}: not a valid CSV ({error}){hint}") from error
-
-
-def _check_lengths(cells: list[str], cell_numbers: dict[str, int], *, where: str) -> None:
-    for column, max_length in MAX_LENGTHS.items():
-        length = len(cells[cell_numbers[column]]) if column in cell_numbers else 0
-        if length > max_length:
-            raise InputError(
-                f"{where}: {column} has {length} characters, more than {max_length}; correct or remove the row"
+                entity_name=attribute.name,
+                entity_value=strings.setdefault(value, value),
             )
 
 
-def _find_columns(header: list[str], *, name: str, columns: tuple[str, ...]) -> dict[str, int]:
-    """The positions of `columns` in the header, and of `index` where there is one. Other columns are ignored."""
-    missing = [column for column in columns if column not in header]
-    if missing:
-        found = one_line(", ".join(header[:100]), max_length=200)
-        raise InputError(
-            f"{name}: no column {', '.join(missing)}; expected {', '.join(columns)}, found {found or 'none'}"
-        )
-    used = [column for column in ("index", *columns) if column in header]
-    for column in used:
-        if header.count(column) > 1:
-            raise InputError(f"{name}: has {header.count(column)} columns {column}; rename or remove all but one")
-    return {column: header.index(column) for column in used}
+def _read_cells(
+    records: Records, wanted: Sequence[str], fields: Sequence[str], layout: Layout, *, file: str
+) -> Iterator[Sequence[str]]:
+    """The cells of each record for `wanted`; "" for what the table does not have."""
+    present = [name for name in wanted if name in fields]
+    found = records.read([layout.column(name) for name in present])
+    missing = [number for number, name in enumerate(wanted) if name not in fields]
+    max_lengths = [MAX_LENGTHS.get(name, MAX_LENGTHS["entity_value"]) for name in wanted]
+    for cells in found:
+        if missing:
+            filled = list(cells)
+            for number in missing:
+                filled.insert(number, "")
+            cells = tuple(filled)
+        if records.length > _MIN_MAX_LENGTH:
+            for name, cell, max_length in zip(wanted, cells, max_lengths, strict=True):
+                if len(cell) > max_length:
+                    raise InputError(
+                        f"{file}, {records.word} {records.number}: {name} has {len(cell)} characters, more than "
+                        f"{max_length}; correct or remove the row"
+                    )
+        yield cells
 
 
-def _parse_index(text: str, *, where: str) -> int:
-    index = parse_index(text)
-    if index is None:
-        raise InputError(f"{where}: index must be a whole number, got {one_line(repr(text), max_length=50)}")
-    return index
+class _Indexes:
+    """Reads the indexes of a table, and refuses one that is no whole number or occurs twice."""
+
+    def __init__(self, records: Records, *, file: str, most: int = _MAX_INDEX) -> None:
+        self._records = records
+        self._file = file
+        self._most = most
+        self._seen: dict[int, int] = {}  # index -> line
+
+    def read(self, text: str) -> int:
+        number, word = self._records.number, self._records.word
+        index = parse_index(text)
+        if index is None or abs(index) > self._most:
+            found = one_line(repr(text), max_length=50)
+            limit = "" if index is None else f" of at most {self._most}"
+            raise InputError(f"{self._file}, {word} {number}: index must be a whole number{limit}, got {found}")
+        first = self._seen.setdefault(index, number)
+        if first != number:
+            raise InputError(f"{self._file}, {word} {number}: duplicate index {index} (first seen on {word} {first})")
+        return index

@@ -161,6 +161,9 @@ def _command(manifest: Manifest, license: License | None) -> str:
     """The command that builds the dataset again, with the names of the CSVs but without folders of this machine."""
     images = "images" if manifest.picture_source == "image_dir" else "store"
     arguments = [f"--{option} {shlex.quote(one_line(source['file']))}" for option, source in manifest.sources.items()]
+    arguments += ["--wide"] if "wide" in manifest.layout else []
+    if "columns" in manifest.layout:
+        arguments.append(f"--columns {shlex.quote(one_line(manifest.layout['columns'], max_length=10_000))}")
     chosen = manifest.row_selection
     arguments += [f"--{name} {shlex.quote(str(chosen[name]))}" for name in ("max_rows", "entities") if name in chosen]
     arguments += ["--rows rows.txt"] if "rows_sha256" in chosen else []

@@ -46,6 +46,8 @@ def compute_fingerprint(
         parts.append(repr(row_selection.describe()))
     if own := schema_digest(tables.schema):
         parts.append(own)
+    if layout := tables.layout.describe():
+        parts.append(repr(layout))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,8 @@
-"""A folder of images that are there already, each named like the last part of its URL."""
+"""A folder of images that are there already: links are paths in it, or URLs whose last part names the file."""
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
@@ -14,9 +15,14 @@ from product_vqa.images import MAX_BYTES
 from product_vqa.machine_errors import explain_machine_error
 from product_vqa.quoting import one_line
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+
 
 class ImageDir:
-    """Reads images from a folder: `https://host/a/b.jpg?size=large` is its file `b.jpg`."""
+    """Reads images from a folder: `a/b.jpg` is that file in it, `https://host/a/b.jpg?size=large` its file `b.jpg`.
+
+    A path with `..`, one from the root, and one where no file is count like a URL. So no link leads out of the folder.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -35,7 +41,7 @@ class ImageDir:
         """Raises InputError if two URLs end in the same name: their file can only be the image of one of them."""
         url_by_name: dict[str, str] = {}
         for url in urls:
-            name = _file_name(url)
+            name = self._name(url)
             first = url_by_name.setdefault(name, url)
             if name and first != url:
                 raise InputError(
@@ -80,12 +86,21 @@ class ImageDir:
 
     def _file(self, url: str) -> Path:
         """Raises FileNotFoundError if the URL does not end in a name, and ValueError for a NUL in it."""
-        name = _file_name(url)
+        name = self._name(url)
         if not name:
             raise FileNotFoundError
         if "\0" in name:
             raise ValueError("the name has a NUL byte")
         return self.folder / name
+
+    def _name(self, url: str) -> str:
+        """The file of a link, relative to the folder; "" if there can be none."""
+        if _URL.match(url) or url.startswith("/") or ".." in url.split("/"):
+            return _file_name(url)
+        try:
+            return url if (self.folder / url).is_file() else _file_name(url)
+        except (OSError, ValueError):  # a name that is too long, or has a NUL byte
+            return _file_name(url)
 
 
 def _file_name(url: str) -> str:

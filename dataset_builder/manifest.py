@@ -18,6 +18,7 @@ from dataset_builder.output_folder import MANIFEST_FILE, read_earlier_manifest
 from dataset_builder.placeholders import Placeholder
 from dataset_builder.row_filter import FilteredRows
 from dataset_builder.split import JOINING_COLUMNS, Oversize, Splits
+from dataset_builder.table_layout import is_layout
 from product_vqa.row_selection import RowSelection, is_description
 from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import SPLITS
@@ -54,6 +55,7 @@ class Manifest:
     files: dict[str, str]  # file of data/ and rows/, and left_out.csv -> digest
     dataset_info: dict[str, Any] = field(default_factory=dict)  # as in the card's metadata
     row_selection: dict[str, str | int] = field(default_factory=dict)  # RowSelection.describe
+    layout: dict[str, Any] = field(default_factory=dict)  # Layout.describe; not in the file if it is the default
     is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
 
 
@@ -93,6 +95,7 @@ def make_manifest(
         files=files,
         dataset_info=dataset_info,
         row_selection=row_selection.describe(),
+        layout=tables.layout.describe(),
         is_challenge=tables.schema == CHALLENGE and all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
     )
 
@@ -106,7 +109,8 @@ def _sources(tables: Tables) -> dict[str, dict[str, str]]:
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
-    (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+    content = {name: value for name, value in asdict(manifest).items() if name != "layout" or value}
+    (folder / MANIFEST_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def find_earlier_build(folder: Path, *, schema: Schema = CHALLENGE) -> Manifest | None:
@@ -132,6 +136,7 @@ def is_made_from(
         {name: source["sha256"] for name, source in manifest.sources.items()}
         == {name: source["sha256"] for name, source in _sources(tables).items()}
         and manifest.row_selection == row_selection.describe()
+        and manifest.layout == tables.layout.describe()
         and (manifest.image_size, manifest.ranges, manifest.validation_size, manifest.seed)
         == (image_size, selection.ranges, selection.validation_size, selection.seed)
     )
@@ -188,6 +193,7 @@ def _is_valid(manifest: Manifest, schema: Schema) -> bool:
         and isinstance(manifest.files, dict)
         and isinstance(manifest.dataset_info, dict)
         and is_description(manifest.row_selection, schema=schema)
+        and is_layout(manifest.layout)
         and isinstance(manifest.is_challenge, bool)
     )
 

@@ -12,6 +12,8 @@ TRAIN_CSV_HELP = "Labelled rows: a CSV, plain or compressed (gzip, bzip2, xz, zi
 SCHEMA_HELP = (
     "Attributes, and what may be answered about each: a schema.yaml. Default: the challenge's eight attributes."
 )
+WIDE_HELP = "The CSVs have one row per product and one column per attribute. An empty cell is no row."
+COLUMNS_HELP = "Columns with other names: image_link=photo_url,group_id=category,... An attribute's with --wide."
 TEST_CSV_HELP = "Rows to predict: a CSV, plain or compressed (gzip, bzip2, xz, zip)."
 
 
@@ -20,6 +22,8 @@ class TableOptions:
     train_csv: str | None = field(default=None, metadata={"help": TRAIN_CSV_HELP})
     test_csv: str | None = field(default=None, metadata={"help": TEST_CSV_HELP})
     schema: str | None = field(default=None, metadata={"help": SCHEMA_HELP})
+    wide: bool = field(default=False, metadata={"help": WIDE_HELP})
+    columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
 
     def __post_init__(self) -> None:
         if self.train_csv is None and self.test_csv is None:
@@ -29,7 +33,10 @@ class TableOptions:
 @dataclass
 class ImageSourceOptions:
     image_dir: str | None = field(
-        default=None, metadata={"help": "Folder of images, each named like the last part of its URL."}
+        default=None,
+        metadata={
+            "help": "Folder of images. image_link is a path in it, or a URL whose last part is the name of a file."
+        },
     )
     image_store: str | None = field(
         default=None, metadata={"help": "Folder of downloaded images. Missing images are downloaded first."}

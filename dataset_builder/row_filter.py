@@ -20,7 +20,7 @@ from product_vqa.task.schema import CHALLENGE
 logger = logging.getLogger(__name__)
 
 _REMEDIES = {  # by the reason, for images of which none could be loaded
-    "image_missing": "check `image_dir`, where each file must be named like the last part of its URL",
+    "image_missing": "check `image_dir`: a link must be a path in it, or end in the name of a file",
     NOT_FETCHED: "set `download` true to download them into `image_store`",
     "private_address": "set `allow_private_hosts` if you wrote these URLs yourself",
 }

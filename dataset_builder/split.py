@@ -67,7 +67,8 @@ def components(rows: pd.DataFrame) -> np.ndarray:
     """The number of each row's component: one product, as far as can be determined.
 
     Two rows are joined if they have an equal value in one of JOINING_COLUMNS, or if they follow each other by `index`
-    with the same group, entity and label. Missing columns, null values and empty labels (test) join nothing.
+    with the same group, entity and label. Missing columns, null values, empty groups and empty labels (of test, or not
+    shown) join nothing.
     """
     edges = [_equal_values(rows[column]) for column in JOINING_COLUMNS if column in rows]
     edges.append(_neighbours(rows))
@@ -86,7 +87,7 @@ def _equal_values(values: pd.Series) -> np.ndarray:
 
 
 def _neighbours(rows: pd.DataFrame) -> np.ndarray:
-    labelled = np.flatnonzero((rows["entity_value"] != "").to_numpy())
+    labelled = np.flatnonzero(((rows["entity_value"] != "") & (rows["group_id"] != "")).to_numpy())
     order = labelled[np.argsort(rows["index"].to_numpy()[labelled], kind="stable")]
     codes = np.column_stack([pd.factorize(rows[column])[0] for column in _NEIGHBOURHOOD])[order]
     return _pairs(order, (codes[1:] == codes[:-1]).all(axis=1))

@@ -81,6 +81,10 @@ class Catalogue:
         for number, photo in enumerate(self.photos):
             (self.image_dir / photo).write_bytes(jpeg(number))
 
+    def write_wide(self, *, photo: str = "image_link") -> Path:
+        rows: list[list[object]] = [[photo, *cells] for photo, cells in zip(self.photos, self.cells, strict=True)]
+        return write_csv(self.folder / "products.csv", [photo, *self.columns], rows)
+
     def write_long(self) -> Path:
         """A row per product and attribute, those with empty cells too."""
         rows: list[list[object]] = [
