@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builder.options import SCHEMA_HELP, TEST_CSV_HELP, TRAIN_CSV_HELP
+from dataset_builder.options import COLUMNS_HELP, SCHEMA_HELP, TEST_CSV_HELP, TRAIN_CSV_HELP, WIDE_HELP
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
@@ -33,6 +33,8 @@ class InspectOptions:
     train_csv: str | None = field(default=None, metadata={"help": TRAIN_CSV_HELP})
     test_csv: str | None = field(default=None, metadata={"help": TEST_CSV_HELP})
     schema: str | None = field(default=None, metadata={"help": SCHEMA_HELP})
+    wide: bool = field(default=False, metadata={"help": WIDE_HELP})
+    columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
     dataset: str | None = field(
         default=None,
         metadata={
@@ -55,21 +57,11 @@ class InspectOptions:
             "else is inspected."
         },
     )
-    wide: bool = field(
-        default=False,
-        metadata={"help": "--train_csv has a row for each product, and a column for each attribute."},
-    )
-    columns: str | None = field(
-        default=None,
-        metadata={"help": "Names of columns in --train_csv, for example image_link=photo_url,colour=Farbe."},
-    )
     json: bool = field(default=False, metadata={"help": "Print the counts as JSON."})
 
     def __post_init__(self) -> None:
         if self.suggest_schema is not None:
             self._check_suggestion()
-        elif self.wide or self.columns is not None:
-            raise InputError("--wide and --columns are for --suggest_schema FILE")
         if self.train_csv is None and self.test_csv is None and self.dataset is None:
             raise InputError("no rows: give --train_csv FILE, --test_csv FILE or both, or --dataset user/name")
         if self.schema is not None and self.train_csv is None and self.test_csv is None:
@@ -121,34 +113,38 @@ def main() -> None:
 
 def suggest(options: InspectOptions) -> "Suggestion":
     """Write a schema for the labels of a table whose attributes are not known."""
-    from dataset_builder.label_table import parse_columns, read_label_table
+    from dataset_builder.label_table import read_label_table
     from dataset_builder.schema_suggestion import check_absent, suggest_schema, write_suggestion
+    from dataset_builder.table_layout import Layout
 
     assert options.train_csv is not None and options.suggest_schema is not None
     file = Path(options.suggest_schema)
     check_absent(file)
-    table = read_label_table(options.train_csv, wide=options.wide, columns=parse_columns(options.columns))
-    suggestion = suggest_schema(table)
+    layout = Layout.of(wide=options.wide, columns=options.columns)
+    suggestion = suggest_schema(read_label_table(options.train_csv, layout=layout))
     write_suggestion(suggestion, file)
     return suggestion
 
 
 def inspect(options: InspectOptions) -> Report:
     from dataset_builder.csv_reader import read_test_csv, read_train_csv
+    from dataset_builder.table_layout import Layout
     from product_vqa.schemas import choose_schema
 
     with argument("schema"):
         schema = choose_schema(options.schema)
+    layout = Layout.of(wide=options.wide, columns=options.columns)
+    layout.check(schema)
     report = Report()
     urls: list[str] = []
     if options.train_csv is not None:  # one table after the other, so that only one is in memory
-        train = read_train_csv(options.train_csv, schema=schema)
+        train = read_train_csv(options.train_csv, schema=schema, layout=layout)
         labels = count_labels(train, schema=schema) | count_suspicious(train, options.suspicious_csv, schema=schema)
         report.counts["train"] = count_rows(train) | labels
         urls += [row.image_link for row in train.rows]
         del train
     if options.test_csv is not None:
-        test = read_test_csv(options.test_csv, schema=schema)
+        test = read_test_csv(options.test_csv, schema=schema, layout=layout)
         report.counts["test"] = count_rows(test)
         urls += [row.image_link for row in test.rows]
     if options.image_store is not None:

@@ -140,9 +140,7 @@ def suggest_schema(table: LabelTable) -> Suggestion:
         else:
             proposals.append(proposal)
     if not proposals:
-        reasons = "; ".join(
-            f"{one_line(name, max_length=50)}: {reason}" for name, reason in list(skipped.items())[:3]
-        )
+        reasons = "; ".join(f"{one_line(name, max_length=50)}: {reason}" for name, reason in list(skipped.items())[:3])
         raise InputError(f"{table.name}: has no attribute with labels ({reasons}); see `columns` and `wide`")
     used = {fields["units"] for fields in described.values() if "units" in fields}
     dimensions = {dimension: units for dimension, units in dimensions.items() if dimension in used}

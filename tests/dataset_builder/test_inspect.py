@@ -130,6 +130,22 @@ attributes:
     assert ["not_a_choice", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
+def test_a_wide_table_is_counted_like_its_long_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = tmp_path / "schema.yaml"
+    schema.write_text("version: 1\nattributes: {size: {kind: choice, values: [S, M]}, pieces: {kind: integer}}\n")
+    rows: list[list[object]] = [["a", "s", 3], ["b", "", 4], ["c", "L", "x"]]
+    file = write_csv(tmp_path / "wide.csv", ["photo", "size", "Stück"], rows)
+    columns = "image_link=photo,pieces=Stück"
+    options = ["--train_csv", file, "--schema", schema, "--wide", "--columns", columns]
+    call(inspect.main, monkeypatch, *options, "--json")
+    assert json.loads(capsys.readouterr().out)["train"]["label_forms"] == {
+        "choice": {"size": {"fit": 1, "not_a_choice": 1}},
+        "integer": {"pieces": {"fit": 2, "not_a_number": 1}},
+    }
+
+
 def test_a_schema_is_for_csvs(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="--schema is for CSVs: a dataset brings its own; give --train_csv FILE"):
         call(inspect.main, monkeypatch, "--dataset", "x", "--schema", "schema.yaml")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset_builder.label_table import MAX_COLUMNS, MAX_LABEL_LENGTH, parse_columns, read_label_table
+from dataset_builder.label_table import MAX_COLUMNS, MAX_LABEL_LENGTH, read_label_table
+from dataset_builder.table_layout import Layout
 from product_vqa.errors import InputError
 from tests.dataset_builder.files import TRAIN_COLUMNS, write_csv
 
@@ -27,36 +28,17 @@ def test_a_long_table_has_a_label_in_each_row(tmp_path: Path) -> None:
 def test_a_wide_table_has_a_column_for_each_attribute(tmp_path: Path) -> None:
     header = ["", "index", "image_link", "group_id", "colour", "size"]
     rows: list[list[object]] = [[0, 7, "l1", "g", "red", ""], [1, 8, "l2", "g", "blue", "M"]]
-    table = read_label_table(write_csv(tmp_path / "wide.csv", header, rows), wide=True)
+    table = read_label_table(write_csv(tmp_path / "wide.csv", header, rows), layout=Layout(is_wide=True))
     assert table.labels == {"colour": Counter(red=1, blue=1), "size": Counter(M=1)}
     assert dict(table.num_missing) == {"size": 1}
 
 
 def test_columns_get_our_names(tmp_path: Path) -> None:
-    header = ["photo_url", "Colour, main", "Größe"]
-    columns = parse_columns('image_link=photo_url, "colour=Colour, main"')
-    assert columns == {"image_link": "photo_url", "colour": "Colour, main"}
-    table = read_label_table(write_csv(tmp_path / "t.csv", header, [["l", "red", "M"]]), wide=True, columns=columns)
-    assert list(table.labels) == ["colour", "Größe"]
-    assert parse_columns(None) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "expected name=column"),
-        ("image_link", "'image_link': expected name=column, such as image_link=photo_url"),
-        ("=x", "'=x': expected name=column"),
-        ("a=", "'a=': expected name=column"),
-        ("a=x,a=y", "`columns` has a twice"),
-        ("a=x,b=x", "`columns` has x twice"),
-        ('"a=x', "on one line, each in double quotes"),
-        ("a=x\nb=y", "on one line, each in double quotes"),
-    ],
-)
-def test_other_columns_are_refused(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        parse_columns(text)
+    file = write_csv(tmp_path / "t.csv", ["photo_url", "Colour, main", "Größe"], [["l", "red", "M"]])
+    layout = Layout.of(wide=True, columns='image_link=photo_url, "colour=Colour, main"')
+    assert read_label_table(file, layout=layout).labels == {"colour": Counter(red=1), "Größe": Counter(M=1)}
+    layout = Layout.of(wide=False, columns='"entity_name=Colour, main",entity_value=Größe')
+    assert read_label_table(file, layout=layout).labels == {"red": Counter(M=1)}
 
 
 @pytest.mark.parametrize(
@@ -64,13 +46,14 @@ def test_other_columns_are_refused(text: str, message: str) -> None:
     [
         ("", False, {}, "is empty"),
         ("entity_name,entity_value\n", False, {}, "has a header but no rows"),
-        ("entity_name,value\nsize,M\n", False, {}, r"no column entity_value, found .*, value; .*=value; .*`wide`"),
-        ("photo,size\nl,M\n", True, {}, r"no column image_link, found photo, size; say which one it is"),
-        ("image_link,size\nl,M\n", True, {"size": "Size"}, r"no column Size for `columns`, found image_link, size"),
+        ("entity_name,value\nsize,M\n", False, {}, "no column entity_value, found .*=value; or set `wide`"),
+        ("photo,size\nl,M\n", True, {}, "no column image_link, found photo, size; .* image_link=size"),
+        ("image_link,size\nl,M\n", True, {"size": "Size"}, r"no column Size, found image_link, size; name it"),
         ("image_link,size,size\nl,M,L\n", True, {}, "has 2 columns size"),
         ("image_link,size,Size\nl,M,L\n", True, {"size": "Size"}, "has 2 columns size"),
         ("image_link,size\nl,M,L\n", True, {}, "line 2: has 3 fields, but the header has 2"),
-        ('image_link,size\nl,"M\nl,L\n', True, {}, "line 2: not a valid CSV .*is a double quote never closed"),
+        ('image_link,size\nl,"M\nl,L\n', True, {}, "lines 2 to 3: not a valid CSV .*is a double quote never closed"),
+        ("image_link,group_id\nl,1\n", True, {}, "has no column of an attribute, found image_link, group_id"),
         (",".join(["image_link", *map(str, range(MAX_COLUMNS))]), True, {}, "has 1001 columns, more than 1000"),
         (
             "entity_name,entity_value\n" + "".join(f"a{number},M\n" for number in range(MAX_COLUMNS + 1)),
@@ -84,7 +67,7 @@ def test_other_tables_are_refused(
     file = tmp_path / "table.csv"
     file.write_text(content)
     with pytest.raises(InputError, match=message):
-        read_label_table(file, wide=wide, columns=columns)
+        read_label_table(file, layout=Layout(wide, columns))
 
 
 def test_a_file_that_is_not_a_csv_is_named(tmp_path: Path) -> None:
@@ -98,5 +81,7 @@ def test_a_file_that_is_not_a_csv_is_named(tmp_path: Path) -> None:
 
 def test_long_texts_are_cut(tmp_path: Path) -> None:
     rows: list[list[object]] = [["l", "x" * 5000], ["l", "x" * 6000]]
-    table = read_label_table(write_csv(tmp_path / "t.csv", ["image_link", "description"], rows), wide=True)
+    table = read_label_table(
+        write_csv(tmp_path / "t.csv", ["image_link", "description"], rows), layout=Layout(is_wide=True)
+    )
     assert table.labels == {"description": Counter({"x" * (MAX_LABEL_LENGTH + 1): 2})}
