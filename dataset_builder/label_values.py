@@ -82,7 +82,7 @@ def _multi_choice(labels: Mapping[str, int]) -> dict[str, Any]:
     num_labels = num_multi = 0
     in_several: set[str] = set()
     for label, count in labels.items():
-        found = [part for part in SEPARATORS.split(label) if part]
+        found = [part for part in SEPARATORS.split(" ".join(label.split())) if part]  # linear in many spaces
         if len(found) > MAX_MULTI_VALUES:
             return {}
         keys = frozenset(map(key_of, found))
