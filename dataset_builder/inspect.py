@@ -2,6 +2,7 @@
 
 python -m dataset_builder.inspect --train_csv train.csv --test_csv test.csv --image_store images
 python -m dataset_builder.inspect --dataset user/name
+python -m dataset_builder.inspect --train_csv products.csv --wide --suggest_schema schema.yaml
 """
 
 import json
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builder.options import TEST_CSV_HELP, TRAIN_CSV_HELP
+from dataset_builder.options import COLUMNS_HELP, SCHEMA_HELP, TEST_CSV_HELP, TRAIN_CSV_HELP, WIDE_HELP
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dataset_builder.csv_reader import Table
     from dataset_builder.leakage import Leak
     from dataset_builder.placeholders import Placeholder
+    from dataset_builder.schema_suggestion import Suggestion
+    from product_vqa.task.attributes import Schema
 
 NUM_EXAMPLES = 3  # of each kind of suspicious label
 
@@ -29,6 +32,9 @@ NUM_EXAMPLES = 3  # of each kind of suspicious label
 class InspectOptions:
     train_csv: str | None = field(default=None, metadata={"help": TRAIN_CSV_HELP})
     test_csv: str | None = field(default=None, metadata={"help": TEST_CSV_HELP})
+    schema: str | None = field(default=None, metadata={"help": SCHEMA_HELP})
+    wide: bool = field(default=False, metadata={"help": WIDE_HELP})
+    columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
     dataset: str | None = field(
         default=None,
         metadata={
@@ -44,11 +50,24 @@ class InspectOptions:
         default=None,
         metadata={"help": "File to write: every suspicious label of --train_csv with the reason."},
     )
+    suggest_schema: str | None = field(
+        default=None,
+        metadata={
+            "help": "File to write: a schema proposed for the labels of --train_csv, with counts as comments. Nothing "
+            "else is inspected."
+        },
+    )
     json: bool = field(default=False, metadata={"help": "Print the counts as JSON."})
 
     def __post_init__(self) -> None:
+        if self.suggest_schema is not None:
+            self._check_suggestion()
         if self.train_csv is None and self.test_csv is None and self.dataset is None:
             raise InputError("no rows: give --train_csv FILE, --test_csv FILE or both, or --dataset user/name")
+        if self.schema is not None and self.train_csv is None and self.test_csv is None:
+            raise InputError(
+                "--schema is for CSVs: a dataset brings its own; give --train_csv FILE, --test_csv FILE or both"
+            )
         if self.suspicious_csv is not None and self.train_csv is None:
             raise InputError("--suspicious_csv needs labels: give --train_csv FILE")
         if self.image_store is not None:
@@ -56,6 +75,13 @@ class InspectOptions:
                 raise InputError("--image_store needs the URLs: give --train_csv FILE, --test_csv FILE, or both")
             if not Path(self.image_store, "state.sqlite").is_file():
                 raise InputError(f"--image_store {self.image_store}: not a store that download or build made")
+
+    def _check_suggestion(self) -> None:
+        if self.train_csv is None:
+            raise InputError("--suggest_schema needs labels: give --train_csv FILE")
+        others = ("test_csv", "schema", "dataset", "image_store", "suspicious_csv")
+        if given := [f"--{name}" for name in others if getattr(self, name) is not None]:
+            raise InputError(f"--suggest_schema reads --train_csv only: drop {', '.join(given)}")
 
 
 @dataclass
@@ -81,23 +107,44 @@ class Report:
 
 def main() -> None:
     (options,) = parse_options(InspectOptions, description=__doc__)
-    report = inspect(options)
+    report = suggest(options) if options.suggest_schema is not None else inspect(options)
     print(report.as_json() if options.json else report.as_text())
+
+
+def suggest(options: InspectOptions) -> "Suggestion":
+    """Write a schema for the labels of a table whose attributes are not known."""
+    from dataset_builder.label_table import read_label_table
+    from dataset_builder.schema_suggestion import check_absent, suggest_schema, write_suggestion
+    from dataset_builder.table_layout import Layout
+
+    assert options.train_csv is not None and options.suggest_schema is not None
+    file = Path(options.suggest_schema)
+    check_absent(file)
+    layout = Layout.of(wide=options.wide, columns=options.columns)
+    suggestion = suggest_schema(read_label_table(options.train_csv, layout=layout))
+    write_suggestion(suggestion, file)
+    return suggestion
 
 
 def inspect(options: InspectOptions) -> Report:
     from dataset_builder.csv_reader import read_test_csv, read_train_csv
+    from dataset_builder.table_layout import Layout
+    from product_vqa.schemas import choose_schema
 
+    with argument("schema"):
+        schema = choose_schema(options.schema)
+    layout = Layout.of(wide=options.wide, columns=options.columns)
+    layout.check(schema)
     report = Report()
     urls: list[str] = []
     if options.train_csv is not None:  # one table after the other, so that only one is in memory
-        train = read_train_csv(options.train_csv)
-        labels = count_labels(train) | count_suspicious(train, options.suspicious_csv)
+        train = read_train_csv(options.train_csv, schema=schema, layout=layout)
+        labels = count_labels(train, schema=schema) | count_suspicious(train, options.suspicious_csv, schema=schema)
         report.counts["train"] = count_rows(train) | labels
         urls += [row.image_link for row in train.rows]
         del train
     if options.test_csv is not None:
-        test = read_test_csv(options.test_csv)
+        test = read_test_csv(options.test_csv, schema=schema, layout=layout)
         report.counts["test"] = count_rows(test)
         urls += [row.image_link for row in test.rows]
     if options.image_store is not None:
@@ -124,20 +171,34 @@ def count_rows(table: "Table") -> dict[str, Any]:
     }
 
 
-def count_labels(table: "Table") -> dict[str, Any]:
-    """Count rows by the form of their label. Rows of `unit_unsuitable` are counted in `plain` too."""
-    from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm, judge_label
+def count_labels(table: "Table", *, schema: "Schema") -> dict[str, Any]:
+    """Count rows by the form of their label. Rows of `unit_unsuitable` are counted in `plain` too.
 
+    The labels of any schema have the forms of their kinds: for each attribute, how many fit it, and why others do not.
+    """
+    from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm, judge_label, label_judge
+    from product_vqa.task.schema import CHALLENGE
+
+    if schema != CHALLENGE:
+        judge = label_judge(schema)
+        forms: dict[str, dict[str, Counter[str]]] = {}
+        for row in table.rows:
+            label, reason = judge(row.entity_name, row.entity_value)
+            of_kind = forms.setdefault(schema[row.entity_name].kind.name, {})
+            of_kind.setdefault(row.entity_name, Counter())[reason or ("fit" if label else "not_shown")] += 1
+        shown = {kind: {name: dict(count.most_common()) for name, count in of_kind.items()}
+                 for kind, of_kind in forms.items()}  # fmt: skip
+        return {"label_forms": shown}
     reasons = Counter(judge_label(row.entity_name, row.entity_value)[1] for row in table.rows)
     unsuitable = reasons[UNIT_UNSUITABLE]
     reasons[LabelForm.PLAIN] = reasons.pop("", 0) + unsuitable
     return {"label_forms": {form.value: reasons[form] for form in LabelForm}, "unit_unsuitable": unsuitable}
 
 
-def count_suspicious(table: "Table", file: str | None) -> dict[str, Any]:
+def count_suspicious(table: "Table", file: str | None, *, schema: "Schema") -> dict[str, Any]:
     from dataset_builder.label_quality import find_suspicious, write_suspicious
 
-    found = list(find_suspicious(table))
+    found = list(find_suspicious(table, schema=schema))
     if file is not None:
         try:
             write_suspicious(found, Path(file))

@@ -16,6 +16,8 @@ from dataset_builder.image_preparation import prepare_image
 from dataset_builder.leakage import find_leaks
 from dataset_builder.row_filter import filter_labels
 from dataset_builder.split import hold_out
+from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import read_schema
 from tests.commands import run_module
 
 DATA = Path(os.environ.get("PRODUCT_VQA_DATA") or Path(__file__).resolve().parents[2].parent / "shared" / "data")
@@ -41,6 +43,26 @@ def test_the_challenge_is_counted() -> None:
     assert suspicious["outlier"] > 0
     assert counts["train"]["rows_by_entity"]["item_weight"] == 102786
     assert counts["test"]["rows_by_entity"]["height"] == 32282
+
+
+@pytest.mark.slow
+def test_the_schema_of_the_challenge_is_proposed(tmp_path: Path) -> None:
+    """Its eight attributes, and the 26 of its 31 units that labels have; and the horsepower of 245 labels."""
+    file = tmp_path / "schema.yaml"
+    run_module("dataset_builder.inspect", "--train_csv", DATA / "train.csv.gz", "--suggest_schema", file)
+    schema = read_schema(file)
+    assert sorted(schema.names) == sorted(CHALLENGE.names)
+    assert set(schema.units) - set(CHALLENGE.units) == {"horsepower"}
+    assert set(CHALLENGE.units) - set(schema.units) == {
+        "yard", "kilovolt", "millivolt", "microlitre", "imperial gallon",
+    }  # fmt: skip
+    for dimension, units in schema.dimensions.items():
+        for name in set(units) - {"horsepower"}:
+            assert units[name].size == CHALLENGE.dimensions[dimension][name].size
+    assert {difference.partition(" of ")[0] for difference in CHALLENGE.differences(schema)} == {"units"}
+    text = file.read_text()
+    assert "# 101,055 of 102,786 labels fit\n" in text
+    assert "# does not fit: unit_unsuitable 300 (1.0 ounce, 4.0 ounce, 2.0 ounce)\n" in text
 
 
 @pytest.mark.slow

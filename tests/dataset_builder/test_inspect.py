@@ -84,6 +84,73 @@ def test_suspicious_labels_are_reported_and_written(
     assert ["row", "30:", "item_weight", "900000", "gram"] in lines
 
 
+def test_labels_of_any_schema_are_counted_by_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = tmp_path / "schema.yaml"
+    schema.write_text("""version: 1
+units: {data: {gigabyte: {size: 1, spellings: [GB]}}, length: {inch: {size: 1}}}
+attributes:
+  storage: {kind: quantity, units: data, decimals: 0}
+  width: {kind: quantity, units: length}
+  colour: {kind: choice, values: [red, blue], not_shown: true}
+""")
+    rows: list[list[object]] = [
+        ["a", "1", "storage", "16 GB"],
+        ["a", "1", "storage", "16.5 GB"],
+        ["a", "1", "storage", "32GB"],
+        ["a", "1", "storage", "5 inch"],
+        ["b", "1", "storage", "[16, 32] GB"],
+        ["b", "1", "width", "5 inch"],
+        ["c", "1", "colour", "RED"],
+        ["c", "1", "colour", "purple"],
+        ["d", "1", "colour", ""],
+    ]
+    options = ["--train_csv", write_csv(tmp_path / "train.csv", TRAIN_COLUMNS, rows), "--schema", schema]
+    call(inspect.main, monkeypatch, *options, "--json")
+    assert json.loads(capsys.readouterr().out)["train"] == {
+        "rows": 9,
+        "images": 4,
+        "groups": 1,
+        "rows_by_entity": {"storage": 5, "colour": 3, "width": 1},
+        "label_forms": {
+            "quantity": {
+                "storage": {"fit": 2, "not_an_integer": 1, "unit_unsuitable": 1, "range_brackets": 1},
+                "width": {"fit": 1},
+            },
+            "choice": {"colour": {"fit": 1, "not_a_choice": 1, "not_shown": 1}},
+        },
+        "suspicious": {"two_answers": 2, "unit_unsuitable": 1},
+        "suspicious_examples": {
+            "unit_unsuitable": ["row 3: storage 5 inch"],
+            "two_answers": ["row 0: storage 16 GB", "row 2: storage 32GB"],
+        },
+    }
+    call(inspect.main, monkeypatch, *options)
+    assert ["not_a_choice", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_wide_table_is_counted_like_its_long_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = tmp_path / "schema.yaml"
+    schema.write_text("version: 1\nattributes: {size: {kind: choice, values: [S, M]}, pieces: {kind: integer}}\n")
+    rows: list[list[object]] = [["a", "s", 3], ["b", "", 4], ["c", "L", "x"]]
+    file = write_csv(tmp_path / "wide.csv", ["photo", "size", "Stück"], rows)
+    columns = "image_link=photo,pieces=Stück"
+    options = ["--train_csv", file, "--schema", schema, "--wide", "--columns", columns]
+    call(inspect.main, monkeypatch, *options, "--json")
+    assert json.loads(capsys.readouterr().out)["train"]["label_forms"] == {
+        "choice": {"size": {"fit": 1, "not_a_choice": 1}},
+        "integer": {"pieces": {"fit": 2, "not_a_number": 1}},
+    }
+
+
+def test_a_schema_is_for_csvs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="--schema is for CSVs: a dataset brings its own; give --train_csv FILE"):
+        call(inspect.main, monkeypatch, "--dataset", "x", "--schema", "schema.yaml")
+
+
 def test_a_file_that_could_not_be_written_is_named(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     tables: list[str | Path] = ["--train_csv", shop.train_csv]
     with pytest.raises(InputError, match=r"--suspicious_csv .*: could not be written \(Is a directory\)"):

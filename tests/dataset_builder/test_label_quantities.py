@@ -1,0 +1,161 @@
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+
+from dataset_builder.label_quantities import (
+    describe_numbers,
+    digit_fields,
+    find_quantities,
+    find_unit,
+    known_units,
+    used_units,
+)
+from product_vqa.task.schema import CHALLENGE
+
+
+def test_the_known_units_have_those_of_the_challenge() -> None:
+    known = known_units().dimensions
+    assert sum(map(len, CHALLENGE.dimensions.values())) == 31
+    for dimension, units in CHALLENGE.dimensions.items():
+        for name, unit in units.items():
+            assert known[dimension][name].size == unit.size
+            assert all(find_unit(text) == name for text in (name, *unit.spellings))
+
+
+@pytest.mark.parametrize(
+    ("unit", "size", "other"),  # one of the unit is so many of the other, from the sources that the file names
+    [
+        ("kilowatt hour", "3600", "kilojoule"),  # 1000 W x 3600 s
+        ("kilocalorie", "4.184", "kilojoule"),
+        ("gibibyte", "1.073741824", "gigabyte"),  # 2**30 / 10**9
+        ("gigabit", "125", "megabyte"),
+        ("mile per hour", "1.609344", "kilometre per hour"),
+        ("kilometre per hour", "1000", "metre per hour"),
+        ("metre per second", "3.6", "kilometre per hour"),
+        ("foot per second", "60", "foot per minute"),
+        ("cubic yard", "27", "cubic foot"),
+        ("cubic foot", "1728", "cubic inch"),
+        ("gallon", "231", "cubic inch"),
+        ("gallon", "128", "fluid ounce"),
+        ("imperial gallon", "160", "imperial fluid ounce"),
+        ("cup", "16", "tablespoon"),
+        ("tablespoon", "3", "teaspoon"),
+        ("stone", "14", "pound"),
+        ("long ton", "2240", "pound"),
+        ("short ton", "2000", "pound"),
+        ("pound", "7000", "grain"),
+        ("troy ounce", "480", "grain"),
+        ("acre", "4840", "square yard"),
+        ("square foot", "144", "square inch"),
+        ("year", "12", "month"),
+        ("week", "7", "day"),
+        ("tex", "9", "denier"),
+        ("cubic foot per minute", "1699.01079552", "litre per hour"),
+        ("horsepower", "745.69987158227022", "watt"),
+        ("atmosphere", "101.325", "kilopascal"),
+        ("percent", "10", "per mille"),
+        ("percent", "10000", "part per million"),
+        ("ampere hour", "1000", "milliampere hour"),
+    ],
+)
+def test_sizes_are_those_of_the_definitions(unit: str, size: str, other: str) -> None:
+    dimension = known_units().attributes[_dimension(unit)].name
+    sizes = {name: one.size for name, one in known_units().dimensions[dimension].items()}
+    assert sizes[unit] == Decimal(size) * sizes[other]
+
+
+def _dimension(unit: str) -> str:
+    return next(name for name, units in known_units().dimensions.items() if unit in units)
+
+
+def test_psi_and_inch_pounds_follow_from_pound_and_inch() -> None:
+    pound_force = Decimal("0.45359237") * Decimal("9.80665")
+    known = known_units().dimensions
+    assert known["force"]["pound-force"].size == pound_force
+    assert known["torque"]["inch-pound"].size == pound_force * Decimal("0.0254")
+    assert known["torque"]["foot-pound"].size == pound_force * Decimal("0.3048")
+    assert known["power"]["horsepower"].size == 550 * pound_force * Decimal("0.3048")
+    psi = known["pressure"]["pound per square inch"].size
+    assert psi == pytest.approx(pound_force / Decimal("0.0254") ** 2, rel=Decimal("1e-20"))
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("GB", "gigabyte"), ("gb", "gigabyte"), ("Gb", "gigabyte"), ("mAh", "milliampere hour"),
+        ("MAH", "milliampere hour"),
+        ("Kilograms", "kilogram"), ("KGS", "kilogram"), ("lbs.", "pound"), ("fl. oz.", "fluid ounce"), ('"', "inch"),
+        ("%", "percent"), ("°C", "degree celsius"), ("µg", "microgram"), ("mW", "milliwatt"), ("MW", "megawatt"),
+        ("mw", None), ("mv", None), ("ms", "millisecond"), ("cms", "centimetre"), ("scoop", None), ("", None),
+    ],
+)  # fmt: skip
+def test_units_are_found_by_their_spellings(text: str, unit: str | None) -> None:
+    assert find_unit(text) == unit
+
+
+def test_numbers_and_units_are_counted_by_labels() -> None:
+    found = find_quantities({"500 g": 6, "1.5kg": 2, "[1, 2] kg": 1, "1 g to 2 g": 1, "2 GRAMS": 1, "?": 1, "5": 1})
+    assert (found.num_labels, found.dimension) == (13, "weight")
+    assert found.units == {"gram": 8, "kilogram": 3}
+    assert used_units(found, "weight") == {"gram": ("g", "GRAMS"), "kilogram": ("kg",)}
+    assert found.numbers == Counter({"500": 6, "1.5": 2, "1": 2, "2": 1})
+
+
+def test_most_labels_have_the_unit_of_a_quantity() -> None:
+    assert find_quantities({"5 g": 7, "5 ml": 3}).dimension == "weight"
+    assert find_quantities({"5 g": 6, "5 ml": 4}).dimension is None
+    assert find_quantities({"x": 1}).dimension is None
+    assert find_quantities({}).dimension is None
+
+
+def test_a_unit_of_a_mistake_is_not_used() -> None:
+    found = find_quantities({"5 gram": 29_997, "5 carat": 3})
+    assert used_units(found, "weight") == {"gram": (), "carat": ()}
+    assert used_units(find_quantities({"5 gram": 29_998, "5 carat": 3}), "weight") == {"gram": ()}
+
+
+def test_words_that_repeat_are_units() -> None:
+    found = find_quantities({"2 scoops": 5, "1 scoop": 4, "1 Scoop": 2, "3 sticks": 4, "1 dash": 1})
+    assert found.dimension is None
+    assert found.unknown_units == {"scoops": ("scoop", "Scoop"), "sticks": ()}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"2 scoops": 8, "x": 2},  # too few
+        {"3XL": 10, "4XL": 10},  # a size
+        {"32 B": 10},  # one letter
+        {f"5 word{chr(97 + number)}": 2 for number in range(21)},  # too many
+        {"2 scoops": 1},
+        {},
+    ],
+)
+def test_other_words_are_none(labels: dict[str, int]) -> None:
+    assert find_quantities(labels).unknown_units == {}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "fields"),
+    [
+        ({"16": 1, "32.0": 1}, {"decimals": 0}),
+        ({"0.5": 1, "16": 9}, {}),
+        ({"1234567": 10}, {"decimals": 0, "integer_digits": 7}),
+        ({"1.5": 199, "1234567": 1}, {}),
+        ({"1.5": 198, "1234567": 1}, {"integer_digits": 7}),
+        ({"1.5": 1, "12345678901234567890": 1}, {"integer_digits": 15}),
+        ({"-1.5": 1, "2": 1}, {"signed": True}),
+        ({"-0": 1, "2.5": 1}, {}),
+    ],
+)
+def test_fields_say_how_large_numbers_are(numbers: dict[str, int], fields: dict[str, int | bool]) -> None:
+    assert digit_fields(numbers) == fields
+
+
+def test_numbers_are_described() -> None:
+    assert describe_numbers({}) == ""
+    assert describe_numbers({"2": 1, "16.0": 1}) == "numbers from 2 to 16.0: up to 2 digits before the point"
+    assert describe_numbers({"0.25": 300, "1600": 1}) == (
+        "numbers from 0.25 to 1600: up to 1 digits before the point and 2 after it, most of them"
+    )
