@@ -49,8 +49,8 @@ def test_log_loss_by_hand() -> None:
 
 def test_each_confidence_has_its_own_scaling_and_the_alternatives_too() -> None:
     calibration = Calibration(answer=Scaling(2.0, 0.1), number=Scaling(0.5, -0.2), unit=Scaling(1.5, 0.3))
-    other = Answer("2.0 gram", None, 0.2, 0.4, 0.5, 0.25)
-    scaled = calibration.apply(Answer("1.0 gram", None, 0.7, 0.8, 0.875, 0.25, (other,)))
+    other = Answer("2.0 gram", "2.0 gram", 0.2, 0.4, 0.5, 0.25)
+    scaled = calibration.apply(Answer("1.0 gram", "1.0 gram", 0.7, 0.8, 0.875, 0.25, (other,)))
     for answer, confidences in ((scaled, (0.7, 0.8, 0.875)), (scaled.alternatives[0], (0.2, 0.4, 0.5))):
         scalings = calibration.answer, calibration.number, calibration.unit
         expected = [scaling(confidence) for scaling, confidence in zip(scalings, confidences, strict=True)]
@@ -75,5 +75,5 @@ def test_the_units_scaling_is_fitted_where_the_number_is_right() -> None:
 
 
 def test_an_answer_without_an_automaton_is_not_calibrated() -> None:
-    free = Answer("34 gram", None, 0.9)
+    free = Answer("34 gram", "34.0 gram", 0.9)
     assert Calibration(answer=Scaling(2.0)).apply(free) == free
