@@ -209,10 +209,11 @@ def predict(
 
     with state.main_process_first():  # it writes the Arrow files; the others find them
         dataset = load_rows(sources.dataset, settings)
+        sources.check_schema(dataset)
     reader = load_reader(sources, settings, device=state.device)
     assert reader.base_model is not None
     batch_size = agree_on_batch_size(options.batch_size, files=files, reader=reader, state=state)
-    batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
+    batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size, schema=reader.schema)
     indexes = find_indexes(dataset, batch_size=batch_size, location=sources.dataset, split=options.split)
     this_run = settings.describe(
         dataset=sources.dataset, base_model=reader.base_model, rows=len(dataset), batch_size=batch_size,
@@ -270,12 +271,14 @@ def predict_on_ray(
 
     assert options.batch_size is not None
     dataset = load_rows(sources.dataset, settings)
+    sources.check_schema(dataset)
     indexes = find_indexes(dataset, batch_size=options.batch_size, location=sources.dataset, split=options.split)
     with connect(engine) as cluster:
         settings = replace(settings, dtype=find_dtype(cluster, sources, settings))
         provenance = describe_reader(
-            sources.adapter, sources.base_model, dtype=f"torch.{settings.dtype}", load_in_4bit=options.load_in_4bit
-        )
+            sources.adapter, sources.base_model, dtype=f"torch.{settings.dtype}", load_in_4bit=options.load_in_4bit,
+            schema=sources.schema,
+        )  # fmt: skip
         this_run = settings.describe(
             dataset=sources.dataset, base_model=sources.base_model, rows=len(dataset), batch_size=options.batch_size,
             provenance=provenance,
