@@ -47,8 +47,7 @@ class PredictOptions:
         },
     )
     base_model: str | None = field(
-        default=None,
-        metadata={"help": "Base model, if not the one that the adapter names: a repo or a folder."},
+        default=None, metadata={"help": "Base model, if not the one that the adapter names: a repo or a folder."}
     )
     split: str = field(default="test", metadata={"help": "The split to predict."})
     batch_size: int | None = field(
@@ -79,8 +78,7 @@ class PredictOptions:
         },
     )
     constrain: Literal["on", "off"] = field(
-        default="on",
-        metadata={"help": "on: only a number and a unit of the requested attribute can be generated; off: any text."},
+        default="on", metadata={"help": "on: only a valid answer about the attribute can be generated; off: any text."}
     )
     allow_empty: bool = field(default=False, metadata={"help": "With --constrain on: allow an empty answer too."})
     num_beams: int = field(default=1, metadata={"help": "Number of beams; the other beams are saved as alternatives."})

@@ -62,7 +62,7 @@ def value_tails(tokenizer: Any, values: Sequence[str], *, name: str) -> list[lis
     alone = [value_tokens(tokenizer, value, name=name) for value in values]
     tails: list[list[int]] = [[]]
     for number, value in enumerate(values[1:], start=1):
-        found = []
+        found: list[list[int]] = []
         for before, tokens in zip(values[:number], alone[:number], strict=True):
             together = value_tokens(tokenizer, f"{before}{SEPARATOR}{value}", name=name)
             if together[: len(tokens)] != tokens or together[len(tokens) :] != (found or [together[len(tokens) :]])[0]:

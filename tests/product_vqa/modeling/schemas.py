@@ -2,6 +2,9 @@
 
 import random
 
+import torch
+
+from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.task.attributes import Attribute
 from product_vqa.task.kinds import (
     SEPARATOR,
@@ -64,3 +67,21 @@ def draw_answer(attribute: Attribute, rng: random.Random) -> str:
 
 def _sign(signed: bool, rng: random.Random) -> str:
     return "-" if signed and rng.random() < 0.5 else ""
+
+
+def accepts_tokens(automaton: AnswerAutomaton, entity_name: str, tokens: list[int]) -> bool:
+    """Return whether the automaton accepts these tokens, the end token included."""
+    state = automaton.start_by_entity[entity_name]
+    for token in tokens:
+        text = automaton.text
+        if text is not None and text.room[state] >= 0:
+            states = torch.tensor([state])
+            if not text.is_allowed(states)[0, token]:
+                return False
+            state = int(text.follow(states, torch.tensor([[token]])))
+            continue
+        columns = (automaton.token_ids[state] == token).nonzero()
+        if len(columns) != 1:
+            return False
+        state = int(automaton.next_states[state, columns[0, 0]])
+    return state == automaton.end_state

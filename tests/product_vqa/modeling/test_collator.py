@@ -24,8 +24,7 @@ from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema_file import parse_schema
 from quickstart.pretraining.small_paligemma import make_processor
-from tests.product_vqa.modeling.schemas import ALL_KINDS, draw_answer
-from tests.product_vqa.modeling.test_constrained_decoding import accepts_tokens
+from tests.product_vqa.modeling.schemas import ALL_KINDS, accepts_tokens, draw_answer
 from tests.tiny import make_rows
 
 of_paligemma = pytest.mark.parametrize("base", ["paligemma"], indirect=True)  # its tokens are in the test

@@ -22,7 +22,7 @@ from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import PatternKind, TextKind
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from product_vqa.task.schema_file import parse_schema
-from tests.product_vqa.modeling.schemas import ALL_KINDS, draw_answer
+from tests.product_vqa.modeling.schemas import ALL_KINDS, accepts_tokens, draw_answer
 
 
 def accepts(automaton: AnswerAutomaton, tokenizer: PreTrainedTokenizerBase, entity_name: str, text: str) -> bool:
@@ -175,24 +175,6 @@ def test_a_tokenizer_without_one_path_per_answer_is_refused_with_a_remedy(
 @pytest.fixture(scope="module")
 def of_all_kinds(processor: PaliGemmaProcessor) -> AnswerAutomaton:
     return AnswerAutomaton.from_tokenizer(processor.tokenizer, schema=ALL_KINDS)
-
-
-def accepts_tokens(automaton: AnswerAutomaton, entity_name: str, tokens: list[int]) -> bool:
-    """Return whether the automaton accepts these tokens, the end token included."""
-    state = automaton.start_by_entity[entity_name]
-    for token in tokens:
-        text = automaton.text
-        if text is not None and text.room[state] >= 0:
-            states = torch.tensor([state])
-            if not text.is_allowed(states)[0, token]:
-                return False
-            state = int(text.follow(states, torch.tensor([[token]])))
-            continue
-        columns = (automaton.token_ids[state] == token).nonzero()
-        if len(columns) != 1:
-            return False
-        state = int(automaton.next_states[state, columns[0, 0]])
-    return state == automaton.end_state
 
 
 def accepts_answer(automaton: AnswerAutomaton, processor: PaliGemmaProcessor, name: str, answer: str) -> bool:
