@@ -1,8 +1,7 @@
 """What a prediction is made from: the dataset, the adapter and the base model, pinned to commits."""
 
 from dataclasses import dataclass
-
-from datasets import Dataset
+from typing import TYPE_CHECKING
 
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
@@ -10,6 +9,9 @@ from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_
 from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
 from product_vqa.schemas import load_schema
 from product_vqa.task.attributes import Schema
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Sources:
         """The questions and answers: the adapter's, or the dataset's for a base model alone."""
         return self.adapter.schema if self.adapter else load_schema(self.dataset)
 
-    def check_schema(self, rows: Dataset) -> None:
+    def check_schema(self, rows: "Dataset") -> None:
         """Raise InputError if the dataset asks for the attributes of these rows otherwise than the adapter answers."""
         if self.adapter is not None:
             check_schema(self.schema, self.dataset, rows, adapter=self.adapter.location)
@@ -40,7 +42,7 @@ class Sources:
         }
 
 
-def check_schema(schema: Schema, dataset: Location, rows: Dataset, *, adapter: Location) -> None:
+def check_schema(schema: Schema, dataset: Location, rows: "Dataset", *, adapter: Location) -> None:
     """Raise InputError if a dataset asks for the attributes of these rows otherwise than the adapter's schema."""
     own = load_schema(dataset)
     if own == schema:
