@@ -1,5 +1,6 @@
 """The tokens of the parts of an answer, as in training, where each part has the same tokens in every answer."""
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ import torch
 
 from product_vqa.errors import InputError
 from product_vqa.task.attributes import Attribute
-from product_vqa.task.kinds import SEPARATOR
+from product_vqa.task.kinds import SEPARATOR, MultiChoiceKind, PatternKind
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # a piece that stands for a byte of what is not in the vocabulary
 _TAG = re.compile(r"<[^<>\s]{1,20}>")
@@ -54,25 +55,12 @@ def value_tokens(tokenizer: Any, value: str, *, name: str) -> list[int]:
     return list(tokens)
 
 
-def value_tails(tokenizer: Any, values: Sequence[str], *, name: str) -> list[list[int]]:
-    """The tokens of `, value` for each value, after the values before it.
+def tail_tokens(tokenizer: Any, value: str, *, name: str) -> list[int]:
+    """The tokens of `, value` after another value, whichever that is.
 
-    Raises InputError unless they are the same whatever is before.
+    They are those of the tokenizer unless it has a piece of the end of a value and a comma, such as `),`.
     """
-    alone = [value_tokens(tokenizer, value, name=name) for value in values]
-    tails: list[list[int]] = [[]]
-    for number, value in enumerate(values[1:], start=1):
-        found: list[list[int]] = []
-        for before, tokens in zip(values[:number], alone[:number], strict=True):
-            together = value_tokens(tokenizer, f"{before}{SEPARATOR}{value}", name=name)
-            if together[: len(tokens)] != tokens or together[len(tokens) :] != (found or [together[len(tokens) :]])[0]:
-                raise InputError(
-                    f"attribute {name}: the base model's tokenizer splits {value!r} depending on the value before it "
-                    f"({before!r}). Write one of the two otherwise, or use another base model"
-                )
-            found.append(together[len(tokens) :])
-        tails.append(found[0])
-    return tails
+    return value_tokens(tokenizer, f"{SEPARATOR}{value}", name=name)
 
 
 def character_tokens(tokenizer: Any, characters: Iterable[str], *, name: str) -> dict[str, int]:
@@ -90,10 +78,20 @@ def character_tokens(tokenizer: Any, characters: Iterable[str], *, name: str) ->
     return tokens
 
 
-def spell_answer(tokenizer: Any, answer: str, attribute: Attribute) -> list[int]:
-    """The tokens of the answer to an attribute of kind `pattern`, one per character."""
-    tokens = character_tokens(tokenizer, answer, name=attribute.name)
-    return [tokens[char] for char in answer]
+def spell_answer(tokenizer: Any, answer: str, attribute: Attribute) -> list[int] | None:
+    """The tokens of an answer to a pattern, one per character, or of several values.
+
+    None for an answer of another kind, whose tokens are those into which the tokenizer splits it.
+    """
+    match attribute.kind:
+        case PatternKind():
+            tokens = character_tokens(tokenizer, answer, name=attribute.name)
+            return [tokens[char] for char in answer]
+        case MultiChoiceKind():
+            first, *others = answer.split(SEPARATOR)
+            tails = [tail_tokens(tokenizer, value, name=attribute.name) for value in others]
+            return [*value_tokens(tokenizer, first, name=attribute.name), *itertools.chain(*tails)]
+    return None
 
 
 def _spell(pieces: Sequence[str]) -> str:

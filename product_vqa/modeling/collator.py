@@ -21,7 +21,6 @@ from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.answer_tokens import spell_answer
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
-from product_vqa.task.kinds import PatternKind
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import is_worker, to_arrays
@@ -40,8 +39,8 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor, s
     Returns input_ids, attention_mask, token_type_ids and labels (B, T) int64, padded on the right, and pixel_values
     (B, 3, H, W) uint8, for `normalize_images`. labels is -100 on image, prompt and padding: the loss covers only the
     answer and its end token, or only the end token where the attribute is `not_shown`. The answer to a pattern is
-    spelled, one token per character. Raises InputError for a row without an answer, and for a tokenizer that does not
-    tell answers from prompts.
+    spelled, one token per character, and several values are tokenized one by one. Raises InputError for a row without
+    an answer, and for a tokenizer that does not tell answers from prompts.
     """
     attributes = [schema[row["entity_name"]] for row in rows]
     answers = [row["entity_value"] for row in rows]
@@ -51,9 +50,9 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor, s
                 f"row {number} of the batch has an empty entity_value, so there is nothing to learn from it"
             )
     spelled = {
-        number: spell_answer(processor.tokenizer, answer, attribute)
+        number: tokens
         for number, (answer, attribute) in enumerate(zip(answers, attributes, strict=True))
-        if isinstance(attribute.kind, PatternKind)
+        if (tokens := spell_answer(processor.tokenizer, answer, attribute)) is not None
     }
     batch = dict(
         processor(

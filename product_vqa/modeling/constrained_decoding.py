@@ -13,8 +13,8 @@ from product_vqa.modeling.answer_tokens import (
     TextPieces,
     character_tokens,
     number_tokens,
+    tail_tokens,
     unit_tokens,
-    value_tails,
     value_tokens,
 )
 from product_vqa.task.attributes import Attribute, Schema
@@ -108,8 +108,8 @@ class AnswerAutomaton:
     ) -> "AnswerAutomaton":
         """Build the automaton for a tokenizer of the PaliGemma family. With `allow_empty`, any answer may be empty.
 
-        Each answer but a text has one path: the tokens into which the tokenizer splits it, as in training, or its
-        characters if it is a pattern's. Raises InputError for a tokenizer that does not split a number into its
+        Each answer but a text has one path, its tokens in training: those into which the tokenizer splits it, or those
+        of `spell_answer`. Raises InputError for a tokenizer that does not split a number into its
         digits and the point, or cannot spell an answer.
         """
         return _Builder(tokenizer, schema, allow_empty=allow_empty).build()
@@ -285,7 +285,7 @@ class _Builder:
     def _add_values(self, values: list[str], *, name: str) -> int:
         """Add the answers with some of the values, in their order; a state for each value that may be the last one."""
         words = [value_tokens(self.tokenizer, value, name=name) for value in values]
-        tails = value_tails(self.tokenizer, values, name=name)
+        tails = [tail_tokens(self.tokenizer, value, name=name) for value in values]
         after: list[Mapping[int, int]] = [self.ends] * len(values)
         states: dict[tuple[int, ...], int] = {}
         for number in range(len(values) - 1, -1, -1):  # what follows a value is made before it

@@ -11,9 +11,9 @@ from product_vqa.modeling.answer_tokens import (
     character_tokens,
     number_tokens,
     spell_answer,
-    value_tails,
     value_tokens,
 )
+from product_vqa.task.schema_file import parse_schema
 from tests.product_vqa.modeling.schemas import ALL_KINDS
 from tests.tiny import make_letters_tokenizer
 
@@ -32,12 +32,12 @@ def test_the_answer_of_a_pattern_has_a_token_for_each_character(processor: PaliG
     ]  # fmt: skip
 
 
-def test_the_tails_of_values_are_the_same_after_all_others(processor: PaliGemmaProcessor) -> None:
-    values = ["cotton", "wool", "cotton blend"]
-    tails = value_tails(processor.tokenizer, values, name="material")
-    assert tails[0] == []
-    whole = [*value_tokens(processor.tokenizer, "cotton", name="material"), *tails[1], *tails[2]]
-    assert whole == processor.tokenizer.encode("cotton, wool, cotton blend", add_special_tokens=False)
+def test_several_values_have_the_tokens_of_each(processor: PaliGemmaProcessor) -> None:
+    tokenizer, answer = processor.tokenizer, "cotton, wool, cotton blend"
+    tokens = spell_answer(tokenizer, answer, ALL_KINDS["material"])
+    assert tokens == tokenizer.encode(answer, add_special_tokens=False)
+    assert spell_answer(tokenizer, "wool", ALL_KINDS["material"]) == value_tokens(tokenizer, "wool", name="material")
+    assert spell_answer(tokenizer, "red", ALL_KINDS["colour"]) is None
 
 
 @of_paligemma
@@ -65,9 +65,10 @@ class MergingTokenizer:
         return tokens
 
 
-def test_a_tokenizer_that_merges_a_value_with_the_separator_is_refused() -> None:
-    with pytest.raises(InputError, match="splits 'wool' depending on the value before it \\('cotton 5%'\\)"):
-        value_tails(MergingTokenizer(), ["cotton", "cotton 5%", "wool"], name="material")
+def test_a_comma_is_a_token_of_its_own_after_every_value() -> None:
+    text = "version: 1\nattributes: {material: {kind: multi_choice, values: [5%, wool]}}"
+    tokens = spell_answer(MergingTokenizer(), "5%, wool", parse_schema(text, name="s")["material"])
+    assert tokens == list("5%, wool")
 
 
 def test_a_number_of_which_two_digits_are_one_token_is_refused() -> None:

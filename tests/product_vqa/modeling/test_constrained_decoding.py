@@ -179,10 +179,10 @@ def of_all_kinds(processor: PaliGemmaProcessor) -> AnswerAutomaton:
 
 def accepts_answer(automaton: AnswerAutomaton, processor: PaliGemmaProcessor, name: str, answer: str) -> bool:
     tokenizer, attribute = processor.tokenizer, ALL_KINDS[name]
+    tokens = None
     if isinstance(attribute.kind, PatternKind):
         tokens = spell_answer(tokenizer, answer, attribute)
-    else:
-        tokens = tokenizer.encode(answer, add_special_tokens=False)
+    tokens = tokenizer.encode(answer, add_special_tokens=False) if tokens is None else tokens
     return accepts_tokens(automaton, name, [*tokens, tokenizer.eos_token_id])
 
 
