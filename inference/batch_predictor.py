@@ -88,6 +88,7 @@ def load_reader(sources: Sources, settings: Settings, *, device: torch.device | 
         constrain=settings.constrain == "on",
         allow_empty=settings.allow_empty,
         num_beams=settings.num_beams,
+        schema=sources.schema,
     )
 
 

@@ -69,7 +69,9 @@ def cross_fit(answers: "pd.DataFrame", *, folds: int = 5, seed: int = 0) -> "np.
     for number in range(folds):
         is_held_out = fold == number
         calibration = fit_calibration(answers[~is_held_out])
-        confidences[is_held_out] = answers["confidence"][is_held_out].map(calibration.answer)
+        for scaling, is_quantity in ((calibration.answer, True), (calibration.value, False)):
+            rows = is_held_out & (answers["number_confidence"].notna().to_numpy() == is_quantity)
+            confidences[rows] = answers["confidence"][rows].map(scaling)
     return confidences
 
 
@@ -94,6 +96,7 @@ def main() -> None:
     (options,) = parse_options(CalibrateOptions, description="Calibrate an adapter's confidences on a labelled split.")
 
     from inference.metrics import mark_right
+    from inference.sources import check_schema
     from product_vqa.dataset import load_split
     from product_vqa.hub import locate
     from product_vqa.modeling.attribute_reader import AttributeReader
@@ -115,6 +118,7 @@ def main() -> None:
         calibrated=False,
     )
 
+    check_schema(reader.schema, location, dataset, adapter=adapter)
     answers = mark_right(predict(dataset, reader, options), dataset["entity_value"][:])
     if len(answers) < 20:
         raise InputError(
@@ -124,7 +128,7 @@ def main() -> None:
     metrics = measure(answers, cross_fit(answers, seed=options.seed))  # on rows that each fit did not see
 
     content = {
-        **asdict(calibration),
+        **{name: asdict(scaling) for name, scaling in calibration.parts().items()},
         **metrics,
         # The reader ignores the calibration of another adapter, which may replace this one in the repo or folder.
         "adapter_sha256": reader.provenance["adapter_sha256"],
@@ -166,7 +170,7 @@ def predict(dataset: "Dataset", reader: "AttributeReader", options: CalibrateOpt
     from inference.predictions import to_table
     from product_vqa.workers import worker_errors
 
-    batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size)
+    batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size, schema=reader.schema)
     num_workers = options.dataloader_num_workers
     if num_workers is None:
         num_workers = default_workers(reader.model.device)

@@ -15,6 +15,8 @@ from inference.submission import NO_IMAGE
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.collator import Batch, make_generation_batch
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import TIMEOUT_S, is_worker, limit_queue, to_arrays, to_tensors
 
 
@@ -40,10 +42,18 @@ class RowBatches(torch.utils.data.Dataset[RowBatch]):
     it once.
     """
 
-    def __init__(self, dataset: datasets.Dataset, *, processor: PaliGemmaProcessor, batch_size: int) -> None:
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        *,
+        processor: PaliGemmaProcessor,
+        batch_size: int,
+        schema: Schema = CHALLENGE,
+    ) -> None:
         self.dataset = dataset.cast_column("image", datasets.Image(decode=False))
         self.processor = processor
         self.batch_size = batch_size
+        self.schema = schema
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
@@ -73,7 +83,9 @@ class RowBatches(torch.utils.data.Dataset[RowBatch]):
                 continue
             failures.append(None)
             readable.append(row | {"image": result})
-        inputs = make_generation_batch(readable, processor=self.processor) if readable else {}
+        inputs: Batch = {}
+        if readable:
+            inputs = make_generation_batch(readable, processor=self.processor, schema=self.schema)
         return RowBatch(number, rows, failures, inputs)
 
 

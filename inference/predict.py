@@ -47,8 +47,7 @@ class PredictOptions:
         },
     )
     base_model: str | None = field(
-        default=None,
-        metadata={"help": "Base model, if not the one that the adapter names: a repo or a folder."},
+        default=None, metadata={"help": "Base model, if not the one that the adapter names: a repo or a folder."}
     )
     split: str = field(default="test", metadata={"help": "The split to predict."})
     batch_size: int | None = field(
@@ -79,8 +78,7 @@ class PredictOptions:
         },
     )
     constrain: Literal["on", "off"] = field(
-        default="on",
-        metadata={"help": "on: only a number and a unit of the requested attribute can be generated; off: any text."},
+        default="on", metadata={"help": "on: only a valid answer about the attribute can be generated; off: any text."}
     )
     allow_empty: bool = field(default=False, metadata={"help": "With --constrain on: allow an empty answer too."})
     num_beams: int = field(default=1, metadata={"help": "Number of beams; the other beams are saved as alternatives."})
@@ -209,10 +207,11 @@ def predict(
 
     with state.main_process_first():  # it writes the Arrow files; the others find them
         dataset = load_rows(sources.dataset, settings)
+        sources.check_schema(dataset)
     reader = load_reader(sources, settings, device=state.device)
     assert reader.base_model is not None
     batch_size = agree_on_batch_size(options.batch_size, files=files, reader=reader, state=state)
-    batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
+    batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size, schema=reader.schema)
     indexes = find_indexes(dataset, batch_size=batch_size, location=sources.dataset, split=options.split)
     this_run = settings.describe(
         dataset=sources.dataset, base_model=reader.base_model, rows=len(dataset), batch_size=batch_size,
@@ -270,12 +269,14 @@ def predict_on_ray(
 
     assert options.batch_size is not None
     dataset = load_rows(sources.dataset, settings)
+    sources.check_schema(dataset)
     indexes = find_indexes(dataset, batch_size=options.batch_size, location=sources.dataset, split=options.split)
     with connect(engine) as cluster:
         settings = replace(settings, dtype=find_dtype(cluster, sources, settings))
         provenance = describe_reader(
-            sources.adapter, sources.base_model, dtype=f"torch.{settings.dtype}", load_in_4bit=options.load_in_4bit
-        )
+            sources.adapter, sources.base_model, dtype=f"torch.{settings.dtype}", load_in_4bit=options.load_in_4bit,
+            schema=sources.schema,
+        )  # fmt: skip
         this_run = settings.describe(
             dataset=sources.dataset, base_model=sources.base_model, rows=len(dataset), batch_size=options.batch_size,
             provenance=provenance,

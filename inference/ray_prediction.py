@@ -88,7 +88,7 @@ class PredictionWork:
         download_all(base_model=sources.base_model, dataset=sources.dataset, split=self.settings.split)
         rows = load_rows(sources.dataset, self.settings)
         reader = load_reader(sources, self.settings, device=_device())
-        batches = RowBatches(rows, processor=reader.processor, batch_size=self.batch_size)
+        batches = RowBatches(rows, processor=reader.processor, batch_size=self.batch_size, schema=reader.schema)
         num_workers = self.num_workers
         if num_workers is None:
             num_workers = default_workers(reader.model.device, num_processes=self.workers_per_machine)

@@ -1,11 +1,17 @@
 """What a prediction is made from: the dataset, the adapter and the base model, pinned to commits."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from product_vqa.errors import argument
+from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
 from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
+from product_vqa.schemas import load_schema
+from product_vqa.task.attributes import Schema
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -13,6 +19,16 @@ class Sources:
     dataset: Location
     adapter: Adapter | None
     base_model: Location
+
+    @property
+    def schema(self) -> Schema:
+        """The questions and answers: the adapter's, or the dataset's for a base model alone."""
+        return self.adapter.schema if self.adapter else load_schema(self.dataset)
+
+    def check_schema(self, rows: "Dataset") -> None:
+        """Raise InputError if the dataset asks for the attributes of these rows otherwise than the adapter answers."""
+        if self.adapter is not None:
+            check_schema(self.schema, self.dataset, rows, adapter=self.adapter.location)
 
     def describe(self) -> dict[str, str | None]:
         """What shards record: the same on all machines, by content for folders, which are elsewhere on each."""
@@ -24,6 +40,20 @@ class Sources:
             "base_model": _name(self.base_model),
             "base_sha256": content_sha256(self.base_model, BASE_MODEL_FILES),
         }
+
+
+def check_schema(schema: Schema, dataset: Location, rows: "Dataset", *, adapter: Location) -> None:
+    """Raise InputError if a dataset asks for the attributes of these rows otherwise than the adapter's schema."""
+    own = load_schema(dataset)
+    if own == schema:
+        return
+    names = sorted(set(rows.select_columns("entity_name")["entity_name"][:]))
+    if differences := own.differences(schema, names=names):
+        shown = "; ".join(differences[:3])
+        raise InputError(
+            f"`dataset` {dataset}: its schema differs from that of {adapter} ({shown}): use an adapter that was "
+            "trained on this schema, or build the dataset with the adapter's"
+        )
 
 
 def _name(location: Location) -> str:

@@ -13,7 +13,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 CALIBRATION_FILE = "calibration.json"  # next to the adapter
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer*", "*token*.json")
 BASE_MODEL_FILES = ("*.safetensors", "*.json", "*.model")  # weights, configuration, processor
-DATASET_FILES = ("*.parquet",)  # not the card, which may be edited
+DATASET_FILES = ("*.parquet", "schema.yaml")  # not the card, which may be edited
 
 
 def adapter_sha256(folder: Path) -> str:

@@ -152,7 +152,7 @@ def make_gemma_tokenizer() -> "GemmaTokenizer":  # noqa: F821
     trainer = trainers.BpeTrainer(
         vocab_size=700,
         special_tokens=["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))],
-        initial_alphabet=[*string.ascii_letters, *string.digits, *".,?▁\n"],
+        initial_alphabet=[*string.ascii_letters, *string.digits, *".,?-/▁\n"],
         show_progress=False,
     )
     learner.train_from_iterator([*map(format_prompt, ENTITIES), *(f"a {unit}" for unit in UNITS)] * 2, trainer)

@@ -9,11 +9,13 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor, 
 
 from product_vqa import bootstrap
 from product_vqa.distributed import init_distributed
-from product_vqa.entity_f1.scoring import count, equal_as_quantities, equal_as_strings
+from product_vqa.entity_f1.scoring import count, equal_as_strings
 from product_vqa.modeling.collator import make_generation_batch
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
-from product_vqa.modeling.generation import generate_answers
-from product_vqa.task.schema import ENTITIES
+from product_vqa.modeling.generation import generate_answers, normalize_answer
+from product_vqa.task.attributes import Attribute, Schema
+from product_vqa.task.kinds import QuantityKind
+from product_vqa.task.schema import CHALLENGE
 
 RESAMPLES = 1000  # of the bootstrap
 
@@ -53,6 +55,7 @@ def answer_sample(
     *,
     processor: PaliGemmaProcessor,
     batch_size: int,
+    schema: Schema = CHALLENGE,
     before_batch: Callable[[], None] = lambda: None,
 ) -> list[Answered]:
     """Answer the rows of `dataset`, in their order. Each process answers a share, and all get all answers.
@@ -62,7 +65,7 @@ def answer_sample(
     was_training = model.training
     model.eval()
     state = init_distributed()
-    automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer)
+    automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer, schema=schema)
     starts = list(range(0, len(dataset), batch_size))
     # Where parameters are sharded, all processes must generate together: each gets the same number of batches, some
     # of them the last one again.
@@ -74,10 +77,11 @@ def answer_sample(
         rows = list(dataset.select(range(start, min(start + batch_size, len(dataset)))))
         answers = generate_answers(
             model,
-            make_generation_batch(rows, processor=processor),
+            make_generation_batch(rows, processor=processor, schema=schema),
             entity_names=[row["entity_name"] for row in rows],
             processor=processor,
             automaton=automaton,
+            schema=schema,
             synced_gpus=state.num_processes > 1,
         )
         if batch < len(starts):
@@ -95,28 +99,43 @@ def answer_sample(
     return sorted(gather_object(answered), key=lambda answer: answer.row)
 
 
-def score(answered: Sequence[Answered]) -> dict[str, float]:
+def score(answered: Sequence[Answered], *, schema: Schema = CHALLENGE) -> dict[str, float]:
     """Compute the task's scores.
 
-    Returns `f1` (exact string against entity_value_raw, the challenge's score) and `f1_quantity` (number and unit),
-    each with its 95 % bootstrap interval over images (`f1_low`, `f1_high`); `exact_ENTITY`, the share of rows with the
-    right number and unit, for each entity that occurs; `not_finite`, the number of rows whose logits were not finite;
-    and `samples`, the number of rows.
+    Returns `f1` (exact string against entity_value_raw, the challenge's score) and `f1_quantity` (number and unit, or
+    the meaning of another kind of answer), each with its 95 % bootstrap interval over images (`f1_low`, `f1_high`);
+    `exact_ENTITY`, the share of rows that are right in the second sense, for each entity that occurs; `not_finite`,
+    the number of rows whose logits were not finite; and `samples`, the number of rows.
     """
     images = [one.image_link for one in answered]
     predictions, references = [one.prediction for one in answered], [one.reference for one in answered]
+    meant = [_reword_reference(one, schema[one.entity_name]) for one in answered]
     scores: dict[str, float] = {}
-    for name, equal in (("f1", equal_as_strings), ("f1_quantity", equal_as_quantities)):
-        scores[name] = count(predictions, references, equal=equal).f1
-        outcomes = bootstrap.count_by_image(images, predictions, references, equal=equal)
+    for name, compared in (("f1", references), ("f1_quantity", meant)):
+        scores[name] = count(predictions, compared, equal=equal_as_strings).f1
+        outcomes = bootstrap.count_by_image(images, predictions, compared, equal=equal_as_strings)
         low, high = bootstrap.interval(bootstrap.f1(bootstrap.resample(outcomes, resamples=RESAMPLES)))
         scores |= {f"{name}_low": low, f"{name}_high": high}
-    for entity in ENTITIES:
-        right = [equal_as_quantities(one.prediction, one.reference) for one in answered if one.entity_name == entity]
+    for entity in schema.names:
+        right = [
+            one.prediction == reference
+            for one, reference in zip(answered, meant, strict=True)
+            if one.entity_name == entity
+        ]
         if right:
             scores[f"exact_{entity}"] = sum(right) / len(right)
     # Answers are constrained, so that none is empty for another reason.
-    return scores | {"not_finite": predictions.count(""), "samples": len(answered)}
+    not_finite = sum(not one.prediction and not schema[one.entity_name].not_shown for one in answered)
+    return scores | {"not_finite": not_finite, "samples": len(answered)}
+
+
+def _reword_reference(one: Answered, attribute: Attribute) -> str:
+    """The reference, in the words of the prediction if that means the same. Units are not converted."""
+    prediction, reference = (normalize_answer(text, attribute) for text in (one.prediction, one.reference))
+    is_equal = prediction == reference
+    if not isinstance(attribute.kind, QuantityKind):
+        is_equal = attribute.is_same(prediction, reference)
+    return one.prediction if prediction and is_equal else one.reference
 
 
 def format_scores(scores: Mapping[str, float]) -> str:

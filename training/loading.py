@@ -29,12 +29,15 @@ from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, download, find_file, locate
 from product_vqa.modeling.collator import load_row_image
 from product_vqa.modeling.loading import check_image_size, load_base_model, load_processor, resolve_dtype
+from product_vqa.schemas import load_schema
 from product_vqa.streaming import count_streamed_entities, open_split
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
 from training.oversampling import repeat_rows
 from training.sample_order import BufferedShuffle, choose_samples
-from training.streaming import StreamedRows, check_labels, describe_stream
+from training.streaming import StreamedRows, check_labels, describe_stream, find_not_shown
 
 MAX_LICENSE_LENGTH = 100
 TRAIN_REMEDY = "choose a split with labels"
@@ -55,6 +58,7 @@ class Sources:
     named_base_model: Location
     named_dataset: Location
     base_license: str | list[str] | None  # as the base model's card states it; the adapter inherits it
+    schema: Schema = CHALLENGE  # the dataset's; the adapter answers its questions
 
 
 def locate_sources(
@@ -73,6 +77,7 @@ def locate_sources(
             repo_type="dataset",
             revision=dataset_options.dataset_revision,
         )
+        schema = load_schema(dataset)
     named_dataset = dataset if dataset.folder is None else Location(dataset.folder.resolve().name)
     return Sources(
         base_model=base_model,
@@ -80,6 +85,7 @@ def locate_sources(
         named_base_model=_name_base_model(base_model, model_options, is_published=is_published),
         named_dataset=named_dataset,
         base_license=_read_license(base_model),
+        schema=schema,
     )
 
 
@@ -171,7 +177,7 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_k
     are for the card. Raises InputError for a split that is missing or has rows without a label.
     """
     if options.streaming:
-        return _stream_data(sources.dataset, options, seed=seed, is_best_kept=is_best_kept)
+        return _stream_data(sources.dataset, sources.schema, options, seed=seed, is_best_kept=is_best_kept)
     train_name, test_name = options.dataset_train_split, options.dataset_test_split
     # One process downloads; the others find the files in the cache.
     with init_distributed().main_process_first(), argument("dataset_name"):
@@ -186,18 +192,18 @@ def load_data(sources: Sources, options: DatasetOptions, *, seed: int, is_best_k
         train, shuffle = train.select(rows), BufferedShuffle(row_groups, options.shuffle_buffer_size, seed)
     elif options.max_train_samples is not None and options.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(options.max_train_samples))
-    _check_labels(train, name=f"`dataset_train_split` {train_name}", remedy=TRAIN_REMEDY)
+    _check_labels(train, sources.schema, name=f"`dataset_train_split` {train_name}", remedy=TRAIN_REMEDY)
     if options.oversample_like is not None and shuffle is None:
         repeated = _repeat_rows(_entities(train), sources.dataset, options, seed=seed)
         train = train.select([*range(len(train)), *repeated])
     if test is None or not options.max_eval_samples:
         return Data(train, eval=None, card=None, shuffle=shuffle)
-    _check_labels(test, name=f"`dataset_test_split` {test_name}", remedy=TEST_REMEDY)
+    _check_labels(test, sources.schema, name=f"`dataset_test_split` {test_name}", remedy=TEST_REMEDY)
     chosen, others = _choose_test_rows(test, options, seed=seed, is_best_kept=is_best_kept)
     return Data(train, eval=chosen, card=others, shuffle=shuffle)
 
 
-def _stream_data(dataset: Location, options: DatasetOptions, *, seed: int, is_best_kept: bool) -> Data:
+def _stream_data(dataset: Location, schema: Schema, options: DatasetOptions, *, seed: int, is_best_kept: bool) -> Data:
     """Find the rows to train on, which are read during training, and load those to evaluate on into memory.
 
     They are the rows that `load_data` loads from a copy on disk with the same `shuffle_buffer_size`.
@@ -208,7 +214,9 @@ def _stream_data(dataset: Location, options: DatasetOptions, *, seed: int, is_be
         test = open_split(dataset, options.dataset_test_split) if options.max_eval_samples else None
     if train is None:
         raise _no_split(dataset, options.dataset_train_split)
-    rows = StreamedRows(train, _choose_rows(train.num_rows, train.entities, dataset, options, seed=seed))
+    rows = StreamedRows(
+        train, schema=schema, rows=_choose_rows(train.num_rows, train.entities, dataset, options, seed=seed)
+    )
     shuffle = BufferedShuffle(rows.row_groups, options.shuffle_buffer_size, seed)
     if init_distributed().is_main_process:
         logger.info(describe_stream(rows, test))
@@ -219,7 +227,7 @@ def _stream_data(dataset: Location, options: DatasetOptions, *, seed: int, is_be
     with argument("dataset_name"):
         table = Dataset.from_dict({"index": range(len(test)), "entity_name": test.entities()})
         chosen, others = _choose_test_rows(table, options, seed=seed, is_best_kept=is_best_kept)
-        check = partial(check_labels, name=f"`dataset_test_split` {test.split}", remedy=TEST_REMEDY)
+        check = partial(check_labels, schema=schema, name=f"`dataset_test_split` {test.split}", remedy=TEST_REMEDY)
         loaded = test.load([*chosen["index"], *(others["index"] if others is not None else ())], check=check)
     card = None if others is None else loaded.select(range(len(chosen), len(loaded)))
     return Data(rows, eval=loaded.select(range(len(chosen))), card=card, shuffle=shuffle)
@@ -275,10 +283,15 @@ def _repeat_rows(entities: Sequence[str], dataset: Location, options: DatasetOpt
     return repeated
 
 
-def _check_labels(rows: Dataset, *, name: str, remedy: str) -> None:
-    """Raises InputError if a row has no label."""
-    labels = rows.select_columns(["index", "entity_value"])
-    unlabelled = [index for index, value in zip(labels["index"], labels["entity_value"], strict=True) if not value]
+def _check_labels(rows: Dataset, schema: Schema, *, name: str, remedy: str) -> None:
+    """Raises InputError if a row has no label; an empty one counts where the schema says `not_shown`, if others have
+    labels.
+    """
+    labels = rows.select_columns(["index", "entity_value", "entity_name"])
+    columns = (labels[column][:] for column in ("index", "entity_value", "entity_name"))
+    without = [(index, name) for index, value, name in zip(*columns, strict=True) if not value]
+    may_be_empty = find_not_shown(schema) if len(without) < len(rows) else set()
+    unlabelled = [index for index, entity_name in without if entity_name not in may_be_empty]
     if unlabelled:
         raise InputError(
             f"{name}: {len(unlabelled)} of {len(rows)} rows have no label (entity_value is empty), the first of them "

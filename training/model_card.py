@@ -15,8 +15,17 @@ import product_vqa
 from product_vqa.hub import Location, page_url
 from product_vqa.modeling.constrained_decoding import max_answer_tokens
 from product_vqa.modeling.loading import UNQUANTIZED_MODULES, nf4_config
-from product_vqa.task.prompt import format_prompt
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.attributes import Attribute, Schema
+from product_vqa.task.kinds import (
+    SEPARATOR,
+    ChoiceKind,
+    IntegerKind,
+    MultiChoiceKind,
+    PatternKind,
+    QuantityKind,
+    TextKind,
+)
+from product_vqa.task.schema import CHALLENGE
 from training.loading import Sources
 from training.options import samples_per_step
 from training.streaming import StreamedRows
@@ -61,6 +70,7 @@ class TrainingFacts:
     scores: dict[str, float] | None  # as `trainer.evaluate()` returns them
     is_selected_by_scores: bool  # whether the rows of these scores selected the checkpoint that is kept
     max_new_tokens: int  # of the longest answer
+    schema: Schema = CHALLENGE
 
 
 def describe_training(
@@ -92,7 +102,7 @@ def describe_training(
         trainable_parameters=model.get_nb_trainable_parameters()[0],
         train_rows=len(rows),
         distinct_rows=distinct_rows,
-        entities=[name for name in ENTITIES if name in trained_entities],
+        entities=[name for name in sources.schema.names if name in trained_entities],
         samples_per_step=samples_per_step(args),
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
@@ -102,7 +112,8 @@ def describe_training(
         final_loss=losses[-1] if losses else None,
         scores=scores,
         is_selected_by_scores=is_selected_by_scores,
-        max_new_tokens=max_answer_tokens(trainer.processing_class.tokenizer),
+        max_new_tokens=max_answer_tokens(trainer.processing_class.tokenizer, schema=sources.schema),
+        schema=sources.schema,
     )
 
 
@@ -113,7 +124,9 @@ def make_card(training: TrainingFacts, config: dict[str, Any]) -> ModelCard:
     """
     adapter_name = training.adapter_id.split("/")[-1]
     eval_split = config["dataset_test_split"]
-    example = next(name for name in _EXAMPLE_ANSWERS if name in training.entities)
+    schema = training.schema
+    order = [name for name in _EXAMPLE_ANSWERS if name in schema.attributes] if schema == CHALLENGE else schema.names
+    example = schema[next(name for name in order if name in training.entities)]
     compute_dtype = nf4_config(getattr(torch, config["dtype"])).bnb_4bit_compute_dtype
     return ModelCard.from_template(
         _make_metadata(training, adapter_name=adapter_name, eval_split=eval_split),
@@ -130,12 +143,30 @@ def make_card(training: TrainingFacts, config: dict[str, Any]) -> ModelCard:
         eval_split=eval_split,
         compute_dtype=str(compute_dtype).removeprefix("torch."),
         unquantized_modules=json.dumps(UNQUANTIZED_MODULES),
-        score_table=_make_score_table(training.scores) if training.scores else None,
+        score_table=_make_score_table(training.scores, schema) if training.scores else None,
+        is_challenge=schema == CHALLENGE,
         software=[f"product-vqa {product_vqa.__version__}", *(f"{name} {version(name)}" for name in _LIBRARIES)],
         entities=[name.replace("_", " ") for name in training.entities],
-        example_question=format_prompt(example),
-        example_answer=_EXAMPLE_ANSWERS[example],
+        example_question=example.question,
+        example_answer=_EXAMPLE_ANSWERS[example.name] if schema == CHALLENGE else _example_answer(example),
     )
+
+
+def _example_answer(attribute: Attribute) -> str:
+    """An answer, or what one looks like."""
+    match attribute.kind:
+        case QuantityKind() as kind:
+            return f"{12 if kind.decimals == 0 else 12.5} {kind.units[0]}"
+        case IntegerKind():
+            return "12"
+        case ChoiceKind(values):
+            return next(iter(values))
+        case MultiChoiceKind(values):
+            return SEPARATOR.join(list(values)[:2])
+        case PatternKind(pattern):
+            return pattern.text
+        case TextKind():
+            return "any text"
 
 
 def _template() -> Path:
@@ -151,17 +182,22 @@ def _adapter_kind(config: dict[str, Any]) -> str:
     return "rsLoRA" if config.get("use_rslora") else "LoRA"
 
 
-def _make_score_table(scores: dict[str, float]) -> dict[str, str]:
+def _make_score_table(scores: dict[str, float], schema: Schema) -> dict[str, str]:
     table = {}
-    for name, title in _SCORES.items():
+    for name, title in _score_titles(schema).items():
         value, low, high = (scores[f"eval_{name}{suffix}"] for suffix in ("", "_low", "_high"))
-        note = " (the challenge's score)" if name == "f1" else ""
+        note = " (the challenge's score)" if name == "f1" and schema == CHALLENGE else ""
         table[f"{title}{note}"] = f"{value:.4f} ({low:.4f} to {high:.4f})"
-    for entity in ENTITIES:
+    for entity, attribute in schema.attributes.items():
         if f"eval_exact_{entity}" in scores:
-            name = entity.replace("_", " ")
-            table[f"right number and unit: {name}"] = f"{scores[f'eval_exact_{entity}']:.4f}"
+            right = "right number and unit" if isinstance(attribute.kind, QuantityKind) else "right answer"
+            table[f"{right}: {entity.replace('_', ' ')}"] = f"{scores[f'eval_exact_{entity}']:.4f}"
     return table
+
+
+def _score_titles(schema: Schema) -> dict[str, str]:
+    has_quantities_only = all(isinstance(one.kind, QuantityKind) for one in schema.attributes.values())
+    return _SCORES if has_quantities_only else _SCORES | {"f1_quantity": "F1, by meaning"}
 
 
 def _link(location: Location, *, repo_type: str = "model") -> str:
@@ -188,7 +224,7 @@ def _make_metadata(training: TrainingFacts, *, adapter_name: str, eval_split: st
             metric_name=title,
             metric_value=round(float(scores[f"eval_{name}"]), 4),
         )
-        for name, title in _SCORES.items()
+        for name, title in _score_titles(training.schema).items()
         if scores
     ]
     return ModelCardData(

@@ -21,6 +21,7 @@ from product_vqa.documents import parse_json
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, commit_files, hub_errors, read_file, retry
 from product_vqa.provenance import CALIBRATION_FILE, adapter_sha256
+from product_vqa.schemas import save_schema
 from product_vqa.task.prompt import BaseSettings, save_task
 from training.loading import Sources
 from training.model_card import describe_training, make_card
@@ -66,6 +67,7 @@ def save_adapter(
     _save_weights(trainer.model, weights, temporary, base_model=sources.named_base_model)
     _save_processor(trainer.processing_class, temporary)
     save_task(temporary, BaseSettings(**{option.name: config[option.name] for option in fields(BaseSettings)}))
+    save_schema(sources.schema, temporary)
     save_config(temporary, config)
     _save_log(temporary / LOG_FILE, trainer.state.log_history)
     training = describe_training(

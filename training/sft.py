@@ -283,10 +283,11 @@ def make_trainer(
         eval_dataset=data.eval,
         shuffle=data.shuffle,
         processing_class=processor,
-        data_collator=TrainingCollator(processor),
+        data_collator=TrainingCollator(processor, run.sources.schema),
         peft_config=lora,
         sigterm=SaveOnSigterm(),
         run=run.description,
+        schema=run.sources.schema,
     )
     for verbose in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(verbose)

@@ -13,6 +13,8 @@ from product_vqa.disk_space import format_bytes
 from product_vqa.errors import InputError, argument
 from product_vqa.modeling.collator import Row
 from product_vqa.streaming import StreamedSplit
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import is_worker
 from training.read_ahead import ReadAhead
 
@@ -26,9 +28,9 @@ class StreamedRows(Dataset[Row]):
     each row is read once, however many workers decode images.
     """
 
-    def __init__(self, split: StreamedSplit, rows: np.ndarray) -> None:
+    def __init__(self, split: StreamedSplit, rows: np.ndarray, *, schema: Schema = CHALLENGE) -> None:
         """`rows` (N,) has the row of the split at each position."""
-        self._split, self._rows = split, rows
+        self._split, self._rows, self._schema = split, rows, schema
         self.row_groups = split.row_groups_of(rows)  # (N,) of each position
         self._reader = self._make_reader(rows[:0], max_rows=0)
 
@@ -87,7 +89,8 @@ class StreamedRows(Dataset[Row]):
     def _read(self, row_group: int) -> dict[int, Row]:
         with argument("dataset_name"):
             table = self._split.read(row_group)
-        check_labels(table, name=f"`dataset_train_split` {self._split.split}", remedy="choose a split with labels")
+        name = f"`dataset_train_split` {self._split.split}"
+        check_labels(table, schema=self._schema, name=name, remedy="choose a split with labels")
         return dict(enumerate(table.to_pylist(), start=int(self._split.starts[row_group])))
 
 
@@ -114,8 +117,16 @@ class RowReference(int):
             return RuntimeError, (traceback.format_exc(),)
 
 
-def check_labels(table: pa.Table, *, name: str, remedy: str) -> None:
-    """Raise InputError if a row has no label."""
+def find_not_shown(schema: Schema) -> set[str]:
+    """The attributes whose label may be empty."""
+    return {name for name, attribute in schema.attributes.items() if attribute.not_shown}
+
+
+def check_labels(table: pa.Table, *, schema: Schema = CHALLENGE, name: str, remedy: str) -> None:
+    """Raise InputError if a row has no label, and its attribute cannot be without one."""
+    if not_shown := find_not_shown(schema):
+        may_be_empty = pc.is_in(table.column("entity_name"), pa.array(sorted(not_shown)))
+        table = table.filter(pc.invert(may_be_empty))
     labels = table.column("entity_value")
     row = pc.index(labels, pa.scalar("", labels.type)).as_py()
     if row != -1:

@@ -17,7 +17,9 @@ from trl import SFTTrainer  # type: ignore[attr-defined]  # exported lazily
 from product_vqa.dataset import STORED_FEATURES
 from product_vqa.errors import InputError, first_line, library_errors
 from product_vqa.modeling.collator import IGNORED, normalize_images
+from product_vqa.task.attributes import Schema
 from product_vqa.task.features import FEATURES
+from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import TIMEOUT_S
 from training.callbacks import Clock, PreemptedError, SaveOnSigterm
 from training.checkpoints import find_damage, remove_checkpoint, save_manifest
@@ -52,6 +54,7 @@ class PaliGemmaTrainer(SFTTrainer):
         shuffle: BufferedShuffle | None = None,
         sigterm: SaveOnSigterm | None = None,
         run: dict[str, Any] | None = None,
+        schema: Schema = CHALLENGE,
         **kwargs: Any,
     ) -> None:
         """`run` is written to the manifest of every checkpoint (see `training.run_config.describe_run`).
@@ -79,6 +82,7 @@ class PaliGemmaTrainer(SFTTrainer):
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
         self._run = run or {}
+        self._schema = schema
         self._sigterm = sigterm or SaveOnSigterm()
         if sigterm is not None:
             self.add_callback(sigterm)
@@ -292,7 +296,9 @@ class PaliGemmaTrainer(SFTTrainer):
         kwargs["metric_key_prefix"] = metric_key_prefix
         output: Any = super().evaluation_loop(*args, **kwargs)
         answered = self._answer(self.eval_dataset)
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in score(answered).items()})
+        output.metrics.update(
+            {f"{metric_key_prefix}_{name}": value for name, value in score(answered, schema=self._schema).items()}
+        )
         if self.is_in_train and self.is_world_process_zero():
             show_examples(
                 answered,
@@ -304,7 +310,7 @@ class PaliGemmaTrainer(SFTTrainer):
 
     def score_rows(self, rows: Dataset) -> dict[str, float]:
         """Score other rows than the evaluation's, under the same names. All processes must call it."""
-        return {f"eval_{name}": value for name, value in score(self._answer(rows)).items()}
+        return {f"eval_{name}": value for name, value in score(self._answer(rows), schema=self._schema).items()}
 
     def _answer(self, rows: Dataset) -> list[Answered]:
         model: Any = self.model  # peft's wrapper generates as the model in it does
@@ -313,6 +319,7 @@ class PaliGemmaTrainer(SFTTrainer):
             rows,
             processor=self.processing_class,
             batch_size=self.args.per_device_eval_batch_size,
+            schema=self._schema,
             before_batch=self._stop_evaluation,
         )
 

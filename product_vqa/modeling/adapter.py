@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from product_vqa.errors import InputError, argument
+from product_vqa.documents import read_bytes
+from product_vqa.errors import InputError, argument, first_line
 from product_vqa.hub import Location, download, find_file, locate
 from product_vqa.modeling.adapter_config import check_config, check_weights
 from product_vqa.modeling.model_files import (
@@ -18,11 +19,15 @@ from product_vqa.modeling.model_files import (
     read_json_file,
 )
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CALIBRATION_FILE, adapter_sha256
+from product_vqa.task.attributes import Schema
 from product_vqa.task.prompt import TASK_FILE, BaseSettings, format_prompt, load_task
+from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import SCHEMA_FILE, parse_schema
+from product_vqa.task.yaml_nodes import MAX_BYTES
 
 logger = logging.getLogger(__name__)
 
-_ADAPTER_FILES = [ADAPTER_CONFIG, ADAPTER_WEIGHTS, TASK_FILE, CALIBRATION_FILE, *PROCESSOR_FILES]
+_ADAPTER_FILES = [ADAPTER_CONFIG, ADAPTER_WEIGHTS, TASK_FILE, SCHEMA_FILE, CALIBRATION_FILE, *PROCESSOR_FILES]
 _REPO_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -38,6 +43,7 @@ class Adapter:
     base_settings: BaseSettings | None  # None if training did not record them
     config: dict[str, Any]
     tensors: dict[str, Tensor]
+    schema: Schema  # of the questions that it was trained on; the challenge's if it has no schema.yaml
 
     @property
     def processor(self) -> Location | None:
@@ -67,8 +73,8 @@ class Adapter:
 def download_adapter(location: Location) -> Adapter:
     """Download an adapter and read its config.
 
-    Raises InputError if it is not a LoRA adapter, a file is damaged, its config asks for what is not supported, or it
-    was trained with another prompt template.
+    Raises InputError if it is not a LoRA adapter, a file is damaged, its config asks for what is not supported, its
+    schema.yaml is malformed, or it was trained with another prompt template.
     """
     folder = download(location, patterns=_ADAPTER_FILES)
     check_files(location, folder)
@@ -101,7 +107,18 @@ def download_adapter(location: Location) -> Adapter:
         base_settings=load_task(task_file, adapter=name) if task_file else None,
         config=config,
         tensors=tensors,
+        schema=_read_schema(location, folder),
     )
+
+
+def _read_schema(location: Location, folder: Path) -> Schema:
+    file = find_file(location, folder, SCHEMA_FILE)
+    if file is None:
+        return CHALLENGE
+    try:
+        return parse_schema(read_bytes(file, max_bytes=MAX_BYTES), name=f"{location}: {SCHEMA_FILE}")
+    except OSError as error:
+        raise InputError(f"{location}: its {SCHEMA_FILE} cannot be read ({first_line(error)})") from error
 
 
 def locate_base_model(adapter: Adapter | None, *, base_model: str | Location | None) -> Location:

@@ -14,13 +14,14 @@ from product_vqa.hub import Location, locate
 from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
 from product_vqa.modeling.calibration import Calibration, load_calibration
-from product_vqa.modeling.collator import Batch, make_generation_batch, take_rows
+from product_vqa.modeling.collator import Batch, Row, make_generation_batch, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite
 from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
 from product_vqa.modeling.lora import apply_adapter
 from product_vqa.provenance import CALIBRATION_FILE, processor_sha256
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +46,18 @@ class AttributeReader:
         calibration: Calibration | None = None,
         provenance: dict[str, str | None] | None = None,
         base_model: Location | None = None,
+        schema: Schema = CHALLENGE,
     ) -> None:
         """See `from_pretrained`."""
+        self.schema = schema
         self.model = model
         self.processor = processor
         self.num_beams = num_beams
         self.calibration = calibration or Calibration()
         self.automaton = (
-            AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=allow_empty) if constrain else None
+            AnswerAutomaton.from_tokenizer(processor.tokenizer, schema=schema, allow_empty=allow_empty)
+            if constrain
+            else None
         )
         self.provenance = provenance or {}  # adapter and base model by commit or hash, precision, calibration
         self.base_model = base_model
@@ -73,6 +78,7 @@ class AttributeReader:
         allow_empty: bool = False,
         num_beams: int = 1,
         calibrated: bool = True,
+        schema: Schema | None = None,
     ) -> "AttributeReader":
         """Load an adapter (Hub id[@revision] or folder) on the base model that its config names.
 
@@ -86,6 +92,8 @@ class AttributeReader:
           model generate any text.
         - `num_beams` above 1 adds alternatives to each answer.
         - `calibrated` applies the adapter's calibration.json to the confidences, if it was fitted on this adapter.
+        - `schema` has the questions and answers of a base model alone; default: the challenge's. An adapter has its
+          own.
 
         The processor is the adapter's, or else the base model's. Raises InputError if something cannot be
         loaded or is incompatible.
@@ -115,6 +123,7 @@ class AttributeReader:
             with argument("adapter"):
                 model = apply_adapter(model, loaded, base_model=base, merge=not load_in_4bit)
         calibration = _load_calibration(loaded) if loaded is not None and calibrated else None
+        schema = _choose_schema(loaded, schema)
         try:
             return cls(
                 model.eval(),
@@ -124,9 +133,16 @@ class AttributeReader:
                 num_beams=num_beams,
                 calibration=calibration,
                 provenance=_provenance(
-                    loaded, base, calibration, dtype=str(model.dtype), in_4bit=load_in_4bit, dequantized=dequantizes
+                    loaded,
+                    base,
+                    calibration,
+                    dtype=str(model.dtype),
+                    in_4bit=load_in_4bit,
+                    dequantized=dequantizes,
+                    schema=schema,
                 ),
                 base_model=base,
+                schema=schema,
             )
         except InputError as error:  # the tokenizer splits units otherwise
             raise InputError(f"{processor_location}: {error}") from error
@@ -151,9 +167,10 @@ class AttributeReader:
         rows = []
         decoded: dict[int, Image.Image] = {}
         for position, (image, entity_name) in enumerate(zip(images, entity_names, strict=True)):
-            if not isinstance(entity_name, str) or entity_name not in ENTITIES:
+            if not isinstance(entity_name, str) or entity_name not in self.schema.attributes:
                 raise ValueError(
-                    f"entity_names[{position}]: unknown entity_name {entity_name!r}; known are {', '.join(ENTITIES)}"
+                    f"entity_names[{position}]: unknown entity_name {entity_name!r}; known are "
+                    f"{', '.join(self.schema.names)}"
                 )
             try:
                 if id(image) not in decoded:
@@ -161,19 +178,21 @@ class AttributeReader:
             except ImageError as error:
                 raise ImageError(f"images[{position}]: {error}") from error
             rows.append({"image": decoded[id(image)], "entity_name": entity_name})
-        return self.answer(make_generation_batch(rows, processor=self.processor), entity_names) if rows else []
+        return self.answer(self.make_batch(rows), entity_names) if rows else []
+
+    def make_batch(self, rows: Sequence[Row]) -> Batch:
+        """Batch rows (`image`, `entity_name`) for `answer`."""
+        return make_generation_batch(rows, processor=self.processor, schema=self.schema)
 
     def find_batch_size(self, largest: int = 512) -> int:
         """Find the largest batch that fits in a GPU's memory: `largest`, half of it, a quarter, ...; 32 on a CPU."""
         if self.model.device.type == "cpu":
             return min(largest, 32)
-        entity_name = max(ENTITIES, key=len)
+        entity_name = max(self.schema.names, key=lambda name: len(self.schema[name].question))
         size = largest
         while size > 1:
             images = [Image.new("RGB", (1, 1), (shade % 256, 0, 0)) for shade in range(size)]
-            batch = make_generation_batch(
-                [{"image": image, "entity_name": entity_name} for image in images], processor=self.processor
-            )
+            batch = self.make_batch([{"image": image, "entity_name": entity_name} for image in images])
             try:
                 self._answer_at_once(batch, [entity_name] * size)
                 break
@@ -217,6 +236,7 @@ class AttributeReader:
             entity_names=entity_names,
             processor=self.processor,
             automaton=self.automaton,
+            schema=self.schema,
             num_beams=self.num_beams,
             max_new_tokens=self.max_new_tokens,
         )
@@ -240,7 +260,12 @@ def not_finite_remedy(dtype: torch.dtype | str) -> str:
 
 
 def describe_reader(
-    adapter: Adapter | None, base_model: Location, *, dtype: str, load_in_4bit: bool | None
+    adapter: Adapter | None,
+    base_model: Location,
+    *,
+    dtype: str,
+    load_in_4bit: bool | None,
+    schema: Schema | None = None,
 ) -> dict[str, str | None]:
     """The provenance of what `from_pretrained` would load, without loading it. `dtype` is that of the weights."""
     return _provenance(
@@ -250,7 +275,12 @@ def describe_reader(
         dtype=dtype,
         in_4bit=load_in_4bit,
         dequantized=_dequantizes(adapter, load_in_4bit=load_in_4bit),
+        schema=_choose_schema(adapter, schema),
     )
+
+
+def _choose_schema(adapter: Adapter | None, schema: Schema | None) -> Schema:
+    return adapter.schema if adapter is not None else schema or CHALLENGE
 
 
 def _dequantizes(adapter: Adapter | None, *, load_in_4bit: bool | None) -> bool:
@@ -279,6 +309,7 @@ def _provenance(
     dtype: str,
     in_4bit: bool | None,
     dequantized: bool,
+    schema: Schema,
 ) -> dict[str, str | None]:
     """Return what predictions record about the model that made them."""
     provenance: dict[str, str | None] = {
@@ -300,4 +331,6 @@ def _provenance(
         provenance["adapter_sha256"] = adapter.sha256
         provenance["processor_sha256"] = processor_sha256(adapter.folder) if adapter.processor else None
         provenance["adapter_merged"] = "no" if in_4bit else "yes"
+    if schema != CHALLENGE:
+        provenance["schema_sha256"] = schema.sha256
     return provenance

@@ -45,47 +45,61 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The scalings of the confidence of an answer, of its number, and of its unit given the number."""
+    """The scalings of the confidence of a quantity, of its number, and of its unit given the number.
+
+    And that of the confidence of other answers, which have no unit.
+    """
 
     answer: Scaling = Scaling()
     number: Scaling = Scaling()
     unit: Scaling = Scaling()
+    value: Scaling = Scaling()
 
     def apply(self, answer: Answer) -> Answer:
         """Calibrate the confidences of an answer and its alternatives, but not of an unconstrained answer."""
-        if answer.number_confidence is None or answer.unit_confidence is None:
+        if answer.allowed_probability is None:
             return answer
+        alternatives = tuple(self.apply(other) for other in answer.alternatives)
+        if answer.number_confidence is None or answer.unit_confidence is None:
+            return replace(answer, confidence=self.value(answer.confidence), alternatives=alternatives)
         return replace(
             answer,
             confidence=self.answer(answer.confidence),
             number_confidence=self.number(answer.number_confidence),
             unit_confidence=self.unit(answer.unit_confidence),
-            alternatives=tuple(self.apply(other) for other in answer.alternatives),
+            alternatives=alternatives,
         )
+
+    def parts(self) -> dict[str, Scaling]:
+        """The scalings by name, without that of answers without a unit where it changes nothing."""
+        parts = {"answer": self.answer, "number": self.number, "unit": self.unit}
+        return parts if self.value == Scaling() else parts | {"value": self.value}
 
     def __str__(self) -> str:
         """Format each scaling as temperature and bias: `answer 1.2 -0.1, number 1 +0, unit 1 +0`."""
-        parts = {"answer": self.answer, "number": self.number, "unit": self.unit}
-        return ", ".join(f"{name} {part.temperature:.4g} {part.bias:+.4g}" for name, part in parts.items())
+        return ", ".join(f"{name} {part.temperature:.4g} {part.bias:+.4g}" for name, part in self.parts().items())
 
 
 def fit_calibration(answers: pd.DataFrame) -> Calibration:
-    """Fit the three scalings on answers whose label is known.
+    """Fit the scalings on answers whose label is known.
 
-    Columns: `confidence`, `number_confidence`, `unit_confidence`, and the booleans `is_right` (number and unit) and
-    `is_number_right`. The unit's scaling is fitted where the number is right, for its confidence is that of the unit
-    given the number.
+    Columns: `confidence`, `number_confidence` and `unit_confidence` (NaN for an answer without a unit), and the
+    booleans `is_right` and, of quantities, `is_number_right`. The unit's scaling is fitted where the number is right,
+    for its confidence is that of the unit given the number.
     """
-    number_right = answers[answers["is_number_right"]]
+    is_quantity = answers["number_confidence"].notna()
+    quantities = answers[is_quantity]
+    number_right = quantities[quantities["is_number_right"].astype(bool)]
     return Calibration(
-        answer=_fit_column(answers, "confidence", "is_right"),
-        number=_fit_column(answers, "number_confidence", "is_number_right"),
+        answer=_fit_column(quantities, "confidence", "is_right"),
+        number=_fit_column(quantities, "number_confidence", "is_number_right"),
         unit=_fit_column(number_right, "unit_confidence", "is_right"),
+        value=_fit_column(answers[~is_quantity], "confidence", "is_right"),
     )
 
 
 def _fit_column(answers: pd.DataFrame, confidence: str, outcome: str) -> Scaling:
-    return fit_scaling(answers[confidence].to_numpy(), answers[outcome].to_numpy())
+    return fit_scaling(answers[confidence].to_numpy(), answers[outcome].to_numpy(bool))
 
 
 def fit_scaling(probabilities: np.ndarray, outcomes: np.ndarray) -> Scaling:
@@ -124,10 +138,11 @@ def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibr
     another adapter, or does not record which one, this logs a warning and returns None: retraining an adapter changes
     its confidences.
     """
-    names = asdict(Calibration())
+    names = Calibration().parts()
     try:
         content = read_json(file)
-        calibration = Calibration(**{name: Scaling(**content[name]) for name in names})
+        has_value = {"value": Scaling()} if "value" in content else {}  # earlier versions did not write it
+        calibration = Calibration(**{name: Scaling(**content[name]) for name in names | has_value})
         for name, scaling in asdict(calibration).items():
             if not (1e-3 <= scaling["temperature"] <= 1e3 and abs(scaling["bias"]) <= 1e3):
                 raise ValueError(f"the scaling of {name} is {str(scaling)[:100]}")

@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PaliGemmaProcessor
 
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError, as_image
+from product_vqa.modeling.answer_tokens import spell_answer
 from product_vqa.quoting import one_line
+from product_vqa.task.attributes import Schema
 from product_vqa.task.prompt import format_prompt
+from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import is_worker, to_arrays
 
 Row = Mapping[str, Any]
@@ -29,24 +33,32 @@ IMAGE_TOKEN = "<image>"
 _NOT_NORMALIZED = {"do_rescale": False, "do_normalize": False}  # uint8 images, resized
 
 
-def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -> Batch:
+def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor, schema: Schema = CHALLENGE) -> Batch:
     """Batch rows (`image`, `entity_name`, `entity_value`) for training.
 
     Returns input_ids, attention_mask, token_type_ids and labels (B, T) int64, padded on the right, and pixel_values
     (B, 3, H, W) uint8, for `normalize_images`. labels is -100 on image, prompt and padding: the loss covers only the
-    answer and its end token. Raises InputError for a row without an answer, and for a tokenizer that does not tell
-    answers from prompts.
+    answer and its end token, or only the end token where the attribute is `not_shown`. The answer to a pattern is
+    spelled, one token per character, and several values are tokenized one by one. Raises InputError for a row without
+    an answer, and for a tokenizer that does not tell answers from prompts.
     """
+    attributes = [schema[row["entity_name"]] for row in rows]
     answers = [row["entity_value"] for row in rows]
-    if not all(answers):
-        raise InputError(
-            f"row {answers.index('')} of the batch has an empty entity_value, so there is nothing to learn from it"
-        )
+    for number, (answer, attribute) in enumerate(zip(answers, attributes, strict=True)):
+        if not answer and not attribute.not_shown:
+            raise InputError(
+                f"row {number} of the batch has an empty entity_value, so there is nothing to learn from it"
+            )
+    spelled = {
+        number: tokens
+        for number, (answer, attribute) in enumerate(zip(answers, attributes, strict=True))
+        if (tokens := spell_answer(processor.tokenizer, answer, attribute)) is not None
+    }
     batch = dict(
         processor(
             images=[load_row_image(row) for row in rows],
-            text=[IMAGE_TOKEN + format_prompt(row["entity_name"]) for row in rows],
-            suffix=answers,
+            text=[IMAGE_TOKEN + attribute.question for attribute in attributes],
+            suffix=["" if number in spelled else answer for number, answer in enumerate(answers)],
             return_tensors="pt",
             padding=True,
             padding_side="right",
@@ -59,10 +71,24 @@ def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -
     batch["labels"] = batch["labels"].masked_fill(batch["attention_mask"] == 0, IGNORED)
     if not (batch["labels"] != IGNORED).any(dim=1).all():
         raise InputError("the base model's tokenizer does not mark the answers in token_type_ids, so none is learned")
-    return batch
+    return _insert_answers(batch, spelled, pad=processor.tokenizer.pad_token_id) if spelled else batch
 
 
-def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor) -> Batch:
+def _insert_answers(batch: Batch, answers: Mapping[int, Sequence[int]], *, pad: int) -> Batch:
+    """Insert the tokens of answers (by row) before the end tokens of a batch, which has none for these rows."""
+    lengths = batch["attention_mask"].sum(dim=1).tolist()
+    inserted = {}
+    for name, padding in (("input_ids", pad), ("attention_mask", 0), ("token_type_ids", 0), ("labels", IGNORED)):
+        sequences = []
+        for number, (row, length) in enumerate(zip(batch[name], lengths, strict=True)):
+            tokens = torch.tensor(answers.get(number, ()), dtype=torch.long)
+            values = tokens if name in ("input_ids", "labels") else torch.ones_like(tokens)
+            sequences.append(torch.cat([row[: length - 1], values, row[length - 1 : length]]))
+        inserted[name] = pad_sequence(sequences, batch_first=True, padding_value=padding)
+    return batch | inserted
+
+
+def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor, schema: Schema = CHALLENGE) -> Batch:
     """Batch rows (`image`, `entity_name`) for generation. Rows with the same image object (by `id`) share one image.
 
     Returns input_ids, attention_mask and token_type_ids (B, T) int64, padded on the left; pixel_values (P, 3, H, W)
@@ -74,7 +100,7 @@ def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor)
     tokenizer = processor.tokenizer
     prefix = processor.image_token * processor.image_seq_length + tokenizer.bos_token
     text = tokenizer(  # what the processor does, but it requires one image per row
-        [f"{prefix}{format_prompt(row['entity_name'])}\n" for row in rows],
+        [f"{prefix}{format_prompt(row['entity_name'], schema=schema)}\n" for row in rows],
         padding=True,
         padding_side="left",
         return_token_type_ids=True,
@@ -139,9 +165,10 @@ class TrainingCollator:
     """
 
     processor: PaliGemmaProcessor
+    schema: Schema = CHALLENGE
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        batch = make_training_batch(rows, processor=self.processor)
+        batch = make_training_batch(rows, processor=self.processor, schema=self.schema)
         labelled = batch["labels"][:, 1:] != IGNORED
         answer_positions = labelled.int().sort(descending=True, stable=True).indices
         batch |= {

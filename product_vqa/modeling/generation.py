@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from product_vqa.modeling.collator import Batch, normalize_images
-from product_vqa.modeling.constrained_decoding import AnswerAutomaton, max_answer_tokens
-from product_vqa.task.numbers import format_number
-from product_vqa.task.quantity import Quantity, format_quantity, parse_quantity
-from product_vqa.task.schema import is_suitable
+from product_vqa.modeling.constrained_decoding import AnswerAutomaton, TextStates, max_answer_tokens
+from product_vqa.task.attributes import Attribute, Schema
+from product_vqa.task.kinds import LabelError, QuantityKind
+from product_vqa.task.schema import CHALLENGE
 
 _IMPOSSIBLE = float("-inf")  # the log probability of what is not allowed
 
@@ -22,38 +23,26 @@ class Answer:
     """The model's answer to a question about an image, with its probabilities (0..1)."""
 
     text: str  # as decoded
-    quantity: Quantity | None  # None if the text is not `number unit` in a unit of the entity
+    prediction: str  # in canonical form, as in a submission: `500.0 gram`; "" if the text is not a valid answer
     # The product, over all tokens, of the token's probability among the allowed ones. Multiplied by
     # `allowed_probability`, it is the model's own probability of this answer.
     confidence: float
-    number_confidence: float | None = None  # of the number, with any unit; None if the answer is not constrained
-    unit_confidence: float | None = None  # of the unit, given the number; None if the answer is not constrained
+    number_confidence: float | None = None  # of a quantity's number, with any unit; None if it is not constrained
+    unit_confidence: float | None = None  # of a quantity's unit, given the number; None if it is not constrained
     # The product, over all tokens, of the probability that the model gave to all allowed tokens before the others were
     # masked. Low if the model preferred another answer. None if the answer is not constrained.
     allowed_probability: float | None = None
     alternatives: "tuple[Answer, ...]" = ()  # the other beams, most likely first
-
-    @property
-    def prediction(self) -> str:
-        """The answer in a submission: `500.0 gram`, or "" if it is not valid."""
-        return format_quantity(self.quantity) if self.quantity else ""
-
-    @property
-    def value(self) -> str:
-        return format_number(self.quantity.number) if self.quantity else ""
-
-    @property
-    def unit(self) -> str:
-        return self.quantity.unit if self.quantity else ""
+    value: str = ""  # of the prediction, without the unit: `500.0`
+    unit: str = ""  # of a quantity: `gram`
 
 
-def parse_answer(text: str, *, entity_name: str) -> Quantity | None:
-    """Parse an answer as a quantity in a unit of the entity; None for any other answer."""
+def normalize_answer(text: str, attribute: Attribute) -> str:
+    """The canonical form of an answer; "" for one that is not valid."""
     try:
-        quantity = parse_quantity(text)
-    except ValueError:
-        return None
-    return quantity if is_suitable(quantity.unit, entity_name) else None
+        return attribute.normalize(text)
+    except LabelError:
+        return ""
 
 
 @torch.inference_mode()
@@ -64,16 +53,17 @@ def generate_answers(
     entity_names: Sequence[str],
     processor: PaliGemmaProcessor,
     automaton: AnswerAutomaton | None,
+    schema: Schema = CHALLENGE,
     num_beams: int = 1,
     max_new_tokens: int | None = None,
     synced_gpus: bool = False,
 ) -> list[Answer]:
     """Answer each row of a batch from `make_generation_batch`, by greedy or beam search.
 
-    With an automaton, every answer is valid and complete, and the probabilities of the tokens are renormalized over
-    the allowed ones. Without it, the model generates any text. `max_new_tokens` defaults to the length of the longest
-    valid answer. An answer depends on its own row only, up to rounding: in float32, the other rows of the batch change
-    its probability by less than 1e-5.
+    With an automaton (of the same schema), every answer is valid and complete, and the probabilities of the tokens are
+    renormalized over the allowed ones. Without it, the model generates any text. `max_new_tokens` defaults to the
+    length of the longest valid answer. An answer depends on its own row only, up to rounding: in float32, the other
+    rows of the batch change its probability by less than 1e-5.
 
     A row whose logits are not finite (float16 may overflow) is answered with "" and confidence 0.0, see
     `is_not_finite`. It does not affect the other rows.
@@ -87,7 +77,7 @@ def generate_answers(
     if automaton is not None:
         automaton = automaton.to(model.device)
     if max_new_tokens is None:
-        max_new_tokens = automaton.max_tokens if automaton else max_answer_tokens(tokenizer)
+        max_new_tokens = automaton.max_tokens if automaton else max_answer_tokens(tokenizer, schema=schema)
     beams = _decode(
         model,
         batch,
@@ -107,7 +97,7 @@ def generate_answers(
         candidates = [
             _make_answer(
                 "" if failed[row] else texts[beam],
-                entity_name=entity_name,
+                schema[entity_name],
                 total=0.0 if failed[row] else totals[beam],
                 number=0.0 if failed[row] else numbers[beam],
                 allowed=0.0 if failed[row] else alloweds[beam],
@@ -122,19 +112,17 @@ def generate_answers(
 
 
 def _make_answer(
-    text: str, *, entity_name: str, total: float, number: float, allowed: float, is_constrained: bool
+    text: str, attribute: Attribute, *, total: float, number: float, allowed: float, is_constrained: bool
 ) -> Answer:
-    quantity = parse_answer(text, entity_name=entity_name)
+    prediction = normalize_answer(text, attribute)
+    value, unit = attribute.kind.split(prediction)
+    answer = Answer(text, prediction, total, value=value, unit=unit)
     if not is_constrained:
-        return Answer(text, quantity, total)
-    return Answer(
-        text,
-        quantity,
-        total,
-        number_confidence=number,
-        unit_confidence=min(1.0, total / number) if number else 0.0,
-        allowed_probability=allowed,
-    )
+        return answer
+    answer = replace(answer, allowed_probability=allowed)
+    if not isinstance(attribute.kind, QuantityKind):
+        return answer
+    return replace(answer, number_confidence=number, unit_confidence=min(1.0, total / number) if number else 0.0)
 
 
 def is_not_finite(text: str, confidence: float) -> bool:
@@ -263,7 +251,12 @@ def _find_candidates(
     if automaton is None:
         return _find_unconstrained(logits, beams, pad=pad, num_candidates=num_candidates)
     token_ids = automaton.token_ids[beams.states]
+    next_states = automaton.next_states[beams.states]
     begins_unit = automaton.begins_unit[beams.states]
+    if (missing := num_candidates - token_ids.shape[1]) > 0:  # no state has as many tokens as there are beams
+        token_ids = functional.pad(token_ids, (0, missing), value=-1)
+        next_states = torch.cat([next_states, beams.states[:, None].repeat(1, missing)], dim=1)
+        begins_unit = functional.pad(begins_unit, (0, missing))
     is_candidate = token_ids >= 0
     allowed = logits.gather(1, token_ids.clamp(min=0)).float()
     is_finite = (allowed.isfinite() | ~is_candidate).all(-1)
@@ -272,15 +265,49 @@ def _find_candidates(
     # 64 rows at a time: in float32, a vocabulary of 257k takes 1 MB per row.
     all_tokens = torch.cat([rows.float().logsumexp(-1) for rows in torch.split(logits, 64)])
     allowed_log_p = (allowed.logsumexp(-1) - all_tokens).nan_to_num(nan=_IMPOSSIBLE, neginf=_IMPOSSIBLE).clamp(max=0.0)
-    return _Candidates(
+    candidates = _Candidates(
         token_ids=token_ids,
-        next_states=automaton.next_states[beams.states],
+        next_states=next_states,
         begins_unit=begins_unit,
         log_p=log_p,
         unit_log_p=log_p.masked_fill(~begins_unit, _IMPOSSIBLE).logsumexp(-1),
         allowed_log_p=allowed_log_p.masked_fill(beams.ended, 0.0),
         is_finite=is_finite,
     )
+    if automaton.text is not None:
+        _find_text(
+            candidates, logits, beams, text=automaton.text, all_tokens=all_tokens, num_candidates=num_candidates
+        )
+    return candidates
+
+
+def _find_text(
+    candidates: _Candidates,
+    logits: torch.Tensor,
+    beams: _Beams,
+    *,
+    text: TextStates,
+    all_tokens: torch.Tensor,
+    num_candidates: int,
+) -> None:
+    """Fill in the `num_candidates` most likely tokens of the beams that are within a free text."""
+    in_text = (text.is_text[beams.states] & ~beams.ended).nonzero()[:, 0]
+    for rows in torch.split(in_text, 64):
+        states = beams.states[rows]
+        is_allowed = text.is_allowed(states)
+        allowed = logits[rows, : is_allowed.shape[1]].float()
+        is_finite = (allowed.isfinite() | ~is_allowed).all(-1)
+        allowed = allowed.masked_fill(~is_finite[:, None], 0.0).masked_fill(~is_allowed, _IMPOSSIBLE)
+        all_allowed = allowed.logsumexp(-1)
+        best, tokens = allowed.topk(num_candidates)
+        candidates.token_ids[rows], candidates.log_p[rows] = -1, _IMPOSSIBLE
+        candidates.token_ids[rows, :num_candidates] = tokens
+        following = torch.where(best == _IMPOSSIBLE, states[:, None], text.follow(states, tokens))
+        candidates.next_states[rows, :num_candidates] = following
+        candidates.log_p[rows, :num_candidates] = best - all_allowed[:, None]
+        allowed_log_p = (all_allowed - all_tokens[rows]).nan_to_num(nan=_IMPOSSIBLE, neginf=_IMPOSSIBLE)
+        candidates.allowed_log_p[rows] = allowed_log_p.clamp(max=0.0)
+        candidates.is_finite[rows] = is_finite
 
 
 def _find_unconstrained(logits: torch.Tensor, beams: _Beams, *, pad: int, num_candidates: int) -> _Candidates:

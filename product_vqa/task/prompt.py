@@ -6,9 +6,10 @@ from pathlib import Path
 
 from product_vqa.documents import read_json
 from product_vqa.errors import InputError, first_line
-from product_vqa.task.schema import UNITS_BY_ENTITY
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 
-PROMPT_TEMPLATE = "What is the {entity}?"
+PROMPT_TEMPLATE = "What is the {entity}?"  # of attributes without a question of their own in the schema
 TASK_FILE = "product_vqa.json"
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -30,11 +31,9 @@ class BaseSettings:
                 raise ValueError(f"{name} is {str(getattr(self, name))[:100]!r}")
 
 
-def format_prompt(entity_name: str) -> str:
+def format_prompt(entity_name: str, *, schema: Schema = CHALLENGE) -> str:
     """`item_weight` -> `What is the item weight?`. Raises InputError for an unknown entity."""
-    if entity_name not in UNITS_BY_ENTITY:
-        raise InputError(f"unknown entity_name {entity_name!r}; expected one of {', '.join(UNITS_BY_ENTITY)}")
-    return PROMPT_TEMPLATE.format(entity=entity_name.replace("_", " "))
+    return schema[entity_name].question
 
 
 def save_task(folder: Path, settings: BaseSettings) -> None:

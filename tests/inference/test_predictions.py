@@ -8,11 +8,10 @@ from inference.dataloader import RowBatch
 from inference.predictions import count_not_finite, to_table
 from inference.submission import PREDICTIONS, summarize
 from product_vqa.modeling.generation import Answer
-from product_vqa.task.quantity import parse_quantity
 
 
 def answer(text: str, confidence: float, *alternatives: Answer) -> Answer:
-    return Answer(text, parse_quantity(text) if text else None, confidence, 0.9, 0.8, 0.7, alternatives)
+    return Answer(text, text, confidence, 0.9, 0.8, 0.7, alternatives)
 
 
 def make_batch(*failures: str | None) -> RowBatch:

@@ -37,7 +37,7 @@ def test_a_folder_is_its_files_and_not_their_dates_or_its_name(folder: Path, tmp
     assert content_sha256(Location(str(moved)), DATASET_FILES) == before
 
 
-@pytest.mark.parametrize("change", ["edit", "rename", "add", "remove", "swap"])
+@pytest.mark.parametrize("change", ["edit", "rename", "add", "remove", "swap", "schema"])
 def test_another_content_is_another_hash(folder: Path, change: str) -> None:
     before = content_sha256(Location(str(folder)), DATASET_FILES)
     test, train = folder / "data" / "test-0.parquet", folder / "data" / "train-0.parquet"
@@ -47,6 +47,8 @@ def test_another_content_is_another_hash(folder: Path, change: str) -> None:
         test.rename(folder / "data" / "test-1.parquet")
     elif change == "add":
         (folder / "validation.parquet").touch()
+    elif change == "schema":
+        (folder / "schema.yaml").touch()
     elif change == "remove":
         train.unlink()
     else:

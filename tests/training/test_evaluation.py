@@ -12,6 +12,7 @@ from product_vqa.errors import argument
 from product_vqa.hub import Location
 from product_vqa.modeling.loading import load_base_model, load_processor
 from product_vqa.task.features import FEATURES
+from tests.product_vqa.modeling.schemas import ALL_KINDS
 from tests.tiny import make_rows
 from training import evaluation
 from training.evaluation import Answered, answer_sample, sample_rows, score, split_rows
@@ -52,6 +53,32 @@ def test_scores_and_their_intervals_by_hand() -> None:
     # Images answered: binomial(20, 1/2), 95 % of them 6 to 14; F1 of a share s is 2 s / (1 + s).
     assert scores["f1_quantity_low"] == pytest.approx(2 * 0.3 / 1.3, abs=0.04)
     assert scores["f1_quantity_high"] == pytest.approx(2 * 0.7 / 1.7, abs=0.04)
+
+
+def test_answers_of_every_kind_are_scored_by_their_meaning() -> None:
+    answers = [
+        ("storage", "1 terabyte", "1 TB", False),  # not a spelling of the schema
+        ("storage", "16 gigabyte", "16.0 gigabyte", True),
+        ("storage", "1000 gigabyte", "1 terabyte", False),  # units are not converted
+        ("colour", "navy blue", "Navy  Blue", True),
+        ("material", "cotton, wool", "wool / cotton", True),
+        ("material", "cotton", "wool / cotton", False),
+        ("model", "AB-12", "AB-12", True),
+        ("brand", "acme", "ACME", True),
+        ("slogan", "", "", True),  # rightly not shown
+        ("slogan", "the best", "", False),
+        ("weight", "", "1 gram", False),
+    ]
+    answered = [Answered(row, f"{row}", name, *texts) for row, (name, *texts, _) in enumerate(answers)]
+    scores = score(answered, schema=ALL_KINDS)
+    # Nine predictions, of which five are right (rightly nothing counts for neither), and one answer is missing.
+    assert sum(is_right for *_, is_right in answers) == 6
+    assert scores["f1_quantity"] == pytest.approx(2 / (9 / 5 + 6 / 5))
+    assert scores["f1"] == pytest.approx(2 / (9 / 1 + 2 / 1))  # the model number alone
+    assert {name: scores[f"exact_{name}"] for name in ("storage", "colour", "material", "slogan", "weight")} == {
+        "storage": pytest.approx(1 / 3), "colour": 1.0, "material": 0.5, "slogan": 0.5, "weight": 0.0,
+    }  # fmt: skip
+    assert (scores["not_finite"], scores["samples"]) == (0, 11)
 
 
 @pytest.mark.slow

@@ -9,8 +9,12 @@ from product_vqa.errors import InputError
 from product_vqa.hub import Location
 from product_vqa.modeling.adapter import download_adapter
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_sha256
+from product_vqa.schemas import save_schema
 from product_vqa.task.prompt import BaseSettings, save_task
+from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import SCHEMA_FILE
 from tests.product_vqa.modeling.adapters import save_adapter
+from tests.product_vqa.modeling.schemas import ALL_KINDS
 
 
 @pytest.fixture
@@ -52,4 +56,13 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 def test_a_config_that_is_not_from_peft_is_refused(folder: Path, content: bytes) -> None:
     (folder / ADAPTER_CONFIG).write_bytes(content)
     with pytest.raises(InputError, match=r"adapter_config\.json is damaged or not from peft"):
+        download_adapter(Location(str(folder)))
+
+
+def test_an_adapter_has_the_challenges_schema_or_its_own(folder: Path) -> None:
+    assert download_adapter(Location(str(folder))).schema == CHALLENGE
+    save_schema(ALL_KINDS, folder)
+    assert download_adapter(Location(str(folder))).schema == ALL_KINDS
+    (folder / SCHEMA_FILE).write_text("version: 1\nattributes:\n  colour: {kind: colour}\n")
+    with pytest.raises(InputError, match=rf"{folder}: schema\.yaml, line 3: .*unknown kind 'colour'"):
         download_adapter(Location(str(folder)))

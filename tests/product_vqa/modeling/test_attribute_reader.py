@@ -15,9 +15,11 @@ from product_vqa.errors import InputError
 from product_vqa.images import ImageError
 from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
 from product_vqa.modeling.calibration import Calibration, Scaling
+from product_vqa.schemas import save_schema
 from product_vqa.task.prompt import BaseSettings, save_task
 from product_vqa.task.schema import UNITS_BY_ENTITY
 from tests.product_vqa.modeling.adapters import save_adapter
+from tests.product_vqa.modeling.schemas import ALL_KINDS
 from tests.tiny import make_image, make_rows
 
 
@@ -166,3 +168,24 @@ def test_logits_that_are_not_finite_are_reported_once_with_a_remedy(
     assert caplog.text.count("logits are not finite for 1 of 1 rows") == 1
     assert not_finite_remedy(torch.float32) in caplog.text
     assert "`dtype` float32: float16 overflows" in not_finite_remedy(torch.float16)
+
+
+def test_a_reader_answers_the_questions_of_its_adapters_schema(base: Path, tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path / "adapter", base)
+    save_schema(ALL_KINDS, folder)
+    reader = AttributeReader.from_pretrained(str(folder), dtype="float32", num_beams=2)
+    assert reader.schema == ALL_KINDS
+    assert reader.provenance["schema_sha256"] == ALL_KINDS.sha256
+    answers = reader.read_batch([make_image(0)] * len(ALL_KINDS.names), ALL_KINDS.names)
+    for name, answer in zip(ALL_KINDS.names, answers, strict=True):
+        assert ALL_KINDS[name].is_valid(answer.prediction)
+        assert f"{answer.value} {answer.unit}".strip() == answer.prediction
+    assert len(reader.read(make_image(0), "colour").alternatives) == 1
+    with pytest.raises(ValueError, match=r"^entity_names\[0\]: unknown entity_name 'width'; known are storage, temp"):
+        reader.read(make_image(0), "width")
+
+
+def test_a_base_model_alone_answers_the_questions_that_it_is_given(base: Path) -> None:
+    reader = AttributeReader.from_pretrained(None, base_model=str(base), dtype="float32", schema=ALL_KINDS)
+    assert reader.read(make_image(0), "organic").prediction in ("", "yes", "no")
+    assert "schema_sha256" not in AttributeReader.from_pretrained(None, base_model=str(base)).provenance

@@ -1,6 +1,7 @@
 """Batches: tokens, labels, mask and images, as the processor makes them and as the model sees them."""
 
 import copy
+import random
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from product_vqa.modeling.collator import (
     normalize_images,
     take_rows,
 )
+from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.task.prompt import format_prompt
+from product_vqa.task.schema_file import parse_schema
 from quickstart.pretraining.small_paligemma import make_processor
+from tests.product_vqa.modeling.schemas import ALL_KINDS, accepts_tokens, draw_answer
 from tests.tiny import make_rows
 
 of_paligemma = pytest.mark.parametrize("base", ["paligemma"], indirect=True)  # its tokens are in the test
@@ -267,3 +271,65 @@ def test_a_worker_process_passes_images_through_the_pipe(processor: PaliGemmaPro
     assert {name for name, values in batch.items() if isinstance(values, np.ndarray)} == {"pixel_values"}
     assert (batch["pixel_values"] == here["pixel_values"].numpy()).all()
     assert torch.equal(batch["labels"], here["labels"])
+
+
+def test_a_training_batch_of_every_kind_has_the_labels_that_the_automaton_accepts(
+    processor: PaliGemmaProcessor,
+) -> None:
+    rng, tokenizer = random.Random(0), processor.tokenizer
+    automaton = AnswerAutomaton.from_tokenizer(tokenizer, schema=ALL_KINDS)
+    names = list(ALL_KINDS.names) * 3
+    rows = [
+        row | {"entity_name": name, "entity_value": draw_answer(ALL_KINDS[name], rng)}
+        for row, name in zip(make_rows(len(names)), names, strict=True)
+    ]
+    rows[names.index("slogan")]["entity_value"] = rows[names.index("model")]["entity_value"] = ""
+    batch = TrainingCollator(processor, ALL_KINDS)(rows)
+    for number, row in enumerate(rows):
+        labels = batch["labels"][number]
+        tokens = labels[labels != -100].tolist()
+        assert tokens[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(tokens[:-1]) == row["entity_value"]
+        assert accepts_tokens(automaton, row["entity_name"], tokens)
+        if row["entity_name"] == "model":
+            assert tokenizer.convert_ids_to_tokens(tokens[:-1]) == list(row["entity_value"])
+        # Prompt, answer and padding are where the processor puts them.
+        length = int(batch["attention_mask"][number].sum())
+        prompt = length - len(tokens)
+        width = labels.shape[0]
+        assert batch["attention_mask"][number].tolist() == [1] * length + [0] * (width - length)
+        assert batch["token_type_ids"][number].tolist() == [0] * prompt + [1] * len(tokens) + [0] * (width - length)
+        assert labels.tolist() == [-100] * prompt + tokens + [-100] * (width - length)
+        assert batch["input_ids"][number, prompt:length].tolist() == tokens
+        assert (batch["input_ids"][number, length:] == tokenizer.pad_token_id).all()
+        asked = tokenizer.decode(batch["input_ids"][number, 5:prompt])
+        assert asked == f"{ALL_KINDS[row['entity_name']].question}\n"
+    positions = batch["answer_positions"]
+    assert positions.shape[1] == int((batch["labels"] != -100).sum(dim=1).max())
+
+
+def test_an_answer_that_is_spelled_leaves_the_others_as_the_processor_makes_them(
+    processor: PaliGemmaProcessor,
+) -> None:
+    """`12` is one token per digit in any tokenizer of the family: spelled or not, the batch is the same."""
+    spelled = parse_schema(
+        "version: 1\nattributes: {a: {kind: pattern, pattern: '[0-9]{1,4}'}, b: {kind: yes_no}}", name="s"
+    )
+    plain = parse_schema("version: 1\nattributes: {a: {kind: integer, digits: 4}, b: {kind: yes_no}}", name="s")
+    answers = [("a", "12"), ("b", "yes"), ("a", "9876"), ("b", "no")]
+    rows = [
+        row | {"entity_name": name, "entity_value": value}
+        for row, (name, value) in zip(make_rows(4), answers, strict=True)
+    ]
+    batch = make_training_batch(rows, processor=processor, schema=spelled)
+    expected = make_training_batch(rows, processor=processor, schema=plain)
+    assert batch.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(batch[name], tensor), name
+        assert batch[name].dtype == tensor.dtype
+
+
+def test_an_empty_answer_is_refused_where_it_is_not_one(processor: PaliGemmaProcessor) -> None:
+    rows = [row | {"entity_name": "brand", "entity_value": ""} for row in make_rows(1)]
+    with pytest.raises(InputError, match="row 0 of the batch has an empty entity_value"):
+        make_training_batch(rows, processor=processor, schema=ALL_KINDS)

@@ -15,10 +15,11 @@ from inference.check import check_submission
 from product_vqa.hub import Location
 from product_vqa.modeling.collator import make_generation_batch, make_training_batch, normalize_images
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton, max_answer_tokens
-from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite, parse_answer
+from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite, normalize_answer
 from product_vqa.modeling.loading import load_base_model, load_processor
 from product_vqa.task.quantity import format_quantity, parse_quantity
-from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
+from product_vqa.task.schema import CHALLENGE, ENTITIES, UNITS_BY_ENTITY
+from product_vqa.task.schema_file import parse_schema
 from tests.tiny import make_image, make_rows, save_letters_base
 
 
@@ -149,11 +150,14 @@ def test_probabilities_are_those_worked_out_step_by_step(
 
 @pytest.mark.slow
 def test_enough_beams_find_the_likeliest_of_all_answers(
-    processor: PaliGemmaProcessor, model: PaliGemmaForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
+    processor: PaliGemmaProcessor, model: PaliGemmaForConditionalGeneration
 ) -> None:
     """Over a vocabulary small enough to try every answer: one digit before the point, one after it, two units."""
-    monkeypatch.setattr("product_vqa.modeling.constrained_decoding.NUMBER_PATTERN", r"[0-9]\.[0-9]")
-    small = AnswerAutomaton.from_tokenizer(processor.tokenizer)
+    attributes = "attributes: {wattage: {kind: quantity, units: power, integer_digits: 1, decimals: 1}}"
+    schema = parse_schema(
+        f"version: 1\nunits: {{power: {{watt: {{size: 1}}, kilowatt: {{size: 1000}}}}}}\n{attributes}", name="s"
+    )
+    small = AnswerAutomaton.from_tokenizer(processor.tokenizer, schema=schema)
     row = make_rows(1)[0] | {"entity_name": "wattage"}
     tried = {
         f"{a}.{b} {unit}": log_probability(model, processor, small, row, f"{a}.{b} {unit}")[0]
@@ -201,9 +205,9 @@ def test_an_image_of_several_rows_is_encoded_once_and_gives_the_same_answers(
 
 
 def test_an_answer_in_a_unit_of_another_entity_goes_out_empty() -> None:
-    assert parse_answer("10 gram", entity_name="item_weight") is not None
-    assert parse_answer("10 gram", entity_name="voltage") is None
-    assert parse_answer("about 10 gram", entity_name="item_weight") is None
+    assert normalize_answer("10 gram", CHALLENGE["item_weight"]) == "10.0 gram"
+    assert normalize_answer("10 gram", CHALLENGE["voltage"]) == ""
+    assert normalize_answer("about 10 gram", CHALLENGE["item_weight"]) == ""
 
 
 @pytest.fixture(scope="module")
