@@ -58,7 +58,7 @@ def _read_parquet(file: Path, names: list[str]) -> pd.DataFrame:
 
 
 def check_entities(names: Iterable[str], indexes: Iterable[int], *, schema: Schema, path: str | Path) -> None:
-    """Raise InputError, with the row, for a name that is no attribute of the schema."""
+    """Raise InputError, with the row, for a name that is not an attribute of the schema."""
     for index, name in zip(indexes, names, strict=True):
         if name not in schema.attributes:
             shown = one_line(repr(name), max_length=100)
