@@ -5,6 +5,7 @@ import pytest
 
 from inference.comparison import Comparison
 from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import parse_schema
 from tests.inference.schemas import SCHEMAS
 
 EXACT, CANONICAL, MEANING, ROUNDED = "f1", "f1_quantity", "f1_meaning", "f1_within_2_percent"
@@ -54,8 +55,6 @@ def test_each_measure_forgives_what_the_stricter_ones_forgive_and_no_more(
 
 
 def test_capitals_of_a_pattern_do_not_count_where_it_allows_both() -> None:
-    from product_vqa.task.schema_file import parse_schema
-
     text = "version: 1\nattributes:\n  code: {kind: pattern, pattern: '[A-Za-z]{2}[0-9]{2}'}\n"
     comparison = Comparison(parse_schema(text, name="schema.yaml"))
     assert comparison.is_equal("f1_meaning", "code", "ab12", "AB12")
