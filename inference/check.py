@@ -1,6 +1,10 @@
 """Check the format of a submission. Exit code 0: accepted, 1: refused, 2: could not be checked.
 
     python -m inference.check --submission submission.csv --test_csv test.csv
+    python -m inference.check --submission submission.csv --test_csv test.csv --schema schema.yaml
+
+With --schema, the attributes and their answers are those of that file, and a prediction is accepted in canonical form
+only.
 
 With --official, exactly what the challenge's own checker refuses is refused. That checker accepts more than can be
 evaluated: missing, extra and duplicate indexes, and units that do not suit their attribute. Without --official, those
@@ -16,7 +20,10 @@ from pathlib import Path
 from product_vqa.cli import parse_options, run
 from product_vqa.csv_files import parse_index
 from product_vqa.errors import InputError, argument
-from product_vqa.task.schema import UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
+from product_vqa.quoting import one_line
+from product_vqa.task.attributes import Attribute, Schema
+from product_vqa.task.kinds import LabelError, QuantityKind
+from product_vqa.task.schema import CHALLENGE, UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
 
 # As in the official checker: \d and \s match the digits and spaces of any script.
 _MISSING = ("", "nan")  # which the official checker reads as no prediction
@@ -33,7 +40,14 @@ class CheckOptions:
     official: bool = field(
         default=False, metadata={"help": "Refuse exactly what the challenge's own checker refuses."}
     )
+    schema: str | None = field(
+        default=None, metadata={"help": "Your own attributes: a schema.yaml. Default: those of the challenge."}
+    )
     json: bool = field(default=False, metadata={"help": "Print the result as JSON."})
+
+    def __post_init__(self) -> None:
+        if self.official and self.schema is not None:
+            raise InputError("--official is the challenge's own checker, which knows no --schema: pass one of them")
 
 
 @dataclass(frozen=True)
@@ -70,17 +84,49 @@ def check_prediction(text: str) -> tuple[str, str] | None:
     return None
 
 
-def check_submission(submission: str | Path, test_csv: str | Path, *, official: bool = False) -> Verdict:
-    """Find all problems of a submission. Raises InputError if it cannot be checked at all."""
-    from inference.tables import read_indexes, read_table
+def check_answer(text: str, attribute: Attribute) -> tuple[str, str] | None:
+    """None if `text` is empty or a canonical answer about the attribute; else (kind, message)."""
+    if not text:
+        return None
+    shown = one_line(repr(text), max_length=100)
+    try:
+        canonical = attribute.normalize(text)
+    except LabelError as error:
+        if error.reason == "unit_unsuitable":
+            return error.reason, f"{shown} is not in a unit of {attribute.name}"
+        if error.reason == "unit_unknown":
+            assert isinstance(attribute.kind, QuantityKind)
+            units = one_line(", ".join(attribute.kind.units), max_length=200)
+            return "unit", f"the unit in {shown} is not one of those of {attribute.name}: {units}"
+        return "format", f"{attribute.name}: {one_line(str(error))}"
+    if canonical != text:
+        remedy = f"is written {canonical!r}" if canonical else "is left empty"
+        return "format", f"{shown} {remedy} as an answer about {attribute.name}"
+    return None
 
+
+def check_submission(
+    submission: str | Path, test_csv: str | Path, *, official: bool = False, schema: Schema = CHALLENGE
+) -> Verdict:
+    """Find all problems of a submission. Raises InputError if it cannot be checked at all.
+
+    The challenge's predictions may have any form that its own checker accepts; those for another schema must be
+    canonical. With `official`, which is for the challenge only, exactly that checker's verdicts are returned.
+    """
+    from inference.tables import check_entities, read_indexes, read_table
+
+    is_challenge = schema == CHALLENGE
+    assert is_challenge or not official
     with argument("test_csv"):
-        test = read_table(test_csv, columns=("index",) if official else ("index", "entity_name"))
+        columns = ("index",) if official else ("index", "entity_name")
+        test = read_table(test_csv, columns=columns, as_written=not is_challenge)
         test_indexes = [] if official else read_indexes(test, path=test_csv)
+        if not is_challenge:
+            check_entities(test["entity_name"], test_indexes, schema=schema, path=test_csv)
     if not str(submission).lower().endswith(".csv"):
         raise InputError(f"`submission` {submission} must end in .csv: the challenge accepts no other file")
     with argument("submission"):
-        table = read_table(submission, optional=("index", "prediction"))
+        table = read_table(submission, optional=("index", "prediction"), as_written=not is_challenge)
     if missing := [column for column in ("index", "prediction") if column not in table.columns]:
         problem = Problem(None, "column", ", ".join(missing), f"no column {' or '.join(missing)}")
         return Verdict(False, len(table), 0, len(table), [problem])
@@ -90,7 +136,10 @@ def check_submission(submission: str | Path, test_csv: str | Path, *, official: 
     if not official:
         problems += _index_problems(table["index"], test_indexes)
         entities = dict(zip(test_indexes, test["entity_name"], strict=True))
-    problems += _prediction_problems(table["index"], table["prediction"], entities)
+    if is_challenge:
+        problems += _prediction_problems(table["index"], table["prediction"], entities)
+    else:
+        problems += _answer_problems(table["index"], table["prediction"], entities, schema)
     empty = int((table["prediction"].str.strip() == "").sum())
     return Verdict(not problems, len(table), len(table) - empty, empty, problems)
 
@@ -128,6 +177,23 @@ def _prediction_problems(
             yield Problem(index, "unit_unsuitable", prediction, message)
 
 
+def _answer_problems(
+    indexes: Iterable[str], predictions: Iterable[str], entities: dict[int, str], schema: Schema
+) -> Iterator[Problem]:
+    """A prediction of an index that `entities` lacks is not judged: the index is a problem itself."""
+    verdicts: dict[tuple[str, str], tuple[str, str] | None] = {}
+    for text, prediction in zip(indexes, predictions, strict=True):
+        index = parse_index(text)
+        if index is None or index not in entities:
+            continue
+        key = (entities[index], prediction)
+        if key not in verdicts:
+            verdicts[key] = check_answer(prediction, schema[entities[index]])
+        if problem := verdicts[key]:
+            kind, message = problem
+            yield Problem(index, kind, prediction, f"index {index}: {message}")
+
+
 def _suits(prediction: str, entity_name: str) -> bool:
     """Whether the unit of a well-formed prediction is one of the attribute's; any unit suits an unknown attribute."""
     unit = canonical_unit(prediction.split(maxsplit=1)[1].strip())
@@ -136,7 +202,12 @@ def _suits(prediction: str, entity_name: str) -> bool:
 
 def main() -> int:
     (options,) = parse_options(CheckOptions, description="Check the format of a submission.")
-    verdict = check_submission(options.submission, options.test_csv, official=options.official)
+
+    from product_vqa.schemas import choose_schema
+
+    with argument("schema"):
+        schema = choose_schema(options.schema)
+    verdict = check_submission(options.submission, options.test_csv, official=options.official, schema=schema)
     if options.json:
         print(json.dumps(asdict(verdict)))
     else:

@@ -16,16 +16,17 @@ from product_vqa.cli import parse_options, run
 from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError
 from product_vqa.images import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SIDE, ImageError, load_image
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.attributes import Attribute, Schema
+from product_vqa.task.schema import CHALLENGE
 
 if TYPE_CHECKING:
     import gradio as gr
     from PIL import Image
 
     from product_vqa.modeling.attribute_reader import AttributeReader
-    from product_vqa.modeling.generation import Answer
 
 MAX_WAITING = 32  # requests; beyond this they are rejected
+MAX_NAMES = 6  # of attributes, in the page's first sentence
 EXAMPLE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -174,10 +175,17 @@ def theme() -> dict[str, Any]:
 
 
 def make_page(
-    reader: "AttributeReader", *, title: str, examples: list[str] | None = None, uploads: Uploads | None = None
+    reader: "AttributeReader",
+    *,
+    title: str,
+    examples: list[str] | None = None,
+    uploads: Uploads | None = None,
+    schema: Schema = CHALLENGE,
 ) -> "gr.Blocks":
-    """Build the page; the caller serves it."""
+    """Build the page; the caller serves it. `schema` has the attributes that the reader knows."""
     import gradio as gr
+
+    texts = describe_page(schema)
 
     def open_upload(payload: Any) -> "Image.Image":
         if payload is None or payload.path is None:
@@ -189,21 +197,21 @@ def make_page(
 
     def read(image: Any, entity_name: str) -> dict[str, float]:
         answer = reader.read(image, entity_name)
-        return {as_text(one): one.confidence for one in (answer, *answer.alternatives)}
+        return {as_text(one.prediction, schema[entity_name]): one.confidence for one in (answer, *answer.alternatives)}
 
     def read_all(image: Any) -> list[list[Any]]:
-        answers = reader.read_batch([image] * len(ENTITIES), ENTITIES)
+        answers = reader.read_batch([image] * len(schema.names), schema.names)
         return [
-            [name.replace("_", " "), as_text(answer), round(answer.confidence, 3)]
-            for name, answer in zip(ENTITIES, answers, strict=True)
+            [name.replace("_", " "), as_text(answer.prediction, schema[name]), round(answer.confidence, 3)]
+            for name, answer in zip(schema.names, answers, strict=True)
         ]
 
-    choices = [(name.replace("_", " "), name) for name in ENTITIES]
+    choices = [(name.replace("_", " "), name) for name in schema.names]
     page: gr.Blocks
     with gr.Blocks(title=f"{title}: product attributes", analytics_enabled=False) as page:
         gr.Markdown(
-            f"# Product attributes from images\n{escape(title)} extracts weights, dimensions and ratings from a "
-            "product image. It gives an answer even if the image does not show the attribute, so check the confidence."
+            f"# Product attributes from images\n{escape(title)} extracts {escape(texts.subject)} from a product "
+            f"image. {texts.note}"
         )
         with gr.Row():
             with gr.Column():
@@ -211,10 +219,10 @@ def make_page(
                 # Gradio's own preprocessing would not say what is wrong with a file. Not a subclass: for that, Gradio
                 # writes a file next to this one.
                 image.preprocess = open_upload  # type: ignore[method-assign]
-                entity = gr.Dropdown(choices, value="item_weight", label="attribute")
+                entity = gr.Dropdown(choices, value=texts.first, label="attribute")
                 with gr.Row():
                     one = gr.Button("Extract", variant="primary")
-                    every = gr.Button("Extract all eight")
+                    every = gr.Button(f"Extract all {texts.count}")
                 if examples:
                     gr.Examples([[example] for example in examples], inputs=[image], cache_examples=False)
             with gr.Column():
@@ -223,7 +231,7 @@ def make_page(
                     headers=["attribute", "answer", "confidence"],
                     column_widths=["50%", "28%", "22%"],
                     interactive=False,
-                    label="all eight attributes",
+                    label=f"all {texts.count} attributes",
                     wrap=True,
                 )
         one.click(read, [image, entity], [ranking], api_name="read")
@@ -231,9 +239,32 @@ def make_page(
     return page
 
 
-def as_text(answer: "Answer") -> str:
-    """`500.0 gram`, or "no answer" for an answer that is not valid."""
-    return answer.prediction or "no answer"
+@dataclass(frozen=True)
+class PageTexts:
+    """What the page says about a schema."""
+
+    subject: str
+    note: str
+    first: str  # the attribute that is chosen at first
+    count: str
+
+
+def describe_page(schema: Schema) -> PageTexts:
+    """The texts of a page with these attributes."""
+    names = schema.names
+    unsure = "It gives an answer even if the image does not show the attribute, so check the confidence."
+    if schema == CHALLENGE:
+        return PageTexts("weights, dimensions and ratings", unsure, "item_weight", "eight")
+    shown = [name.replace("_", " ") for name in names[:MAX_NAMES]]
+    subject = ", ".join(shown) if len(names) <= MAX_NAMES else f"{', '.join(shown)} and more"
+    is_sure = all(attribute.not_shown for attribute in schema.attributes.values())
+    note = "It says so if the image does not show the attribute; check the confidence." if is_sure else unsure
+    return PageTexts(subject, note, names[0], str(len(names)))
+
+
+def as_text(prediction: str, attribute: Attribute) -> str:
+    """`500.0 gram`; or "not shown", if that is a possible answer; or "no answer" for one that is not valid."""
+    return prediction or ("not shown" if attribute.not_shown else "no answer")
 
 
 def escape(text: str) -> str:

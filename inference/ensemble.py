@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.schema import CHALLENGE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from inference.vote_scores import VoteScore
     from inference.vote_weights import Source, VoteWeights
     from inference.votes import Count, Votes
+    from product_vqa.task.attributes import Schema
 
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,13 @@ class EnsembleOptions:
     leave_empty: list[str] | None = field(
         default=None, metadata={"help": "Attributes whose predictions are left empty, for example depth."}
     )
+    schema: str | None = field(
+        default=None,
+        metadata={
+            "help": "Your own attributes: a schema.yaml. A dataset of --references brings its own. Default: those of "
+            "the challenge."
+        },
+    )
     ranges: Literal["leave_out", "first", "last"] = field(
         default="leave_out",
         metadata={
@@ -88,8 +96,6 @@ class EnsembleOptions:
         if self.save_weights is not None and self.references is None:
             raise InputError("--save_weights needs --references, on which the weights are fitted")
         names = {name.strip() for text in self.leave_empty or () for name in text.split(",")}
-        if unknown := sorted(names - set(ENTITIES)):
-            raise InputError(f"--leave_empty: unknown {unknown[0]!r}; choose from {', '.join(ENTITIES)}")
         self.leave_empty = sorted(names)
 
 
@@ -139,10 +145,13 @@ def combine(options: EnsembleOptions) -> tuple["pa.Table", dict[str, Any]]:
     from inference.vote_weights import identify
     from inference.votes import count_votes, read_files
 
-    references = None if options.references is None else read_references(options.references)
+    schema = choose_schema(options)
+    if unknown := sorted(set(options.leave_empty or ()) - set(schema.names)):
+        raise InputError(f"--leave_empty: unknown {unknown[0]!r}; choose from {', '.join(schema.names)}")
+    references = None if options.references is None else read_references(options.references, schema=schema)
     with argument("predictions"):
-        tables = read_files(options.predictions)
-    rows = join_rows(tables, test_csv=options.test_csv, labels=references)
+        tables = read_files(options.predictions, schema=schema)
+    rows = join_rows(tables, test_csv=options.test_csv, labels=references, schema=schema)
     with argument("predictions"):
         votes, counts = count_votes(tables, rows, ranges=options.ranges)
         sources = [identify(name, has_confidences=count.has_confidences) for name, count in counts.items()]
@@ -160,6 +169,17 @@ def combine(options: EnsembleOptions) -> tuple["pa.Table", dict[str, Any]]:
     return table, made_with
 
 
+def choose_schema(options: EnsembleOptions) -> "Schema":
+    """The schema of the dataset that the references are of, or of --schema, or the challenge's."""
+    from inference.references import find_schema
+    from product_vqa.task.schema_file import read_schema
+
+    if options.references is not None:
+        return find_schema(options.references, file=options.schema)
+    with argument("schema"):
+        return CHALLENGE if options.schema is None else read_schema(options.schema)
+
+
 def find_weights(
     options: EnsembleOptions, votes: "Votes", references: "pd.DataFrame | None", sources: list["Source"]
 ) -> tuple["VoteWeights", str]:
@@ -171,12 +191,12 @@ def find_weights(
 
     if options.weights is not None:
         with argument("weights"):
-            weights, fitted_on = load_weights(options.weights, sources)
+            weights, fitted_on = load_weights(options.weights, sources, schema=votes.rows.schema)
         print(f"weights of {options.weights}, which were fitted on {fitted_on}")
         return weights, str(fitted_on)
     if references is None:
         print("no --references and no --weights: all files count the same, and confidences are taken as they are")
-        return default_weights(len(sources)), "not fitted"
+        return default_weights(len(sources), schema=votes.rows.schema), "not fitted"
     labelled, labels = match_labels(votes, references, ranges=options.ranges)
     prior = choose_prior(labelled, labels)
     weights = fit_weights(labelled, labels, prior=prior)
@@ -185,7 +205,7 @@ def find_weights(
     print_scores(score_votes(labelled, labels, choices, weights))
     fitted_on = FittedOn(tuple(sources), str(options.references), len(labelled.rows))
     if options.save_weights is not None:
-        save_weights(Path(options.save_weights), weights, fitted_on)
+        save_weights(Path(options.save_weights), weights, fitted_on, schema=votes.rows.schema)
         print(f"written: {options.save_weights}")
     return weights, str(fitted_on)
 
@@ -194,16 +214,14 @@ def find_left_empty(options: EnsembleOptions, rows: "Rows") -> "np.ndarray":
     """Which rows are about an attribute of --leave_empty: (rows,)."""
     import numpy as np
 
-    from inference.rows import UNKNOWN_ENTITY
-
     names = options.leave_empty or []
-    is_unknown = rows.entities == UNKNOWN_ENTITY
+    is_unknown = rows.entities == rows.unknown
     if names and is_unknown.any():
         raise InputError(
             f"--leave_empty {' '.join(names)}: no file has the attribute of {int(is_unknown.sum())} rows, for example "
             f"of index {rows.indexes[is_unknown][0]}; pass --test_csv"
         )
-    return np.isin(rows.entities, [ENTITIES.index(name) for name in names])
+    return np.isin(rows.entities, [rows.schema.names.index(name) for name in names])
 
 
 def print_counts(counts: "dict[str, Count]", *, num_rows: int) -> None:
@@ -216,14 +234,13 @@ def print_counts(counts: "dict[str, Count]", *, num_rows: int) -> None:
 
 def warn_of_mistakes(votes: "Votes", names: Sequence[str]) -> None:
     """Warn of what `names` may be by mistake: predictions of one model, or of other rows."""
-    from inference.rows import UNKNOWN_ENTITY
     from inference.votes import find_copies
 
     for one, other in find_copies(votes):
         logger.warning(
             "%s and %s have the same predictions: if they are of one model, it votes twice.", names[one], names[other]
         )
-    if unknown := int((votes.rows.entities == UNKNOWN_ENTITY).sum()):
+    if unknown := int((votes.rows.entities == votes.rows.unknown).sum()):
         logger.warning(
             "No file has the attribute of %s rows, so units of another one are not noticed there; pass `test_csv`.",
             unknown,

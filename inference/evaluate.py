@@ -4,15 +4,19 @@ python -m inference.evaluate --predictions submission.csv --references user/data
 python -m inference.evaluate --predictions new.csv --compare old.csv --references train.csv
 python -m inference.evaluate --predictions new.parquet --references train.csv --sweep
 python -m inference.evaluate --predictions validation.csv --references user/dataset:validation --weights test.csv
+python -m inference.evaluate --predictions submission.csv --references labels.csv --schema schema.yaml
 """
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
+
+if TYPE_CHECKING:
+    from product_vqa.task.attributes import Schema
 
 
 @dataclass
@@ -38,6 +42,13 @@ class EvaluateOptions:
             "test.csv, or a split of a dataset."
         },
     )
+    schema: str | None = field(
+        default=None,
+        metadata={
+            "help": "Your own attributes, if --references is a CSV of them: a schema.yaml. A dataset brings its own. "
+            "Default: those of the challenge."
+        },
+    )
     bootstrap: int = field(
         default=1000,
         metadata={"help": "Bootstrap resamples (over images) for the 95 percent confidence intervals; 0: none."},
@@ -49,7 +60,9 @@ class EvaluateOptions:
             raise InputError(f"--bootstrap must not be negative, got {self.bootstrap}")
 
 
-def evaluate(predictions: str | Path, references: str | Path, *, bootstrap: int = 0) -> dict[str, Any]:
+def evaluate(
+    predictions: str | Path, references: str | Path, *, schema: str | None = None, bootstrap: int = 0
+) -> dict[str, Any]:
     """The scores of all references: overall, `by_entity`, `by_group`, and the number of `mistakes` by kind.
 
     A reference without a prediction counts as an empty prediction. `f1` compares with the label as written in the CSV,
@@ -57,29 +70,35 @@ def evaluate(predictions: str | Path, references: str | Path, *, bootstrap: int 
     `f1_within_2_percent` tolerates the rounding of printed conversions. With `bootstrap` resamples of the images,
     `f1_interval` and `f1_quantity_interval` are their 95 % confidence intervals. Raises InputError for an index that
     has no reference or occurs twice.
+
+    `schema` is a schema.yaml, if the references are a CSV about other attributes; a dataset brings its own. For those
+    the label is compared in its canonical form, and `inference.comparison.Comparison` says what equals it. There are
+    `f1_meaning` and the scores `by_kind` of attribute too.
     """
     from inference.metrics import score_table
-    from inference.references import join
+    from inference.references import find_schema, join
 
-    return score_table(join(predictions, references), resamples=bootstrap)
+    found = find_schema(references, file=schema)
+    return score_table(join(predictions, references, schema=found), schema=found, resamples=bootstrap)
 
 
 def main() -> None:
     (options,) = parse_options(EvaluateOptions, description="Score predictions against labels.")
 
     from inference.metrics import compare, score_table, score_weighted, sweep
-    from inference.references import join, read_entities
+    from inference.references import find_schema, join, read_entities
 
-    entities = read_entities(options.weights) if options.weights else None
-    table = join(options.predictions, options.references)
-    scores = score_table(table, resamples=options.bootstrap)
+    schema = find_schema(options.references, file=options.schema)
+    entities = read_entities(options.weights, schema=schema) if options.weights else None
+    table = join(options.predictions, options.references, schema=schema)
+    scores = score_table(table, schema=schema, resamples=options.bootstrap)
     if entities is not None:
-        scores["weighted"] = score_weighted(table, entities, resamples=options.bootstrap)
+        scores["weighted"] = score_weighted(table, entities, schema=schema, resamples=options.bootstrap)
     if options.compare:
         with argument("compare"):
-            other = join(options.compare, options.references)
+            other = join(options.compare, options.references, schema=schema)
         scores["compare"] = compare(table, other, resamples=options.bootstrap or 1000)
-        scores["compare"]["scores"] = score_table(other, resamples=options.bootstrap)
+        scores["compare"]["scores"] = score_table(other, schema=schema, resamples=options.bootstrap)
     if options.sweep:
         if table["confidence"].isna().all():
             raise InputError(
@@ -90,12 +109,12 @@ def main() -> None:
     if options.json:
         print(json.dumps(scores))
     else:
-        print_scores(scores)
+        print_scores(scores, schema)
 
 
-def print_scores(scores: dict[str, Any]) -> None:
+def print_scores(scores: dict[str, Any], schema: "Schema") -> None:
     """Print the scores as tables for the console."""
-    from inference.error_analysis import KINDS
+    from inference.metrics import describe_mistakes
 
     print(f"{scores['rows']} rows, {scores['answered']} answered")
     if "compare" in scores:
@@ -103,26 +122,36 @@ def print_scores(scores: dict[str, Any]) -> None:
     else:
         lines = {"all": scores, **scores["by_entity"]}
     measures = {"f1": "F1 exact", "f1_quantity": "quantity", "f1_converted": "converted", "f1_within_2_percent": "2 %"}
+    if "by_kind" in scores:
+        measures |= {"f1_quantity": "canonical", "f1_converted": "meaning"}
+        lines |= {f"({kind})": line for kind, line in scores["by_kind"].items()}
     print(f"{'':32}{'rows':>8}" + "".join(f"{title:>11}" for title in measures.values()))
     for name, line in lines.items():
         print(f"{name:32}{line['rows']:>8}" + "".join(f"{line[measure]:>11.4f}" for measure in measures))
-    for measure, title in (("f1", "F1 exact"), ("f1_quantity", "F1 quantity")):
+    titles = {"f1": "exact", "f1_quantity": measures["f1_quantity"], "f1_meaning": "by meaning"}
+    for measure, title in titles.items():
         if interval := scores.get(f"{measure}_interval"):
-            print(f"{title}: 95 % confidence interval {interval[0]:.4f} to {interval[1]:.4f}")
+            print(f"F1 {title}: 95 % confidence interval {interval[0]:.4f} to {interval[1]:.4f}")
     if "weighted" in scores:
         _print_weighted(scores["weighted"])
     if "compare" in scores:
         _print_comparison(scores["compare"])
     print("\nmistakes")
+    kinds = describe_mistakes(schema)
     for kind, number in scores["mistakes"].items():
-        print(f"{number:>8}  {kind.replace('_', ' '):18}{KINDS[kind]}")
+        print(f"{number:>8}  {kind.replace('_', ' '):18}{kinds[kind]}")
+    for attribute_kind, line in scores.get("by_kind", {}).items():
+        if line["mistakes"]:
+            shown = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in line["mistakes"].items())
+            print(f"{'':10}{attribute_kind}: {shown}")
     if "sweep" in scores:
         _print_sweep(scores["sweep"])
 
 
 def _print_weighted(weighted: dict[str, Any]) -> None:
-    text = f"at the distribution of --weights: F1 exact {weighted['f1']:.4f}, quantity {weighted['f1_quantity']:.4f}"
-    if interval := weighted.get("f1_quantity_interval"):
+    measure, title = ("f1_meaning", "by meaning") if "f1_meaning" in weighted else ("f1_quantity", "quantity")
+    text = f"at the distribution of --weights: F1 exact {weighted['f1']:.4f}, {title} {weighted[measure]:.4f}"
+    if interval := weighted.get(f"{measure}_interval"):
         text += f" (95 % confidence interval {interval[0]:.4f} to {interval[1]:.4f})"
     print(text)
     if weighted["unknown"]:

@@ -1,58 +1,86 @@
 """Metrics of a table of predictions and references, as `inference.references.join` makes it."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from inference.error_analysis import KINDS, is_same_amount, is_within_tolerance, kind_of_mistake, quantity_or_none
+from inference.comparison import Comparison
+from inference.error_analysis import ANSWER_KINDS, KINDS, quantity_or_none
 from product_vqa.bootstrap import count_by_image, f1, interval, resample
-from product_vqa.entity_f1.scoring import count, equal_as_quantities, equal_as_strings, score
+from product_vqa.entity_f1.scoring import count, equal_as_strings
 from product_vqa.errors import InputError
+from product_vqa.task.attributes import Schema
+from product_vqa.task.kinds import QuantityKind
+from product_vqa.task.schema import CHALLENGE
 
-_EQUALS = {
-    "f1": equal_as_strings,
-    "f1_quantity": equal_as_quantities,
-    "f1_converted": is_same_amount,
-    "f1_within_2_percent": is_within_tolerance,
-}
 GROUPS_LISTED = 20  # in `by_group`: the largest
 THRESHOLDS = tuple(step / 20 for step in range(20))  # of a sweep
 
 
-def score_table(table: pd.DataFrame, *, resamples: int = 0) -> dict[str, Any]:
+def score_table(table: pd.DataFrame, *, schema: Schema = CHALLENGE, resamples: int = 0) -> dict[str, Any]:
     """The scores of all rows, `by_entity` and `by_group` (the largest groups), and `mistakes`: rows by kind.
 
-    With `resamples`, the intervals of `f1_intervals` too.
+    With `resamples`, the intervals of `f1_intervals` too. For a schema that is not the challenge's, the scores have
+    `f1_meaning`, and there are those `by_kind` of attribute, each with its `mistakes`. `Comparison` defines them.
     """
-    counted = mistakes(table).value_counts()
+    comparison = Comparison(schema)
+    found = _find_mistakes(table, comparison)
     largest = table["group_id"][table["group_id"] != ""].value_counts().index[:GROUPS_LISTED]
-    return {
-        **_score(table),
-        "by_entity": {str(name): _score(rows) for name, rows in table.groupby("entity_name")},
-        "by_group": {str(name): _score(table[table["group_id"] == name]) for name in largest},
-        "mistakes": {kind: int(counted[kind]) for kind in KINDS if kind in counted.index},
-        **(f1_intervals(table, resamples=resamples) if resamples else {}),
+    scores = {
+        **_score(table, comparison),
+        "by_entity": {str(name): _score(rows, comparison) for name, rows in table.groupby("entity_name")},
+        "by_group": {str(name): _score(table[table["group_id"] == name], comparison) for name in largest},
+        "mistakes": _count_mistakes(found, comparison),
     }
-
-
-def _score(table: pd.DataFrame) -> dict[str, Any]:
-    predictions, references = list(table["prediction"]), list(table["reference"])
-    scores = {"rows": len(table), "answered": int((table["prediction"] != "").sum()), **score(predictions, references)}
-    for name in ("f1_converted", "f1_within_2_percent"):
-        scores[name] = count(predictions, references, equal=_EQUALS[name]).f1
+    if not comparison.is_challenge:
+        kinds = table["entity_name"].map(lambda name: schema[name].kind.name)
+        scores["by_kind"] = {
+            str(kind): _score(rows, comparison) | {"mistakes": _count_mistakes(found[rows.index], comparison)}
+            for kind, rows in table.groupby(kinds)
+        }
+    if resamples:
+        scores |= f1_intervals(table, schema=schema, resamples=resamples)
     return scores
 
 
-def mistakes(table: pd.DataFrame) -> pd.Series:
+def _score(table: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
+    references = list(table["reference"])
+    exact = count(list(table["prediction"]), references)
+    scores = {
+        "rows": len(table),
+        "answered": int((table["prediction"] != "").sum()),
+        "f1": exact.f1,
+        "precision": exact.precision,
+        "recall": exact.recall,
+        **asdict(exact),
+    }
+    for measure in comparison.measures[1:]:
+        scores[measure] = count(comparison.write_as_references(table, measure), references).f1
+    return scores
+
+
+def describe_mistakes(schema: Schema) -> dict[str, str]:
+    """The kinds of mistakes about a schema, in order, with what each means."""
+    return KINDS if schema == CHALLENGE else ANSWER_KINDS
+
+
+def mistakes(table: pd.DataFrame, *, schema: Schema = CHALLENGE) -> pd.Series:
     """The kind of each row's mistake, None if there is none. An image's other labels are found in the table."""
+    return _find_mistakes(table, Comparison(schema))
+
+
+def _find_mistakes(table: pd.DataFrame, comparison: Comparison) -> pd.Series:
     labels: dict[str, dict[str, str]] = {}
     rows = table[["image_link", "entity_name", "reference", "prediction"]].to_numpy().tolist()
     for link, entity_name, reference, _ in rows:
         labels.setdefault(link, {})[entity_name] = reference
     kinds = [
-        kind_of_mistake(
+        comparison.find_mistake(
+            entity_name,
             prediction,
             reference,
             others={name: label for name, label in labels[link].items() if name != entity_name},
@@ -62,17 +90,31 @@ def mistakes(table: pd.DataFrame) -> pd.Series:
     return pd.Series(kinds, index=table.index, dtype=object)
 
 
-def f1_intervals(table: pd.DataFrame, *, resamples: int) -> dict[str, list[float]]:
+def _count_mistakes(found: pd.Series, comparison: Comparison) -> dict[str, int]:
+    counted = found.value_counts()
+    return {kind: int(counted[kind]) for kind in describe_mistakes(comparison.schema) if kind in counted.index}
+
+
+def f1_intervals(table: pd.DataFrame, *, schema: Schema = CHALLENGE, resamples: int) -> dict[str, list[float]]:
     """`f1_interval` and `f1_quantity_interval`: the 2.5th to the 97.5th percentile over resampled images.
 
-    Images are resampled instead of rows, because the questions about one image are right or wrong together.
+    And `f1_meaning_interval` for a schema that is not the challenge's. Images are resampled instead of rows, because
+    the questions about one image are right or wrong together.
     """
-    outcomes = np.hstack([_outcomes(table, "f1"), _outcomes(table, "f1_quantity")])
-    exact, quantity = np.hsplit(resample(outcomes, resamples=resamples), 2)
-    return {"f1_interval": list(interval(f1(exact))), "f1_quantity_interval": list(interval(f1(quantity)))}
+    comparison = Comparison(schema)
+    measures = _measures_with_interval(comparison)
+    outcomes = np.hstack([_outcomes(table, measure, comparison) for measure in measures])
+    resampled = np.hsplit(resample(outcomes, resamples=resamples), len(measures))
+    return {f"{measure}_interval": list(interval(f1(sums))) for measure, sums in zip(measures, resampled, strict=True)}
 
 
-def score_weighted(table: pd.DataFrame, entities: pd.Series, *, resamples: int = 0) -> dict[str, Any]:
+def _measures_with_interval(comparison: Comparison) -> list[str]:
+    return [name for name in ("f1", "f1_quantity", "f1_meaning") if name in comparison.measures]
+
+
+def score_weighted(
+    table: pd.DataFrame, entities: pd.Series, *, schema: Schema = CHALLENGE, resamples: int = 0
+) -> dict[str, Any]:
     """The F1 scores that `table` would have with the distribution of attributes in `entities` (one name per row).
 
     A row counts as its attribute's share in `entities`, divided by the attribute's number of rows in `table`.
@@ -85,12 +127,13 @@ def score_weighted(table: pd.DataFrame, entities: pd.Series, *, resamples: int =
     if not is_known.any():
         raise InputError("the references and `weights` have no attribute in common")
     weights = (shares / counts).reindex(table["entity_name"]).fillna(0.0).to_numpy()
-    sums = {name: _outcomes(table, name, weights=weights) for name in _EQUALS}
+    comparison = Comparison(schema)
+    sums = {name: _outcomes(table, name, comparison, weights=weights) for name in comparison.measures}
     scores: dict[str, Any] = {
         name: float(f1(outcomes.sum(axis=0, keepdims=True))[0]) for name, outcomes in sums.items()
     }
     if resamples:
-        for name in ("f1", "f1_quantity"):
+        for name in _measures_with_interval(comparison):
             scores[f"{name}_interval"] = list(interval(f1(resample(sums[name], resamples=resamples))))
     return scores | {"share_unknown": float(shares[~is_known].sum()), "unknown": sorted(shares.index[~is_known])}
 
@@ -101,7 +144,8 @@ def compare(table: pd.DataFrame, other: pd.DataFrame, *, resamples: int) -> dict
     Returns `difference`, its 95 % `difference_interval` over the same resampled images, and how many rows only one of
     the two predicts correctly.
     """
-    outcomes = np.hstack([_outcomes(table, "f1"), _outcomes(other, "f1")])
+    comparison = Comparison(CHALLENGE)  # equal strings are the same for any schema
+    outcomes = np.hstack([_outcomes(table, "f1", comparison), _outcomes(other, "f1", comparison)])
     ours, theirs = np.hsplit(outcomes.sum(axis=0, keepdims=True), 2)
     difference = f1(ours) - f1(theirs)
     ours, theirs = np.hsplit(resample(outcomes, resamples=resamples), 2)
@@ -119,12 +163,14 @@ def _is_right(table: pd.DataFrame) -> pd.Series:
     return table["prediction"].eq(table["reference"]) & table["prediction"].ne("")
 
 
-def _outcomes(table: pd.DataFrame, name: str, *, weights: np.ndarray | None = None) -> np.ndarray:
+def _outcomes(
+    table: pd.DataFrame, measure: str, comparison: Comparison, *, weights: np.ndarray | None = None
+) -> np.ndarray:
     return count_by_image(
         list(table["image_link"]),
-        list(table["prediction"]),
+        comparison.write_as_references(table, measure),
         list(table["reference"]),
-        equal=_EQUALS[name],
+        equal=equal_as_strings,
         weights=None if weights is None else weights.tolist(),
     )
 
@@ -150,11 +196,15 @@ def sweep(table: pd.DataFrame, thresholds: Iterable[float] = THRESHOLDS) -> dict
     return {"points": points, "best": max(points, key=lambda point: round(point["f1"], 9))}
 
 
-def mark_right(answers: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """The answers whose prediction and label are quantities, with the columns `is_right` and `is_number_right`.
+def mark_right(answers: pd.DataFrame, labels: list[str], *, schema: Schema = CHALLENGE) -> pd.DataFrame:
+    """The answers whose prediction and label can be compared, with the columns `is_right` and `is_number_right`.
 
-    `is_right` compares number and unit. `labels` has one label per answer.
+    Those are quantities for the challenge, and what the schema allows for another one. `is_right` compares number and
+    unit, or else canonical forms; `is_number_right` the numbers of quantities, or else the same. `labels` has one
+    label per answer.
     """
+    if schema != CHALLENGE:
+        return _mark_right(answers, labels, Comparison(schema))
     predicted = [quantity_or_none(text) for text in answers["prediction"]]
     pairs = list(zip(predicted, map(quantity_or_none, labels), strict=True))
     answers = answers[[one is not None and other is not None for one, other in pairs]]
@@ -162,6 +212,22 @@ def mark_right(answers: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
     return answers.assign(
         is_right=[one == other for one, other in known],
         is_number_right=[one.number == other.number for one, other in known],
+    )
+
+
+def _mark_right(answers: pd.DataFrame, labels: list[str], comparison: Comparison) -> pd.DataFrame:
+    rows = zip(answers["entity_name"], answers["prediction"], labels, strict=True)
+    forms = [(name, *(comparison.canonical(name, text) for text in (text, label))) for name, text, label in rows]
+    answers = answers[[bool(one and other) for _, one, other in forms]]
+    known = [(comparison.schema[name].kind, one, other) for name, one, other in forms if one and other]
+    return answers.assign(
+        is_right=[one == other for _, one, other in known],
+        is_number_right=[
+            Decimal(kind.split(one)[0]) == Decimal(kind.split(other)[0])
+            if isinstance(kind, QuantityKind)
+            else one == other
+            for kind, one, other in known
+        ],
     )
 
 

@@ -8,13 +8,14 @@ import base64
 import hashlib
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
+from product_vqa.task.schema import CHALLENGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from product_vqa.hub import Location
+    from product_vqa.task.attributes import Schema
 
 TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL_SIZE = (320, 320)  # px, at most
@@ -64,6 +66,7 @@ def main() -> None:
     from product_vqa.dataset import load_split
     from product_vqa.hub import locate
     from product_vqa.paths import writable_folder
+    from product_vqa.schemas import load_schema
 
     output = Path(options.output)
     with argument("output"):
@@ -71,7 +74,8 @@ def main() -> None:
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
         dataset = load_split(location, options.split)
-    table = join(options.predictions, options.references or f"{location}:{options.split}")
+        schema = load_schema(location)
+    table = join(options.predictions, options.references or f"{location}:{options.split}", schema=schema)
     if (table["reference"] == "").all():
         raise InputError(
             f"--dataset {location}: split {options.split} has no labels; pass a CSV of them as --references"
@@ -84,6 +88,7 @@ def main() -> None:
         about=describe_sources(made_by, location=location, split=options.split),
         max_errors=options.max_errors,
         bootstrap=options.bootstrap,
+        schema=schema,
     )
     with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -118,14 +123,14 @@ def render(
     about: list[tuple[str, str, str | None]],
     max_errors: int,
     bootstrap: int = 0,
+    schema: "Schema" = CHALLENGE,
 ) -> str:
-    """The HTML. `table` is of `inference.references.join`; `dataset` has the images by `index`."""
+    """The HTML. `table` is of `inference.references.join`, for this schema; `dataset` has the images by `index`."""
     from importlib.metadata import version
 
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from inference.error_analysis import KINDS
-    from inference.metrics import calibration_error, mistakes, reliability, score_table, sweep
+    from inference.metrics import calibration_error, describe_mistakes, mistakes, reliability, score_table, sweep
 
     row_of_index = {index: row for row, index in enumerate(dataset["index"][:])}
     if unknown := sorted(set(table["index"]) - row_of_index.keys()):
@@ -133,18 +138,20 @@ def render(
     # A CSV of labels may lack the URLs, by which the other labels of an image are found.
     links = dataset["image_link"][:]
     table = table.assign(image_link=[links[row_of_index[index]] for index in table["index"]])
-    table = table.assign(kind=mistakes(table))
+    table = table.assign(kind=mistakes(table, schema=schema))
     wrong = table[table["kind"].notna()].sort_values("confidence", ascending=False, kind="stable")
     context: dict[str, Any] = {
         "title": title,
         "about": about,
-        "scores": score_table(table, resamples=bootstrap),
-        "kinds": KINDS,
-        "confusion": confused_units(table),
+        "is_challenge": schema == CHALLENGE,
+        "scores": score_table(table, schema=schema, resamples=bootstrap),
+        "kinds": describe_mistakes(schema),
+        "confusion": confused_units(table, schema=schema),
+        "confused_values": confused_values(table, schema=schema),
         "reliability": [],
         "wrong": len(wrong),
         "errors": [
-            _error(row, dataset[row_of_index[row["index"]]]["image"])
+            _error(row, dataset[row_of_index[row["index"]]]["image"], question=schema[row["entity_name"]].question)
             for row in wrong.head(max_errors).to_dict("records")
         ],
         "version": version("product-vqa"),
@@ -167,19 +174,40 @@ def script_hash(template: Path) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def confused_units(table: "pd.DataFrame") -> list[dict[str, Any]]:
+def confused_units(table: "pd.DataFrame", *, schema: "Schema" = CHALLENGE) -> list[dict[str, Any]]:
     """Pairs of the label's unit and another one that was predicted, the most frequent first."""
     import pandas as pd
 
-    pairs = pd.DataFrame(
-        {"label": table["reference"].map(_unit), "prediction": table["prediction"].map(_unit)}
-    ).dropna()
+    def units(column: str) -> list[str | None]:
+        if schema == CHALLENGE:
+            return [_unit(text) for text in table[column]]
+        return [_part(name, text, ("quantity",), schema) for name, text in _answers(table, column)]
+
+    pairs = pd.DataFrame({"label": units("reference"), "prediction": units("prediction")}).dropna()
     totals = pairs["label"].value_counts()
     counted = pairs[pairs["label"] != pairs["prediction"]].value_counts().head(CONFUSIONS_LISTED)
     return [
         {"label": label, "prediction": prediction, "rows": int(number), "share": number / totals[label]}
         for (label, prediction), number in counted.items()
     ]
+
+
+def confused_values(table: "pd.DataFrame", *, schema: "Schema") -> list[dict[str, Any]]:
+    """Pairs of the label's value and another one that was predicted for the same choice, the most frequent first."""
+    import pandas as pd
+
+    def values(column: str) -> list[str | None]:
+        return [_part(name, text, ("choice", "yes_no"), schema) for name, text in _answers(table, column)]
+
+    columns = {"entity_name": list(table["entity_name"]), "label": values("reference")}
+    pairs = pd.DataFrame(columns | {"prediction": values("prediction")}).dropna()
+    totals = pairs[["entity_name", "label"]].value_counts()
+    counted = pairs[pairs["label"] != pairs["prediction"]].value_counts().head(CONFUSIONS_LISTED)
+    return [
+        {"entity_name": name, "label": label, "prediction": prediction, "rows": int(number),
+         "share": number / totals[name, label]}
+        for (name, label, prediction), number in counted.items()
+    ]  # fmt: skip
 
 
 def _unit(text: str) -> str | None:
@@ -189,9 +217,21 @@ def _unit(text: str) -> str | None:
     return quantity.unit if quantity else None
 
 
-def _error(row: Mapping[str, Any], image: object) -> dict[str, Any]:
+def _answers(table: "pd.DataFrame", column: str) -> Iterable[tuple[str, str]]:
+    return zip(table["entity_name"], table[column], strict=True)
+
+
+def _part(entity_name: str, text: str, kinds: tuple[str, ...], schema: "Schema") -> str | None:
+    """The unit of a quantity, or else the value; None if the attribute is of another kind, or the answer not valid."""
+    attribute = schema[entity_name]
+    if not text or attribute.kind.name not in kinds or not attribute.is_valid(text):
+        return None
+    value, unit = attribute.kind.split(text)
+    return unit or value
+
+
+def _error(row: Mapping[str, Any], image: object, *, question: str) -> dict[str, Any]:
     from product_vqa.images import ImageError, as_image
-    from product_vqa.task.prompt import format_prompt
 
     try:
         thumbnail = None if image is None else _thumbnail(as_image(image))
@@ -200,7 +240,7 @@ def _error(row: Mapping[str, Any], image: object) -> dict[str, Any]:
     return {
         "index": row["index"],
         "entity_name": row["entity_name"],
-        "question": format_prompt(row["entity_name"]),
+        "question": question,
         "prediction": row["prediction"],
         "reference": row["reference"],
         "confidence": None if math.isnan(row["confidence"]) else row["confidence"],

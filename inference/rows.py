@@ -10,10 +10,8 @@ import pandas as pd
 from inference.tables import read_indexes, read_table
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
-from product_vqa.task.schema import ENTITIES
-
-UNKNOWN_ENTITY = len(ENTITIES)  # the position of an attribute that no file names
-_POSITIONS = {name: position for position, name in enumerate((*ENTITIES, ""))}
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 
 
 @dataclass(frozen=True)
@@ -21,15 +19,21 @@ class Rows:
     """One entry per row in each array."""
 
     indexes: np.ndarray  # int64, each once
-    entities: np.ndarray  # position in ENTITIES, or UNKNOWN_ENTITY
+    entities: np.ndarray  # position in the schema's names, or `unknown`
     image_links: np.ndarray  # text, "" if no file has it
+    schema: Schema = CHALLENGE
+
+    @property
+    def unknown(self) -> int:
+        """The position of an attribute that no file names."""
+        return len(self.schema.names)
 
     def __len__(self) -> int:
         return len(self.indexes)
 
     def take(self, chosen: np.ndarray) -> "Rows":
         """Some rows, given by their positions."""
-        return Rows(self.indexes[chosen], self.entities[chosen], self.image_links[chosen])
+        return Rows(self.indexes[chosen], self.entities[chosen], self.image_links[chosen], self.schema)
 
     def positions(self, indexes: pd.Series) -> np.ndarray:
         """The position of each index, or -1."""
@@ -37,7 +41,11 @@ class Rows:
 
 
 def join_rows(
-    tables: Mapping[str, pd.DataFrame], *, test_csv: str | Path | None = None, labels: pd.DataFrame | None = None
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    test_csv: str | Path | None = None,
+    labels: pd.DataFrame | None = None,
+    schema: Schema = CHALLENGE,
 ) -> Rows:
     """The rows of `test_csv`, in its order, or else of all tables, by index.
 
@@ -50,7 +58,8 @@ def join_rows(
         indexes = _all_indexes(tables)
     else:
         with argument("test_csv"):
-            test = read_table(test_csv, columns=("index", "entity_name"), optional=("image_link",))
+            columns, as_written = ("index", "entity_name"), schema != CHALLENGE
+            test = read_table(test_csv, columns=columns, optional=("image_link",), as_written=as_written)
             test = test.assign(index=read_indexes(test, path=test_csv))
         for name, table in tables.items():
             _check_known(table["index"], test["index"], name=name, test_csv=test_csv)
@@ -62,8 +71,9 @@ def join_rows(
         raise InputError(f"{test_csv or '`predictions`'}: no rows, so there is nothing to combine")
     rows = Rows(
         indexes,
-        entities=np.full(len(indexes), UNKNOWN_ENTITY),
+        entities=np.full(len(indexes), len(schema.names)),
         image_links=np.full(len(indexes), "", dtype=object),
+        schema=schema,
     )
     for name, table in described.items():
         _describe(rows, table, name=name, others=described)
@@ -104,20 +114,21 @@ def _describe(rows: Rows, table: pd.DataFrame, *, name: str, others: Mapping[str
         rows.image_links[positions] = np.where(found == "", table["image_link"].to_numpy(object), found)
     if "entity_name" not in table.columns:
         return
-    codes = table["entity_name"].str.strip().map(_POSITIONS)
+    names = rows.schema.names
+    codes = table["entity_name"].str.strip().map({name: position for position, name in enumerate((*names, ""))})
     if codes.isna().any():
         unknown = one_line(repr(table["entity_name"][codes.isna()].iloc[0]), max_length=100)
-        raise InputError(f"{name}: unknown entity_name {unknown}; expected one of {', '.join(ENTITIES)}")
+        raise InputError(f"{name}: unknown entity_name {unknown}; expected one of {', '.join(names)}")
     entities, found = codes.to_numpy(np.int64), rows.entities[positions]
-    differs = np.flatnonzero((entities != found) & (entities != UNKNOWN_ENTITY) & (found != UNKNOWN_ENTITY))
+    differs = np.flatnonzero((entities != found) & (entities != rows.unknown) & (found != rows.unknown))
     if len(differs):
         row = int(differs[0])
         index = table["index"].iloc[row]
         raise InputError(
-            f"{name}: index {index} is about {ENTITIES[entities[row]]}, but about {ENTITIES[found[row]]} in "
+            f"{name}: index {index} is about {names[entities[row]]}, but about {names[found[row]]} in "
             f"{_find_described(others, index)}; are these files about different splits?"
         )
-    rows.entities[positions] = np.where(entities == UNKNOWN_ENTITY, found, entities)
+    rows.entities[positions] = np.where(entities == rows.unknown, found, entities)
 
 
 def _find_described(tables: Mapping[str, pd.DataFrame], index: int) -> str:

@@ -100,13 +100,15 @@ def read_run(predictions: str | Path) -> dict[str, Any]:
     return run
 
 
-def read_predictions(path: str | Path, *, optional: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_predictions(path: str | Path, *, optional: tuple[str, ...] = (), as_written: bool = False) -> pd.DataFrame:
     """index, prediction ("" for none) and confidence (NaN if there is none) of a CSV or Parquet file.
 
-    With those of the `optional` columns that it has, as text. Raises InputError, with the index, for a confidence that
-    is not a number from 0 to 1.
+    With those of the `optional` columns that it has, as text. `as_written` is that of `read_table`. Raises InputError,
+    with the index, for a confidence that is not a number from 0 to 1.
     """
-    table = read_table(path, columns=("index", "prediction"), optional=("confidence", *optional))
+    table = read_table(
+        path, columns=("index", "prediction"), optional=("confidence", *optional), as_written=as_written
+    )
     texts = table["confidence"].str.strip() if "confidence" in table.columns else pd.Series("", index=table.index)
     confidences = pd.to_numeric(texts, errors="coerce")
     indexes = read_indexes(table, path=path)

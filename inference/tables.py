@@ -1,5 +1,6 @@
 """CSV and Parquet files of submissions, labels and test.csv, read as tables of text."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -10,15 +11,20 @@ from product_vqa.csv_files import BROKEN_ARCHIVE, open_csv, parse_index
 from product_vqa.errors import InputError, first_line
 from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.paths import readable_file
+from product_vqa.quoting import one_line
+from product_vqa.task.attributes import Schema
 
 _PHYSICAL_TYPES = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
 
 
-def read_table(path: str | Path, *, columns: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_table(
+    path: str | Path, *, columns: tuple[str, ...] = (), optional: tuple[str, ...] = (), as_written: bool = False
+) -> pd.DataFrame:
     """Read columns of a CSV, compressed or not, or of a Parquet file as text. What pandas reads as missing is "".
 
-    Returns `columns`, and those of `optional` that the file has. Raises InputError, with the file's name, if it is not
-    a table, exceeds the limits of `product_vqa.parquet_files`, or lacks one of `columns`.
+    With `as_written`, that is the empty cell alone: `NA` and `None` may be answers. Returns `columns`, and those of
+    `optional` that the file has. Raises InputError, with the file's name, if it is not a table, exceeds the limits of
+    `product_vqa.parquet_files`, or lacks one of `columns`.
     """
     file = readable_file(path)
     names = (*columns, *optional)
@@ -28,7 +34,7 @@ def read_table(path: str | Path, *, columns: tuple[str, ...] = (), optional: tup
             found = check_parquet(file, dict.fromkeys(names, _PHYSICAL_TYPES))
             table = _read_parquet(file, [name for name in names if name in found])
         else:
-            table = pd.read_csv(stream, dtype=str, encoding="utf-8-sig").fillna("")
+            table = pd.read_csv(stream, dtype=str, encoding="utf-8-sig", keep_default_na=not as_written).fillna("")
             found = list(map(str, table.columns))
     except (
         ValueError,
@@ -49,6 +55,17 @@ def _read_parquet(file: Path, names: list[str]) -> pd.DataFrame:
         pa.schema([(name, pa.string()) for name in names])
     )
     return table.to_pandas(ignore_metadata=True).fillna("")
+
+
+def check_entities(names: Iterable[str], indexes: Iterable[int], *, schema: Schema, path: str | Path) -> None:
+    """Raise InputError, with the row, for a name that is not an attribute of the schema."""
+    for index, name in zip(indexes, names, strict=True):
+        if name not in schema.attributes:
+            shown = one_line(repr(name), max_length=100)
+            known = one_line(", ".join(schema.names), max_length=200)
+            raise InputError(
+                f"{path}, index {index}: unknown entity_name {shown}; expected one of {known}. Is `schema` right?"
+            )
 
 
 def read_indexes(table: pd.DataFrame, *, path: str | Path) -> list[int]:

@@ -19,7 +19,6 @@ import pyarrow as pa
 from inference.submission import PREDICTIONS
 from inference.vote_weights import VoteWeights
 from inference.votes import NO_VOTE, Votes
-from product_vqa.task.schema import ENTITIES
 
 DEFAULT_CONFIDENCE = 0.7  # of a vote without one
 _MIN_CONFIDENCE = 1e-3  # and 1 - 1e-3 is the largest: beyond them the log-odds are noise
@@ -131,7 +130,7 @@ def to_table(votes: Votes, decision: Decision, *, is_left_empty: np.ndarray) -> 
     are its alternatives. Confidences of numbers and units are null.
     """
     texts = np.array([*map(str, votes.quantities), ""], dtype=object)
-    names = np.array([*ENTITIES, None], dtype=object)
+    names = np.array([*votes.rows.schema.names, None], dtype=object)
     answers, best = decision.answers, decision.best
     has_answer = np.isin(np.arange(len(votes.rows)), answers.rows)
     spelled = np.full(len(votes.rows), NO_VOTE)

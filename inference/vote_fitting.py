@@ -13,10 +13,13 @@ import numpy as np
 import pandas as pd
 
 from inference.vote_decision import Answers, decide, find_answers, softmax
-from inference.vote_weights import NUM_ENTITIES, VoteWeights, default_weights
-from inference.votes import NO_VOTE, Votes, parse_vote
+from inference.vote_weights import VoteWeights, default_weights
+from inference.votes import NO_VOTE, Vote, Votes, parse_value, parse_vote
 from product_vqa.bootstrap import f1
 from product_vqa.errors import InputError
+from product_vqa.task.attributes import Schema
+from product_vqa.task.kinds import LabelError
+from product_vqa.task.schema import CHALLENGE
 
 PRIOR_ROWS = 20  # an attribute's share of empty labels is drawn towards that of all attributes by so many rows
 FOLDS = 5
@@ -49,9 +52,9 @@ class Prior:
     overall: Spread
     between_entities: Spread  # of an attribute's parameters around the overall ones
 
-    def precision(self, files: int) -> np.ndarray:
+    def precision(self, files: int, num_entities: int = len(CHALLENGE.names) + 1) -> np.ndarray:
         """The inverse of the covariance of all parameters: attribute by attribute, each as in `Answers.features`."""
-        varies = np.eye(NUM_ENTITIES)
+        varies = np.eye(num_entities)
         varies[-1, -1] = 1e-4  # an unknown attribute is the mean of the others
         covariance = np.kron(np.ones_like(varies), self.overall.covariance(files))
         precision: np.ndarray = np.linalg.inv(covariance + np.kron(varies, self.between_entities.covariance(files)))
@@ -95,7 +98,7 @@ def match_labels(votes: Votes, references: pd.DataFrame, *, ranges: str = "leave
     InputError if no row is left, or all labels are empty.
     """
     positions = votes.rows.positions(references["index"])
-    parsed = [parse_vote(text, ranges=ranges) for text in references["reference"]]
+    parsed = _parse_labels(references, votes.rows.schema, ranges)
     is_empty = (references["reference"] == "").to_numpy()
     is_known = (positions >= 0) & (is_empty | np.array([quantity is not None for quantity in parsed]))
     if not (positions >= 0).any():
@@ -115,6 +118,19 @@ def match_labels(votes: Votes, references: pd.DataFrame, *, ranges: str = "leave
     return votes.take(positions[is_known]), Labels(quantities[is_known], is_empty[is_known], images[is_known])
 
 
+def _parse_labels(references: pd.DataFrame, schema: Schema, ranges: str) -> list[Vote | None]:
+    """What votes for each label, None for one that cannot be voted for."""
+    if schema == CHALLENGE:
+        return [parse_vote(text, ranges=ranges) for text in references["reference"]]
+    parsed: list[Vote | None] = []
+    for name, text in zip(references["entity_name"], references["reference"], strict=True):
+        try:
+            parsed.append(parse_value(text, schema[name], ranges=ranges))
+        except LabelError:
+            parsed.append(None)
+    return parsed
+
+
 def fit_weights(votes: Votes, labels: Labels, *, prior: Prior) -> VoteWeights:
     """The most likely weights. Takes a second for 131,187 rows of five files."""
     answers = find_answers(votes)
@@ -122,14 +138,17 @@ def fit_weights(votes: Votes, labels: Labels, *, prior: Prior) -> VoteWeights:
     posterior = _Posterior.of(votes, answers, is_right, prior)
     files = votes.choices.shape[1]
     intercept, vote, slope = np.split(posterior.maximize(), [1, 1 + files], axis=1)
-    weights = replace(default_weights(files), intercept=intercept[:, 0], vote=vote, slope=slope)
+    default = default_weights(files, schema=votes.rows.schema)
+    weights = replace(default, intercept=intercept[:, 0], vote=vote, slope=slope)
 
     is_wrong = np.zeros(len(votes.rows), dtype=bool)
     is_wrong[answers.rows[answers.starts]] = True
     is_wrong[answers.rows[is_right]] = False
     return replace(
         weights,
-        share_empty=_shares_empty(votes.rows.entities[is_wrong], labels.is_empty[is_wrong]),
+        share_empty=_shares_empty(
+            votes.rows.entities[is_wrong], labels.is_empty[is_wrong], num_entities=votes.rows.unknown + 1
+        ),
         f1=float(f1(labels.count_outcomes(decide(votes, weights).choices).sum(axis=0, keepdims=True))[0]),
     )
 
@@ -162,9 +181,9 @@ def _is_right(votes: Votes, answers: Answers, labels: Labels) -> np.ndarray:
     return is_right
 
 
-def _shares_empty(entities: np.ndarray, is_empty: np.ndarray) -> np.ndarray:
-    rows = np.bincount(entities, minlength=NUM_ENTITIES)
-    empty = np.bincount(entities, weights=is_empty, minlength=NUM_ENTITIES)
+def _shares_empty(entities: np.ndarray, is_empty: np.ndarray, *, num_entities: int) -> np.ndarray:
+    rows = np.bincount(entities, minlength=num_entities)
+    empty = np.bincount(entities, weights=is_empty, minlength=num_entities)
     shares: np.ndarray = (empty + PRIOR_ROWS * is_empty.sum() / max(1, len(is_empty))) / (rows + PRIOR_ROWS)
     return shares
 
@@ -208,10 +227,12 @@ class _Posterior:
         files = votes.choices.shape[1]
         entities = votes.rows.entities[answers.rows]
         groups = []
-        for chosen in (np.flatnonzero(entities == entity) for entity in range(NUM_ENTITIES)):
+        num_entities = votes.rows.unknown + 1
+        for chosen in (np.flatnonzero(entities == entity) for entity in range(num_entities)):
             own = Answers(answers.rows[chosen], answers.amounts[chosen], answers.features[chosen])
             groups.append(_Group(own.features, own.starts, is_right[chosen]))
-        return cls(groups, default_weights(files).coefficients, prior.precision(files))
+        default = default_weights(files, schema=votes.rows.schema)
+        return cls(groups, default.coefficients, prior.precision(files, num_entities))
 
     def evaluate(self, found: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Its logarithm at flat coefficients, with the gradient, and the Hessian with the sign changed."""

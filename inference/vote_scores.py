@@ -9,7 +9,6 @@ from inference.vote_fitting import Labels
 from inference.vote_weights import VoteWeights
 from inference.votes import NO_VOTE, Votes
 from product_vqa.bootstrap import f1, interval, resample
-from product_vqa.task.schema import ENTITIES
 
 RESAMPLES = 1000
 
@@ -31,7 +30,7 @@ def score_votes(votes: Votes, labels: Labels, choices: np.ndarray, weights: Vote
     counts = weights.vote[votes.rows.entities] + weights.slope[votes.rows.entities] * log_odds(votes.confidences)
     subsets = {"all": np.arange(len(votes.rows))}
     for entity in np.unique(votes.rows.entities):
-        subsets[ENTITIES[entity]] = np.flatnonzero(votes.rows.entities == entity)
+        subsets[votes.rows.schema.names[entity]] = np.flatnonzero(votes.rows.entities == entity)
     return {
         name: _score(votes.take(rows), labels.take(rows), choices[rows], counts[rows])
         for name, rows in subsets.items()

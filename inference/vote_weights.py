@@ -13,25 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from inference.rows import UNKNOWN_ENTITY
 from inference.submission import read_run
 from product_vqa.atomic_io import atomic_write
 from product_vqa.documents import read_json
 from product_vqa.errors import InputError, first_line
 from product_vqa.paths import open_regular, readable_file
 from product_vqa.quoting import one_line
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 
 DEFAULT_INTERCEPT, DEFAULT_VOTE, DEFAULT_SLOPE = -1.0, 1.0, 1.0  # one vote alone is as likely right as its confidence
-NUM_ENTITIES = UNKNOWN_ENTITY + 1  # the last one has the parameters of rows whose attribute is not known
-_ENTITIES = (*ENTITIES, "unknown")
+_UNKNOWN = "unknown"  # after the attributes: the parameters of rows whose attribute is not known
 _MAX_NUMBER = 1e9
 _REMEDY = "fit the weights again with `references` and `save_weights`"
 
 
 @dataclass(frozen=True)
 class VoteWeights:
-    """The parameters, by attribute: position in ENTITIES, or UNKNOWN_ENTITY."""
+    """The parameters, by attribute: position in the schema's names; the last ones are for unknown ones."""
 
     intercept: np.ndarray  # (attributes,)
     vote: np.ndarray  # (attributes, files)
@@ -67,14 +66,15 @@ class FittedOn:
         return f"{self.rows} rows of {one_line(self.references)}"
 
 
-def default_weights(num_files: int) -> VoteWeights:
+def default_weights(num_files: int, *, schema: Schema = CHALLENGE) -> VoteWeights:
     """The weights without any labels: all files count the same, and confidences are taken as they are."""
-    shape = (NUM_ENTITIES, num_files)
+    num_entities = len(schema.names) + 1
+    shape = (num_entities, num_files)
     return VoteWeights(
-        intercept=np.full(NUM_ENTITIES, DEFAULT_INTERCEPT),
+        intercept=np.full(num_entities, DEFAULT_INTERCEPT),
         vote=np.full(shape, DEFAULT_VOTE),
         slope=np.full(shape, DEFAULT_SLOPE),
-        share_empty=np.zeros(NUM_ENTITIES),
+        share_empty=np.zeros(num_entities),
         f1=0.0,
     )
 
@@ -87,7 +87,7 @@ def identify(predictions: str | Path, *, has_confidences: bool) -> Source:
     return Source(str(predictions), sha256, adapter if isinstance(adapter, str) else None, has_confidences)
 
 
-def save_weights(file: Path, weights: VoteWeights, fitted_on: FittedOn) -> None:
+def save_weights(file: Path, weights: VoteWeights, fitted_on: FittedOn, *, schema: Schema = CHALLENGE) -> None:
     """Write the weights of files, and what they were fitted on."""
     content = {
         **asdict(fitted_on),
@@ -99,14 +99,16 @@ def save_weights(file: Path, weights: VoteWeights, fitted_on: FittedOn) -> None:
                 "slope": weights.slope[number].tolist(),
                 "share_empty": float(weights.share_empty[number]),
             }
-            for number, name in enumerate(_ENTITIES)
+            for number, name in enumerate((*schema.names, _UNKNOWN))
         },
     }
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def load_weights(path: str | Path, sources: Sequence[Source]) -> tuple[VoteWeights, FittedOn]:
+def load_weights(
+    path: str | Path, sources: Sequence[Source], *, schema: Schema = CHALLENGE
+) -> tuple[VoteWeights, FittedOn]:
     """Read the weights of these files, and what they were fitted on.
 
     A file belongs to the one that the weights were fitted on by its place in the list. Raises InputError for a file
@@ -118,7 +120,7 @@ def load_weights(path: str | Path, sources: Sequence[Source]) -> tuple[VoteWeigh
         content = read_json(file)
         files = tuple(_parse_source(**source) for source in content["files"])
         fitted_on = FittedOn(files, _text(content["references"]), rows=int(_number(content["rows"])))
-        weights = _parse(content, num_files=len(files))
+        weights = _parse(content, num_files=len(files), names=(*schema.names, _UNKNOWN))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         reason = f"{type(error).__name__}: {first_line(error)[:200]}"
         raise InputError(f"{file} was not written by inference.ensemble ({reason}); {_REMEDY}") from error
@@ -139,11 +141,11 @@ def _text(value: Any) -> str:
     return value
 
 
-def _parse(content: dict[str, Any], *, num_files: int) -> VoteWeights:
+def _parse(content: dict[str, Any], *, num_files: int, names: Sequence[str]) -> VoteWeights:
     entities = content["entities"]
-    if entities.keys() != set(_ENTITIES):
+    if entities.keys() != set(names):
         raise ValueError(f"entities are {one_line(', '.join(map(str, entities)))}")
-    rows = [entities[name] for name in _ENTITIES]
+    rows = [entities[name] for name in names]
     return VoteWeights(
         intercept=np.array([_number(row["intercept"]) for row in rows]),
         vote=np.array([_numbers(row["vote"], num_files) for row in rows]),

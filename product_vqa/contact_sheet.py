@@ -9,7 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from product_vqa.entity_f1.scoring import equal_as_quantities
 from product_vqa.images import as_image
-from product_vqa.task.prompt import format_prompt
+from product_vqa.task.attributes import Schema
+from product_vqa.task.kinds import LabelError
+from product_vqa.task.schema import CHALLENGE
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,10 @@ _MAX_IMAGE_SIDE = 224  # px
 _CELL_WIDTH, _CELL_HEIGHT = 256, 308
 
 
-def draw_contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
+def draw_contact_sheet(rows: Sequence[SheetRow], *, schema: Schema = CHALLENGE) -> Image.Image:
     """Draw the images in rows of four, each with its question, its label and, if there is one, its prediction.
 
-    The prediction is green if it equals the label, else red.
+    The prediction is green if it equals the label (for another schema than the challenge's: by meaning), else red.
     """
     height = math.ceil(len(rows) / _COLUMNS) * _CELL_HEIGHT
     sheet = Image.new("RGB", (_COLUMNS * _CELL_WIDTH, height), "white")
@@ -40,11 +42,21 @@ def draw_contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
         image = as_image(row.image).copy()
         image.thumbnail((_MAX_IMAGE_SIDE, _MAX_IMAGE_SIDE), Image.Resampling.BICUBIC)
         sheet.paste(image, (x + (_MAX_IMAGE_SIDE - image.width) // 2, y))
-        canvas.text((x, y + _MAX_IMAGE_SIDE + 4), format_prompt(row.entity_name), font=small, fill="#555555")
+        canvas.text((x, y + _MAX_IMAGE_SIDE + 4), schema[row.entity_name].question, font=small, fill="#555555")
         canvas.text((x, y + _MAX_IMAGE_SIDE + 20), row.entity_value, font=large, fill="black")
         if row.prediction is not None:
-            colour = "#1a7f37" if equal_as_quantities(row.prediction, row.entity_value) else "#c62828"
+            colour = "#1a7f37" if _is_right(row.prediction, row, schema) else "#c62828"
             canvas.text(
                 (x, y + _MAX_IMAGE_SIDE + 40), f"-> {row.prediction or '(no prediction)'}", font=large, fill=colour
             )
     return sheet
+
+
+def _is_right(prediction: str, row: SheetRow, schema: Schema) -> bool:
+    if schema == CHALLENGE:
+        return equal_as_quantities(prediction, row.entity_value)
+    attribute = schema[row.entity_name]
+    try:
+        return attribute.is_same(attribute.normalize(prediction), attribute.normalize(row.entity_value))
+    except LabelError:
+        return prediction == row.entity_value

@@ -9,10 +9,14 @@ Source: the scoring section of the Amazon ML Challenge 2024. OUT is the predicti
 """
 
 import re
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
+_NUMBER = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)\s*(\S.*)", re.DOTALL)
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s+([a-z]+(?: [a-z]+)*)")
 
 
@@ -61,6 +65,58 @@ def normalize_quantity(text: str) -> tuple[Decimal, str] | str:
     return Decimal(match[1]), re.sub(r"ter\b", "tre", match[2]).replace("feet", "foot")
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What answers mean: quantities in any of their units, and values in any of their spellings."""
+
+    sizes: Mapping[str, tuple[str, Fraction]]  # spelling of a unit -> its dimension, and its size there
+    values: Mapping[str, str]  # spelling of a value -> the value, both as `key_of` returns them
+
+    @classmethod
+    def of(cls, units: Mapping[str, Mapping[str, Any]], synonyms: Mapping[str, str]) -> "Meaning":
+        """`units` are as in a schema.yaml: dimension -> unit -> its size, or `{size: 1000, spellings: [kg]}`.
+
+        Raises ValueError for a unit without a positive size, and for a spelling of two units or values.
+        """
+        sizes: dict[str, tuple[str, Fraction]] = {}
+        for dimension, units_of_it in units.items():
+            for name, unit in units_of_it.items():
+                fields = unit if isinstance(unit, Mapping) else {"size": unit}
+                size = _parse_size(fields.get("size"), unit=name)
+                for spelling in (name, *(fields.get("spellings") or ())):
+                    if sizes.setdefault(spelling, (dimension, size)) != (dimension, size):
+                        raise ValueError(f"units: {spelling!r} spells two units")
+        values: dict[str, str] = {}
+        for spelling, value in synonyms.items():
+            if values.setdefault(key_of(spelling), key_of(value)) != key_of(value):
+                raise ValueError(f"synonyms: {spelling!r} spells two values; case and spaces do not count")
+        return cls(sizes, values)
+
+    def __call__(self, text: str) -> object:
+        """What texts of the same meaning have in common."""
+        match = _NUMBER.fullmatch(text)
+        if match and match[2] in self.sizes:
+            dimension, size = self.sizes[match[2]]
+            return dimension, Fraction(match[1]) * size
+        key = key_of(text)
+        return self.values.get(key, key)
+
+
+def _parse_size(size: object, *, unit: str) -> Fraction:
+    try:
+        found = Fraction(str(size))
+    except (ValueError, ZeroDivisionError):
+        found = Fraction(0)
+    if found <= 0:
+        raise ValueError(f"units: the size of {unit!r} is {size!r}, not a positive number")
+    return found
+
+
+def key_of(text: str) -> str:
+    """The text without what does not count: case, the number of spaces, the composition of characters."""
+    return unicodedata.normalize("NFKC", " ".join(text.split())).casefold()
+
+
 def count(
     predictions: Iterable[str], references: Iterable[str], *, equal: Callable[[str, str], bool] = equal_as_strings
 ) -> Counts:
@@ -80,14 +136,28 @@ def count(
     return Counts(tp, fp, fn, tn)
 
 
-def score(predictions: list[str], references: list[str]) -> dict[str, float]:
-    """Compute f1, precision, recall and the four counts by exact string, and f1_quantity by number and unit."""
+def score(
+    predictions: list[str],
+    references: list[str],
+    *,
+    units: Mapping[str, Mapping[str, Any]] | None = None,
+    synonyms: Mapping[str, str] | None = None,
+) -> dict[str, float]:
+    """Compute f1, precision, recall and the four counts by exact string, and f1_quantity by number and unit.
+
+    With `units` or `synonyms`, of which `Meaning.of` makes what answers mean, f1_meaning too.
+    """
     exact = count(predictions, references)
     quantity = count(predictions, references, equal=equal_as_quantities)
-    return {
+    scores = {
         "f1": exact.f1,
         "precision": exact.precision,
         "recall": exact.recall,
         **asdict(exact),
         "f1_quantity": quantity.f1,
     }
+    if units is None and synonyms is None:
+        return scores
+    meaning = Meaning.of(units or {}, synonyms or {})
+    equal = count(predictions, references, equal=lambda one, other: meaning(one) == meaning(other))
+    return scores | {"f1_meaning": equal.f1}

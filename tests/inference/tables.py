@@ -28,3 +28,21 @@ def write_many_rows(folder: Path, *, right: list[bool]) -> tuple[Path, Path]:
     (folder / "many.csv").write_text(f"image_link,entity_name,entity_value\n{labels}")
     answers = "".join(f"{n},{n + 1 if is_right else 9999}.0 inch\n" for n, is_right in enumerate(right))
     return write_predictions(folder, answers), folder / "many.csv"
+
+
+# Labels about clothes, as people write them; the attributes are those of tests/inference/schemas.py.
+CLOTHES_LABELS = """image_link,group_id,entity_name,entity_value
+a,1,size,small
+a,1,colour,NAVY
+a,1,material,wool & cotton
+b,1,size,NA
+b,1,colour,
+b,1,material,polyester
+"""
+
+
+def write_clothes(folder: Path, schema: str) -> tuple[Path, Path]:
+    """The labels and the schema."""
+    (folder / "clothes.csv").write_text(CLOTHES_LABELS)
+    (folder / "schema.yaml").write_text(schema)
+    return folder / "clothes.csv", folder / "schema.yaml"

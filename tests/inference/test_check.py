@@ -11,6 +11,7 @@ from inference import check
 from inference.check import check_prediction, check_submission
 from product_vqa.errors import InputError
 from tests.commands import call, run_module
+from tests.inference.schemas import SCHEMAS, TEXTS
 
 TEST_CSV = """index,image_link,group_id,entity_name
 0,http://x/a.jpg,1,width
@@ -198,3 +199,111 @@ def test_a_submission_for_all_of_test_csv_is_checked(data_dir: Path, tmp_path: P
     verdict = check_submission(tmp_path / "s.csv", data_dir / "test.csv.gz")
     assert verdict.ok
     assert (verdict.rows, verdict.empty) == (131187, 131187)
+
+
+def write_test_csv(tmp_path: Path, *names: str) -> Path:
+    file = tmp_path / "test.csv"
+    file.write_text("index,entity_name\n" + "".join(f"{index},{name}\n" for index, name in enumerate(names)))
+    return file
+
+
+CANONICAL = {
+    "nutrition": {"energy": "2093.0 kilojoule", "fat": "3.5 gram", "salt": "120.0 milligram", "servings": "24"},
+    "clothes": {"size": "NA", "colour": "navy blue", "material": "cotton, silk"},
+    "electronics": {
+        "memory": "16 gigabyte", "battery": "5000 milliampere hour", "refresh_rate": "120.0 hertz",
+        "bluetooth": "yes", "model_number": "AB-1234", "brand": "None",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_canonical_answers_and_empty_ones_of_another_schema_are_accepted(tmp_path: Path, name: str) -> None:
+    answers = CANONICAL[name]
+    assert set(answers) == set(SCHEMAS[name].names)
+    rows = pd.DataFrame({"index": range(len(answers)), "prediction": list(answers.values())})
+    rows.to_csv(tmp_path / "submission.csv", index=False)
+    test_csv = write_test_csv(tmp_path, *answers)
+    verdict = check_submission(tmp_path / "submission.csv", test_csv, schema=SCHEMAS[name])
+    assert verdict.problems == []
+    assert (verdict.rows, verdict.answered, verdict.empty) == (len(answers), len(answers), 0)  # "NA" and "None" too
+    rows.assign(prediction="").to_csv(tmp_path / "submission.csv", index=False)
+    assert check_submission(tmp_path / "submission.csv", test_csv, schema=SCHEMAS[name]).ok
+
+
+@pytest.mark.parametrize(
+    ("schema", "attribute", "prediction", "kind", "message"),
+    [
+        ("nutrition", "fat", "3.5 g", "format", "'3.5 g' is written '3.5 gram' as an answer about fat"),
+        ("nutrition", "fat", "3.5 pound", "unit", "'3.5 pound' is not one of those of fat: gram, milligram"),
+        ("nutrition", "fat", "3.5 kilojoule", "unit_unsuitable", "'3.5 kilojoule' is not in a unit of fat"),
+        ("nutrition", "fat", "-3.5 gram", "format", "fat: '-3.5 gram' is not a number and one of the units"),
+        ("nutrition", "fat", "[1.0, 2.0] gram", "format", "fat: '[1.0, 2.0] gram' is not a number and one of"),
+        ("nutrition", "servings", "24.0", "format", "'24.0' is written '24' as an answer about servings"),
+        ("nutrition", "servings", "24.5", "format", "servings: '24.5' has decimals"),
+        ("clothes", "colour", "navy", "format", "'navy' is written 'navy blue' as an answer about colour"),
+        ("clothes", "colour", "Red", "format", "'Red' is written 'red'"),
+        ("clothes", "colour", "green", "format", "colour: 'green' is not one of the values"),
+        ("clothes", "material", "silk, cotton", "format", "'silk, cotton' is written 'cotton, silk'"),
+        ("clothes", "size", " S", "format", "' S' is written 'S'"),
+        ("clothes", "colour", " ", "format", "' ' is left empty as an answer about colour"),
+        ("electronics", "memory", "16.0 gigabyte", "format", "'16.0 gigabyte' is written '16 gigabyte'"),
+        ("electronics", "memory", "16.5 gigabyte", "format", "memory: '16.5 gigabyte' has decimals"),
+        ("electronics", "bluetooth", "true", "format", "bluetooth: 'true' is not one of the values"),
+        ("electronics", "model_number", "AB-12", "format", "model_number: 'AB-12' does not match"),
+        ("electronics", "brand", "a" * 21, "format", "has more than 20 characters"),
+        ("electronics", "brand", "two  spaces", "format", "'two  spaces' is written 'two spaces'"),
+    ],
+)  # fmt: skip
+def test_what_is_not_canonical_in_another_schema_is_refused_with_its_remedy(
+    tmp_path: Path, schema: str, attribute: str, prediction: str, kind: str, message: str
+) -> None:
+    test_csv = write_test_csv(tmp_path, attribute, attribute)
+    rows = pd.DataFrame({"index": [0, 1], "prediction": ["", prediction]})
+    rows.to_csv(tmp_path / "submission.csv", index=False)
+    (problem,) = check_submission(tmp_path / "submission.csv", test_csv, schema=SCHEMAS[schema]).problems
+    assert (problem.index, problem.kind, problem.value) == (1, kind, prediction)
+    assert message in problem.message
+    assert problem.message.startswith("index 1: ")
+
+
+def test_indexes_are_checked_for_another_schema_too(tmp_path: Path) -> None:
+    test_csv = write_test_csv(tmp_path, "size", "colour", "material")
+    submission = write(tmp_path, "index,prediction\n0,S\n0,S\n1,crimson\n7,whatever\n")
+    problems = check_submission(submission, test_csv, schema=SCHEMAS["clothes"]).problems
+    assert [(problem.index, problem.kind) for problem in problems] == [
+        (0, "repeated_index"), (7, "extra_index"), (2, "missing_index"), (1, "format"),
+    ]  # fmt: skip
+
+
+def test_a_test_csv_of_another_schema_is_named(tmp_path: Path) -> None:
+    test_csv = write_test_csv(tmp_path, "size", "width")
+    submission = write(tmp_path, "index,prediction\n0,S\n1,1.0 inch\n")
+    message = "`test_csv` .*test.csv, index 1: unknown entity_name 'width'; expected one of size, colour, material"
+    with pytest.raises(InputError, match=message):
+        check_submission(submission, test_csv, schema=SCHEMAS["clothes"])
+
+
+def test_the_command_reads_a_schema(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "schema.yaml").write_text(TEXTS["clothes"])
+    submission = write(tmp_path, "index,prediction\n0,S\n1,navy\n")
+    arguments = ("--submission", submission, "--test_csv", write_test_csv(tmp_path, "size", "colour"))
+    assert call(check.main, monkeypatch, *arguments, "--schema", tmp_path / "schema.yaml") == 1
+    assert "format: index 1: 'navy' is written 'navy blue'" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"--official is the challenge's own checker, which knows no --schema"):
+        call(check.main, monkeypatch, *arguments, "--schema", tmp_path / "schema.yaml", "--official")
+    (tmp_path / "schema.yaml").write_text("version: 1\nattributes:\n  size: {kind: option, values: [S, M]}\n")
+    with pytest.raises(InputError, match=r"--schema .*schema.yaml, line 3: .*unknown kind 'option'; use one of"):
+        call(check.main, monkeypatch, *arguments, "--schema", tmp_path / "schema.yaml")
+
+
+def test_the_schema_of_the_challenge_changes_no_verdict(
+    tmp_path: Path, test_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checker accepts other forms of a number, and `nan`."""
+    schema = Path(check.__file__).parents[1] / "product_vqa" / "task" / "challenge.yaml"
+    submission = write(tmp_path, "index,prediction\n0,12 centimeter\n5,nan\n6,-5 volt\n9,007 cubic feet\n")
+    arguments = ("--submission", submission, "--test_csv", test_csv)
+    assert call(check.main, monkeypatch, *arguments, "--schema", schema) == 0

@@ -17,9 +17,11 @@ from inference.web_server import Uploads, upload_folder
 from product_vqa.cli import parse_options
 from product_vqa.errors import InputError
 from product_vqa.images import MAX_BYTES
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.schema import CHALLENGE, ENTITIES
+from product_vqa.task.schema_file import parse_schema
 from tests.browser import console_errors, open_browser, requested_urls
 from tests.commands import call
+from tests.inference.schemas import SCHEMAS
 from tests.tiny import make_image
 
 
@@ -175,3 +177,20 @@ def test_wrong_options(
 ) -> None:
     with pytest.raises(InputError, match=message):
         call(demo.main, monkeypatch, "--adapter", adapter[0], *arguments)
+
+
+def test_a_page_is_about_the_attributes_of_its_schema() -> None:
+    assert demo.describe_page(CHALLENGE).count == "eight"
+    clothes = demo.describe_page(SCHEMAS["clothes"])
+    assert (clothes.subject, clothes.first, clothes.count) == ("size, colour, material", "size", "3")
+    assert clothes.note.startswith("It gives an answer even if the image does not show")
+    many = "".join(f"  a_{number}: {{kind: integer, not_shown: true}}\n" for number in range(7))
+    texts = demo.describe_page(parse_schema(f"version: 1\nattributes:\n{many}", name="schema.yaml"))
+    assert texts.subject == "a 0, a 1, a 2, a 3, a 4, a 5 and more"
+    assert texts.note.startswith("It says so if the image does not show")
+
+
+def test_an_empty_answer_is_shown_as_what_it_means() -> None:
+    assert demo.as_text("", SCHEMAS["clothes"]["colour"]) == "not shown"
+    assert demo.as_text("", SCHEMAS["clothes"]["size"]) == "no answer"
+    assert demo.as_text("S", SCHEMAS["clothes"]["size"]) == "S"

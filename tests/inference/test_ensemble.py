@@ -16,6 +16,7 @@ from inference.submission import read_run
 from product_vqa.errors import InputError
 from product_vqa.task.schema import ENTITIES, UNITS
 from tests.commands import call, run_module
+from tests.inference.schemas import SCHEMAS, TEXTS
 from tests.inference.vote_files import write_csv, write_parquet
 
 ROWS = 200
@@ -230,3 +231,49 @@ def test_whatever_the_files_hold_the_output_passes_the_check(
     assert list(found) == list(range(len(rows)))
     verdict = check_submission(folder / "out.csv", test_csv)
     assert verdict.ok, verdict.problems
+
+
+def test_files_about_other_attributes_are_combined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of three files are right about each row, and spell it in their own way; the third one is surer of a lure."""
+    (tmp_path / "schema.yaml").write_text(TEXTS["electronics"])
+    answers = {
+        "memory": ["1 TB", "1000 gigabyte", "2 TB"], "bluetooth": ["with", "yes", "no"],
+        "brand": ["acme", "acme", "acne"], "model_number": ["AB-1234", "AB-1234", "AB-1235"],
+    }  # fmt: skip
+    names = list(answers) * 10
+    write_test_csv(tmp_path / "test.csv", names)
+    labels = pd.read_csv(tmp_path / "test.csv").assign(entity_value=[answers[name][0] for name in names])
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    files = []
+    for file in range(3):
+        rows = {index: (answers[name][(file + index // 4) % 3], 0.7) for index, name in enumerate(names)}
+        files.append(write_parquet(tmp_path / f"{file}.parquet", rows))
+    given = ("--predictions", *files, "--test_csv", tmp_path / "test.csv", "--schema", tmp_path / "schema.yaml")
+    fitted = ("--references", tmp_path / "labels.csv", "--save_weights", tmp_path / "weights.json")
+    call(ensemble.main, monkeypatch, *given, *fitted, "--output", tmp_path / "fitted.csv")
+    assert "model_number" in capsys.readouterr().out
+    assert set(json.loads((tmp_path / "weights.json").read_text())["entities"]) == {
+        *SCHEMAS["electronics"].names, "unknown",
+    }  # fmt: skip
+    applied = ("--weights", tmp_path / "weights.json", "--leave_empty", "brand")
+    call(ensemble.main, monkeypatch, *given, *applied, "--output", tmp_path / "out.csv")
+    for name in ("fitted.csv", "out.csv"):
+        assert check_submission(tmp_path / name, tmp_path / "test.csv", schema=SCHEMAS["electronics"]).ok
+    schema = str(tmp_path / "schema.yaml")
+    assert evaluate(tmp_path / "fitted.csv", tmp_path / "labels.csv", schema=schema)["f1_meaning"] == 1.0
+    scores = evaluate(tmp_path / "out.csv", tmp_path / "labels.csv", schema=schema)
+    assert (scores["answered"], scores["by_entity"]["brand"]["answered"], scores["mistakes"]["missing"]) == (30, 0, 10)
+
+    challenge = ("--predictions", *files, "--test_csv", tmp_path / "test.csv", "--output", tmp_path / "no.csv")
+    with pytest.raises(InputError, match=r"test.csv: unknown entity_name 'memory'; expected one of width"):
+        call(ensemble.main, monkeypatch, *challenge)
+    with pytest.raises(InputError, match=r"--leave_empty: unknown 'width'; choose from memory, battery"):
+        call(ensemble.main, monkeypatch, *given, "--leave_empty", "width", "--output", tmp_path / "no.csv")
+    (tmp_path / "schema.yaml").write_text(TEXTS["electronics"] + "  weight: {kind: integer}\n")
+    with pytest.raises(InputError, match=r"--weights .*weights.json was not written by inference.ensemble .*entities"):
+        call(
+            ensemble.main, monkeypatch, *given, "--weights", tmp_path / "weights.json", "--output", tmp_path / "n.csv"
+        )
+    assert not (tmp_path / "no.csv").exists()

@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from inference import evaluate as command
 from inference.evaluate import evaluate
-from tests.commands import run_module
-from tests.inference.tables import LABELS, write_labels, write_many_rows, write_predictions
+from tests.commands import call, run_module
+from tests.inference.schemas import TEXTS
+from tests.inference.tables import LABELS, write_clothes, write_labels, write_many_rows, write_predictions
 
 pytestmark = pytest.mark.slow
 
@@ -146,3 +148,24 @@ def test_a_score_of_nothing_is_an_error(tmp_path: Path, labels: str, weights: st
     done = run_module("inference.evaluate", *arguments, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(message, done.stderr)
+
+
+def test_the_command_scores_another_schema(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, schema = write_clothes(tmp_path, TEXTS["clothes"])
+    predictions = write_predictions(tmp_path, "0,S\n1,navy\n2,wool\n4,red\n")
+    arguments = ("--predictions", predictions, "--references", labels, "--schema", schema, "--bootstrap", "20")
+    call(command.main, monkeypatch, *arguments, "--compare", predictions, "--weights", labels, "--json")
+    scores = json.loads(capsys.readouterr().out)
+    assert evaluate(predictions, labels, schema=str(schema), bootstrap=20).items() <= scores.items()
+    assert scores["compare"]["scores"]["by_kind"] == scores["by_kind"]
+    assert scores["weighted"]["f1_meaning"] == pytest.approx(scores["f1_meaning"])
+    call(command.main, monkeypatch, *arguments, "--weights", labels)
+    shown = capsys.readouterr().out
+    assert "F1 exact  canonical    meaning        2 %" in shown
+    assert "(multi_choice)" in shown
+    assert "F1 by meaning: 95 % confidence interval" in shown
+    assert "at the distribution of --weights: F1 exact 0.2857, by meaning 0.5000" in shown
+    assert "missing value     of several values some are missing" in shown
+    assert "multi_choice: 1 missing, 1 missing value" in shown

@@ -19,7 +19,10 @@ from inference.metrics import (
 )
 from inference.references import join, read_entities
 from product_vqa.errors import InputError
-from tests.inference.tables import write_labels, write_many_rows, write_predictions
+from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import format_schema, parse_schema
+from tests.inference.schemas import SCHEMAS, TEXTS
+from tests.inference.tables import write_clothes, write_labels, write_many_rows, write_predictions
 
 
 def test_the_distribution_of_its_own_split_changes_no_score(tmp_path: Path, tiny_dataset: Path) -> None:
@@ -251,3 +254,62 @@ def test_a_label_that_is_not_a_quantity_does_not_count() -> None:
     assert list(table["is_number_right"]) == [True, False, True]
     with pytest.raises(ValueError, match="longer"):
         mark_right(answers, ["1.0 inch"] * 6)
+
+
+def test_scores_of_another_schema_by_hand(tmp_path: Path) -> None:
+    labels, _ = write_clothes(tmp_path, TEXTS["clothes"])
+    # size: right as a string. colour: right as a synonym. material: a value is missing. size NA: left empty.
+    # colour, not shown: answered. material: a label that the schema does not allow.
+    predictions = write_predictions(tmp_path, '0,S\n1,Navy\n2,wool\n4,red\n5,"cotton, silk"\n')
+    schema = SCHEMAS["clothes"]
+    scores = score_table(join(predictions, labels, schema=schema), schema=schema, resamples=50)
+    assert (scores["rows"], scores["answered"]) == (6, 5)
+    assert (scores["true_positives"], scores["false_positives"], scores["false_negatives"]) == (1, 4, 1)
+    assert scores["f1"] == pytest.approx(2 * 1 / (2 * 1 + 4 + 1))
+    for measure in ("f1_quantity", "f1_meaning", "f1_converted", "f1_within_2_percent"):
+        assert scores[measure] == pytest.approx(2 * 2 / (2 * 2 + 3 + 1))
+    low, high = scores["f1_meaning_interval"]
+    assert low <= scores["f1_meaning"] <= high
+    assert scores["mistakes"] == {
+        "missing": 1, "answered_not_shown": 1, "missing_value": 1, "not_comparable": 1,
+    }  # fmt: skip
+    assert list(scores["by_kind"]) == ["choice", "multi_choice"]
+    choice, several = scores["by_kind"].values()
+    assert (choice["rows"], choice["f1_meaning"]) == (4, pytest.approx(2 * 2 / (2 * 2 + 1 + 1)))
+    assert choice["mistakes"] == {"missing": 1, "answered_not_shown": 1}
+    assert (several["rows"], several["f1"], several["mistakes"]) == (2, 0.0, {"missing_value": 1, "not_comparable": 1})
+    assert list(scores["by_entity"]) == ["colour", "material", "size"]
+    assert scores["by_entity"]["size"]["f1_meaning"] == pytest.approx(2 / 3)
+    weighted = score_weighted(
+        join(predictions, labels, schema=schema), pd.Series(["size", "colour"]), schema=schema, resamples=20
+    )
+    assert weighted["f1_meaning"] == pytest.approx(choice["f1_meaning"])  # the same shares of these two
+    assert "f1_meaning_interval" in weighted
+
+
+def test_scores_of_the_challenge_have_no_new_fields(tmp_path: Path) -> None:
+    table = join(write_predictions(tmp_path, "0,10 gram\n1,0.5 kilogram\n"), write_labels(tmp_path))
+    scores = score_table(table, resamples=10)
+    assert list(scores) == [
+        "rows", "answered", "f1", "precision", "recall", "true_positives", "false_positives", "false_negatives",
+        "true_negatives", "f1_quantity", "f1_converted", "f1_within_2_percent", "by_entity", "by_group", "mistakes",
+        "f1_interval", "f1_quantity_interval",
+    ]  # fmt: skip
+    same = parse_schema(format_schema(CHALLENGE), name="schema.yaml")
+    assert score_table(table, schema=same, resamples=10) == scores
+
+
+def test_right_answers_about_other_attributes_are_marked() -> None:
+    answers = pd.DataFrame(
+        [
+            ("memory", "16 gigabyte"), ("memory", "16 terabyte"), ("memory", "8 gigabyte"), ("memory", ""),
+            ("bluetooth", "yes"), ("bluetooth", "no"), ("brand", "acme"), ("model_number", "not one"),
+            ("bluetooth", ""),
+        ],
+        columns=["entity_name", "prediction"],
+    )  # fmt: skip
+    labels = ["16 GB", "16 gigabyte", "16 gigabyte", "16 gigabyte", "with", "yes", "ACME", "AB-1234", ""]
+    marked = mark_right(answers, labels, schema=SCHEMAS["electronics"])
+    assert list(marked.index) == [0, 1, 2, 4, 5, 6]
+    assert list(marked["is_right"]) == [True, False, False, True, False, False]
+    assert list(marked["is_number_right"]) == [True, True, False, True, False, False]

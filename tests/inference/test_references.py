@@ -6,9 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from inference.references import join, read_entities, read_references
+from inference.references import find_schema, join, read_entities, read_references
 from product_vqa.errors import InputError
-from tests.inference.tables import write_labels, write_predictions
+from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import format_schema, parse_schema
+from tests.inference.schemas import SCHEMAS, TEXTS
+from tests.inference.tables import write_clothes, write_labels, write_predictions
+from tests.tiny import save_dataset
 
 
 def test_rows_are_numbered_if_there_is_no_index(tmp_path: Path) -> None:
@@ -98,3 +102,47 @@ def test_confidences_come_along(tmp_path: Path) -> None:
 def test_a_compressed_csv_that_does_not_exist_is_not_taken_for_a_dataset(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=rf"`weights` .*{re.escape(name)}: no such file"):
         read_entities(str(tmp_path / name))
+
+
+def test_labels_of_another_schema_are_in_canonical_form_where_they_have_one(tmp_path: Path) -> None:
+    labels, _ = write_clothes(tmp_path, TEXTS["clothes"])
+    table = join(write_predictions(tmp_path, "3,NA\n"), labels, schema=SCHEMAS["clothes"])
+    assert list(table["reference"]) == ["S", "navy blue", "cotton, wool", "NA", "", "polyester"]
+    assert list(table["prediction"]) == ["", "", "", "NA", "", ""]  # which pandas would read as missing
+
+
+def test_labels_of_another_schema_than_the_given_one_are_named(tmp_path: Path) -> None:
+    labels, _ = write_clothes(tmp_path, TEXTS["clothes"])
+    message = r"`references` .*clothes.csv, index 0: unknown entity_name 'size'; expected one of energy, fat"
+    with pytest.raises(InputError, match=message):
+        read_references(str(labels), schema=SCHEMAS["nutrition"])
+    with pytest.raises(InputError, match=r"`weights` .*clothes.csv: unknown entity_name 'colour'; expected one of e"):
+        read_entities(str(labels), schema=SCHEMAS["nutrition"])
+
+
+def test_a_schema_is_found_with_the_labels(tmp_path: Path, tiny_dataset: Path) -> None:
+    labels, file = write_clothes(tmp_path, TEXTS["clothes"])
+    assert find_schema(labels) == CHALLENGE
+    assert find_schema(labels, file=str(file)) == SCHEMAS["clothes"]
+    assert find_schema(f"{tiny_dataset}:validation") == CHALLENGE
+    with pytest.raises(InputError, match=r"`schema` .*none.yaml: cannot be read as a schema \(No such file"):
+        find_schema(labels, file=str(tmp_path / "none.yaml"))
+
+
+def test_the_schema_of_a_dataset_counts(tmp_path: Path) -> None:
+    """Its labels are normalized by it: `500 gram` has decimals there, and here it has none."""
+    dataset = save_dataset(tmp_path / "dataset")
+    text = format_schema(CHALLENGE).replace("item_weight:\n", "item_weight:\n    decimals: 0\n")
+    own = parse_schema(text, name="schema.yaml")
+    assert own != CHALLENGE
+    (dataset / "schema.yaml").write_text(text)
+    schema = find_schema(f"{dataset}:validation")
+    assert schema == own
+    assert read_references(f"{dataset}:validation", schema=schema)["reference"][0] == "500 gram"
+    assert find_schema(f"{dataset}:validation", file=str(dataset / "schema.yaml")) == own
+    (tmp_path / "other.yaml").write_text(TEXTS["clothes"])
+    with pytest.raises(InputError, match=r"`schema` .*other.yaml differs from the schema of .*, which counts \(width"):
+        find_schema(f"{dataset}:validation", file=str(tmp_path / "other.yaml"))
+    (dataset / "schema.yaml").write_text("version: 2\nattributes: {}\n")
+    with pytest.raises(InputError, match=r"`references` .*schema.yaml, line 1: .*'2' is not a version"):
+        find_schema(f"{dataset}:validation")

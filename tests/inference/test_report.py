@@ -13,11 +13,14 @@ from datasets import Dataset
 
 from inference import report
 from inference.evaluate import evaluate
+from inference.references import read_references
 from product_vqa.errors import InputError
 from product_vqa.task.features import FEATURES
 from tests.browser import console_errors, open_browser, requested_urls
 from tests.commands import call
-from tests.tiny import make_rows
+from tests.inference.schemas import SCHEMAS, TEXTS
+from tests.inference.tables import write_clothes
+from tests.tiny import make_image, make_rows
 
 EVIL = "<script>document.title='taken'</script>"
 
@@ -149,3 +152,51 @@ def test_a_report_without_intervals_is_written(
         "--output", tmp_path / "r.html",
     )  # fmt: skip
     assert "interval:" not in (tmp_path / "r.html").read_text()
+
+
+def test_a_report_about_other_attributes_has_their_questions_kinds_and_confused_values(tmp_path: Path) -> None:
+    labels, _ = write_clothes(tmp_path, TEXTS["clothes"])
+    schema = SCHEMAS["clothes"]
+    table = read_references(str(labels), schema=schema)
+    answers = ["M", "red", "cotton", "NA", "white", "silk"]
+    table = table.assign(prediction=answers, confidence=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    rows = [
+        {
+            **row,
+            "image": make_image(number),
+            "image_link": row["image_link"],
+            "entity_value": "",
+            "entity_value_raw": "",
+        }
+        for number, row in enumerate(table.drop(columns=["reference", "prediction", "confidence"]).to_dict("records"))
+    ]
+    dataset = Dataset.from_list(rows, features=FEATURES)
+    page = report.render(table, dataset, title="Clothes", about=[], max_errors=9, bootstrap=10, schema=schema)
+    text = unescape(re.sub(r"<style.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL))
+    text = " ".join(text.split())
+    assert "F1 (exact strings)" in text and "of the challenge" not in text
+    assert "F1 by meaning" in text
+    assert "Scores by kind of attribute" in text
+    # One of four answers is right, and no label is without one: 2 * 1 / (2 * 1 + 3).
+    assert "choice 4 0.400 0.400 0.250 1 answered not shown, 2 other value" in text
+    assert "multi choice 2 0.000 0.000 0.000 1 missing value, 1 not comparable" in text
+    assert "Confused values attribute label prediction rows share of rows with this label" in text
+    assert "size S M 1 100.0 %" in text
+    assert "colour navy blue red 1 100.0 %" in text
+    assert "Confused units" not in text
+    assert "What is the material? cotton 0.70 label cotton, wool missing value" in text
+
+
+def test_confused_units_are_those_of_quantities_alone() -> None:
+    rows = [
+        ("memory", "16 gigabyte", "16 terabyte"), ("memory", "8 gigabyte", "8 gigabyte"), ("brand", "a b", "a c"),
+        ("memory", "8 gigabyte", "no idea"), ("bluetooth", "yes", "no"), ("memory", "8 gigabyte", ""),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["entity_name", "reference", "prediction"])
+    schema = SCHEMAS["electronics"]
+    assert report.confused_units(table, schema=schema) == [
+        {"label": "gigabyte", "prediction": "terabyte", "rows": 1, "share": 0.5}
+    ]
+    assert report.confused_values(table, schema=schema) == [
+        {"entity_name": "bluetooth", "label": "yes", "prediction": "no", "rows": 1, "share": 1.0}
+    ]

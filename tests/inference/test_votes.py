@@ -9,6 +9,7 @@ from inference.rows import join_rows
 from inference.votes import NO_VOTE, Count, count_votes, find_copies, parse_vote, read_files
 from product_vqa.errors import InputError
 from product_vqa.task.quantity import parse_quantity
+from tests.inference.schemas import SCHEMAS
 from tests.inference.vote_files import make_table, make_votes, write_csv, write_parquet
 
 
@@ -123,3 +124,40 @@ def test_a_duplicate_index_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("index,prediction\n1,1 gram\n1.0,2 gram\n")
     with pytest.raises(InputError, match=r"a.csv, line 3: duplicate index 1 \(first seen on line 2\)"):
         read_files([str(tmp_path / "a.csv")])
+
+
+def test_votes_about_other_attributes_are_what_the_schema_allows() -> None:
+    names = ["memory", "memory", "bluetooth", "brand", "model_number", "memory", "memory"]
+    one = make_table(["1 TB", "16", "with", "acme", "AB-1234", "5 hertz", ""]).assign(entity_name=names)
+    other = make_table(["1000 gigabyte", "16 GB", "no", "ACME", "AB-12", None, "8 gigabyte"])
+    tables = {"a.csv": one, "b.csv": other}
+    votes, counts = count_votes(tables, join_rows(tables, schema=SCHEMAS["electronics"]))
+    texts = [["" if choice < 0 else str(votes.quantities[choice]) for choice in row] for row in votes.choices.tolist()]
+    assert texts == [
+        ["1 terabyte", "1000 gigabyte"], ["", "16 gigabyte"], ["yes", "no"], ["acme", "ACME"], ["AB-1234", ""],
+        ["", ""], ["", "8 gigabyte"],
+    ]  # fmt: skip
+    amounts = votes.amounts_chosen()
+    assert (amounts[0, 0] == amounts[0, 1], amounts[2, 0] == amounts[2, 1], amounts[3, 0] == amounts[3, 1]) == (
+        True, False, True,
+    )  # fmt: skip
+    assert counts == {
+        "a.csv": Count(7, 4, False, invalid=1, unsuitable=1, examples=("index 1: '16'", "index 5: '5 hertz'")),
+        "b.csv": Count(6, 5, False, invalid=1, unsuitable=0, examples=("index 4: 'AB-12'",)),
+    }
+    values = [str(value) for value in votes.quantities]
+    assert values.index("8 gigabyte") < values.index("16 gigabyte") < values.index("1 terabyte")
+
+
+def test_the_same_text_about_two_attributes_is_read_as_each_of_them_says() -> None:
+    table = make_table(["120 mg", "120 mg"]).assign(entity_name=["fat", "energy"])
+    tables = {"a.csv": table}
+    votes, counts = count_votes(tables, join_rows(tables, schema=SCHEMAS["nutrition"]))
+    assert votes.choices.tolist() == [[0], [-1]]
+    assert (counts["a.csv"].votes, counts["a.csv"].unsuitable) == (1, 1)
+
+
+def test_votes_about_other_attributes_need_to_know_which() -> None:
+    tables = {"a.csv": make_table(["S", "M"])}
+    with pytest.raises(InputError, match=r"the attribute of 2 rows, for example of index 0, is in none of the files"):
+        count_votes(tables, join_rows(tables, schema=SCHEMAS["clothes"]))
