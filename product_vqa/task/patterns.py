@@ -5,6 +5,7 @@ They have characters, classes such as `[A-Z0-9-]`, groups, `|`, `?`, `{3}` and `
 text matches as a whole. What is allowed means the same to Python's `re` and to outlines-core.
 """
 
+import random
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -138,6 +139,10 @@ class Pattern:
             states = automaton.reach(following)
         return 1 in states
 
+    def draw(self, rng: random.Random) -> str:
+        """A random text that matches; the same generator gives the same text."""
+        return _draw(self._part, rng)
+
     def _check_states(self) -> None:
         """Count the states of the deterministic automaton, which constrains the answers."""
         automaton = self._automaton
@@ -184,6 +189,18 @@ def _least(part: _Part) -> int:
             return min(map(_least, parts))
         case _Repeat(repeated, least, _):
             return least * _least(repeated)
+
+
+def _draw(part: _Part, rng: random.Random) -> str:
+    match part:
+        case _Characters(allowed):
+            return rng.choice(sorted(allowed))
+        case _Sequence(parts):
+            return "".join(_draw(following, rng) for following in parts)
+        case _Choice(parts):
+            return _draw(rng.choice(parts), rng)
+        case _Repeat(repeated, least, most):
+            return "".join(_draw(repeated, rng) for _ in range(rng.randint(least, most)))
 
 
 def _connect(automaton: _Automaton, part: _Part, start: int, end: int) -> None:
