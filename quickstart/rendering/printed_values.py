@@ -126,7 +126,7 @@ class ValuePrinter:
                 return text, text
 
     def _draw_second(self, rng: random.Random, canonical: str, *, held_out: bool) -> str | None:
-        """The same quantity in another of the units, or None if that is no number that packs print."""
+        """The same quantity in another of the units, or None if packs print no such number."""
         kind = self.attribute.kind
         if not isinstance(kind, QuantityKind) or len(kind.units) == 1:
             return None

@@ -80,7 +80,7 @@ def test_a_wide_table_has_a_row_per_image_and_a_column_per_attribute(tmp_path: P
     assert {name for name, _ in values} == set(NUTRITION.names)
     for name, value in values:
         assert NUTRITION[name].normalize(value)
-    # Missing values of sugars are no rows, so that no label says that they are not shown.
+    # A missing value of sugars makes no row, so no label says that they are not shown.
     empty = {row["entity_name"] for row in read(tmp_path / "test_answers.csv") if not row["entity_value"]}
     assert empty == {"vitamin_c"}
 
