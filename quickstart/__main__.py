@@ -1,6 +1,7 @@
 """Run the complete pipeline on this machine, offline: render labels, build the dataset, train, predict, evaluate.
 
     python -m quickstart
+    python -m quickstart --schema schema.yaml  # your own attributes instead of the challenge's
 
 Every step is a public command, which is printed before it runs. The Hub is a local one (`local_hub`).
 """
@@ -42,6 +43,10 @@ class QuickstartOptions:
     test_rows: int = field(
         default=320, metadata={"help": "Number of test rows, about labels that are not trained on."}
     )
+    schema: str | None = field(
+        default=None,
+        metadata={"help": "Your own attributes, which the labels print: a schema.yaml. Default: the challenge's."},
+    )
     level: str = field(default="standard", metadata={"help": "Difficulty of the labels: plain, standard, hard."})
     seed: int = field(default=0, metadata={"help": "Random seed of the labels and of the training."})
     num_processes: int = field(
@@ -55,6 +60,8 @@ def main() -> None:
     folder = Path(options.output_dir)
     with argument("output_dir"):
         writable_folder(folder.absolute().parent)
+    with argument("schema"):
+        check_schema(options.schema)
     with one_writer(folder.absolute(), argument="output_dir"):
         empty_folder(folder)
         with LocalHub(folder / "hub") as hub, serve_folder(folder / "labels" / "images") as images_url:
@@ -65,7 +72,7 @@ def main() -> None:
         summary["seconds"] = steps.seconds
         summary["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2, 2)
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    print_summary(summary, folder)
+    print_summary(summary, folder, is_challenge=options.schema is None)
 
 
 def run_pipeline(steps: Steps, folder: Path, options: QuickstartOptions, *, images_url: str) -> dict[str, Any]:
@@ -101,11 +108,12 @@ def run_pipeline(steps: Steps, folder: Path, options: QuickstartOptions, *, imag
 
 def build_dataset(steps: Steps, folder: Path, options: QuickstartOptions, *, images_url: str) -> None:
     labels = folder / "labels"
-    csvs = ("--train_csv", labels / "train.csv", "--test_csv", labels / "test.csv")
+    csvs = ("--train_csv", labels / "train.csv", "--test_csv", labels / "test.csv", *schema_option(options))
     steps.run(
         "render", "Render product labels, in the format of the challenge's train.csv and test.csv",
         "python", "-m", "quickstart.rendering.render", "--output_dir", labels, "--train_rows", options.train_rows,
         "--test_rows", options.test_rows, "--seed", options.seed, "--level", options.level, "--base_url", images_url,
+        *schema_option(options),
     )  # fmt: skip
     steps.run("inspect", "Inspect the CSVs", "python", "-m", "dataset_builder.inspect", *csvs)
     steps.run(
@@ -123,15 +131,20 @@ def evaluate(steps: Steps, folder: Path, options: QuickstartOptions, *, before: 
     check = (
         "python", "-m", "inference.check", "--submission", after, "--test_csv", folder / "labels" / "test.csv",
     )  # fmt: skip
-    steps.run("check", "Check the submission", *check)
-    steps.run("check_official", "Check it by the challenge's own rules", *check, "--official")
-    metrics = ("python", "-m", "inference.evaluate", "--references", references, "--json", "--predictions")
+    steps.run("check", "Check the submission", *check, *schema_option(options))
+    if options.schema is None:
+        steps.run("check_official", "Check it by the challenge's own rules", *check, "--official")
+    metrics = (
+        "python", "-m", "inference.evaluate", "--references", references, *schema_option(options), "--json",
+        "--predictions",
+    )  # fmt: skip
     metrics_before = json.loads(steps.output("evaluate_before", "Evaluate the base model", *metrics, before))
     metrics_after = json.loads(steps.output("evaluate", "Evaluate the adapter", *metrics, after))
     overlap = json.loads(
         steps.output(
             "overlap", "Count what training has already seen of the test split",
-            "python", "-m", "quickstart.overlap", "--labels", folder / "labels", "--predictions", after, "--json",
+            "python", "-m", "quickstart.overlap", "--labels", folder / "labels", "--predictions", after,
+            *schema_option(options), "--json",
         )
     )  # fmt: skip
     steps.run(
@@ -149,7 +162,7 @@ def evaluate(steps: Steps, folder: Path, options: QuickstartOptions, *, before: 
         "exact_before": exact_share(metrics_before),
         "exact_after": exact_share(metrics_after),
         "exact_by_entity": {
-            entity: round(counts["true_positives"] / counts["rows"], 4)
+            entity: round(right_count(counts) / counts["rows"], 4)
             for entity, counts in metrics_after["by_entity"].items()
         },
         "rows": metrics_after["rows"],
@@ -162,9 +175,26 @@ def evaluate(steps: Steps, folder: Path, options: QuickstartOptions, *, before: 
 
 
 def exact_share(metrics: dict[str, Any]) -> float:
-    """The share of the questions whose answer has the right number and unit. It is never higher than F1."""
-    right = sum(counts["true_positives"] for counts in metrics["by_entity"].values())
-    return round(right / metrics["rows"], 4)
+    """The share of the questions whose answer is right. It is never higher than F1, unless empty answers are right."""
+    return round(sum(map(right_count, metrics["by_entity"].values())) / metrics["rows"], 4)
+
+
+def right_count(counts: dict[str, Any]) -> int:
+    """An empty answer is right if the label does not show the attribute, as in no question about the challenge's."""
+    return counts["true_positives"] + counts["true_negatives"]
+
+
+def schema_option(options: QuickstartOptions) -> tuple[str | Path, ...]:
+    return () if options.schema is None else ("--schema", Path(options.schema))
+
+
+def check_schema(file: str | None) -> None:
+    """Raise InputError for a schema that no labels can be rendered for, before anything is written."""
+    if file is not None:
+        from product_vqa.task.schema_file import read_schema
+        from quickstart.rendering.schema_text import SchemaText  # after parsing, as --help does not need it
+
+        SchemaText(read_schema(file))
 
 
 def empty_folder(folder: Path) -> Path:
@@ -215,19 +245,22 @@ def as_typed(path: Path) -> Path:
     return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
 
 
-def print_summary(summary: dict[str, Any], folder: Path) -> None:
+def print_summary(summary: dict[str, Any], folder: Path, *, is_challenge: bool) -> None:
     overlap = summary["overlap"]
+    compared = "numbers and units" if is_challenge else "canonical forms"
+    seen = "single digits only" if is_challenge else "choices, single digits and what is not shown"
+    unseen = overlap["f1_quantity_unseen"]
     print(f"""
 == Done in {sum(summary["seconds"].values()):.0f} s
-F1 on {summary["rows"]} questions about unseen labels, comparing numbers and units:
+F1 on {summary["rows"]} questions about unseen labels, comparing {compared}:
   before  {summary["f1_before"]:.4f}   ({summary["exact_before"]:.1%} of the answers are right)
   after   {summary["f1_after"]:.4f}   ({summary["exact_after"]:.1%} of the answers are right; as strings: F1 \
 {summary["f1_strings_after"]:.4f})
 Test data already seen in training or pretraining: {overlap["pictures_in_both"]} images; \
-{overlap["share_seen"]:.0%} of the reference answers (single digits only).
-F1 on the unseen answers: {overlap["f1_quantity_unseen"]:.4f}
+{overlap["share_seen"]:.0%} of the reference answers ({seen}).
+F1 on the unseen answers: {"-" if unseen is None else f"{unseen:.4f}"}
 
-submission     {folder / "submission.csv"}      (accepted by both checks)
+submission     {folder / "submission.csv"}      (accepted by {"both checks" if is_challenge else "the check"})
 predictions    {folder / "submission.parquet"}      (with confidences and alternatives)
 contact sheet  {folder / "contact_sheet.png"}      (twelve of the predictions)
 report         {folder / "report.html"}      (open it in a browser)

@@ -16,7 +16,7 @@ from statistics import NormalDist
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from quickstart.rendering.label_text import Label
+from quickstart.rendering.label_text import MAX_LINE_CHARACTERS, Label
 from quickstart.rendering.levels import Level
 
 SIZE = 224  # px, both sides
@@ -24,6 +24,7 @@ MIN_FONT_SIZE = 16
 FONT_FOLDER = Path(__file__).parent / "fonts"
 # For a line that is too wide in its own font: 20 capitals of the smallest size fit into any image.
 NARROW_FONT = "RobotoCondensed-Bold.ttf"
+MIN_TEXT_WIDTH = 197  # px between the margins of any pack of LEVELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,17 @@ class _Face:
 @cache
 def _face(font_file: str, size: int) -> _Face:
     return _Face(font_file, size)
+
+
+def is_drawable(text: str) -> bool:
+    """Whether the fonts have its characters, printable ASCII. The small PaliGemma has tokens for the same."""
+    return text.isascii() and text.isprintable()
+
+
+def fits_line(text: str) -> bool:
+    """Whether a drawable text fits into one line of any image, at least in the narrow font."""
+    advances = _face(NARROW_FONT, MIN_FONT_SIZE).advances
+    return len(text) <= MAX_LINE_CHARACTERS and sum(advances[char] for char in text) <= MIN_TEXT_WIDTH
 
 
 Colour = tuple[int, int, int]
@@ -119,7 +131,7 @@ def _ink(rng: random.Random, paper: Colour, *, level: Level) -> Colour:
 def _styles(rng: random.Random, label: Label, paper: Colour, width: float, *, level: Level) -> list[_Style]:
     low, high = level.font_sizes
     common = _Style(rng.choice(level.fonts), rng.randint(low, high), _ink(rng, paper, level=level))
-    styles = []
+    styles: list[_Style] = []
     for line in label.lines:
         style = replace(common)
         if rng.random() < level.own_style_share or line.is_brand:
@@ -130,6 +142,8 @@ def _styles(rng: random.Random, label: Label, paper: Colour, width: float, *, le
             style.size = rng.randint(low, high)
         if rng.random() < level.own_style_share:
             style.ink = _ink(rng, paper, level=level)
+        if line.is_continued:
+            style = replace(styles[-1])
         style.shrink(line.text, width)
         styles.append(style)
     return styles
@@ -226,6 +240,9 @@ def _line_positions(rng: random.Random, label: Label, styles: list[_Style], area
     """(x, y) of each line's upper left corner: random gaps between the lines, one alignment for all."""
     free = area.height - _MIN_LINE_GAP * (len(styles) - 1) - sum(style.height for style in styles)
     shares = [rng.random() ** 1.5 for _ in range(len(styles) + 1)]
+    shares = [0 if line.is_continued else share for line, share in zip(label.lines, shares, strict=False)] + shares[
+        -1:
+    ]
     gaps = [share / sum(shares) * free for share in shares]
     widths = [style.width(line.text) for line, style in zip(label.lines, styles, strict=True)]
     alignment = rng.choices(("left", "centre", "ragged"), (45, 30, 25))[0]

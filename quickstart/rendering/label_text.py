@@ -50,6 +50,7 @@ class Line:
     key: str = ""  # the words before the value: `Net Wt`, `Lot`; "" in a brand and in `W 30 x H 20 in`
     facts: tuple[Fact, ...] = ()
     is_brand: bool = False
+    is_continued: bool = False  # it belongs to the line above: the same style, directly below
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ _KEYS_BY_OTHER_VALUE = {
 }
 _OTHERS = tuple((key, value) for value, keys in _KEYS_BY_OTHER_VALUE.items() for key in keys)
 # Letters of model and lot numbers: none that looks like a digit, a unit or a dimension.
-_CODE_LETTERS = "AEKNPRTXYZ"
+CODE_LETTERS = "AEKNPRTXYZ"
 
 # Sizes of numbers. Each entry is equally likely: few grams have two decimals, few tons have three digits.
 _SIZES_SMALL_UNIT = ("9", "99", "99", "999", "999", "999", "9999", "round", "round", "9.9", "9.99")
@@ -173,7 +174,7 @@ def _sizes(unit: str) -> Sequence[str]:
     return _SIZES_SMALL_UNIT if unit in _SMALL_UNITS else _SIZES_LARGE_UNIT
 
 
-def _word(rng: random.Random) -> str:
+def draw_word(rng: random.Random) -> str:
     """An invented word: consonants and vowels in turn."""
     letters = ("bcdfghjklmnprstvwz", "aeiou")
     start = rng.randrange(2)
@@ -191,7 +192,7 @@ def _spelling(rng: random.Random, unit: str, *, number: str) -> str:
     return spelling.removesuffix("s") if number == "1" else spelling
 
 
-def _gap(rng: random.Random, unit: str) -> str:
+def draw_gap(rng: random.Random, unit: str) -> str:
     """What separates number and unit: always a space where `5lb` and `16OZ` would read as 51 and 160."""
     return " " if unit[0] in "lO" else rng.choice((" ", " ", ""))
 
@@ -227,7 +228,7 @@ def _fact_line(rng: random.Random, entity_name: str, *, level: Level, held_out: 
         quantity = Quantity(Decimal(number), unit)
         printed = _spelling(rng, unit, number=number)
         key, before, after = _key(rng, entity_name)
-        value = f"{number}{_gap(rng, printed)}{printed}"
+        value = f"{number}{draw_gap(rng, printed)}{printed}"
         if is_dual:
             second = _second_value(rng, quantity, held_out=held_out)
             if second is None:
@@ -270,8 +271,8 @@ def _other_line(rng: random.Random, *, held_out: bool) -> Line:
                 n=draw_number(rng, _SIZES_WHOLE, held_out=held_out),
                 s=draw_number(rng, ("9", "99"), held_out=held_out),
                 d=draw_number(rng, ("9.99",), held_out=held_out),
-                a="".join(rng.choice(_CODE_LETTERS) for _ in range(rng.randint(1, 2))),
-                w=_word(rng),
+                a="".join(rng.choice(CODE_LETTERS) for _ in range(rng.randint(1, 2))),
+                w=draw_word(rng),
             )
             for template in templates
         )
@@ -309,6 +310,6 @@ def make_label(rng: random.Random, *, level: Level, entity_names: Sequence[str] 
     rng.shuffle(lines)
     word_count = rng.choice(level.brand_words)
     if word_count:
-        brand = Line(" ".join(_word(rng) for _ in range(word_count)), is_brand=True)
+        brand = Line(" ".join(draw_word(rng) for _ in range(word_count)), is_brand=True)
         lines.insert(0 if rng.random() < 0.8 else len(lines), brand)
     return Label(tuple(lines))

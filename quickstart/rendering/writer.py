@@ -32,7 +32,7 @@ LABEL_SHARES = {
 SHORT_SHARES = {"item_weight": 0.24, "maximum_weight_recommendation": 0.54}
 # How likely an image has one, two or three questions: 6 % (train) and 57 % (test) of the rows share their image, as in
 # the challenge's files.
-_QUESTION_WEIGHTS = {"train": (97, 3, 0), "test": (62, 32, 6)}
+QUESTION_WEIGHTS = {"train": (97, 3, 0), "test": (62, 32, 6)}
 # Units that the challenge does not allow: as printed, and as in the label.
 _FOREIGN_UNITS = {
     "wattage": ("HP", "horsepower"),
@@ -46,7 +46,7 @@ _RANGE_UNITS = {
     "item_volume": ("millilitre", "litre"),
     "wattage": ("watt",),
 }
-_GROUP_IDS = tuple(random.Random("groups").sample(range(100_000, 1_000_000), 40))
+GROUP_IDS = tuple(random.Random("groups").sample(range(100_000, 1_000_000), 40))
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _make_rows(folder: Path, *, split: str, row_count: int, seed: int, level: Le
             name, label, value = _draw_irregular(rng, irregular_forms.pop(), rarest, level=level)
             values = {name: value}
         else:
-            count = rng.choices((1, 2, 3), _QUESTION_WEIGHTS[split])[0]
+            count = rng.choices((1, 2, 3), QUESTION_WEIGHTS[split])[0]
             names = rarest_entities(min(count, max(level.line_counts), row_count - len(rows)), rng)
             label = make_label(rng, level=level, entity_names=names, held_out=split == "test")
             facts = [label.facts[name] for name in names]
@@ -130,17 +130,23 @@ def _make_rows(folder: Path, *, split: str, row_count: int, seed: int, level: Le
                 values = {fact.entity_name: _train_value(rng, fact) for fact in facts}
             else:
                 values = {fact.entity_name: format_quantity(fact.quantity) for fact in facts}
-        image, _ = draw(label, rng, level=level)
-        content = encode(image, rng, level=level)
-        file_name = f"{hashlib.sha256(content).hexdigest()[:16]}.jpg"
-        (folder / file_name).write_bytes(content)
+        file_name = write_image(folder, label, rng, level=level)
         row_counts.update(list(values))
-        group_id = rng.choice(_GROUP_IDS)
+        group_id = rng.choice(GROUP_IDS)
         rows += [Row(f"{base_url}/{file_name}", group_id, name, value) for name, value in values.items()]
     return rows
 
 
-def _write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def write_image(folder: Path, label: Label, rng: random.Random, *, level: Level) -> str:
+    """Draw and write a label; returns the file's name, a digest of its content."""
+    image, _ = draw(label, rng, level=level)
+    content = encode(image, rng, level=level)
+    file_name = f"{hashlib.sha256(content).hexdigest()[:16]}.jpg"
+    (folder / file_name).write_bytes(content)
+    return file_name
+
+
+def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     with file.open("w", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(header)
@@ -164,20 +170,26 @@ def write_labels(
     test = _make_rows(images, split="test", row_count=test_rows, seed=seed, level=level, base_url=base_url)
 
     random.Random(f"{seed}/order").shuffle(train)
-    test.sort(key=lambda row: (row.image_link, row.entity_name))
-    indexes = sorted(random.Random(f"{seed}/index").sample(range(test_rows + 1 + test_rows // 50), test_rows))
-    _write_csv(
+    write_csv(
         folder / "train.csv",
         ("image_link", "group_id", "entity_name", "entity_value"),
         [(row.image_link, row.group_id, row.entity_name, row.entity_value) for row in train],
     )
-    _write_csv(
+    write_test_tables(folder, test, seed=seed)
+
+
+def write_test_tables(folder: Path, rows: Sequence[Row], *, seed: int) -> None:
+    """Write the questions, test.csv, and their answers, test_answers.csv."""
+    rows = sorted(rows, key=lambda row: (row.image_link, row.entity_name))
+    count = len(rows)
+    indexes = sorted(random.Random(f"{seed}/index").sample(range(count + 1 + count // 50), count))
+    write_csv(
         folder / "test.csv",
         ("index", "image_link", "group_id", "entity_name"),
-        [(i, row.image_link, row.group_id, row.entity_name) for i, row in zip(indexes, test, strict=True)],
+        [(i, row.image_link, row.group_id, row.entity_name) for i, row in zip(indexes, rows, strict=True)],
     )
-    _write_csv(
+    write_csv(
         folder / "test_answers.csv",
         ("index", "entity_name", "entity_value"),
-        [(i, row.entity_name, row.entity_value) for i, row in zip(indexes, test, strict=True)],
+        [(i, row.entity_name, row.entity_value) for i, row in zip(indexes, rows, strict=True)],
     )

@@ -77,6 +77,20 @@ def test_a_failed_step_ends_the_run_with_its_name(tmp_path: Path, monkeypatch: p
         call(quickstart.main, monkeypatch, "--output_dir", tmp_path / "q", "--level", "impossible")
 
 
+def test_a_schema_that_no_labels_show_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "schema.yaml").write_text("version: 1\nattributes: {größe: {kind: integer}}")
+    with pytest.raises(InputError, match=r"^--schema attribute größe: the fonts of rendered labels lack characters"):
+        call(quickstart.main, monkeypatch, "--output_dir", tmp_path / "q", "--schema", tmp_path / "schema.yaml")
+    assert not (tmp_path / "q").exists()
+
+
+def test_what_is_right_includes_empty_answers() -> None:
+    counts = {"true_positives": 5, "false_positives": 2, "false_negatives": 0, "true_negatives": 3, "rows": 10}
+    assert quickstart.exact_share({"by_entity": {"vegan": counts}, "rows": 10}) == 0.8
+
+
 def test_a_second_quickstart_in_one_folder_is_refused_and_removes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from product_vqa.errors import InputError
+from product_vqa.task.schema_file import parse_schema
 from quickstart.overlap import measure_overlap
 from quickstart.rendering.printed_numbers import is_held_out
 
@@ -72,3 +73,53 @@ def test_a_missing_file_is_reported_with_its_argument(labels: Path) -> None:
     (labels / "test.csv").unlink()
     with pytest.raises(InputError, match=r"`labels` .*test\.csv: no such file"):
         measure_overlap(labels)
+
+
+def test_answers_about_another_schema_are_counted_by_attribute(tmp_path: Path) -> None:
+    schema = parse_schema(
+        "version: 1\nunits: {data: {gigabyte: {size: 1, spellings: [GB]}}}\nattributes:\n"
+        "  memory: {kind: quantity, units: data}\n  disk: {kind: quantity, units: data}\n"
+        "  code: {kind: pattern, pattern: '[A-Z]{2}'}\n  new: {kind: yes_no, not_shown: true}\n",
+        name="schema.yaml",
+    )
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        (tmp_path / "images" / f"{number}.jpg").write_bytes(bytes([number]))
+    references = [
+        ("memory", f"{HELD_OUT[0]}.0 gigabyte", "training"),
+        ("disk", f"{HELD_OUT[0]}.0 gigabyte", "nowhere"),  # trained for another attribute
+        ("disk", f"{SHOWN[0]}.0 gigabyte", "pretraining"),
+        ("code", "AB", "training"),
+        ("code", "CD", "nowhere"),
+        ("new", "yes", "training"),
+        ("new", "", "training"),
+    ]
+    write(tmp_path / "test.csv", ["image_link"], [["u/0.jpg"]])
+    write(
+        tmp_path / "test_answers.csv",
+        ["index", "entity_name", "entity_value"],
+        [[number, name, value] for number, (name, value, _) in enumerate(references)],
+    )
+    predictions = write(
+        tmp_path / "submission.csv",
+        ["index", "prediction"],
+        [[number, value if seen == "nowhere" else "wrong"] for number, (_, value, seen) in enumerate(references)],
+    )
+    expected = {
+        "test_pictures": 1, "pictures_in_both": 0, "test_pairs": 7, "pairs_in_training": 4, "pairs_in_pretraining": 1,
+        "share_seen": 5 / 7, "f1_quantity_unseen": 1.0,
+    }  # fmt: skip
+    long = [["u/1.jpg", "memory", f"{HELD_OUT[0]} GB"], ["u/1.jpg", "code", "AB"], ["u/1.jpg", "new", "Yes"]]
+    write(tmp_path / "train.csv", ["image_link", "entity_name", "entity_value"], [*long, ["u/1.jpg", "new", ""]])
+    assert measure_overlap(tmp_path, predictions, schema=schema) == expected
+    wide = [["u/1.jpg", f"{HELD_OUT[0]} GB", "", "AB", "yes"]]  # an empty cell need not mean "not shown"
+    write(tmp_path / "train.csv", ["image_link", *schema.names], wide)
+    # Now ("new", "") is not seen, and "wrong" is predicted there: 2 of 3 predictions are right, and 2 of 2 references.
+    changed = {"pairs_in_training": 3, "share_seen": 4 / 7, "f1_quantity_unseen": pytest.approx(0.8)}
+    assert measure_overlap(tmp_path, predictions, schema=schema) == expected | changed
+
+
+def test_f1_on_unseen_answers_is_none_where_all_were_seen(labels: Path) -> None:
+    file = labels / "train.csv"
+    file.write_text("image_link,entity_value\n" + "".join(f"u/0.jpg,{value}\n" for value in REFERENCES))
+    assert measure_overlap(labels, predict(labels, set()))["f1_quantity_unseen"] is None

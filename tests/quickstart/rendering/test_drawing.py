@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quickstart.rendering.drawing import FONT_FOLDER, SIZE, Character, draw, encode
+from quickstart.rendering.drawing import FONT_FOLDER, SIZE, Character, draw, encode, fits_line
 from quickstart.rendering.label_text import Label, Line, make_label
-from quickstart.rendering.levels import HARD, LEVELS, Level
+from quickstart.rendering.levels import HARD, LEVELS, STANDARD, Level
 
 # Dark ink on an even background, rotated: every pixel that differs from the background is text.
 CLEAN_HARD = dataclasses.replace(HARD, is_coloured=False, max_noise=0.0, max_shade=0.0)
@@ -83,6 +83,25 @@ def test_rotation_moves_the_positions_with_the_ink(degrees: float) -> None:
         y, x = np.average(np.indices(ink.shape).reshape(2, -1), axis=1, weights=ink.ravel()) + 0.5
         assert abs(x - character.x) < 1.2
         assert abs(y - character.y) < 1.2
+
+
+@pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
+def test_the_widest_text_that_fits_is_printed_inside_the_image(level: Level) -> None:
+    text = "W" * 16
+    assert fits_line(text) and not fits_line("W" * 17) and not fits_line("i" * 21)
+    for seed in range(30):
+        _, characters = draw(Label((Line(text),) * 8), random.Random(seed), level=level)
+        assert min(character.x - character.width / 2 for character in characters) >= 2
+        assert max(character.x + character.width / 2 for character in characters) <= SIZE - 2
+
+
+def test_a_continued_line_is_directly_below_the_line_that_it_belongs_to() -> None:
+    label = Label((Line("First"), Line("Key:"), Line("value", is_continued=True), Line("Last")))
+    for seed in range(30):
+        _, characters = draw(label, random.Random(seed), level=dataclasses.replace(STANDARD, font_sizes=(20, 20)))
+        tops = [next(character.y for character in characters if character.line == line) for line in range(4)]
+        assert tops[2] - tops[1] <= 30
+        assert tops[2] - tops[1] <= min(tops[1] - tops[0], tops[3] - tops[2]) + 6  # fonts differ in height
 
 
 def test_fonts_ship_with_their_licences() -> None:

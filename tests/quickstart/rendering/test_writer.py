@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ from dataset_builder.labels import LabelForm, label_form
 from product_vqa.task.quantity import format_quantity, parse_quantity
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from quickstart.rendering.drawing import SIZE
-from quickstart.rendering.levels import HARD, PLAIN
+from quickstart.rendering.levels import HARD, LEVELS, PLAIN
 from quickstart.rendering.printed_numbers import is_held_out, may_show, numbers_in
 from quickstart.rendering.writer import LABEL_SHARES, write_labels
 
@@ -98,3 +99,20 @@ def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
     assert len(files["a"]) > 20
     images = {name: {file for file in files[name] if file.endswith(".jpg")} for name in "ac"}
     assert not images["a"] & images["c"]
+
+
+@pytest.mark.parametrize(
+    ("level", "digest"),
+    [
+        ("plain", "5b1db146019ba004"),
+        ("standard", "6a8eea3fff289ee3"),
+        ("hard", "5cb190c4fbdf3062"),
+    ],
+)
+def test_the_challenges_labels_stay_what_they_were(level: str, digest: str, tmp_path: Path) -> None:
+    """The published results are about these files: every byte of them, with the pinned version of Pillow."""
+    write_labels(tmp_path, train_rows=40, test_rows=20, seed=3, level=LEVELS[level], base_url="http://127.0.0.1:8000")
+    content = hashlib.sha256()
+    for file in sorted(tmp_path.rglob("*.*")):
+        content.update(file.relative_to(tmp_path).as_posix().encode() + file.read_bytes())
+    assert content.hexdigest()[:16] == digest
