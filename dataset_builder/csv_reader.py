@@ -223,7 +223,7 @@ def _read_cells(
 
 
 class _Indexes:
-    """Reads the indexes of a table, and refuses one that is no whole number or occurs twice."""
+    """Reads the indexes of a table, and refuses one that is not a whole number or occurs twice."""
 
     def __init__(self, records: Records, *, file: str, most: int = _MAX_INDEX) -> None:
         self._records = records

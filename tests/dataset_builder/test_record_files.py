@@ -41,8 +41,8 @@ def test_a_table_of_any_format_gives_the_same_dataset(shop: Shop, monkeypatch: p
         tables = ["--train_csv", shop.folder / start, "--test_csv", shop.folder / start.replace("train", "test")]
         call(build.main, monkeypatch, *tables, *options, "--output_dir", shop.folder / str(number) / "out")
     first, second = (contents(shop.folder / str(number) / "out") for number in range(2))
-    left_out = first.pop("left_out.csv").replace(b"train.csv", f"train_{name}".encode())
-    assert second.pop("left_out.csv") == left_out
+    dropped = first.pop("left_out.csv").replace(b"train.csv", f"train_{name}".encode())
+    assert second.pop("left_out.csv") == dropped
     assert first == second
     assert json.loads((shop.folder / "1" / "out" / "build.json").read_text())["sources"]["train_csv"]["file"] == (
         f"train_{name}"
@@ -79,7 +79,7 @@ def test_a_split_of_a_dataset_is_a_table_with_its_schema(tmp_path: Path, monkeyp
         call(build.main, monkeypatch, *again, "--schema", catalogue.schema)
 
 
-def test_what_is_no_table_is_named(tmp_path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_a_table_is_named(tmp_path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bad.jsonl").write_text('{"image_link": "a"}\nno\n')
     (tmp_path / "few.jsonl").write_text('{"image_link": "a", "entity_name": "width"}\n')
     (tmp_path / "bad.parquet").write_bytes(b"PAR1" + bytes(100))

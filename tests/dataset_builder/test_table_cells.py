@@ -17,6 +17,6 @@ def test_a_value_has_one_text(value: object, text: str) -> None:
 
 
 @pytest.mark.parametrize(("value", "what"), [({"a": 1}, "an object"), (b"\xff", "binary"), ([{"a": 1}], "an object")])
-def test_what_is_no_cell_is_named(value: object, what: str) -> None:
+def test_what_cannot_be_a_cell_is_named(value: object, what: str) -> None:
     with pytest.raises(InputError, match=f"^a.jsonl, line 3: size is {what}; write a text, a number"):
         cell_text(value, where="a.jsonl, line 3: size")

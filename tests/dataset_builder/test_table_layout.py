@@ -27,7 +27,7 @@ def test_a_wide_table_becomes_a_row_for_each_of_its_values(
     arguments = ["--train_csv", catalogue.write_wide(), "--wide", "--validation_size", "0", *catalogue.arguments()]
     call(build.main, monkeypatch, *arguments)
     labels, dropped = LABELS[name]
-    assert labels_of(folder) == labels  # an empty cell is no row, but where the schema says "not shown"
+    assert labels_of(folder) == labels  # an empty cell gives none, but where the schema says "not shown"
     assert dropped_of(folder) == dropped
     assert json.loads((folder / "build.json").read_text())["layout"] == {"wide": True}
     assert "  --wide \\\n" in (folder / "README.md").read_text()

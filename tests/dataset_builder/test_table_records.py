@@ -32,7 +32,7 @@ def test_a_key_that_an_object_lacks_is_an_empty_cell_and_numbers_stay_as_they_ar
         ('{"a": {"b": 1}}\n', "^f, line 2: a is an object; write a text"),
     ],
 )
-def test_a_line_that_is_no_row_is_named(line: str, message: str) -> None:
+def test_a_line_that_is_not_a_row_is_named(line: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         list(JsonRecords(['{"a": 1}\n', line], ["a"], file="f").read(["a", "a"]))
 
