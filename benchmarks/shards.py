@@ -272,7 +272,7 @@ class GeneratedStore:
 def measure_merge(machines: Machines, options: argparse.Namespace) -> dict[str, Any]:
     """Write shards of generated images, merge them, and return what the merge takes."""
     csvs = {"train_csv": str(machines.work / "train.csv"), "test_csv": str(machines.work / "test.csv")}
-    tables = read_tables(TableOptions(**csvs))
+    tables = read_tables(TableOptions(train_csv=csvs["train_csv"], test_csv=csvs["test_csv"]))
     inputs = Inputs.of(tables, read_selection(RowSelectionOptions()), image_size=448)
     output = machines.work / "generated"
     for shard in all_shards(options.shards):

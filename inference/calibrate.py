@@ -119,7 +119,7 @@ def main() -> None:
     )
 
     check_schema(reader.schema, location, dataset, adapter=adapter)
-    answers = mark_right(predict(dataset, reader, options), dataset["entity_value"][:])
+    answers = mark_right(predict(dataset, reader, options), dataset["entity_value"][:], schema=reader.schema)
     if len(answers) < 20:
         raise InputError(
             f"--dataset {options.dataset}, split {options.split}: {len(answers)} labelled rows, at least 20 are needed"

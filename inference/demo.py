@@ -94,7 +94,7 @@ def main() -> None:
     )
     with upload_folder() as folder:
         uploads = Uploads(folder)
-        page = make_page(reader, title=options.adapter, examples=examples, uploads=uploads)
+        page = make_page(reader, title=options.adapter, examples=examples, uploads=uploads, schema=reader.schema)
         uploads.keep_all()
         serve(page, uploads, folder=folder, host=options.host, port=options.port)
 

@@ -19,7 +19,7 @@ from product_vqa.cli import parse_options, run
 from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError, argument
 from product_vqa.rank import is_first_process, num_processes
-from product_vqa.row_selection import RowSelection, RowSelectionOptions, read_selection
+from product_vqa.row_selection import RowSelection, RowSelectionOptions
 from product_vqa.sharding import MergeOptions, Shard
 
 if TYPE_CHECKING:
@@ -125,13 +125,13 @@ def main() -> None:
 
     from inference.batch_files import BatchFiles
     from inference.prediction_shards import open_predictions_repo, shard_file
-    from inference.sources import find_sources
+    from inference.sources import find_selection, find_sources
     from inference.submission import check_output
     from product_vqa.atomic_io import one_writer
 
     with argument("output"):
         output = check_output(options.output)
-    selection = read_selection(row_options)
+    selection = find_selection(row_options, dataset=options.dataset)
     if shard_options.shard is not None and options.batch_size is None:
         raise InputError("--shard needs --batch_size, the same for all shards: other batches would be other shards")
     if options.push_to_hub and shard_options.shard is None and shard_options.merge is None:

@@ -7,8 +7,10 @@ from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
 from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
+from product_vqa.row_selection import RowSelection, RowSelectionOptions, read_selection
 from product_vqa.schemas import load_schema
 from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,3 +71,12 @@ def find_sources(dataset: str, *, adapter: str | None, base_model: str | None) -
         with argument("adapter"):
             downloaded = download_adapter(locate(adapter))
     return Sources(location, downloaded, locate_base_model(downloaded, base_model=base_model))
+
+
+def find_selection(options: RowSelectionOptions, *, dataset: str) -> RowSelection:
+    """Read which rows are predicted. The attributes among which `entities` chooses are those of the dataset."""
+    schema = CHALLENGE
+    if options.entities is not None:
+        with argument("dataset"):
+            schema = load_schema(locate(dataset, repo_type="dataset"))
+    return read_selection(options, schema=schema)

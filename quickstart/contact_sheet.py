@@ -6,6 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from product_vqa.contact_sheet import SheetRow, draw_contact_sheet
+from product_vqa.hub import Location
+from product_vqa.schemas import load_schema
 
 NUM_IMAGES = 12
 
@@ -29,7 +31,7 @@ def save_contact_sheet(file: Path, *, dataset: Path, references: Path, predictio
         )
         for row in table.take(list(indices)).to_pylist()
     ]
-    draw_contact_sheet(rows).save(file)
+    draw_contact_sheet(rows, schema=load_schema(Location(str(dataset)))).save(file)
 
 
 def _read_column(file: Path, name: str) -> dict[str, str]:

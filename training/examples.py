@@ -8,13 +8,14 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback, TrackioCallback
 
 from product_vqa.contact_sheet import SheetRow, draw_contact_sheet
+from product_vqa.task.attributes import Schema
 from training.evaluation import Answered
 
 NUM_EXAMPLES = 12
 
 
 def show_examples(
-    answered: Sequence[Answered], rows: Dataset, *, step: int, callbacks: Sequence[TrainerCallback]
+    answered: Sequence[Answered], rows: Dataset, *, step: int, callbacks: Sequence[TrainerCallback], schema: Schema
 ) -> None:
     """Send a sheet of the first rows, the same ones at every step, to TensorBoard and trackio if they are used.
 
@@ -28,7 +29,8 @@ def show_examples(
         [
             SheetRow(rows[one.row]["image"], one.entity_name, one.reference, one.prediction)
             for one in answered[:NUM_EXAMPLES]
-        ]
+        ],
+        schema=schema,
     )
     for writer in writers:
         writer.add_image("eval/examples", np.asarray(sheet), step, dataformats="HWC")

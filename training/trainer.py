@@ -305,6 +305,7 @@ class PaliGemmaTrainer(SFTTrainer):
                 self.eval_dataset,
                 step=self.state.global_step,
                 callbacks=self.callback_handler.callbacks,
+                schema=self._schema,
             )
         return output
 

@@ -80,7 +80,7 @@ def test_a_number_of_which_two_digits_are_one_token_is_refused() -> None:
         number_tokens(Pairs(), "12")
 
 
-def test_special_tokens_bytes_and_line_ends_are_no_part_of_a_text(processor: PaliGemmaProcessor) -> None:
+def test_special_tokens_bytes_and_line_ends_are_not_part_of_a_text(processor: PaliGemmaProcessor) -> None:
     tokenizer = processor.tokenizer
     pieces = TextPieces.from_tokenizer(tokenizer)
     allowed = {tokenizer.convert_ids_to_tokens(int(token)) for token in (pieces.lengths < 1000).nonzero()[:, 0]}
