@@ -154,7 +154,25 @@ def write_build(
     row_selection: "RowSelection",
     remove_shards: Callable[[], None] = lambda: None,
 ) -> None:
-    """Filter and split the rows, write the dataset, and push it if asked for. The shards are removed last."""
+    """Write the dataset, and push it if asked for. The shards are removed last."""
+    write_folder(folder, tables, images, location=location, options=options, image_size=image_size,
+                 selection=selection, row_selection=row_selection)  # fmt: skip
+    push_build(folder, location, options)  # without the tables of rows, half a gigabyte for a million of them
+    remove_shards()
+
+
+def write_folder(
+    folder: Path,
+    tables: "Tables",
+    images: "ImageDir | StoredImages",
+    *,
+    location: str,
+    options: BuildOptions,
+    image_size: int,
+    selection: SelectionOptions,
+    row_selection: "RowSelection",
+) -> None:
+    """Filter and split the rows, and write the dataset, unless the folder has it already."""
     import datasets
 
     from dataset_builder.dataset_card import save_card
@@ -234,9 +252,6 @@ def write_build(
             for finding in (*leaks, *placeholders):
                 print(finding)
             print(f"written: {options.output_dir}")
-
-    push_build(folder, location, options)
-    remove_shards()
 
 
 def push_build(folder: Path, location: str, options: BuildOptions) -> None:
