@@ -135,7 +135,7 @@ def test_what_the_schema_does_not_have_is_named(tmp_path: Path, monkeypatch: pyt
     cases: list[tuple[list[Any], str]] = [
         (["--train_csv", wrong], r"--train_csv .*wrong\.csv, line 2: unknown entity_name 'color'; expected one of "
                                  "size, colour, material"),
-        (["--train_csv", long, "--schema", tmp_path / "no.yaml"], r"--schema .*no\.yaml: "),
+        (["--train_csv", long, "--schema", tmp_path / "no.yaml"], r"--schema .*no\.yaml cannot be read as a schema"),
         (["--train_csv", long, "--schema", long], r"--schema .*rows\.csv, line 1"),
     ]  # fmt: skip
     for arguments, message in cases:

@@ -70,7 +70,7 @@ attributes:
         name="author",
     )
     # The one difference: the proposal has the default number of digits, because larger numbers may follow.
-    assert author.differences(read_schema(tmp_path / "schema.yaml")) == ["digits of servings: 2 and None"]
+    assert author.differences(read_schema(tmp_path / "schema.yaml")) == ["digits of servings: 2 and 6"]
     out = capsys.readouterr().out
     assert "servings: integer, " in out and "numbers from 1 to 24: up to 2 digits" in out
 
@@ -104,7 +104,7 @@ attributes:
     schema = read_schema(tmp_path / "schema.yaml")
     # Two differences: values are in the order of their frequency, and there is no unit without a label.
     order, units = author.differences(schema)
-    assert order.startswith("values of material: ") and units == "units of waist: ['centimetre', 'inch'] and ['inch']"
+    assert order.startswith("values of material: ") and units == "units of waist: only centimetre and no other"
     assert sorted(schema["material"].normalize(", ".join(materials)).split(", ")) == sorted(materials)
     assert schema["colour"].normalize("NAVYBLUE") == "navy blue"
 
@@ -204,10 +204,10 @@ def test_what_is_not_an_attribute_is_skipped_with_the_reason(
     assert list(found["attributes"]) == ["colour"]
     assert found["skipped"]["Colour"] == "its name is that of colour but for case or spaces; rename one"
     assert found["skipped"]["split"].startswith("attributes.split: 'split' is a name of the dataset itself")
-    assert "the name has '&'" in found["skipped"]["a&b"]
+    assert "the name 'a&b' has '&'" in found["skipped"]["a&b"]
     assert found["skipped"]["about"] == "0 of 3 labels fit the kind text; is it an attribute?"
     assert found["skipped"]["none"] == "it has no labels"
-    assert "spaces to spare" in found["skipped"][" x"]
+    assert "begins or ends with a space" in found["skipped"][" x"]
     assert read_schema(tmp_path / "schema.yaml").names == ("colour",)
     assert "# skipped: 'about': 0 of 3 labels fit" in (tmp_path / "schema.yaml").read_text()
 

@@ -36,7 +36,7 @@ def make_shard(folder: Path, shard: Shard, *, inputs: Inputs = INPUTS, images: i
     names = ["states.jsonl", *(f"images-{number:05d}.bin" for number in range(images))]
     for name in names:
         (folder / name).write_text(f"{shard} {inputs.image_size} {name}")
-    content = {"shard": str(shard), "inputs": vars(inputs), "images": "x", "files": dict.fromkeys(names, "0")}
+    content = {"shard": str(shard), "inputs": inputs.as_dict(), "images": "x", "files": dict.fromkeys(names, "0")}
     (folder / "shard.json").write_text(json.dumps(content))
     return folder
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
 from local_hub import LocalHub
+from product_vqa.task.attributes import Schema
 from tests.commands import call
 from tests.training.runs import (
     ADAPTER_FILES,
@@ -62,9 +63,9 @@ def replace_scores(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     """Replace the score of each evaluation, one after the other."""
     remaining = list(values)
 
-    def replaced_score(answered: Sequence[Answered]) -> dict[str, float]:
+    def replaced_score(answered: Sequence[Answered], *, schema: Schema) -> dict[str, float]:
         value = remaining.pop(0)
-        return score(answered) | {"f1_quantity": value, "f1": value / 2}
+        return score(answered, schema=schema) | {"f1_quantity": value, "f1": value / 2}
 
     monkeypatch.setattr(trainer, "score", replaced_score)
 
