@@ -7,8 +7,9 @@ import pytest
 
 from product_vqa.atomic_io import one_writer
 from product_vqa.errors import InputError
+from product_vqa.task.schema_file import read_schema
 from quickstart import __main__ as quickstart
-from tests.commands import call, run_module
+from tests.commands import ROOT, call, run_module
 
 
 @pytest.mark.slow
@@ -36,6 +37,22 @@ def test_the_complete_pipeline_runs_offline_and_writes_all_outputs(tmp_path: Pat
     assert (folder / "contact_sheet.png").stat().st_size > 10_000
     for repo_type, repo in (("datasets", "product-labels"), ("models", "small-paligemma"), ("models", "label-reader")):
         assert (folder / "hub" / repo_type / "local" / repo).is_dir()
+
+
+@pytest.mark.slow
+def test_the_complete_pipeline_runs_for_another_schema(tmp_path: Path) -> None:
+    folder, schema = tmp_path / "quickstart", ROOT / "tests" / "quickstart" / "schemas" / "electronics.yaml"
+    completed = run_module("quickstart", "--schema", schema, "--output_dir", folder, "--train_rows", 48,
+                           "--test_rows", 21, "--seed", 5, "--num_processes", 1)  # fmt: skip
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary["seconds"]) == [
+        "render", "inspect", "build", "base", "predict_before", "train", "predict", "check", "evaluate_before",
+        "evaluate", "overlap", "report",
+    ]  # fmt: skip
+    assert (summary["rows"], summary["check"]) == (21, "accepted")
+    assert set(summary["exact_by_entity"]) == set(read_schema(schema).names)
+    assert "accepted by the check" in completed.stdout
+    assert (folder / "dataset" / "schema.yaml").is_file() and (folder / "adapter" / "schema.yaml").is_file()
 
 
 @pytest.mark.faults
