@@ -39,7 +39,7 @@ def test_the_complete_pipeline_runs_offline_and_writes_all_outputs(tmp_path: Pat
         assert (folder / "hub" / repo_type / "local" / repo).is_dir()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_the_complete_pipeline_runs_for_another_schema(tmp_path: Path) -> None:
     folder, schema = tmp_path / "quickstart", ROOT / "tests" / "quickstart" / "schemas" / "electronics.yaml"
     completed = run_module("quickstart", "--schema", schema, "--output_dir", folder, "--train_rows", 48,
