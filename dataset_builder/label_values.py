@@ -10,14 +10,13 @@ import yaml
 
 from dataset_builder.label_patterns import find_pattern
 from product_vqa.errors import InputError
-from product_vqa.task.kinds import MAX_TEXT_LENGTH, key_of
+from product_vqa.task.kinds import MAX_TEXT_LENGTH, key_of, split_values
 from product_vqa.task.schema_file import MAX_DIGITS, MAX_MULTI_VALUES, MAX_VALUES, parse_schema
 
 MIN_SHARE = 0.95  # of the labels are of the kind
 # How people write yes and no: English, and German, French, Spanish, Portuguese, Italian, Dutch.
 YES = ("yes", "y", "true", "ja", "oui", "sí", "si", "sì", "sim", "✓", "✔", "1")
 NO = ("no", "n", "false", "nein", "non", "não", "nao", "nee", "✗", "✘", "0")
-SEPARATORS = re.compile(r"\s*[,;/|&+]\s*|\s+and\s+")  # as a multi_choice is split
 _INTEGER = re.compile(r"-?[0-9]+(?:\.0+)?")
 _MIN_CODE_DIGITS = 8  # numbers that all have so many digits, or a leading zero, are codes: an EAN
 _MIN_REPETITION = 5  # labels for each value of a choice; of few values, 2
@@ -82,7 +81,7 @@ def _multi_choice(labels: Mapping[str, int]) -> dict[str, Any]:
     num_labels = num_multi = 0
     in_several: set[str] = set()
     for label, count in labels.items():
-        found = [part for part in SEPARATORS.split(" ".join(label.split())) if part]  # linear in many spaces
+        found = [part for part in split_values(label) if part]
         if len(found) > MAX_MULTI_VALUES:
             return {}
         keys = frozenset(map(key_of, found))

@@ -1,7 +1,8 @@
 """How numbers and units are written: in labels, answers and submissions."""
 
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 
+EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)  # the default one rounds to 28 digits
 # [0-9] and not \d, which also matches the digits of other scripts.
 NUMBER_PATTERN = r"[0-9]+(?:\.[0-9]+)?"
 UNIT_PATTERN = r"[A-Za-z]+(?: [A-Za-z]+)*"

@@ -1,11 +1,9 @@
 """Compare quantities in different units: `1 kilogram` equals `1000.0 gram`."""
 
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context
-
+from product_vqa.task.numbers import EXACT
 from product_vqa.task.quantity import Quantity
 from product_vqa.task.schema import CHALLENGE
 
-_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)  # the default one rounds to 28 digits
 _BASE_BY_UNIT = {
     name: (next(base for base, one in units.items() if one.size == 1), unit.size)
     for units in CHALLENGE.dimensions.values()
@@ -16,7 +14,7 @@ _BASE_BY_UNIT = {
 def to_base_unit(quantity: Quantity) -> Quantity:
     """Convert to metre, gram, volt, watt or litre, exactly."""
     base, size = _BASE_BY_UNIT[quantity.unit]
-    return Quantity(_EXACT.multiply(quantity.number, size), base)
+    return Quantity(EXACT.multiply(quantity.number, size), base)
 
 
 def relative_difference(quantity: Quantity, other: Quantity) -> float:
