@@ -205,7 +205,7 @@ def test_an_interrupted_build_resumes_at_a_url_and_keeps_its_secrets(
         url = (tmp_path / "bucket").as_uri()
         command = ["dataset_builder.build", *csvs, "--output_dir", tmp_path / "out", "--shards_url", url, "--engine",
                    "ray", "--ray_address", nodes.address, "--ray_shards", 10, "--connections", 1]  # fmt: skip
-        fast = slow_down(server, pause_s=0.3)
+        fast = slow_down(server, pause_s=1.0)  # on busy cores too, the signal comes before the last shard
         process = start(*command, HF_TOKEN=token)
         wait_until(lambda: len([*tmp_path.glob("bucket/shards/*/shard.json")]) > 2, process=process)
         process.send_signal(signal.SIGINT)
