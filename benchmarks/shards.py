@@ -10,8 +10,8 @@ that the CPU seconds of a prediction say something only at --model_image_size 22
 
 python -m benchmarks.shards --rows 1000000 --image_size 32 --kills 0 --parts build
 
-The part `merge` needs no downloads, which take most of the time: shards with generated images are written, and
-merged by one process.
+The part `merge` needs no downloads, which take most of the time: shards with generated images are pushed, and one
+process merges them from the Hub to the Hub.
 
 python -m benchmarks.shards --rows 1000000 --parts merge
 """
@@ -44,6 +44,7 @@ from dataset_builder.build_shards import Inputs, shard_folder, write_shard
 from dataset_builder.csv_reader import read_tables
 from dataset_builder.image_store import Status, UrlState, fingerprint_states
 from dataset_builder.options import TableOptions
+from dataset_builder.shards_branch import BRANCH
 from dataset_builder.stored_image import StoredImage
 from local_hub import LocalHub
 from product_vqa.row_selection import RowSelectionOptions, read_selection
@@ -161,7 +162,7 @@ def main() -> None:
                 save_base(work / "base", image_size=options.model_image_size, patch_size=14)
                 result["predict"] = compare_predictions(machines, options)
             if "merge" in options.parts:
-                result["merge"] = measure_merge(machines, options)
+                result["merge"] = measure_merge(machines, api, options)
             if "rate" in options.parts:
                 result["rate"] = measure_rate(machines, log, url, count=options.shards)
     print_result(result, as_json=options.json)
@@ -274,8 +275,8 @@ class GeneratedStore:
         return self.start + hashlib.sha256(url.encode()).digest()  # a decoder stops at the end of the image
 
 
-def measure_merge(machines: Machines, options: argparse.Namespace) -> dict[str, Any]:
-    """Write shards of generated images, merge them, and return what the merge takes."""
+def measure_merge(machines: Machines, api: HfApi, options: argparse.Namespace) -> dict[str, Any]:
+    """Push shards of generated images, merge them, and return what the merge takes."""
     csvs = {"train_csv": str(machines.work / "train.csv"), "test_csv": str(machines.work / "test.csv")}
     tables = read_tables(TableOptions(train_csv=csvs["train_csv"], test_csv=csvs["test_csv"]))
     inputs = Inputs.of(tables, read_selection(RowSelectionOptions()), image_size=448)
@@ -285,8 +286,14 @@ def measure_merge(machines: Machines, options: argparse.Namespace) -> dict[str, 
         store: Any = GeneratedStore()
         write_shard(shard_folder(output, shard), store, own, shard=shard, inputs=inputs)
     arguments = [word for name, value in csvs.items() for word in (f"--{name}", value)]
+    repo_id = "local/generated"
+    api.create_repo(repo_id, repo_type="dataset", private=True)
+    api.create_branch(repo_id, branch=BRANCH, repo_type="dataset")
+    machines.run("huggingface_hub.cli.hf", "upload", repo_id, output, ".", "--repo-type", "dataset",
+                 "--revision", BRANCH)  # fmt: skip
     usage, seconds = machines.run("dataset_builder.build", *arguments, "--image_store", "store",
-                                  "--output_dir", output, "--merge", options.shards)  # fmt: skip
+                                  "--output_dir", "dataset", "--merge", options.shards,
+                                  "--push_to_hub", "--hub_dataset_id", repo_id)  # fmt: skip
     return {
         "seconds": round(seconds, 1),
         "cpu_seconds": round(usage.cpu_seconds, 1),
