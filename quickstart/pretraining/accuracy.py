@@ -16,6 +16,7 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from product_vqa.modeling.collator import IGNORED
 from quickstart.pretraining.tasks import KINDS, Question, ask
 from quickstart.rendering.drawing import draw, encode
+from quickstart.rendering.general_text import make_general_label
 from quickstart.rendering.label_text import make_label
 from quickstart.rendering.levels import Level
 
@@ -47,7 +48,8 @@ def make_questions(kind: str, *, rows: int, level: Level, seed: int) -> list[tup
     while len(questions) < rows:
         rng = random.Random(f"reading/{seed}/{kind}/{image_number}")
         image_number += 1
-        label = make_label(rng, level=level, held_out=True)
+        make = make_general_label if kind == "value" else make_label
+        label = make(rng, level=level, held_out=True)
         question = ask(kind, label, rng, held_out=True)
         if question is not None:
             image, _ = draw(label, rng, level=level)

@@ -12,6 +12,10 @@ class PretrainOptions:
     output_dir: str = field(
         default="runs/small-paligemma", metadata={"help": "Folder of the base model, the curve and the checkpoint."}
     )
+    base: str = field(
+        default="",
+        metadata={"help": "Base model to continue with, a repo or a folder. Default: one with random weights."},
+    )
     minutes: float = field(
         default=230.0, metadata={"help": "Minutes of training, including those before an interruption."}
     )

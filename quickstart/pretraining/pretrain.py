@@ -13,6 +13,12 @@ to resume from the last checkpoint, also with more `--minutes`. The command writ
 learns to answer questions about the printed text (quickstart.pretraining.tasks), on images with one line, two, three,
 and finally all. The stages depend on the share of the minutes that has passed, so the schedule fits any length and any
 machine. The images depend only on that share, the seed, the step and the process.
+
+`--base` continues with a model that has been pretrained already: the run then begins where two thirds of the minutes
+would have passed.
+
+    accelerate launch --config_file training/accelerate_configs/cpu_2.yaml \\
+        -m quickstart.pretraining.pretrain --base quickstart/base --minutes 60 --bf16 true
 """
 
 import csv
@@ -52,7 +58,7 @@ def main() -> None:
     due = trainer.minutes + interval
     history: dict[str, list[float]] = defaultdict(list)  # since the last evaluation
     while trainer.minutes < options.minutes:
-        for name, value in trainer.train_step(trainer.minutes / options.minutes).items():
+        for name, value in trainer.train_step(trainer.progress).items():
             history[name].append(value)
         if trainer.minutes < min(due, options.minutes):
             continue
@@ -60,7 +66,7 @@ def main() -> None:
         if state.is_main_process:
             row = {"minutes": trainer.minutes, "step": trainer.step, "images": trainer.images}
             row |= {name: sum(values[-50:]) / len(values[-50:]) for name, values in history.items()}
-            if trainer.minutes >= ANSWERS_FROM * options.minutes:
+            if trainer.progress >= ANSWERS_FROM:
                 row |= measure_accuracy(
                     trainer.model, processor=trainer.processor, rows=options.eval_rows, level=STANDARD
                 )

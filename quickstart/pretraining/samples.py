@@ -15,6 +15,7 @@ from quickstart.pretraining.options import PATCH_SIZE
 from quickstart.pretraining.patch_targets import patch_targets
 from quickstart.pretraining.tasks import Question, ask, ask_line, ask_several
 from quickstart.rendering.drawing import Character, draw, encode
+from quickstart.rendering.general_text import GeneralLabel, make_general_label
 from quickstart.rendering.label_text import Label, make_label
 from quickstart.rendering.levels import HARD, PLAIN, STANDARD, Level
 
@@ -23,10 +24,12 @@ ANSWERS_FROM = 0.13  # the model answers questions from here on; before, only th
 STANDARD_FROM = 0.05  # up to here the share of plain images falls linearly to 0
 HARD_FROM = 0.5  # up to here the share of hard images grows linearly to HARD_SHARE; all others are standard
 HARD_SHARE = 0.5
+GENERAL_SHARE = 0.5  # of the images: those of labels with invented keys
 LINES_UNTIL = ((0.17, 1), (0.22, 2), (0.28, 3))  # the number of lines per image up to each value
 
 MAX_QUESTIONS = 6  # per image
-_WEIGHTS_BY_KIND = {"get": 50, "line": 20, "after": 10, "all": 6, "expand": 10, "define": 4}  # of single questions
+# Of single questions; `value` has the weight of `get`.
+_WEIGHTS_BY_KIND = {"get": 50, "line": 20, "after": 10, "all": 6, "expand": 10, "define": 4}
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def draw_batch(
             questions.append(ask_several(label, rng, count=MAX_QUESTIONS))
         else:
             (kind,) = rng.choices(list(_WEIGHTS_BY_KIND), list(_WEIGHTS_BY_KIND.values()))
+            kind = "value" if kind == "get" and isinstance(label, GeneralLabel) else kind
             questions.append([ask(kind, label, rng) or ask_line(label, rng)])
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     return Batch(pixels.to(device), torch.from_numpy(np.stack(targets, axis=1)).to(device), questions)
@@ -62,7 +66,8 @@ def draw_image(rng: random.Random, progress: float) -> tuple[Label, Image.Image,
     line_count = _line_count(progress)
     if line_count is not None and rng.random() > 0.15:
         level = replace(level, line_counts=(line_count,), brand_words=(0, 1) if line_count > 1 else (0,))
-    label = make_label(rng, level=level)
+    make = make_general_label if rng.random() < GENERAL_SHARE else make_label
+    label = make(rng, level=level)
     image, characters = draw(label, rng, level=level)
     if rng.random() < 0.3:  # compression is hardly visible at this size, and encoding takes as long as drawing
         image = Image.open(io.BytesIO(encode(image, rng, level=level)))

@@ -6,8 +6,12 @@
 | all | `read all` | all lines from top to bottom, separated by `|` |
 | after | `read after Net Wt` | what follows in that line: `34 g` |
 | get | `What is the mass?` | the value as printed, with one space: `34 g` |
+| value | `What is the frostel?` | that of an invented key, as printed: `XK-93/B`; nothing without that key |
 | expand | `expand 34 kg` | `34.0 kilogram`; needs no image |
 | define | `define item weight` | `mass`; needs no image |
+
+`value` is asked about labels with invented keys only (`quickstart.rendering.general_text`). It teaches to read words,
+lists and codes, next to any key.
 
 The last two exist because embeddings that pretraining never uses collapse onto each other. An adapter, which leaves
 the embeddings frozen, could then hardly tell ` gram` from ` metre`. So the model sees the words of the challenge's
@@ -21,10 +25,13 @@ from dataclasses import dataclass
 
 from product_vqa.task.quantity import format_quantity
 from product_vqa.task.schema import ENTITIES
+from quickstart.rendering.general_text import GeneralLabel, draw_absent_key
 from quickstart.rendering.label_text import SPELLINGS_BY_UNIT, Label, make_label
 from quickstart.rendering.levels import STANDARD
 
-KINDS = ("get", "line", "after", "all", "expand", "define")
+KINDS = ("get", "value", "line", "after", "all", "expand", "define")
+
+_ABSENT_SHARE = 0.08  # of the questions about invented keys; their answer is empty
 
 # Not the challenge's words, so that fine-tuning has to learn what its questions mean.
 CONCEPTS_BY_ENTITY = {
@@ -68,6 +75,8 @@ def ask(kind: str, label: Label, rng: random.Random, *, held_out: bool = False) 
             return _ask_after(label, rng)
         case "get":
             return _ask_get(label, rng)
+        case "value":
+            return _ask_value(label, rng)
         case "expand":
             return _ask_expand(rng, held_out=held_out)
         case "define":
@@ -87,7 +96,10 @@ def _ask_after(label: Label, rng: random.Random) -> Question | None:
     if not lines:
         return None
     line = rng.choice(lines)
-    answer = line.facts[0].text if line.facts else line.text.removeprefix(line.key).lstrip(": ")
+    if isinstance(label, GeneralLabel):
+        answer = label.values[line.key]
+    else:
+        answer = line.facts[0].text if line.facts else line.text.removeprefix(line.key).lstrip(": ")
     return Question("after", f"read after {line.key}", answer)
 
 
@@ -98,6 +110,16 @@ def _ask_get(label: Label, rng: random.Random) -> Question | None:
     return Question("get", f"What is the {CONCEPTS_BY_ENTITY[fact.entity_name]}?", fact.text)
 
 
+def _ask_value(label: Label, rng: random.Random) -> Question | None:
+    if not isinstance(label, GeneralLabel):
+        return None
+    if rng.random() < _ABSENT_SHARE:
+        key, answer = draw_absent_key(rng, label), ""
+    else:
+        key, answer = rng.choice(list(label.values.items()))
+    return Question("value", f"What is the {key.lower()}?", answer)
+
+
 def _ask_expand(rng: random.Random, *, held_out: bool) -> Question:
     label = make_label(rng, level=STANDARD, held_out=held_out)  # for its numbers and units only
     fact = rng.choice(list(label.facts.values()))
@@ -106,7 +128,8 @@ def _ask_expand(rng: random.Random, *, held_out: bool) -> Question:
 
 def ask_several(label: Label, rng: random.Random, *, count: int) -> list[Question]:
     """Different questions about one label: mostly values, then lines, and one about words alone."""
-    kinds = ["get", "get", "line", "get", "line", rng.choice(("expand", "expand", "define"))]
+    value = "value" if isinstance(label, GeneralLabel) else "get"
+    kinds = [value, value, "line", value, "line", rng.choice(("expand", "expand", "define"))]
     if rng.random() < 0.4:
         kinds[2] = "after"
     if rng.random() < 0.06:

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 
 from product_vqa.atomic_io import atomic_write, replace_folder
-from product_vqa.errors import InputError
+from product_vqa.errors import InputError, argument
+from product_vqa.hub import locate
 from product_vqa.modeling.collator import IGNORED
+from product_vqa.modeling.loading import load_base_model, load_processor
 from quickstart.pretraining.muon import Muon
 from quickstart.pretraining.options import PATCH_SIZE, PretrainOptions
 from quickstart.pretraining.packing import pack
@@ -26,7 +28,10 @@ LATER_TOWER_FACTOR = 0.4  # of the tower's learning rates, once the model answer
 PACKED_SHARE = 0.85  # of the steps with questions; the other steps use PaliGemma's own mask
 PATCH_LOSS_WEIGHT = 0.3  # relative to the loss of the answers
 
-_FIXED_OPTIONS = ("seed", "hidden_size", "layers", "image_size")  # a resumed run must have the same
+BASE_PROGRESS = 0.65  # of the run at which a base model that is trained further begins
+HEADS_ONLY_STEPS = 150  # of such a run: a saved base model has no heads, and new ones would disturb its tower
+
+_FIXED_OPTIONS = ("seed", "base", "hidden_size", "layers", "image_size")  # a resumed run must have the same
 
 
 @dataclass
@@ -59,6 +64,9 @@ class Pretrainer:
             layers=options.layers,
             seed=options.seed,
         )
+        if options.base:
+            with argument("base"):
+                self._load_base(options.base)
         self.model.set_attn_implementation("eager")  # on a CPU as fast as sdpa in float32, faster in bfloat16
         self.heads = make_heads(options.hidden_size)
         self.model.to(self.device).train()  # type: ignore[arg-type]  # typed for another signature
@@ -75,6 +83,27 @@ class Pretrainer:
         self._tower = [parameter for _, parameter in tower]
         self._language = [parameter for _, parameter in language]
         self._optimizers = _make_optimizers(tower, is_tower=True) + _make_optimizers(language, is_tower=False)
+
+    @property
+    def progress(self) -> float:
+        """How much of the run has passed, from 0 to 1."""
+        passed = self.minutes / self.options.minutes
+        return BASE_PROGRESS + (1 - BASE_PROGRESS) * passed if self.options.base else passed
+
+    def _load_base(self, base: str) -> None:
+        """Take over the weights of a base model. Raises InputError if its sizes or its tokens are others."""
+        location = locate(base)
+        weights = load_base_model(location, dtype=torch.float32).state_dict()
+        own = self.model.state_dict()
+        vocabulary = load_processor(location).tokenizer.get_vocab()
+        if {name: tensor.shape for name, tensor in weights.items()} != {
+            name: tensor.shape for name, tensor in own.items()
+        } or vocabulary != self.processor.tokenizer.get_vocab():
+            raise InputError(
+                f"{base} has other sizes or tokens than the model of these options; choose a base model that "
+                "quickstart.pretraining.pretrain made with the same hidden size, layers and image size"
+            )
+        self.model.load_state_dict(weights)
 
     def train_step(self, progress: float) -> dict[str, float]:
         """Run one step at this progress of the run (0 to 1). Returns the metrics, averaged over the processes."""
@@ -128,7 +157,10 @@ class Pretrainer:
         predicts_label = texts.labels[:, 1:] != IGNORED
         logits = self.model.lm_head(output.last_hidden_state[:, :-1][predicts_label]).float()
         answers = torch.nn.functional.cross_entropy(logits, texts.labels[:, 1:][predicts_label])
-        patches, accuracy = patch_loss(self.heads, output.image_outputs.last_hidden_state, batch.targets)
+        hidden = output.image_outputs.last_hidden_state
+        if self.options.base and self.step < HEADS_ONLY_STEPS:
+            hidden = hidden.detach()
+        patches, accuracy = patch_loss(self.heads, hidden, batch.targets)
         metrics = {"first": accuracy, name: answers.item(), "patch_loss": patches.item()}
         return answers + PATCH_LOSS_WEIGHT * patches, metrics
 

@@ -4,6 +4,7 @@ import pytest
 
 from product_vqa.errors import InputError
 from quickstart.pretraining.samples import ANSWERS_FROM
+from quickstart.pretraining.trainer import BASE_PROGRESS
 from tests.quickstart.pretraining.runs import make_pretrainer
 
 
@@ -12,7 +13,7 @@ from tests.quickstart.pretraining.runs import make_pretrainer
 def test_the_loss_falls_within_a_few_steps(progress: float) -> None:
     trainer = make_pretrainer()
     losses = []
-    for _ in range(24):
+    for _ in range(40):
         metrics = trainer.train_step(progress)
         if progress < ANSWERS_FROM:
             losses.append(metrics["patch_loss"])
@@ -49,6 +50,23 @@ def test_a_run_resumed_from_its_checkpoint_continues_as_if_it_had_not_stopped(tm
     assert (resumed.step, resumed.images) == (4, 16)
     with pytest.raises(InputError, match="holds a run with seed 0, not 1"):
         make_pretrainer(seed=1).load(tmp_path / "checkpoint.pt")
+
+
+def test_a_base_model_is_trained_further(tmp_path: Path) -> None:
+    first = make_pretrainer()
+    first.train_step(0.9)
+    first.save_base(tmp_path / "base")
+    further = make_pretrainer(base=str(tmp_path / "base"))
+    assert further.progress == BASE_PROGRESS
+    for name, tensor in first.model.state_dict().items():
+        assert further.model.state_dict()[name].equal(tensor.bfloat16().float()), name
+    for _ in range(2):  # the clock is one step late
+        further.train_step(further.progress)
+    assert BASE_PROGRESS < further.progress < 1
+    with pytest.raises(InputError, match=r"`base`.* has other sizes or tokens than the model of these options"):
+        make_pretrainer(base=str(tmp_path / "base"), layers=2)
+    with pytest.raises(InputError, match=r"`base`.*missing"):
+        make_pretrainer(base=str(tmp_path / "missing"))
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.9])
