@@ -3,8 +3,8 @@
     python -m inference.check --submission submission.csv --test_csv test.csv
     python -m inference.check --submission submission.csv --test_csv test.csv --schema schema.yaml
 
-With --schema, the attributes and their answers are those of that file, and a prediction is accepted in canonical form
-only.
+With --schema, the attributes and their answers are those of that file. A prediction is accepted in canonical form only,
+with as many digits as the attribute has.
 
 With --official, exactly what the challenge's own checker refuses is refused. That checker accepts more than can be
 evaluated: missing, extra and duplicate indexes, and units that do not suit their attribute. Without --official, those
@@ -85,7 +85,7 @@ def check_prediction(text: str) -> tuple[str, str] | None:
 
 
 def check_answer(text: str, attribute: Attribute) -> tuple[str, str] | None:
-    """None if `text` is empty or a canonical answer about the attribute; else (kind, message)."""
+    """None if `text` is empty, or a canonical answer about the attribute within its limits; else (kind, message)."""
     if not text:
         return None
     shown = one_line(repr(text), max_length=100)
@@ -102,6 +102,8 @@ def check_answer(text: str, attribute: Attribute) -> tuple[str, str] | None:
     if canonical != text:
         remedy = f"is written {canonical!r}" if canonical else "is left empty"
         return "format", f"{shown} {remedy} as an answer about {attribute.name}"
+    if excess := attribute.excess(text):
+        return "format", f"{shown} has {excess} of {attribute.name}: round it, or raise the limit in the schema"
     return None
 
 

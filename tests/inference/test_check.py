@@ -1,15 +1,20 @@
 """check: each kind of problem is found with its index, and the official checker's verdicts are ours."""
 
 import json
+import re
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from inference import check
-from inference.check import check_prediction, check_submission
+from inference.check import check_answer, check_prediction, check_submission
 from product_vqa.errors import InputError
+from product_vqa.modeling.constrained_decoding import number_pattern
+from product_vqa.task.schema_file import parse_schema
 from tests.commands import call, run_module
 from tests.inference.schemas import SCHEMAS, TEXTS
 
@@ -239,6 +244,11 @@ def test_canonical_answers_and_empty_ones_of_another_schema_are_accepted(tmp_pat
         ("nutrition", "fat", "3.5 kilojoule", "unit_unsuitable", "'3.5 kilojoule' is not in a unit of fat"),
         ("nutrition", "fat", "-3.5 gram", "format", "fat: '-3.5 gram' is not a number and one of the units"),
         ("nutrition", "fat", "[1.0, 2.0] gram", "format", "fat: '[1.0, 2.0] gram' is not a number and one of"),
+        ("nutrition", "fat", "3.25 gram", "format", "'3.25 gram' has 2 decimals, more than decimals 1 of fat: round it"),
+        ("nutrition", "salt", "1.23456 gram", "format", "has 5 decimals, more than decimals 4 of salt: round it, or"),
+        ("nutrition", "salt", "1234567.0 gram", "format", "has 7 digits, more than integer_digits 6 of salt"),
+        ("nutrition", "servings", "1234567", "format", "'1234567' has 7 digits, more than digits 6 of servings"),
+        ("nutrition", "servings", "-4", "format", "servings: '-4' is not a number"),
         ("nutrition", "servings", "24.0", "format", "'24.0' is written '24' as an answer about servings"),
         ("nutrition", "servings", "24.5", "format", "servings: '24.5' has decimals"),
         ("clothes", "colour", "navy", "format", "'navy' is written 'navy blue' as an answer about colour"),
@@ -249,6 +259,7 @@ def test_canonical_answers_and_empty_ones_of_another_schema_are_accepted(tmp_pat
         ("clothes", "colour", " ", "format", "' ' is left empty as an answer about colour"),
         ("electronics", "memory", "16.0 gigabyte", "format", "'16.0 gigabyte' is written '16 gigabyte'"),
         ("electronics", "memory", "16.5 gigabyte", "format", "memory: '16.5 gigabyte' has decimals"),
+        ("electronics", "memory", "1000000 gigabyte", "format", "has 7 digits, more than integer_digits 6 of memory"),
         ("electronics", "bluetooth", "true", "format", "bluetooth: 'true' is not one of the values"),
         ("electronics", "model_number", "AB-12", "format", "model_number: 'AB-12' does not match"),
         ("electronics", "brand", "a" * 21, "format", "has more than 20 characters"),
@@ -265,6 +276,31 @@ def test_what_is_not_canonical_in_another_schema_is_refused_with_its_remedy(
     assert (problem.index, problem.kind, problem.value) == (1, kind, prediction)
     assert message in problem.message
     assert problem.message.startswith("index 1: ")
+
+
+@settings(max_examples=300)
+@given(
+    number=st.from_regex(r"-?[0-9]{1,4}(\.[0-9]{1,4})?", fullmatch=True),
+    limits=st.tuples(st.integers(1, 4), st.integers(0, 4), st.booleans()),
+)
+def test_the_numbers_that_are_accepted_are_those_that_constrained_decoding_allows(
+    number: str, limits: tuple[int, int, bool]
+) -> None:
+    integer_digits, decimals, signed = limits
+    schema = parse_schema(
+        f"""version: 1
+units: {{mass: {{gram: {{size: 1}}}}}}
+attributes:
+  mass: {{kind: quantity, units: mass, integer_digits: {integer_digits}, decimals: {decimals}, signed: {signed}}}
+  count: {{kind: integer, digits: {integer_digits}, signed: {signed}}}
+""".lower(),
+        name="schema.yaml",
+    )
+    pattern = number_pattern(decimals=decimals, integer_digits=integer_digits, signed=signed)
+    is_allowed = re.fullmatch(pattern, number) is not None
+    assert (check_answer(f"{number} gram", schema["mass"]) is None) == is_allowed
+    whole = number_pattern(decimals=0, integer_digits=integer_digits, signed=signed)
+    assert (check_answer(number, schema["count"]) is None) == (re.fullmatch(whole, number) is not None)
 
 
 def test_indexes_are_checked_for_another_schema_too(tmp_path: Path) -> None:
