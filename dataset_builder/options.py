@@ -13,7 +13,8 @@ SCHEMA_HELP = (
     "Attributes, and what may be answered about each: a schema.yaml. Default: the challenge's eight attributes."
 )
 WIDE_HELP = (
-    "The CSVs have one row per product and one column per attribute. An empty cell gives no row of the dataset."
+    "A CSV without a column entity_name has one row per product and one column per attribute. An empty cell gives no "
+    "row of the dataset."
 )
 COLUMNS_HELP = "Columns with other names: image_link=photo_url,group_id=category,... An attribute's with --wide."
 TEST_CSV_HELP = "Rows to predict: a CSV, JSON Lines (both may be compressed), Parquet, or user/name:split."

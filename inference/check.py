@@ -3,8 +3,8 @@
     python -m inference.check --submission submission.csv --test_csv test.csv
     python -m inference.check --submission submission.csv --test_csv test.csv --schema schema.yaml
 
-With --schema, the attributes and their answers are those of that file. A prediction is accepted in canonical form only,
-with as many digits as the attribute has.
+With --schema, the attributes and their answers are those of that file. A prediction is accepted in canonical form
+only, and with at most as many digits as the attribute may have.
 
 With --official, exactly what the challenge's own checker refuses is refused. That checker accepts more than can be
 evaluated: missing, extra and duplicate indexes, and units that do not suit their attribute. Without --official, those

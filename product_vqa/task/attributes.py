@@ -10,7 +10,15 @@ from typing import Any
 
 from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
-from product_vqa.task.kinds import ChoiceKind, IntegerKind, Kind, LabelError, MultiChoiceKind, PatternKind, QuantityKind
+from product_vqa.task.kinds import (
+    ChoiceKind,
+    IntegerKind,
+    Kind,
+    LabelError,
+    MultiChoiceKind,
+    PatternKind,
+    QuantityKind,
+)
 
 SCHEMA_VERSION = 1
 _SHOWN_NAMES = 20  # in an error

@@ -244,7 +244,7 @@ def test_canonical_answers_and_empty_ones_of_another_schema_are_accepted(tmp_pat
         ("nutrition", "fat", "3.5 kilojoule", "unit_unsuitable", "'3.5 kilojoule' is not in a unit of fat"),
         ("nutrition", "fat", "-3.5 gram", "format", "fat: '-3.5 gram' is not a number and one of the units"),
         ("nutrition", "fat", "[1.0, 2.0] gram", "format", "fat: '[1.0, 2.0] gram' is not a number and one of"),
-        ("nutrition", "fat", "3.25 gram", "format", "'3.25 gram' has 2 decimals, more than decimals 1 of fat: round it"),
+        ("nutrition", "fat", "3.25 gram", "format", "'3.25 gram' has 2 decimals, more than decimals 1 of fat: round"),
         ("nutrition", "salt", "1.23456 gram", "format", "has 5 decimals, more than decimals 4 of salt: round it, or"),
         ("nutrition", "salt", "1234567.0 gram", "format", "has 7 digits, more than integer_digits 6 of salt"),
         ("nutrition", "servings", "1234567", "format", "'1234567' has 7 digits, more than digits 6 of servings"),
