@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builder.options import COLUMNS_HELP, SCHEMA_HELP, TEST_CSV_HELP, TRAIN_CSV_HELP, WIDE_HELP
+from dataset_builder.options import SCHEMA_HELP, TEST_CSV_HELP, TRAIN_CSV_HELP
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
+from product_vqa.tables.layout import COLUMNS_HELP, WIDE_HELP
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,6 +11,12 @@ from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import TEST_COLUMNS, TRAIN_COLUMNS
 from product_vqa.task.schema import CHALLENGE
 
+# Of the options `wide` and `columns`, wherever tables are read.
+WIDE_HELP = (
+    "A CSV without a column entity_name has one row per product and one column per attribute. An empty cell gives no "
+    "row of the dataset."
+)
+COLUMNS_HELP = "Columns with other names: image_link=photo_url,group_id=category,... An attribute's with --wide."
 _PRODUCT_FIELDS = ("index", "image_link", "group_id")
 _LONG_FIELDS = (*_PRODUCT_FIELDS, "entity_name", "entity_value")
 _MAX_LENGTH = 100_000  # of the text of `columns`

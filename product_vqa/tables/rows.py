@@ -36,18 +36,23 @@ class Table:
 
 
 def read_rows(
-    path: str | Path, *, schema: Schema, layout: Layout, is_labelled: bool, required: Sequence[str] | None = None
+    path: str | Path,
+    *,
+    schema: Schema,
+    layout: Layout,
+    is_labelled: bool,
+    required_if_long: Sequence[str] | None = None,
 ) -> Table:
     """Read a table and check every row. Raises InputError, with the line.
 
-    `required` are the columns that a long table must have, of those of a dataset. Default: all.
+    `required_if_long` are the fields that a long table needs. Default: what a dataset's rows are made from.
     """
     name = str(path)
     with open_table(path) as table:
         records = table.records
         layout = layout.of_table(records.names)
         fields = layout.find_fields(
-            records.names, schema, is_labelled=is_labelled, required_if_long=required, file=name
+            records.names, schema, is_labelled=is_labelled, required_if_long=required_if_long, file=name
         )
         make_rows = _wide_rows if layout.is_wide else _long_rows
         before = records.number

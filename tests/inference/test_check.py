@@ -315,7 +315,7 @@ def test_indexes_are_checked_for_another_schema_too(tmp_path: Path) -> None:
 def test_a_test_csv_of_another_schema_is_named(tmp_path: Path) -> None:
     test_csv = write_test_csv(tmp_path, "size", "width")
     submission = write(tmp_path, "index,prediction\n0,S\n1,1.0 inch\n")
-    message = "`test_csv` .*test.csv, index 1: unknown entity_name 'width'; expected one of size, colour, material"
+    message = "`test_csv` .*test.csv, line 3: unknown entity_name 'width'; expected one of size, colour, material"
     with pytest.raises(InputError, match=message):
         check_submission(submission, test_csv, schema=SCHEMAS["clothes"])
 
@@ -333,6 +333,43 @@ def test_the_command_reads_a_schema(
     (tmp_path / "schema.yaml").write_text("version: 1\nattributes:\n  size: {kind: option, values: [S, M]}\n")
     with pytest.raises(InputError, match=r"--schema .*schema.yaml, line 3: .*unknown kind 'option'; use one of"):
         call(check.main, monkeypatch, *arguments, "--schema", tmp_path / "schema.yaml")
+
+
+def test_a_wide_table_of_products_is_asked_about_every_attribute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "schema.yaml").write_text(TEXTS["clothes"])
+    (tmp_path / "products.csv").write_text("sku,photo\n7,a.jpg\n2,b.jpg\n")
+    # The rows of product 7 are 21, 22 and 23: size, colour and material.
+    submission = write(tmp_path, "index,prediction\n21,S\n22,red\n23,silk\n6,red\n7,white\n8,\n")
+    arguments = ("--submission", submission, "--test_csv", tmp_path / "products.csv", "--schema",
+                 tmp_path / "schema.yaml", "--wide", "--columns")  # fmt: skip
+    assert call(check.main, monkeypatch, *arguments, "image_link=photo,index=sku") == 1
+    printed = capsys.readouterr().out
+    assert "format: index 6: size: 'red' is not one of the values" in printed and "refused: 1 problems" in printed
+    assert call(check.main, monkeypatch, *arguments, "image_link=photo") == 1  # products are numbered from 0
+    assert "missing_index: index 0 of test.csv has no row" in capsys.readouterr().out
+    for columns, message in [
+        ("image_link=foto", r"--test_csv .*products.csv: no column foto \(image_link\)"),
+        ("Size=sku", "--columns: unknown 'Size'; choose from"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            call(check.main, monkeypatch, *arguments, columns)
+
+
+def test_rows_without_an_index_are_numbered_for_another_schema(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("entity_name\nsize\ncolour\n")
+    submission = write(tmp_path, "index,prediction\n0,S\n1,red\n")
+    assert check_submission(submission, tmp_path / "test.csv", schema=SCHEMAS["clothes"]).ok
+
+
+@pytest.mark.parametrize("options", [["--wide"], ["--columns", "index=id"]])
+def test_the_official_checker_knows_its_own_table_only(
+    tmp_path: Path, test_csv: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    submission = write(tmp_path, "index,prediction\n")
+    with pytest.raises(InputError, match=f"challenge's own checker, which knows no {options[0]}: pass one of them"):
+        call(check.main, monkeypatch, "--submission", submission, "--test_csv", test_csv, "--official", *options)
 
 
 def test_the_schema_of_the_challenge_changes_no_verdict(
