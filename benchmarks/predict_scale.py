@@ -18,8 +18,9 @@ from datasets import Dataset
 
 from benchmarks.image_server import make_image
 from benchmarks.timing import time_command
-from dataset_builder.csv_reader import Row, read_tables
+from dataset_builder.csv_reader import read_tables
 from dataset_builder.options import TableOptions
+from product_vqa.tables.rows import Row
 from product_vqa.task.features import FEATURES
 from quickstart.pretraining.small_paligemma import save_base
 

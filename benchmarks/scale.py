@@ -17,8 +17,9 @@ from typing import Any
 
 from benchmarks.image_server import image_server
 from benchmarks.timing import time_command
-from dataset_builder.csv_reader import Row, Table, read_tables
+from dataset_builder.csv_reader import read_tables
 from dataset_builder.options import TableOptions
+from product_vqa.tables.rows import Row, Table
 
 COLUMNS_BY_FILE = {
     "train.csv": ["image_link", "group_id", "entity_name", "entity_value"],

@@ -11,18 +11,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builder.options import COLUMNS_HELP, SCHEMA_HELP, TEST_CSV_HELP, TRAIN_CSV_HELP, WIDE_HELP
+from dataset_builder.options import SCHEMA_HELP, TEST_CSV_HELP, TRAIN_CSV_HELP
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
+from product_vqa.tables.layout import COLUMNS_HELP, WIDE_HELP
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dataset_builder.csv_reader import Table
     from dataset_builder.leakage import Leak
     from dataset_builder.placeholders import Placeholder
     from dataset_builder.schema_suggestion import Suggestion
+    from product_vqa.tables.rows import Table
     from product_vqa.task.attributes import Schema
 
 NUM_EXAMPLES = 3  # of each kind of suspicious label
@@ -115,7 +116,7 @@ def suggest(options: InspectOptions) -> "Suggestion":
     """Write a schema for the labels of a table whose attributes are not known."""
     from dataset_builder.label_table import read_label_table
     from dataset_builder.schema_suggestion import check_absent, suggest_schema, write_suggestion
-    from dataset_builder.table_layout import Layout
+    from product_vqa.tables.layout import Layout
 
     assert options.train_csv is not None and options.suggest_schema is not None
     file = Path(options.suggest_schema)
@@ -128,8 +129,8 @@ def suggest(options: InspectOptions) -> "Suggestion":
 
 def inspect(options: InspectOptions) -> Report:
     from dataset_builder.csv_reader import read_test_csv, read_train_csv
-    from dataset_builder.table_layout import Layout
     from product_vqa.schemas import choose_schema
+    from product_vqa.tables.layout import Layout
 
     with argument("schema"):
         schema = choose_schema(options.schema)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset_builder.csv_reader import Row, Table
 from dataset_builder.labels import UNIT_UNSUITABLE, label_judge
 from product_vqa.quoting import write_cells
+from product_vqa.tables.rows import Row, Table
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import SEPARATOR, IntegerKind, Kind, QuantityKind, key_of
 from product_vqa.task.schema import CHALLENGE

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_builder.csv_reader import MAX_LENGTHS
-from dataset_builder.table_layout import LONG, Layout
-from dataset_builder.table_records import CsvRecords
 from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
+from product_vqa.tables.layout import LONG, Layout
+from product_vqa.tables.records import CsvRecords
+from product_vqa.tables.rows import MAX_LENGTHS
 
 _OTHER_FIELDS = ("index", "image", "image_link", "group_id")  # of a wide table, next to its attributes
 MAX_COLUMNS = 1000  # of a table; and attributes of a long one
@@ -44,6 +44,7 @@ def read_label_table(path: str | Path, *, layout: Layout = LONG) -> LabelTable:
 
 
 def _count(records: CsvRecords, layout: Layout, *, file: Path) -> LabelTable:
+    layout = layout.of_table(records.names)
     columns = _find_columns(records.names, layout, file=file)
     labels: dict[str, Counter[str]] = {name: Counter() for name in columns[1:]} if layout.is_wide else {}
     num_missing: Counter[str] = Counter()

@@ -18,8 +18,8 @@ from dataset_builder.output_folder import MANIFEST_FILE, read_earlier_manifest
 from dataset_builder.placeholders import Placeholder
 from dataset_builder.row_filter import FilteredRows
 from dataset_builder.split import JOINING_COLUMNS, Oversize, Splits
-from dataset_builder.table_layout import is_layout
 from product_vqa.row_selection import RowSelection, is_description
+from product_vqa.tables.layout import is_layout
 from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import SPLITS
 from product_vqa.task.quantity import RANGE_POLICIES

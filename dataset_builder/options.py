@@ -6,16 +6,13 @@ from dataclasses import dataclass, field, replace
 from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError
 from product_vqa.sharding import MAX_SHARDS
+from product_vqa.tables.layout import COLUMNS_HELP, WIDE_HELP
 from product_vqa.task.quantity import RANGE_POLICIES
 
 TRAIN_CSV_HELP = "Labelled rows: a CSV, JSON Lines (both may be compressed), Parquet, or user/name:split."
 SCHEMA_HELP = (
     "Attributes, and what may be answered about each: a schema.yaml. Default: the challenge's eight attributes."
 )
-WIDE_HELP = (
-    "The CSVs have one row per product and one column per attribute. An empty cell gives no row of the dataset."
-)
-COLUMNS_HELP = "Columns with other names: image_link=photo_url,group_id=category,... An attribute's with --wide."
 TEST_CSV_HELP = "Rows to predict: a CSV, JSON Lines (both may be compressed), Parquet, or user/name:split."
 
 

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dataset_builder.csv_reader import Row, Table, Tables
+from dataset_builder.csv_reader import Tables
 from dataset_builder.image_store import NOT_FETCHED, count_reasons
 from dataset_builder.labels import label_judge
 from dataset_builder.stored_image import StoredImage
 from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
+from product_vqa.tables.rows import Row, Table
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
 

@@ -8,13 +8,13 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset_builder.csv_reader import Row
 from dataset_builder.output_folder import DROPPED_FILE, ROWS_FOLDER
 from dataset_builder.row_filter import DatasetRow, Dropped
 from dataset_builder.shard_images import StoredImages
 from dataset_builder.split import Splits
 from dataset_builder.stored_image import StoredImage
 from product_vqa.quoting import write_cells
+from product_vqa.tables.rows import Row
 from product_vqa.task.features import FEATURES
 
 MAX_SHARD_BYTES = 500 * 1024**2

@@ -2,9 +2,10 @@
 
     python -m inference.check --submission submission.csv --test_csv test.csv
     python -m inference.check --submission submission.csv --test_csv test.csv --schema schema.yaml
+    python -m inference.check --submission submission.csv --test_csv products.csv --schema schema.yaml --wide
 
-With --schema, the attributes and their answers are those of that file, and a prediction is accepted in canonical form
-only.
+With --schema, the attributes and their answers are those of that file. A prediction is accepted in canonical form
+only, and with at most as many digits as the attribute may have.
 
 With --official, exactly what the challenge's own checker refuses is refused. That checker accepts more than can be
 evaluated: missing, extra and duplicate indexes, and units that do not suit their attribute. Without --official, those
@@ -21,6 +22,7 @@ from product_vqa.cli import parse_options, run
 from product_vqa.csv_files import parse_index
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
+from product_vqa.tables.layout import COLUMNS_HELP, LONG, WIDE_HELP, Layout
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import LabelError, QuantityKind
 from product_vqa.task.schema import CHALLENGE, UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
@@ -36,18 +38,23 @@ class CheckOptions:
     """The submission, and the test.csv that it belongs to."""
 
     submission: str = field(metadata={"help": "Submission to check: a CSV with the columns index, prediction."})
-    test_csv: str = field(metadata={"help": "The challenge's test.csv, plain or compressed (.gz, .bz2, .xz, .zip)."})
+    test_csv: str = field(
+        metadata={"help": "The test.csv that was predicted, plain or compressed (.gz, .bz2, .xz, .zip)."}
+    )
     official: bool = field(
         default=False, metadata={"help": "Refuse exactly what the challenge's own checker refuses."}
     )
     schema: str | None = field(
         default=None, metadata={"help": "Your own attributes: a schema.yaml. Default: those of the challenge."}
     )
+    wide: bool = field(default=False, metadata={"help": WIDE_HELP})
+    columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
     json: bool = field(default=False, metadata={"help": "Print the result as JSON."})
 
     def __post_init__(self) -> None:
-        if self.official and self.schema is not None:
-            raise InputError("--official is the challenge's own checker, which knows no --schema: pass one of them")
+        given = {"--schema": self.schema is not None, "--wide": self.wide, "--columns": self.columns is not None}
+        for flag in (flag for flag, is_given in given.items() if is_given and self.official):
+            raise InputError(f"--official is the challenge's own checker, which knows no {flag}: pass one of them")
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def check_prediction(text: str) -> tuple[str, str] | None:
 
 
 def check_answer(text: str, attribute: Attribute) -> tuple[str, str] | None:
-    """None if `text` is empty or a canonical answer about the attribute; else (kind, message)."""
+    """None if `text` is empty, or a canonical answer about the attribute within its limits; else (kind, message)."""
     if not text:
         return None
     shown = one_line(repr(text), max_length=100)
@@ -102,27 +109,35 @@ def check_answer(text: str, attribute: Attribute) -> tuple[str, str] | None:
     if canonical != text:
         remedy = f"is written {canonical!r}" if canonical else "is left empty"
         return "format", f"{shown} {remedy} as an answer about {attribute.name}"
+    if excess := attribute.excess(text):
+        return "format", f"{shown} has {excess} of {attribute.name}: round it, or raise the limit in the schema"
     return None
 
 
 def check_submission(
-    submission: str | Path, test_csv: str | Path, *, official: bool = False, schema: Schema = CHALLENGE
+    submission: str | Path,
+    test_csv: str | Path,
+    *,
+    official: bool = False,
+    schema: Schema = CHALLENGE,
+    layout: Layout = LONG,
 ) -> Verdict:
     """Find all problems of a submission. Raises InputError if it cannot be checked at all.
 
     The challenge's predictions may have any form that its own checker accepts; those for another schema must be
     canonical. With `official`, which is for the challenge only, exactly that checker's verdicts are returned.
     """
-    from inference.tables import check_entities, read_indexes, read_table
+    from inference.tables import read_attribute_rows, read_table
 
     is_challenge = schema == CHALLENGE
     assert is_challenge or not official
+    entities: dict[int, str] = {}
     with argument("test_csv"):
-        columns = ("index",) if official else ("index", "entity_name")
-        test = read_table(test_csv, columns=columns, as_written=not is_challenge)
-        test_indexes = [] if official else read_indexes(test, path=test_csv)
-        if not is_challenge:
-            check_entities(test["entity_name"], test_indexes, schema=schema, path=test_csv)
+        if official:
+            read_table(test_csv, columns=("index",))
+        else:
+            test = read_attribute_rows(test_csv, schema=schema, layout=layout, columns=("index", "entity_name"))
+            entities = dict(zip(test["index"].tolist(), test["entity_name"], strict=True))
     if not str(submission).lower().endswith(".csv"):
         raise InputError(f"`submission` {submission} must end in .csv: the challenge accepts no other file")
     with argument("submission"):
@@ -132,10 +147,8 @@ def check_submission(
         return Verdict(False, len(table), 0, len(table), [problem])
 
     problems: list[Problem] = []
-    entities: dict[int, str] = {}
     if not official:
-        problems += _index_problems(table["index"], test_indexes)
-        entities = dict(zip(test_indexes, test["entity_name"], strict=True))
+        problems += _index_problems(table["index"], list(entities))
     if is_challenge:
         problems += _prediction_problems(table["index"], table["prediction"], entities)
     else:
@@ -207,7 +220,11 @@ def main() -> int:
 
     with argument("schema"):
         schema = choose_schema(options.schema)
-    verdict = check_submission(options.submission, options.test_csv, official=options.official, schema=schema)
+    layout = Layout.of(wide=options.wide, columns=options.columns)
+    layout.check(schema)
+    verdict = check_submission(
+        options.submission, options.test_csv, official=options.official, schema=schema, layout=layout
+    )
     if options.json:
         print(json.dumps(asdict(verdict)))
     else:

@@ -5,6 +5,7 @@ python -m inference.evaluate --predictions new.csv --compare old.csv --reference
 python -m inference.evaluate --predictions new.parquet --references train.csv --sweep
 python -m inference.evaluate --predictions validation.csv --references user/dataset:validation --weights test.csv
 python -m inference.evaluate --predictions submission.csv --references labels.csv --schema schema.yaml
+python -m inference.evaluate --predictions submission.csv --references products.csv --schema schema.yaml --wide
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
+from product_vqa.tables.layout import COLUMNS_HELP, WIDE_HELP, Layout
 
 if TYPE_CHECKING:
     from product_vqa.task.attributes import Schema
@@ -49,6 +51,8 @@ class EvaluateOptions:
             "Default: those of the challenge."
         },
     )
+    wide: bool = field(default=False, metadata={"help": WIDE_HELP})
+    columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
     bootstrap: int = field(
         default=1000,
         metadata={"help": "Bootstrap resamples (over images) for the 95 percent confidence intervals; 0: none."},
@@ -61,7 +65,13 @@ class EvaluateOptions:
 
 
 def evaluate(
-    predictions: str | Path, references: str | Path, *, schema: str | None = None, bootstrap: int = 0
+    predictions: str | Path,
+    references: str | Path,
+    *,
+    schema: str | None = None,
+    wide: bool = False,
+    columns: str | None = None,
+    bootstrap: int = 0,
 ) -> dict[str, Any]:
     """The scores of all references: overall, `by_entity`, `by_group`, and the number of `mistakes` by kind.
 
@@ -73,13 +83,16 @@ def evaluate(
 
     `schema` is a schema.yaml, if the references are a CSV about other attributes; a dataset brings its own. For those
     the label is compared in its canonical form, and `inference.comparison.Comparison` says what equals it. There are
-    `f1_meaning` and the scores `by_kind` of attribute too.
+    `f1_meaning` and the scores `by_kind` of attribute too. `wide` and `columns` describe a CSV, as for a build.
     """
     from inference.metrics import score_table
     from inference.references import find_schema, join
 
     found = find_schema(references, file=schema)
-    return score_table(join(predictions, references, schema=found), schema=found, resamples=bootstrap)
+    layout = Layout.of(wide=wide, columns=columns)
+    layout.check(found)
+    table = join(predictions, references, schema=found, layout=layout)
+    return score_table(table, schema=found, resamples=bootstrap)
 
 
 def main() -> None:
@@ -89,14 +102,16 @@ def main() -> None:
     from inference.references import find_schema, join, read_entities
 
     schema = find_schema(options.references, file=options.schema)
-    entities = read_entities(options.weights, schema=schema) if options.weights else None
-    table = join(options.predictions, options.references, schema=schema)
+    layout = Layout.of(wide=options.wide, columns=options.columns)
+    layout.check(schema)
+    entities = read_entities(options.weights, schema=schema, layout=layout) if options.weights else None
+    table = join(options.predictions, options.references, schema=schema, layout=layout)
     scores = score_table(table, schema=schema, resamples=options.bootstrap)
     if entities is not None:
         scores["weighted"] = score_weighted(table, entities, schema=schema, resamples=options.bootstrap)
     if options.compare:
         with argument("compare"):
-            other = join(options.compare, options.references, schema=schema)
+            other = join(options.compare, options.references, schema=schema, layout=layout)
         scores["compare"] = compare(table, other, resamples=options.bootstrap or 1000)
         scores["compare"]["scores"] = score_table(other, schema=schema, resamples=options.bootstrap)
     if options.sweep:

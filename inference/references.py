@@ -7,11 +7,12 @@ from datasets import Dataset
 
 from inference.comparison import Comparison
 from inference.submission import read_predictions
-from inference.tables import check_entities, read_indexes, read_table
+from inference.tables import check_entities, read_attribute_rows
 from product_vqa.dataset import load_split
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from product_vqa.schemas import choose_schema, load_schema
+from product_vqa.tables.layout import LONG, Layout
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
 
@@ -31,15 +32,21 @@ def find_schema(references: str | Path, *, file: str | None = None) -> Schema:
     return choose_schema(file, own=own, of=str(location))
 
 
-def join(predictions: str | Path, references: str | Path, *, schema: Schema = CHALLENGE) -> pd.DataFrame:
+def join(
+    predictions: str | Path, references: str | Path, *, schema: Schema = CHALLENGE, layout: Layout = LONG
+) -> pd.DataFrame:
     """Each reference with its prediction: index, entity_name, group_id, image_link, reference, prediction, confidence.
 
-    A reference without a prediction has the prediction "". The confidence may be NaN. Raises InputError for an index
-    that has no reference or occurs twice, and if there are no references.
+    A reference without a prediction has the prediction "". The confidence may be NaN. A wide table has no reference
+    for an empty cell, and what was predicted for it is dropped. Raises InputError for another index without a
+    reference or one that occurs twice, and if there are no references.
     """
-    labels = read_references(str(references), schema=schema)
+    labels = read_references(str(references), schema=schema, layout=layout)
     predicted = read_predictions(predictions, as_written=schema != CHALLENGE)
-    if unknown := sorted(set(predicted["index"]) - set(labels["index"])):
+    known = set(labels["index"])
+    if layout.is_wide and _is_csv(str(references)):
+        known = set(_read_asked(str(references), schema, layout))
+    if unknown := sorted(set(predicted["index"]) - known):
         raise InputError(
             f"{predictions}: {len(unknown)} of {len(predicted)} indexes, for example {unknown[0]}, are not in "
             f"`references` {references}; are these predictions for another split?"
@@ -48,21 +55,25 @@ def join(predictions: str | Path, references: str | Path, *, schema: Schema = CH
     return table.fillna({"prediction": ""})
 
 
-def read_references(name: str, *, schema: Schema = CHALLENGE) -> pd.DataFrame:
+def read_references(name: str, *, schema: Schema = CHALLENGE, layout: Layout = LONG) -> pd.DataFrame:
     """index, entity_name, image_link, group_id and reference (the raw label, "" for none).
 
     For a schema that is not the challenge's, the reference is in canonical form, unless it has none.
 
     `name` is a CSV or a split of a dataset (`user/name[@revision]:split`, `folder:split`). A CSV without `image_link`
-    counts as one image per row, and one without `group_id` as no groups. Raises InputError if there are no rows.
+    counts as one image per row, and one without `group_id` as no groups. `layout` is that of a CSV. Raises InputError
+    if there are no rows.
     """
     with argument("references"):
-        is_challenge = schema == CHALLENGE
-        table = _read_labels_csv(name, as_written=not is_challenge) if _is_csv(name) else _read_labels_split(name)
+        if _is_csv(name):
+            table = _read_labels_csv(name, schema, layout)
+        else:
+            table = _read_labels_split(name)
+            if schema != CHALLENGE:
+                check_entities(table["entity_name"], table["index"], schema=schema, path=name)
         if table.empty:
             raise InputError(f"{name} has no rows")
-        if not is_challenge:
-            check_entities(table["entity_name"], table["index"], schema=schema, path=name)
+        if schema != CHALLENGE:
             table["reference"] = _normalize(table, schema)
     return table
 
@@ -73,10 +84,10 @@ def _normalize(table: pd.DataFrame, schema: Schema) -> list[str]:
     return [comparison.canonical(entity_name, label) or label for entity_name, label in pairs]
 
 
-def _read_labels_csv(name: str, *, as_written: bool) -> pd.DataFrame:
+def _read_labels_csv(name: str, schema: Schema, layout: Layout) -> pd.DataFrame:
     columns, optional = ("entity_name", "entity_value"), ("index", "image_link", "group_id")
-    table = read_table(name, columns=columns, optional=optional, as_written=as_written)
-    indexes = read_indexes(table, path=name) if "index" in table.columns else list(range(len(table)))
+    table = read_attribute_rows(name, schema=schema, layout=layout, columns=columns, optional=optional)
+    indexes = table["index"].tolist()
     links = table["image_link"].str.strip() if "image_link" in table.columns else list(map(str, indexes))
     return pd.DataFrame(
         {
@@ -89,16 +100,23 @@ def _read_labels_csv(name: str, *, as_written: bool) -> pd.DataFrame:
     )
 
 
+def _read_asked(name: str, schema: Schema, layout: Layout) -> list[int]:
+    """The indexes of all rows that a table gives if it is predicted."""
+    with argument("references"):
+        table = read_attribute_rows(name, schema=schema, layout=layout, columns=("entity_name",))
+    return table["index"].tolist()
+
+
 def _read_labels_split(name: str) -> pd.DataFrame:
     columns = ["index", "entity_name", "image_link", "group_id", "entity_value_raw"]
     return _to_pandas(_load_split(name), columns).rename(columns={"entity_value_raw": "reference"})
 
 
-def read_entities(name: str, *, schema: Schema = CHALLENGE) -> pd.Series:
-    """The column entity_name of a CSV or of a dataset's split. Raises InputError for an unknown attribute."""
+def read_entities(name: str, *, schema: Schema = CHALLENGE, layout: Layout = LONG) -> pd.Series:
+    """The attribute of each row of a CSV or of a dataset's split. Raises InputError for an unknown one."""
     with argument("weights"):
         if _is_csv(name):
-            table = read_table(name, columns=("entity_name",), as_written=schema != CHALLENGE)
+            table = read_attribute_rows(name, schema=schema, layout=layout, columns=("entity_name",))
             entities = table["entity_name"]
         else:
             entities = _to_pandas(_load_split(name), ["entity_name"])["entity_name"]

@@ -12,7 +12,10 @@ from product_vqa.errors import InputError, first_line
 from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.paths import readable_file
 from product_vqa.quoting import one_line
+from product_vqa.tables.layout import LONG, Layout
+from product_vqa.tables.rows import read_rows
 from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
 
 _PHYSICAL_TYPES = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
 
@@ -47,6 +50,30 @@ def read_table(
     if missing := [column for column in columns if column not in found]:
         raise InputError(f"{file} has no column {', '.join(missing)}; its columns are {', '.join(found)}")
     return table[[name for name in names if name in found]]
+
+
+def read_attribute_rows(
+    path: str | Path, *, schema: Schema, layout: Layout, columns: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """Read `columns` of the rows of a table about attributes, long or wide, and those of `optional` that it has.
+
+    They are texts, and `index` is an integer: that of the dataset's row (see `Layout`). A table may lack that column,
+    unless it is the challenge's test.csv. Raises InputError, with the line, for a table that has no such rows.
+    """
+    if schema == CHALLENGE and layout == LONG:
+        table = read_table(path, columns=columns, optional=optional)
+        indexes = read_indexes(table, path=path) if "index" in table.columns else range(len(table))
+        return table.assign(index=list(indexes))
+    rows = read_rows(
+        readable_file(path),
+        schema=schema,
+        layout=layout,
+        is_labelled="entity_value" in columns,
+        required_if_long=[name for name in columns if name != "index"],
+    ).rows
+    return pd.DataFrame(
+        {name: [getattr(row, name) for row in rows] for name in dict.fromkeys((*columns, *optional, "index"))}
+    )
 
 
 def _read_parquet(file: Path, names: list[str]) -> pd.DataFrame:

@@ -10,7 +10,15 @@ from typing import Any
 
 from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
-from product_vqa.task.kinds import ChoiceKind, Kind, LabelError, MultiChoiceKind, PatternKind, QuantityKind
+from product_vqa.task.kinds import (
+    ChoiceKind,
+    IntegerKind,
+    Kind,
+    LabelError,
+    MultiChoiceKind,
+    PatternKind,
+    QuantityKind,
+)
 
 SCHEMA_VERSION = 1
 _SHOWN_NAMES = 20  # in an error
@@ -48,6 +56,15 @@ class Attribute:
             return self.normalize(answer) == answer
         except LabelError:
             return False
+
+    def excess(self, answer: str) -> str:
+        """The limit of the schema that a canonical answer exceeds: `7 decimals, more than decimals 4`; "" for none.
+
+        Labels may exceed limits, but such answers are never predicted.
+        """
+        if not answer or not isinstance(self.kind, QuantityKind | IntegerKind):
+            return ""
+        return self.kind.excess(answer)
 
     def is_same(self, answer: str, other: str) -> bool:
         """Whether two canonical answers mean the same: units are converted, case may not count."""

@@ -132,6 +132,10 @@ class QuantityKind:
         number = abs(number) if number == 0 else number
         return f"{number.to_integral_value():f}" if self.decimals == 0 else format_number(number)
 
+    def excess(self, answer: str) -> str:
+        number, _ = self.split(answer)
+        return _excess(number, "integer_digits", self.integer_digits, decimals=self.decimals)
+
     def split(self, answer: str) -> tuple[str, str]:
         value, _, unit = answer.partition(" ")
         return value, unit
@@ -169,6 +173,9 @@ class IntegerKind:
         if value != value.to_integral_value():
             raise LabelError("not_an_integer", f"{_shown(text)} has decimals")
         return f"{abs(value) if value == 0 else value:f}".partition(".")[0]
+
+    def excess(self, answer: str) -> str:
+        return _excess(answer, "digits", self.digits)
 
     def split(self, answer: str) -> tuple[str, str]:
         return answer, ""
@@ -298,6 +305,16 @@ def split_values(label: str) -> list[str]:
 def key_of(text: str) -> str:
     """What two spellings of a value have in common: case, spaces and the composition of characters do not count."""
     return unicodedata.normalize("NFKC", " ".join(text.split())).casefold()
+
+
+def _excess(number: str, field: str, most: int, *, decimals: int = 0) -> str:
+    """`7 digits, more than integer_digits 6`; "" for a canonical number that has no more digits than it may."""
+    integer, _, fraction = number.removeprefix("-").partition(".")
+    if len(integer) > most:
+        return f"{len(integer)} digits, more than {field} {most}"
+    if decimals and len(fraction) > decimals:
+        return f"{len(fraction)} decimals, more than decimals {decimals}"
+    return ""
 
 
 def _compose(text: str) -> str:

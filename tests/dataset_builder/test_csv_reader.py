@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.csv_reader import Table, Tables, read_tables, read_test_csv, read_train_csv
+from dataset_builder.csv_reader import Tables, read_tables, read_test_csv, read_train_csv
 from dataset_builder.options import TableOptions
 from product_vqa.errors import InputError
+from product_vqa.tables.rows import Table
 from product_vqa.task.schema import ENTITIES
 from tests.dataset_builder.files import TEST_COLUMNS, TRAIN_COLUMNS, write_csv
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_builder.csv_reader import Table, read_train_csv
+from dataset_builder.csv_reader import read_train_csv
 from dataset_builder.label_quality import (
     LABELS_PER_RARE,
     MIN_LABELS,
@@ -11,6 +11,7 @@ from dataset_builder.label_quality import (
     find_suspicious,
     write_suspicious,
 )
+from product_vqa.tables.rows import Table
 from product_vqa.task.schema_file import parse_schema
 from tests.dataset_builder.files import TRAIN_COLUMNS, write_csv
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builder.csv_reader import Row
 from dataset_builder.row_filter import DatasetRow, FilteredRows
 from dataset_builder.split import MIN_OVERSIZE_ROWS, components, hold_out, split_rows
 from dataset_builder.stored_image import StoredImage
+from product_vqa.tables.rows import Row
 
 COLUMNS = ["index", "image_link", "sha256", "phash", "group_id", "entity_name", "entity_value"]
 

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder import build
-from dataset_builder.csv_reader import Row
 from dataset_builder.image_preparation import prepare_image
 from dataset_builder.image_store import ImageStore, Status, UrlState
 from dataset_builder.output_folder import write_errors_explained
@@ -19,6 +18,7 @@ from dataset_builder.split import Splits
 from dataset_builder.stored_image import StoredImage
 from dataset_builder.writer import WRITE_ERRORS, write_dataset, write_dropped
 from product_vqa.errors import InputError
+from product_vqa.tables.rows import Row
 from tests.commands import call
 from tests.dataset_builder.files import (
     TRAIN_COLUMNS,

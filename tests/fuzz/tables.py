@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dataset_builder.csv_reader import Table, read_test_csv, read_train_csv
+from dataset_builder.csv_reader import read_test_csv, read_train_csv
 from inference.check import Verdict, check_submission
 from inference.submission import PREDICTIONS, read_predictions, write_submission
 from product_vqa.errors import InputError
+from product_vqa.tables.rows import Table
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from tests.fuzz.target import Target, assert_message
 

@@ -1,15 +1,20 @@
 """check: each kind of problem is found with its index, and the official checker's verdicts are ours."""
 
 import json
+import re
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from inference import check
-from inference.check import check_prediction, check_submission
+from inference.check import check_answer, check_prediction, check_submission
 from product_vqa.errors import InputError
+from product_vqa.modeling.constrained_decoding import number_pattern
+from product_vqa.task.schema_file import parse_schema
 from tests.commands import call, run_here, run_module
 from tests.inference.schemas import SCHEMAS, TEXTS
 
@@ -238,6 +243,11 @@ def test_canonical_answers_and_empty_ones_of_another_schema_are_accepted(tmp_pat
         ("nutrition", "fat", "3.5 kilojoule", "unit_unsuitable", "'3.5 kilojoule' is not in a unit of fat"),
         ("nutrition", "fat", "-3.5 gram", "format", "fat: '-3.5 gram' is not a number and one of the units"),
         ("nutrition", "fat", "[1.0, 2.0] gram", "format", "fat: '[1.0, 2.0] gram' is not a number and one of"),
+        ("nutrition", "fat", "3.25 gram", "format", "'3.25 gram' has 2 decimals, more than decimals 1 of fat: round"),
+        ("nutrition", "salt", "1.23456 gram", "format", "has 5 decimals, more than decimals 4 of salt: round it, or"),
+        ("nutrition", "salt", "1234567.0 gram", "format", "has 7 digits, more than integer_digits 6 of salt"),
+        ("nutrition", "servings", "1234567", "format", "'1234567' has 7 digits, more than digits 6 of servings"),
+        ("nutrition", "servings", "-4", "format", "servings: '-4' is not a number"),
         ("nutrition", "servings", "24.0", "format", "'24.0' is written '24' as an answer about servings"),
         ("nutrition", "servings", "24.5", "format", "servings: '24.5' has decimals"),
         ("clothes", "colour", "navy", "format", "'navy' is written 'navy blue' as an answer about colour"),
@@ -248,6 +258,7 @@ def test_canonical_answers_and_empty_ones_of_another_schema_are_accepted(tmp_pat
         ("clothes", "colour", " ", "format", "' ' is left empty as an answer about colour"),
         ("electronics", "memory", "16.0 gigabyte", "format", "'16.0 gigabyte' is written '16 gigabyte'"),
         ("electronics", "memory", "16.5 gigabyte", "format", "memory: '16.5 gigabyte' has decimals"),
+        ("electronics", "memory", "1000000 gigabyte", "format", "has 7 digits, more than integer_digits 6 of memory"),
         ("electronics", "bluetooth", "true", "format", "bluetooth: 'true' is not one of the values"),
         ("electronics", "model_number", "AB-12", "format", "model_number: 'AB-12' does not match"),
         ("electronics", "brand", "a" * 21, "format", "has more than 20 characters"),
@@ -266,6 +277,31 @@ def test_what_is_not_canonical_in_another_schema_is_refused_with_its_remedy(
     assert problem.message.startswith("index 1: ")
 
 
+@settings(max_examples=300)
+@given(
+    number=st.from_regex(r"-?[0-9]{1,4}(\.[0-9]{1,4})?", fullmatch=True),
+    limits=st.tuples(st.integers(1, 4), st.integers(0, 4), st.booleans()),
+)
+def test_the_numbers_that_are_accepted_are_those_that_constrained_decoding_allows(
+    number: str, limits: tuple[int, int, bool]
+) -> None:
+    integer_digits, decimals, signed = limits
+    schema = parse_schema(
+        f"""version: 1
+units: {{mass: {{gram: {{size: 1}}}}}}
+attributes:
+  mass: {{kind: quantity, units: mass, integer_digits: {integer_digits}, decimals: {decimals}, signed: {signed}}}
+  count: {{kind: integer, digits: {integer_digits}, signed: {signed}}}
+""".lower(),
+        name="schema.yaml",
+    )
+    pattern = number_pattern(decimals=decimals, integer_digits=integer_digits, signed=signed)
+    is_allowed = re.fullmatch(pattern, number) is not None
+    assert (check_answer(f"{number} gram", schema["mass"]) is None) == is_allowed
+    whole = number_pattern(decimals=0, integer_digits=integer_digits, signed=signed)
+    assert (check_answer(number, schema["count"]) is None) == (re.fullmatch(whole, number) is not None)
+
+
 def test_indexes_are_checked_for_another_schema_too(tmp_path: Path) -> None:
     test_csv = write_test_csv(tmp_path, "size", "colour", "material")
     submission = write(tmp_path, "index,prediction\n0,S\n0,S\n1,crimson\n7,whatever\n")
@@ -278,7 +314,7 @@ def test_indexes_are_checked_for_another_schema_too(tmp_path: Path) -> None:
 def test_a_test_csv_of_another_schema_is_named(tmp_path: Path) -> None:
     test_csv = write_test_csv(tmp_path, "size", "width")
     submission = write(tmp_path, "index,prediction\n0,S\n1,1.0 inch\n")
-    message = "`test_csv` .*test.csv, index 1: unknown entity_name 'width'; expected one of size, colour, material"
+    message = "`test_csv` .*test.csv, line 3: unknown entity_name 'width'; expected one of size, colour, material"
     with pytest.raises(InputError, match=message):
         check_submission(submission, test_csv, schema=SCHEMAS["clothes"])
 
@@ -296,6 +332,43 @@ def test_the_command_reads_a_schema(
     (tmp_path / "schema.yaml").write_text("version: 1\nattributes:\n  size: {kind: option, values: [S, M]}\n")
     with pytest.raises(InputError, match=r"--schema .*schema.yaml, line 3: .*unknown kind 'option'; use one of"):
         call(check.main, monkeypatch, *arguments, "--schema", tmp_path / "schema.yaml")
+
+
+def test_a_wide_table_of_products_is_asked_about_every_attribute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "schema.yaml").write_text(TEXTS["clothes"])
+    (tmp_path / "products.csv").write_text("sku,photo\n7,a.jpg\n2,b.jpg\n")
+    # The rows of product 7 are 21, 22 and 23: size, colour and material.
+    submission = write(tmp_path, "index,prediction\n21,S\n22,red\n23,silk\n6,red\n7,white\n8,\n")
+    arguments = ("--submission", submission, "--test_csv", tmp_path / "products.csv", "--schema",
+                 tmp_path / "schema.yaml", "--wide", "--columns")  # fmt: skip
+    assert call(check.main, monkeypatch, *arguments, "image_link=photo,index=sku") == 1
+    printed = capsys.readouterr().out
+    assert "format: index 6: size: 'red' is not one of the values" in printed and "refused: 1 problems" in printed
+    assert call(check.main, monkeypatch, *arguments, "image_link=photo") == 1  # products are numbered from 0
+    assert "missing_index: index 0 of test.csv has no row" in capsys.readouterr().out
+    for columns, message in [
+        ("image_link=foto", r"--test_csv .*products.csv: no column foto \(image_link\)"),
+        ("Size=sku", "--columns: unknown 'Size'; choose from"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            call(check.main, monkeypatch, *arguments, columns)
+
+
+def test_rows_without_an_index_are_numbered_for_another_schema(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("entity_name\nsize\ncolour\n")
+    submission = write(tmp_path, "index,prediction\n0,S\n1,red\n")
+    assert check_submission(submission, tmp_path / "test.csv", schema=SCHEMAS["clothes"]).ok
+
+
+@pytest.mark.parametrize("options", [["--wide"], ["--columns", "index=id"]])
+def test_the_official_checker_knows_its_own_table_only(
+    tmp_path: Path, test_csv: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    submission = write(tmp_path, "index,prediction\n")
+    with pytest.raises(InputError, match=f"challenge's own checker, which knows no {options[0]}: pass one of them"):
+        call(check.main, monkeypatch, "--submission", submission, "--test_csv", test_csv, "--official", *options)
 
 
 def test_the_schema_of_the_challenge_changes_no_verdict(

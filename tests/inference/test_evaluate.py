@@ -9,6 +9,7 @@ import pytest
 
 from inference import evaluate as command
 from inference.evaluate import evaluate
+from product_vqa.errors import InputError
 from tests.commands import call, run_here
 from tests.inference.schemas import TEXTS
 from tests.inference.tables import LABELS, write_clothes, write_labels, write_many_rows, write_predictions
@@ -169,3 +170,24 @@ def test_the_command_scores_another_schema(
     assert "at the distribution of --weights: F1 exact 0.2857, by meaning 0.5000" in shown
     assert "missing value     of several values some are missing" in shown
     assert "multi_choice: 1 missing, 1 missing value" in shown
+
+
+def test_the_command_scores_a_wide_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was predicted for an empty cell does not count; an index of no product is refused."""
+    _, schema = write_clothes(tmp_path, TEXTS["clothes"])
+    (tmp_path / "wide.csv").write_text("photo,size,colour,material\na,small,NAVY,wool & cotton\nb,NA,,polyester\n")
+    predictions = write_predictions(tmp_path, "0,S\n1,red\n2,wool\n3,NA\n4,white\n5,\n")
+    arguments = ("--references", tmp_path / "wide.csv", "--schema", schema, "--wide", "--columns", "image_link=photo")
+    call(command.main, monkeypatch, "--predictions", predictions, *arguments, "--weights", tmp_path / "wide.csv",
+         "--json")  # fmt: skip
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["rows"], scores["answered"], scores["true_positives"], scores["false_positives"]) == (5, 4, 2, 2)
+    assert scores["by_entity"]["colour"]["rows"] == 1
+    assert set(scores["weighted"]) >= {"f1", "unknown"} and scores["weighted"]["unknown"] == []
+    again = evaluate(predictions, tmp_path / "wide.csv", schema=str(schema), wide=True, columns="image_link=photo")
+    assert again["by_entity"] == scores["by_entity"]
+    predictions = write_predictions(tmp_path, "6,S\n")
+    with pytest.raises(InputError, match="1 of 1 indexes, for example 6, are not in --references"):
+        call(command.main, monkeypatch, "--predictions", predictions, *arguments)

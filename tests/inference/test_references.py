@@ -8,6 +8,7 @@ import pytest
 
 from inference.references import find_schema, join, read_entities, read_references
 from product_vqa.errors import InputError
+from product_vqa.tables.layout import Layout
 from product_vqa.task.schema import CHALLENGE
 from product_vqa.task.schema_file import format_schema, parse_schema
 from tests.inference.schemas import SCHEMAS, TEXTS
@@ -111,12 +112,25 @@ def test_labels_of_another_schema_are_in_canonical_form_where_they_have_one(tmp_
     assert list(table["prediction"]) == ["", "", "", "NA", "", ""]  # which pandas would read as missing
 
 
+def test_wide_labels_are_the_same_references(tmp_path: Path) -> None:
+    """A row for each value; its index is product * 3 + the number of the attribute, as in a dataset."""
+    (tmp_path / "wide.csv").write_text("photo,size,material,Farbe,group_id\na,small,wool & cotton,NAVY,1\nb,NA,,,2\n")
+    columns = {"image_link": "photo", "colour": "Farbe"}
+    rows = read_references(str(tmp_path / "wide.csv"), schema=SCHEMAS["clothes"], layout=Layout(True, columns))
+    assert rows.to_numpy().tolist() == [
+        [0, "size", "a", "1", "S"], [1, "colour", "a", "1", "navy blue"], [2, "material", "a", "1", "cotton, wool"],
+        [3, "size", "b", "2", "NA"],
+    ]  # fmt: skip
+    asked = read_entities(str(tmp_path / "wide.csv"), schema=SCHEMAS["clothes"], layout=Layout(True, columns))
+    assert list(asked) == ["size", "colour", "material"] * 2
+
+
 def test_labels_of_another_schema_than_the_given_one_are_named(tmp_path: Path) -> None:
     labels, _ = write_clothes(tmp_path, TEXTS["clothes"])
-    message = r"`references` .*clothes.csv, index 0: unknown entity_name 'size'; expected one of energy, fat"
+    message = r"`references` .*clothes.csv, line 2: unknown entity_name 'size'; expected one of energy, fat"
     with pytest.raises(InputError, match=message):
         read_references(str(labels), schema=SCHEMAS["nutrition"])
-    with pytest.raises(InputError, match=r"`weights` .*clothes.csv: unknown entity_name 'colour'; expected one of e"):
+    with pytest.raises(InputError, match=r"`weights` .*clothes.csv, line 2: unknown entity_name 'size'; expected one"):
         read_entities(str(labels), schema=SCHEMAS["nutrition"])
 
 

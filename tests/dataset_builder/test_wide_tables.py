@@ -6,16 +6,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dataset_builder import ProductVqa, build
-from dataset_builder.csv_reader import read_test_csv, read_train_csv
-from dataset_builder.table_layout import Layout, format_columns, is_layout, parse_columns
 from product_vqa.errors import InputError
+from product_vqa.tables.layout import format_columns, parse_columns
 from product_vqa.task.schema_file import parse_schema
 from tests.commands import call
-from tests.dataset_builder.catalogues import LABELS, PRODUCTS, SCHEMAS, Catalogue, dropped_of, labels_of
+from tests.dataset_builder.catalogues import LABELS, SCHEMAS, Catalogue, dropped_of, labels_of
 from tests.dataset_builder.files import TRAIN_COLUMNS, Shop, contents, jpeg, write_csv
 
 
@@ -69,6 +66,42 @@ def test_columns_may_have_other_names(tmp_path: Path, monkeypatch: pytest.Monkey
     assert f"--columns '{written}'" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_wide_table_and_a_long_one_are_read_in_one_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """With `--wide`, the table with a column entity_name is the long one."""
+    catalogue, folder = Catalogue(tmp_path, name), tmp_path / "out"
+    asked = [(number, catalogue.photos[number % 3], catalogue.columns[number % 2]) for number in range(5)]
+    long = write_csv(tmp_path / "asked.csv", ["sku", "image_link", "entity_name"], [list(row) for row in asked])
+    arguments = ["--wide", "--validation_size", "0", *catalogue.arguments()]
+    tables = ["--train_csv", catalogue.write_wide(), "--test_csv", long, "--columns", "index=sku"]
+    call(build.main, monkeypatch, *tables, *arguments)
+    train, test = (pq.read_table(folder / "rows" / f"{split}.parquet").to_pylist() for split in ("train", "test"))
+    assert {(row["image_link"][0], row["entity_name"], row["entity_value"]) for row in train} == LABELS[name][0]
+    assert [(row["index"], row["image_link"], row["entity_name"]) for row in test] == asked
+
+    wide = write_csv(tmp_path / "test.csv", ["image_link"], [["2.jpg"], ["0.jpg"]])
+    call(
+        build.main,
+        monkeypatch,
+        "--train_csv",
+        catalogue.write_long(),
+        "--test_csv",
+        wide,
+        *arguments[:1],
+        *arguments[3:],
+    )
+    train, test = (pq.read_table(folder / "rows" / f"{split}.parquet").to_pylist() for split in ("train", "test"))
+    names = parse_schema(SCHEMAS[name], name="s").names
+    assert {(row["image_link"][0], row["entity_name"], row["entity_value"]) for row in train} >= {
+        label for label in LABELS[name][0] if label[2]
+    }
+    assert [(row["image_link"], row["entity_name"]) for row in test] == [
+        (photo, attribute) for photo in ("2.jpg", "0.jpg") for attribute in names
+    ]
+
+
 def test_the_challenges_rows_under_other_names_are_the_same_rows(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--image_dir", shop.image_dir, "--validation_size", "0.25"]
     call(build.main, monkeypatch, "--train_csv", shop.train_csv, *options, "--output_dir", shop.folder / "a" / "out")
@@ -104,7 +137,8 @@ REFUSED: list[tuple[list[str], str, str]] = [
                                                                     "--columns image_link=COLUMN"),
     (["--wide", "--columns", "image_link=url"], "photo,size,colour,material\n0.jpg,M,navy,wool\n",
      r"no column url \(image_link\); expected url \(image_link\), size"),
-    (["--wide"], "image_link,group_id,entity_name,entity_value\n0.jpg,g,size,M\n", "row per answer: drop --wide"),
+    (["--wide"], "image_link,entity_name,size,colour,material\n0.jpg,n,M,navy,wool\n",
+     r"products\.csv: no column entity_value; expected image_link, entity_name, entity_value, found"),
     ([], "image_link,size,colour,material\n0.jpg,M,navy,wool\n", "one column per attribute, set --wide"),
     (["--wide"], "image_link,size,colour,material\n0.jpg,,,\n", "a header but no value in a column of an attribute"),
     (["--wide"], "image_link,size,colour,material\n", "a header but no rows"),
@@ -116,7 +150,7 @@ REFUSED: list[tuple[list[str], str, str]] = [
      "line 2: material has 1001 characters, more than 1000"),
     (["--wide"], "image_link,size,colour,material\n0.jpg,M\n", "line 2: has 2 fields, but the header has 4"),
     (["--columns", "colour=Farbe"], "", r"--columns: unknown 'colour' \(attributes have columns with --wide only\)"),
-    (["--wide", "--columns", "entity_name=n"], "", "--columns: unknown 'entity_name'; choose from index, image_link"),
+    (["--wide", "--columns", "Colour=n"], "", "--columns: unknown 'Colour'; choose from index, .*, material"),
     (["--columns", "image_link"], "", "--columns: 'image_link' is not FIELD=COLUMN, such as image_link=photo_url"),
     (["--columns", "index=a,index=b"], "", "--columns: 'index' occurs twice"),
     (["--columns", '"index=a'], "", "--columns .*write image_link=photo_url"),
@@ -170,39 +204,3 @@ def test_products_without_a_group_are_not_taken_for_one(tmp_path: Path) -> None:
                          cache_dir=tmp_path / "cache")  # fmt: skip
     builder.download_and_prepare()
     assert builder.as_dataset()["validation"].num_rows == 5
-
-
-names = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="="), min_size=1, max_size=10)
-columns = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=10)
-
-
-@given(st.dictionaries(names, columns, min_size=1, max_size=5))
-def test_columns_are_written_as_they_are_read(columns: dict[str, str]) -> None:
-    assert parse_columns(format_columns(columns)) == columns
-    assert is_layout(Layout(True, columns).describe())
-
-
-@pytest.mark.parametrize(
-    "content", [[], {"wide": False}, {"wide": 1}, {"columns": 1}, {"columns": "a"}, {"long": True}]
-)
-def test_no_other_record_is_a_layout(content: Any) -> None:
-    assert not is_layout(content)
-
-
-cells = st.lists(st.sampled_from(["", " ", "M", "navy", "x"]), min_size=3, max_size=3)
-
-
-@given(products=st.lists(cells, min_size=1, max_size=6))
-def test_every_cell_with_a_value_is_a_row_with_an_index_of_its_own(
-    tmp_path_factory: pytest.TempPathFactory, products: list[list[str]]
-) -> None:
-    schema, layout = parse_schema(SCHEMAS["clothes"], name="s"), Layout(is_wide=True)
-    file = write_csv(tmp_path_factory.getbasetemp() / "wide.csv", ["image_link", *PRODUCTS["clothes"][0]],
-                     [[f"{number}.jpg", *cells] for number, cells in enumerate(products)])  # fmt: skip
-    expected = [(number, 3 * number + place, cell) for number, cells in enumerate(products)
-                for place, cell in enumerate(cells) if cell.strip()]  # fmt: skip
-    if expected:
-        rows = read_train_csv(file, schema=schema, layout=layout).rows
-        assert [(row.position, row.index, row.entity_value) for row in rows] == expected
-    asked = read_test_csv(file, schema=schema, layout=layout).rows
-    assert [row.index for row in asked] == list(range(3 * len(products)))

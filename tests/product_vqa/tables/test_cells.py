@@ -1,7 +1,7 @@
 import pytest
 
-from dataset_builder.table_cells import cell_text
 from product_vqa.errors import InputError
+from product_vqa.tables.cells import cell_text
 
 
 @pytest.mark.parametrize(

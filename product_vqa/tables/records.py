@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dataset_builder.table_cells import cell_text
 from product_vqa.errors import InputError, first_line
 from product_vqa.quoting import one_line
+from product_vqa.tables.cells import cell_text
 
 if TYPE_CHECKING:
-    from dataset_builder.parquet_records import ParquetRecords, download_split
+    from product_vqa.tables.parquet_records import ParquetRecords, download_split
 
 __all__ = ["CsvRecords", "JsonRecords", "ParquetRecords", "Records", "download_split"]
 
@@ -31,7 +31,7 @@ class Records(Protocol):
         """At least the number of characters of the row that was read last."""
 
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """The cells of each row in these columns, of which there are at least two. Raises InputError."""
+        """The cells of each row in these columns. Raises InputError."""
 
 
 class CsvRecords:
@@ -57,7 +57,10 @@ class CsvRecords:
         return self._reader.line_num
 
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        cells_of = itemgetter(*map(self.names.index, names))
+        indexes = [self.names.index(name) for name in names]
+        first = indexes[0]
+        # itemgetter returns a tuple for several columns only.
+        cells_of = itemgetter(*indexes) if len(indexes) > 1 else itemgetter(slice(first, first + 1))
         width = len(self.names)
         for cells in self._rows():
             if not cells:
@@ -67,7 +70,7 @@ class CsvRecords:
                     f"{self.file}, line {self.number}: has {len(cells)} fields, but the header has {width}; "
                     "put a value that contains a comma in double quotes"
                 )
-            yield cells_of(cells)
+            yield tuple(cells_of(cells))
 
     def _rows(self) -> Iterator[list[str]]:
         reader = self._reader
@@ -144,7 +147,7 @@ class JsonRecords:
 def __getattr__(name: str) -> Any:
     # Imported on first use: pyarrow takes as long to import as hundreds of images to download, in each shard.
     if name in ("ParquetRecords", "download_split"):
-        from dataset_builder.parquet_records import ParquetRecords, download_split
+        from product_vqa.tables.parquet_records import ParquetRecords, download_split
 
         return {"ParquetRecords": ParquetRecords, "download_split": download_split}[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset_builder.table_cells import cell_text
 from product_vqa.dataset import DAMAGED, download_splits, find_rows
 from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location
 from product_vqa.parquet_files import ParquetError, check_parquet
+from product_vqa.tables.cells import cell_text
 
 _TYPES = ("BYTE_ARRAY", "INT32", "INT64", "FLOAT", "DOUBLE", "BOOLEAN")  # of a column
 _BATCH_ROWS = 1024

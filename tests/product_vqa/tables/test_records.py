@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.table_records import CsvRecords, JsonRecords
 from product_vqa.errors import InputError
+from product_vqa.tables.records import CsvRecords, JsonRecords
 
 
 def test_the_cells_of_a_csv_come_in_the_order_that_was_asked_for() -> None:

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_builder.parquet_records import ParquetRecords
 from product_vqa.errors import InputError
+from product_vqa.tables.parquet_records import ParquetRecords
 
 
 def write(file: Path, **columns: object) -> Path:

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from product_vqa.errors import InputError
@@ -11,6 +11,12 @@ from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import TEST_COLUMNS, TRAIN_COLUMNS
 from product_vqa.task.schema import CHALLENGE
 
+# Of the options `wide` and `columns`, wherever tables are read.
+WIDE_HELP = (
+    "A CSV without a column entity_name has one row per product and one column per attribute. An empty cell gives no "
+    "row of the dataset."
+)
+COLUMNS_HELP = "Columns with other names: image_link=photo_url,group_id=category,... An attribute's with --wide."
 _PRODUCT_FIELDS = ("index", "image_link", "group_id")
 _LONG_FIELDS = (*_PRODUCT_FIELDS, "entity_name", "entity_value")
 _MAX_LENGTH = 100_000  # of the text of `columns`
@@ -19,6 +25,8 @@ _MAX_LENGTH = 100_000  # of the text of `columns`
 @dataclass(frozen=True)
 class Layout:
     """The default is the challenge's: long, with columns that are named like the dataset's.
+
+    With `is_wide`, a table is wide unless it has the column entity_name: one of train.csv and test.csv may be long.
 
     The index of a dataset's row is that in the column `index`, or else the number of the table's row, from 0. A row of
     a wide table becomes several, one per attribute: row r of it (or index r) has the indexes r * n to r * n + n - 1,
@@ -35,7 +43,7 @@ class Layout:
 
     def check(self, schema: Schema) -> None:
         """Raise InputError if a column is named for anything but a field, or an attribute of a wide table."""
-        known = (*_PRODUCT_FIELDS, *schema.names) if self.is_wide else _LONG_FIELDS
+        known = (*_LONG_FIELDS, *schema.names) if self.is_wide else _LONG_FIELDS
         for name in self.columns:
             if name not in known:
                 hint = " (attributes have columns with `wide` only)" if name in schema.attributes else ""
@@ -49,10 +57,23 @@ class Layout:
         described: dict[str, Any] = {"wide": True} if self.is_wide else {}
         return described | ({"columns": format_columns(self.columns)} if self.columns else {})
 
-    def find_fields(self, names: Sequence[str], schema: Schema, *, is_labelled: bool, file: str) -> list[str]:
+    def of_table(self, names: Sequence[str]) -> "Layout":
+        """The layout of a table with columns of these names."""
+        return replace(self, is_wide=self.is_wide and self.column("entity_name") not in names)
+
+    def find_fields(
+        self,
+        names: Sequence[str],
+        schema: Schema,
+        *,
+        is_labelled: bool,
+        file: str,
+        required_if_long: Sequence[str] | None = None,
+    ) -> list[str]:
         """Which fields and attributes a table with columns of these names has, of those that its rows are made from.
 
-        Raises InputError if a necessary column is missing, or if one occurs twice.
+        Raises InputError if a necessary column is missing, or if one occurs twice. `required_if_long` are those that
+        a long table needs. Default: what a dataset's rows are made from.
         """
         fields: tuple[str, ...] = (*_PRODUCT_FIELDS, *(schema.names if is_labelled else ()))
         required: tuple[str, ...] = ("image_link", *(schema.names if is_labelled else ()))
@@ -61,6 +82,7 @@ class Layout:
             required = TRAIN_COLUMNS if is_labelled else TEST_COLUMNS
             if self.columns or schema != CHALLENGE:  # the challenge's tables have them all
                 required = tuple(name for name in required if name not in ("index", "group_id"))
+            required = required if required_if_long is None else tuple(required_if_long)
         renamed = [name for name in self.columns if name in fields and not (is_labelled and name == "index")]
         required = tuple(dict.fromkeys((*required, *renamed)))
         if missing := [name for name in required if self.column(name) not in names]:
@@ -76,8 +98,6 @@ class Layout:
     ) -> InputError:
         found = one_line(", ".join(names[:100]), max_length=200) or "none"
         message = f"{file}: no column {self._named(missing)}; expected {self._named(required)}, found {found}"
-        if self.is_wide and "entity_name" in names:
-            return InputError(f"{message}; it looks like a table with one row per answer: drop `wide`")
         if not self.is_wide and "entity_name" in missing and set(names) & set(schema.names):
             return InputError(f"{message}; if it has one row per product and one column per attribute, set `wide`")
         if self.is_wide and set(missing) & set(schema.names):

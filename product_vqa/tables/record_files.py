@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import dataset_builder.table_records as table_records
-from dataset_builder.table_records import CsvRecords, JsonRecords, Records
+import product_vqa.tables.records as table_records
 from product_vqa.csv_files import BROKEN_ARCHIVE, CsvStream, compression_name, open_csv
 from product_vqa.errors import InputError
 from product_vqa.hub import Location, locate
 from product_vqa.paths import open_regular
 from product_vqa.quoting import one_line
+from product_vqa.tables.records import CsvRecords, JsonRecords, Records
 
 _SUFFIXES = (".csv", ".gz", ".bz2", ".xz", ".zip", ".jsonl", ".ndjson", ".parquet")
 _PARQUET = b"PAR1"
