@@ -26,6 +26,10 @@ class PrivateAddressError(Exception):
     """The host is this machine, or one of the local network."""
 
 
+class UntrustedCertificateError(exceptions.HTTPError):
+    """`host: reason` why the certificate of a host is not trusted."""
+
+
 class Attempts:
     """The attempts in progress, one per thread, each with a deadline for everything that it waits for.
 
@@ -201,6 +205,12 @@ class _TLSSocket(ssl.SSLSocket):
 
 class _TLSConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except ssl.SSLCertVerificationError as error:
+            raise UntrustedCertificateError(f"{self.host}: {error.verify_message}") from error
 
 
 class _Pool(urllib3.HTTPConnectionPool):

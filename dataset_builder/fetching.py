@@ -13,7 +13,7 @@ import urllib3
 from urllib3 import exceptions
 
 import product_vqa
-from dataset_builder.connections import Attempt, Attempts, PrivateAddressError, make_pools
+from dataset_builder.connections import Attempt, Attempts, PrivateAddressError, UntrustedCertificateError, make_pools
 from dataset_builder.rate_limit import RateLimit
 from product_vqa.quoting import one_line
 
@@ -125,7 +125,7 @@ class Fetcher:
                 connection.connect()
         except (FetchError, PrivateAddressError, exceptions.LocationValueError):
             return None
-        except (exceptions.HTTPError, OSError) as error:  # before ValueError, as an untrusted certificate is both
+        except (exceptions.HTTPError, OSError) as error:  # before ValueError, as some are both
             return _reason(error)
         except ValueError:
             return None
@@ -283,6 +283,8 @@ def _fetch_error(error: Exception) -> FetchError:
     """The failure of a URL. For what a server sends, libraries raise any type of exception, so none is let through."""
     if isinstance(error, exceptions.LocationValueError | UnicodeError):  # UnicodeError: IDNA
         return FetchError(f"bad_link: {error}")
+    if isinstance(error, UntrustedCertificateError):
+        return FetchError(_reason(error), is_retryable=True)
     if isinstance(error, exceptions.HTTPError | OSError):
         return _TransientError(_reason(error))
     return FetchError(f"bad_answer: {type(error).__name__}: {error}", is_retryable=isinstance(error, MemoryError))
@@ -306,7 +308,9 @@ def _host(url: str) -> str:
 
 
 def _reason(error: exceptions.HTTPError | OSError) -> str:
-    """`connection: ...` or `timeout: ...`"""
+    """`connection: ...`, `timeout: ...` or `certificate: ...`"""
+    if isinstance(error, UntrustedCertificateError):
+        return f"certificate: {error}"
     is_refused = isinstance(error, exceptions.NewConnectionError)  # a TimeoutError too, for urllib3
     kind = "timeout" if isinstance(error, exceptions.TimeoutError) and not is_refused else "connection"
     # The other arguments of urllib3's errors repeat the first one. That of an OSError is a number.

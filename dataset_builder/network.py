@@ -65,8 +65,7 @@ class Network:
             if not down or "" in found.values():
                 return down
             if time.monotonic() - started > MAX_CHECK_S:
-                name, reason = next(iter(down.items()))
-                raise _no_network(f"none of {len(down)} hosts can be reached, like {name} ({reason})")
+                raise _no_hosts(down)
             time.sleep(0.5)
 
     def _ask(self, url_by_origin: dict[str, str]) -> dict[str, str | None]:
@@ -114,7 +113,7 @@ class Network:
     def _check_held(self, held: list[UrlState]) -> None:
         """Raises InputError if these outcomes, one after the other, mean that there is no network."""
         may_want_login = any(_is_login(state.reason) for state in held)
-        if not (self._is_open() if may_want_login else self._answered):
+        if not (self._is_open() if may_want_login else self._answered or self._is_open_elsewhere(held)):
             raise _no_images(held, are_first=self._served is None)
         if unanswered := [state.url for state in held if _is_unanswered(state.reason)]:
             self._fetcher.give_up(self.check([*filter(None, [self._answered]), *unanswered]))
@@ -123,6 +122,21 @@ class Network:
         """Whether a URL that gave an image, in this run or in an earlier one, gets an answer of its server now."""
         stored = (url for url in self._urls if self._store.state(url).status == Status.STORED)
         return any(self._is_answered(url) for url in ([self._served] if self._served else islice(stored, 3)))
+
+    def _is_open_elsewhere(self, held: list[UrlState]) -> bool:
+        """Whether only the certificates of the hosts are at fault: a URL of another host gets an answer of its server.
+
+        That it has got none so far means nothing, because these URLs fail faster than any server answers.
+        """
+        if not all(_is_untrusted(state.reason) for state in held):
+            return False
+        untrusted = {origin(state.url) for state in held}
+        url_by_origin: dict[str, str] = {}
+        for url in self._urls:
+            if origin(url) not in untrusted:
+                url_by_origin.setdefault(origin(url), url)
+        self._answered = next(filter(self._is_answered, islice(url_by_origin.values(), 3)), None)
+        return self._answered is not None
 
     def _is_answered(self, url: str) -> bool:
         try:
@@ -133,7 +147,12 @@ class Network:
 
 
 def _is_unanswered(reason: str) -> bool:
-    return reason.startswith(("connection:", "timeout:"))
+    return reason.startswith(("connection:", "timeout:")) or _is_untrusted(reason)
+
+
+def _is_untrusted(reason: str) -> bool:
+    """Whether a server has a certificate that is not trusted. A proxy may have put it in place of the server's."""
+    return reason.startswith("certificate:")
 
 
 def _is_login(reason: str) -> bool:
@@ -141,13 +160,31 @@ def _is_login(reason: str) -> bool:
     return reason.startswith(_LOGIN)
 
 
+def _no_hosts(down: dict[str, str]) -> InputError:
+    """None of these hosts accepts a connection, for these reasons."""
+    name, reason = next((item for item in down.items() if _is_untrusted(item[1])), next(iter(down.items())))
+    what = f"none of {len(down)} hosts can be reached, like {name} ({reason})"
+    return _not_trusted(what) if _is_untrusted(reason) else _no_network(what)
+
+
 def _no_images(held: list[UrlState], *, are_first: bool) -> InputError:
     example = held[-1]
-    may_be_local = example.reason.startswith("private_address")
-    return _no_network(
+    what = (
         f"none of the {'first' if are_first else 'last'} {len(held)} URLs returned an image (for example "
-        f"{one_line(example.url)}: {example.reason}); the network may require a login"
-        + (", or set `allow_private_hosts` if you wrote these URLs yourself" if may_be_local else "")
+        f"{one_line(example.url)}: {example.reason})"
+    )
+    if _is_untrusted(example.reason):
+        return _not_trusted(what)
+    may_be_local = example.reason.startswith("private_address")
+    remedy = ", or set `allow_private_hosts` if you wrote these URLs yourself" if may_be_local else ""
+    return _no_network(f"{what}; the network may require a login{remedy}")
+
+
+def _not_trusted(what: str) -> InputError:
+    return InputError(
+        f"{what}: only certificates that are valid for their host and signed by one of certifi's authorities are "
+        "trusted. If the network decrypts connections or requires a login, use another one; if the server is yours, "
+        "use http URLs, or give its images as `image_dir`. No URL was marked as failed: rerun the command afterwards"
     )
 
 

@@ -12,6 +12,7 @@ that to the test split. Without --references and --weights, all files count the 
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,8 +43,9 @@ class EnsembleOptions:
 
     predictions: list[str] = field(
         metadata={
-            "help": "Predictions of the same rows by several models: X.parquet of inference.predict, with "
-            "confidences, or CSVs of any tool with the columns index, prediction (and confidence)."
+            "help": "Predictions by several models of the same rows, or of parts of them: X.parquet of "
+            "inference.predict, with confidences, or CSVs of any tool with the columns index, prediction (and "
+            "confidence)."
         }
     )
     output: str = field(metadata={"help": "The submission to write, X.csv; X.parquet is written next to it."})
@@ -240,6 +242,7 @@ def warn_of_mistakes(votes: "Votes", names: Sequence[str]) -> None:
         logger.warning(
             "%s and %s have the same predictions: if they are of one model, it votes twice.", names[one], names[other]
         )
+    warn_of_missing_rows(votes, names)
     if unknown := int((votes.rows.entities == votes.rows.unknown).sum()):
         logger.warning(
             "No file has the attribute of %s rows, so units of another one are not noticed there; pass `test_csv`.",
@@ -247,14 +250,39 @@ def warn_of_mistakes(votes: "Votes", names: Sequence[str]) -> None:
         )
 
 
+def warn_of_missing_rows(votes: "Votes", names: Sequence[str]) -> None:
+    """Count the rows that some files lack, or all of them, and name the files that share no row with the others."""
+    files_per_row = votes.has_row.sum(axis=1)
+    lacking = (~votes.has_row[files_per_row > 0]).sum(axis=0)
+    if num_rows := int(((files_per_row > 0) & (files_per_row < len(names))).sum()):
+        logger.warning(
+            "%s of %s rows are not in all files; those that have a row decide on it. Not in %s.",
+            num_rows,
+            len(votes.rows),
+            ", ".join(f"{name}: {count}" for name, count in zip(names, lacking, strict=True) if count),
+        )
+    is_alone = votes.has_row.any(axis=0) & ~votes.has_row[files_per_row > 1].any(axis=0)
+    if len(names) > 1 and is_alone.any():
+        logger.warning(
+            "No index in common with another file, which is right for parts of one split only: %s.",
+            ", ".join(name for name, alone in zip(names, is_alone, strict=True) if alone),
+        )
+    if len(absent := votes.rows.indexes[files_per_row == 0]):
+        logger.warning(
+            "%s rows of `test_csv` are in no file, for example index %s: their predictions are empty.",
+            len(absent),
+            absent[0],
+        )
+
+
 def print_scores(scores: "dict[str, VoteScore]") -> None:
     """Print the share of right answers and the weight of each file, and what the ensemble gains."""
     files = "".join(f"{f'file {number}':>14}" for number in range(1, len(scores["all"].weights) + 1))
-    print("\nright answers on the rows with labels, and what a vote counts (of the ensemble: cross-validated)")
+    print("\nright answers on a file's rows with labels, and what a vote counts (of the ensemble: cross-validated)")
     print(f"{'':30}{'rows':>8}{files}{'ensemble':>10}  F1 over the best file (95 % interval)")
     for name, score in scores.items():
         pairs = zip(score.shares_right, score.weights, strict=True)
-        cells = "".join(f"{f'{share:.1%} {weight:+.2f}':>14}" for share, weight in pairs)
+        cells = "".join(f"{'-' if isnan(share) else f'{share:.1%} {weight:+.2f}':>14}" for share, weight in pairs)
         low, high = score.gain_interval
         gain = f"{score.gain:+.4f} ({low:+.4f} to {high:+.4f})"
         print(f"{name:30}{score.rows:>8}{cells}{score.ensemble_right:>10.1%}  {gain}")

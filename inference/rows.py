@@ -55,7 +55,7 @@ def join_rows(
     """
     described = dict(tables)
     if test_csv is None:
-        indexes = _all_indexes(tables)
+        indexes = np.unique(np.concatenate([table["index"].to_numpy(np.int64) for table in tables.values()]))
     else:
         with argument("test_csv"):
             columns, as_written = ("index", "entity_name"), schema != CHALLENGE
@@ -78,22 +78,6 @@ def join_rows(
     for name, table in described.items():
         _describe(rows, table, name=name, others=described)
     return rows
-
-
-def _all_indexes(tables: Mapping[str, pd.DataFrame]) -> np.ndarray:
-    """The indexes of all tables. Raises InputError for a table that has none in common with the others."""
-    indexes, counts = np.unique(
-        np.concatenate([table["index"].to_numpy(np.int64) for table in tables.values()]), return_counts=True
-    )
-    shared = indexes[counts > 1]
-    with_rows = {name: table for name, table in tables.items() if len(table)}
-    for name, table in with_rows.items():
-        if len(with_rows) > 1 and not table["index"].isin(shared).any():
-            raise InputError(
-                f"`predictions` {name} has no index in common with the other files; if they are about parts of one "
-                "split, pass `test_csv`, which has all rows of the split"
-            )
-    return indexes
 
 
 def _check_known(indexes: pd.Series, known: pd.Series, *, name: str, test_csv: str | Path) -> None:

@@ -18,10 +18,10 @@ class VoteScore:
     """Of the rows about one attribute, or of all. An answer is right if number and unit are."""
 
     rows: int
-    shares_right: tuple[float, ...]  # of each file: right answers per row
+    shares_right: tuple[float, ...]  # of each file: right answers per row that it has; NaN if it has none
     weights: tuple[float, ...]  # of each file: what its votes count on average; 0 if it has none
     ensemble_right: float
-    gain: float  # F1 of the ensemble minus that of the best file on these rows
+    gain: float  # F1 of the ensemble minus that of the best file on these rows; one that a file lacks is empty
     gain_interval: tuple[float, float]  # 95 %, over the same resampled images
 
 
@@ -47,7 +47,10 @@ def _score(votes: Votes, labels: Labels, choices: np.ndarray, counts: np.ndarray
     has_vote = votes.choices != NO_VOTE
     return VoteScore(
         rows=len(choices),
-        shares_right=tuple(float(outcomes[:, 0].mean()) for outcomes in of_files),
+        shares_right=tuple(
+            float(outcomes[has_row, 0].mean()) if has_row.any() else float("nan")
+            for outcomes, has_row in zip(of_files, votes.has_row.T, strict=True)
+        ),
         weights=tuple(((counts * has_vote).sum(axis=0) / np.maximum(1, has_vote.sum(axis=0))).tolist()),
         ensemble_right=float(of_ensemble[:, 0].mean()),
         gain=float((f1(ours) - f1(theirs))[0]),

@@ -7,7 +7,7 @@ and values vote together if they are equal, texts in any case.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from itertools import combinations
@@ -70,11 +70,17 @@ class Votes:
     amounts: np.ndarray  # of each quantity: a number that equal amounts share, in their order
     choices: np.ndarray  # (rows, files): position in `quantities`, or NO_VOTE
     confidences: np.ndarray  # (rows, files): 0 to 1, or NaN
+    has_row: np.ndarray  # (rows, files): whether the file has the row, with a vote or without
 
     def take(self, chosen: np.ndarray) -> "Votes":
         """The votes about some rows, given by their positions."""
-        rows, choices, confidences = self.rows.take(chosen), self.choices[chosen], self.confidences[chosen]
-        return Votes(rows, self.quantities, self.amounts, choices, confidences)
+        return replace(
+            self,
+            rows=self.rows.take(chosen),
+            choices=self.choices[chosen],
+            confidences=self.confidences[chosen],
+            has_row=self.has_row[chosen],
+        )
 
     def amounts_chosen(self) -> np.ndarray:
         """The amount of each vote, or NO_VOTE: (rows, files)."""
@@ -96,13 +102,17 @@ def read_files(paths: Sequence[str], *, schema: Schema = CHALLENGE) -> dict[str,
 
 
 def find_copies(votes: Votes) -> list[tuple[int, int]]:
-    """The pairs of files with equal votes about at least MIN_ROWS_TO_JUDGE rows, as X.csv and X.parquet of one run."""
-    voted = (votes.choices != NO_VOTE).sum(axis=0)
-    return [
-        (one, other)
-        for one, other in combinations(np.flatnonzero(voted >= MIN_ROWS_TO_JUDGE).tolist(), 2)
-        if np.array_equal(votes.choices[:, one], votes.choices[:, other])
-    ]
+    """The pairs of files with equal votes about the rows that both have, as X.csv and X.parquet of one run.
+
+    With votes about fewer than MIN_ROWS_TO_JUDGE of these rows, that may be chance.
+    """
+    copies = []
+    for one, other in combinations(range(votes.choices.shape[1]), 2):
+        in_both = votes.has_row[:, one] & votes.has_row[:, other]
+        ours, theirs = votes.choices[in_both, one], votes.choices[in_both, other]
+        if (ours != NO_VOTE).sum() >= MIN_ROWS_TO_JUDGE and np.array_equal(ours, theirs):
+            copies.append((one, other))
+    return copies
 
 
 def parse_vote(text: str, *, ranges: str = "leave_out") -> Quantity | None:
@@ -164,7 +174,8 @@ def count_votes(
         )
         _check_split(name, counts[name], judged=int(is_judged[:, column].sum()))
     confidences = np.where(choices == NO_VOTE, np.nan, confidences)
-    return Votes(rows, tuple(quantities), _number_amounts(quantities), choices, confidences), counts
+    amounts = _number_amounts(quantities)
+    return Votes(rows, tuple(quantities), amounts, choices, confidences, has_row=written != NO_ROW), counts
 
 
 def _judge_quantities(

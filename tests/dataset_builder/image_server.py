@@ -3,12 +3,14 @@
 import contextlib
 import gzip
 import socket
+import ssl
 import threading
 import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -16,7 +18,8 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 class ImageServer:
     """Answers each path with bytes, or with a function. Counts the requests for each path, and the connections."""
 
-    def __init__(self, *, port: int = 0) -> None:
+    def __init__(self, *, port: int = 0, certificate: tuple[Path, Path] | None = None) -> None:
+        """`certificate`, with its key, is for https."""
         self.answers: dict[str, bytes | Answer] = {}
         self.requests: Counter[str] = Counter()
         self.clients: set[tuple[str, int]] = set()  # the address and port of each connection
@@ -47,7 +50,14 @@ class ImageServer:
                 pass  # the client hung up, as a killed one does
 
         self._server = Server(("127.0.0.1", port), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        scheme = "http" if certificate is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
 from product_vqa.errors import InputError
 from tests.dataset_builder.files import jpeg
-from tests.dataset_builder.image_server import Answer, ImageServer, send, status
+from tests.dataset_builder.image_server import Answer, ImageServer, send, slowly, status
 
 OPTIONS = FetchOptions(connections=8, allow_private_hosts=True)
 LIMITS = FetchLimits(num_attempts=1, max_redirects=2)
@@ -157,3 +158,58 @@ def test_what_is_refused_may_be_retried_where_other_images_are_stored(server: Im
     again = FetchOptions(connections=8, allow_private_hosts=True, retry_failed=True)
     assert download(store, urls, again, limits=LIMITS) == {"http_403": 99}
     assert server.requests["/99.jpg"] == 2
+
+
+@pytest.fixture
+def untrusted(certificate: tuple[Path, Path]) -> Iterator[ImageServer]:
+    """A server whose certificate signs itself."""
+    server = ImageServer(certificate=certificate)
+    yield server
+    server.close()
+
+
+REMEDY = r"if the server is yours, use http URLs, or give its images as `image_dir`\. No URL was marked as failed"
+
+
+@pytest.mark.parametrize("num_urls", [1, 40])
+def test_a_certificate_that_is_not_trusted_is_not_called_a_network_that_is_down(
+    untrusted: ImageServer, tmp_path: Path, num_urls: int
+) -> None:
+    urls = fill(untrusted, jpeg(1), num_urls=num_urls)
+    store = ImageStore(tmp_path)
+    found = r"^none of 1 hosts can be reached, like https://127\.0\.0\.1:\d+ \(certificate: 127\.0\.0\.1: self-signed"
+    with pytest.raises(InputError, match=rf"{found}.*{REMEDY}"):
+        download(store, urls, OPTIONS, limits=LIMITS)
+    assert set(store.failures(urls).values()) == {"not_fetched"} and not untrusted.requests
+
+
+def test_a_redirect_of_all_urls_to_an_untrusted_host_stops_the_run(
+    server: ImageServer, untrusted: ImageServer, tmp_path: Path
+) -> None:
+    urls = fill(server, status(302, Location=f"{untrusted.url}/1.jpg"), num_urls=60)
+    store = ImageStore(tmp_path)
+    with pytest.raises(InputError, match=rf"^none of the first 32 URLs .*: certificate: 127\.0\.0\.1: .*{REMEDY}"):
+        download(store, urls, OPTIONS, limits=LIMITS)
+    assert set(store.failures(urls).values()) == {"not_fetched"}
+
+
+def test_an_untrusted_host_costs_only_its_urls_though_others_answer_later(
+    server: ImageServer, untrusted: ImageServer, tmp_path: Path
+) -> None:
+    """Its URLs fail before any server has answered."""
+    urls = fill(untrusted, jpeg(1), num_urls=100)
+    others = fill(server, slowly(jpeg(1), pause_s=1), num_urls=4)
+    store = ImageStore(tmp_path)
+    assert download(store, [*urls, *others], OPTIONS, limits=LIMITS) == {"certificate": 100}
+    assert set(store.failures([*urls, *others])) == set(urls)
+
+
+def test_a_login_that_shows_its_own_certificate_marks_nothing(
+    server: ImageServer, untrusted: ImageServer, tmp_path: Path
+) -> None:
+    """Http URLs lead to its page, https URLs to its certificate."""
+    urls = [*fill(untrusted, PAGE, num_urls=100), *fill(server, slowly(PAGE, pause_s=1), num_urls=4)]
+    store = ImageStore(tmp_path)
+    with pytest.raises(InputError, match=r"^none of the first 32 URLs returned an image .* or requires a login, use"):
+        download(store, urls, OPTIONS, limits=LIMITS)
+    assert set(store.failures(urls).values()) == {"not_fetched"}

@@ -24,6 +24,7 @@ _TOKENS = (
     "too_many_bytes",
     "timeout",
     "connection",
+    "certificate",
     "host_pauses",
     "http_",
 )

@@ -142,6 +142,73 @@ def test_what_may_be_a_mistake_is_a_warning(
     assert caplog.messages == []
 
 
+def test_files_may_have_parts_of_the_rows(
+    split: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A row is decided by the files that have it; of two equal votes the smaller amount is chosen."""
+    texts = dict(pd.read_csv(split / "c.csv").itertuples(index=False))
+    first = write_csv(split / "first.csv", {index: texts[index] for index in range(120)})
+    second = write_csv(split / "second.csv", dict.fromkeys(range(80, 160), "0.5 inch"))
+    expected = {index: texts[index] if index < 80 else "0.5 inch" for index in range(160)}
+    assert combine(monkeypatch, split, "--predictions", first, second) == expected
+    counted = f"rows are not in all files; those that have a row decide on it. Not in {first}: 40, {second}: 80."
+    assert caplog.messages[0] == f"120 of 160 {counted}"
+    assert not [message for message in caplog.messages if "in common" in message or "test_csv` are" in message]
+
+    caplog.clear()
+    given = ("--predictions", first, second, "--test_csv", split / "test.csv")
+    assert combine(monkeypatch, split, *given) == expected | dict.fromkeys(range(160, 200), "")
+    assert caplog.messages == [
+        f"120 of 200 {counted}",
+        "40 rows of `test_csv` are in no file, for example index 160: their predictions are empty.",
+    ]
+    assert check_submission(split / "out.csv", split / "test.csv").ok
+    assert pd.read_parquet(split / "out.parquet")["answer"].isna().sum() == 40
+
+
+def test_files_without_a_common_row_are_parts_of_one_split(
+    split: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = dict(pd.read_csv(split / "c.csv").itertuples(index=False))
+    shards = [
+        write_csv(split / f"shard-{number}.csv", {index: texts[index] for index in range(number, ROWS, 3)})
+        for number in range(3)
+    ]
+    assert combine(monkeypatch, split, "--predictions", *shards, "--test_csv", split / "test.csv") == texts
+    assert caplog.messages[1:] == [
+        "No index in common with another file, which is right for parts of one split only: " + ", ".join(shards) + "."
+    ]
+
+
+def test_weights_are_fitted_on_files_that_have_parts_of_the_rows(
+    split: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = pd.read_parquet(split / "a.parquet")[:150]
+    ours.to_parquet(split / "ours.parquet")
+    theirs = write_csv(split / "theirs.csv", dict(pd.read_csv(split / "c.csv")[50:].itertuples(index=False)))
+    files = ("--predictions", split / "ours.parquet", theirs)
+    found = combine(
+        monkeypatch, split, *files, "--references", split / "labels.csv", "--save_weights", split / "w.json"
+    )
+    labels, right = pd.read_csv(split / "labels.csv")["entity_value"], pd.read_csv(split / "c.csv")["prediction"]
+    own = dict(zip(ours["index"], ours["prediction"], strict=True))
+    assert [found[index] for index in range(50)] == [own[index] for index in range(50)]
+    assert [found[index] for index in range(150, 200)] == right[150:].tolist()
+    in_both = [found[index] == right[index] for index in range(50, 150)]
+    assert sum(in_both) > 95, "the file that is right more often decides"
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("width ")]
+    for share in ((ours["prediction"] == labels[:150]).mean(), (right[50:] == labels[50:]).mean()):
+        assert f" {share:.1%} +" in line
+
+    written = (split / "out.csv").read_bytes()
+    combine(monkeypatch, split, *files, "--weights", split / "w.json", "--test_csv", split / "test.csv")
+    assert (split / "out.csv").read_bytes() == written
+    pd.read_csv(split / "labels.csv")[:40].to_csv(split / "few.csv", index=False)
+    combine(monkeypatch, split, *files, "--references", split / "few.csv")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("width ")]
+    assert line.split()[1] == "40" and line.split()[4] == "-", "the second file has none of these rows"
+
+
 def test_a_range_is_one_of_its_ends_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_csv(tmp_path / "a.csv", {0: "[100.0, 240.0] volt", 1: "5 volt"})
     for policy, end in (("leave_out", ""), ("first", "100.0 volt"), ("last", "240.0 volt")):

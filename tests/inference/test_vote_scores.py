@@ -32,6 +32,16 @@ def test_shares_weights_and_gain_by_hand() -> None:
     assert (one.rows, one.shares_right, one.ensemble_right, one.gain, one.gain_interval) == (1, (0, 0), 1, 1, (1, 1))
 
 
+def test_the_share_of_a_file_is_of_the_rows_that_it_has() -> None:
+    first, second = make_table(["1 gram", "2 gram", None, None]), make_table([None, "1 gram", "1 gram", ""])
+    votes = make_votes(first, second, make_table([None] * 4), entity_name="item_weight")
+    labels = Labels(np.zeros(4, int), np.zeros(4, bool), np.arange(4))
+    total = score_votes(votes, labels, np.array([0, 0, 0, -1]), default_weights(3))["all"]
+    assert total.shares_right[:2] == (1 / 2, 2 / 3) and np.isnan(total.shares_right[2])
+    # The rows that a file lacks are empty: the second one has two right answers and two missing ones.
+    assert total.gain == pytest.approx(2 * 3 / (2 * 3 + 1) - 2 * 2 / (2 * 2 + 2))
+
+
 def test_a_file_without_votes_has_no_weight() -> None:
     votes = make_votes(make_table(["1 gram"]), make_table([""]), entity_name="item_weight")
     scores = score_votes(

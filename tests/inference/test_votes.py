@@ -112,6 +112,11 @@ def test_files_with_the_same_votes_are_found_if_there_are_enough() -> None:
     assert find_copies(make_votes(same.iloc[:19], same.iloc[:19], make_table([""] * 20), make_table([""] * 20))) == []
 
 
+def test_files_with_the_same_votes_about_the_rows_that_both_have_are_found() -> None:
+    whole, first, last = make_table(["1 gram"] * 40), make_table(["1 gram"] * 25), make_table(["1 gram"] * 40)[20:]
+    assert find_copies(make_votes(whole, first, last)) == [(0, 1), (0, 2)], "5 rows may be equal by chance"
+
+
 def test_a_file_votes_once(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "a.csv", {7: "1 gram"})
     (tmp_path / "link.csv").symlink_to(file)

@@ -75,6 +75,11 @@ def simulate(
     unit = UNITS_BY_ENTITY["width"][0]
     quantities = tuple(parse_quantity(f"{number} {unit}") for number in range(1000))
     votes = Votes(
-        Rows(np.arange(rows), entities, np.full(rows, "", object)), quantities, np.arange(1000), choices, confidences
+        Rows(np.arange(rows), entities, np.full(rows, "", object)),
+        quantities,
+        np.arange(1000),
+        choices,
+        confidences,
+        has_row=np.ones(choices.shape, bool),
     )
     return votes, Labels(labels, is_empty=np.zeros(rows, bool), images=np.arange(rows))
