@@ -33,7 +33,7 @@ def test_the_same_cells_are_read_from_a_file_of_any_format(tmp_path: Path) -> No
             assert table.sha256() == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
 
 
-def test_a_name_means_a_split_only_if_it_is_no_file(tmp_path: Path) -> None:
+def test_a_name_means_a_split_unless_it_is_a_file(tmp_path: Path) -> None:
     found = split_of(f"{tmp_path}:train")
     assert found is not None and (found[0].folder, found[1]) == (tmp_path, "train")
     assert split_of("a:b.csv") is None and split_of("train") is None
