@@ -350,7 +350,7 @@ def test_a_wide_table_of_products_is_asked_about_every_attribute(
     assert call(check.main, monkeypatch, *arguments, "image_link=photo") == 1  # products are numbered from 0
     assert "missing_index: index 0 of test.csv has no row" in capsys.readouterr().out
     for columns, message in [
-        ("image_link=foto", r"--test_csv .*products.csv: no column foto \(image_link\)"),
+        ("image_link=snap", r"--test_csv .*products.csv: no column snap \(image_link\)"),
         ("Size=sku", "--columns: unknown 'Size'; choose from"),
     ]:
         with pytest.raises(InputError, match=message):
