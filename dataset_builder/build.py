@@ -117,8 +117,10 @@ def build(
     image_size = image_options.image_size
     inputs = Inputs.of(tables, row_selection, image_size=image_size)
     write = partial(
-        write_build, folder, tables, location=location, options=options, image_size=image_size, selection=selection,
-        row_selection=row_selection,
+        write_build,
+        write=partial(write_folder, folder, tables, location=location, options=options, image_size=image_size,
+                      selection=selection, row_selection=row_selection),
+        push=partial(push_build, folder, location, options),
     )  # fmt: skip
     is_merged_before = partial(is_merged, folder, tables, row_selection, inputs=inputs, options=options,
                                location=location, selection=selection)  # fmt: skip
@@ -143,21 +145,15 @@ def build(
 
 
 def write_build(
-    folder: Path,
-    tables: "Tables",
     images: "ImageDir | StoredImages",
     *,
-    location: str,
-    options: BuildOptions,
-    image_size: int,
-    selection: SelectionOptions,
-    row_selection: "RowSelection",
+    write: Callable[["ImageDir | StoredImages"], None],
+    push: Callable[[], None],
     remove_shards: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the dataset, and push it if asked for. The shards are removed last."""
-    write_folder(folder, tables, images, location=location, options=options, image_size=image_size,
-                 selection=selection, row_selection=row_selection)  # fmt: skip
-    push_build(folder, location, options)  # without the tables of rows, half a gigabyte for a million of them
+    write(images)
+    push()  # without what `write` made of the tables of rows, half a gigabyte for a million of them
     remove_shards()
 
 

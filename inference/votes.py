@@ -22,7 +22,7 @@ from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import LabelError, QuantityKind, key_of
-from product_vqa.task.quantity import Quantity, parse_quantity, parse_range
+from product_vqa.task.quantity import Quantity, parse_quantity
 from product_vqa.task.schema import CHALLENGE, ENTITIES, is_suitable
 from product_vqa.task.unit_conversion import to_base_unit
 
@@ -123,11 +123,7 @@ def parse_vote(text: str, *, ranges: str = "leave_out") -> Quantity | None:
     if len(text) > MAX_CHARACTERS:
         return None
     try:
-        return parse_quantity(text)
-    except ValueError:
-        pass
-    try:
-        return None if ranges == "leave_out" else parse_range(text)[0 if ranges == "first" else 1]
+        return parse_quantity(text, ranges=ranges)
     except ValueError:
         return None
 

@@ -108,12 +108,17 @@ def run_pipeline(steps: Steps, folder: Path, options: QuickstartOptions, *, imag
 
 def build_dataset(steps: Steps, folder: Path, options: QuickstartOptions, *, images_url: str) -> None:
     labels = folder / "labels"
-    csvs = ("--train_csv", labels / "train.csv", "--test_csv", labels / "test.csv", *schema_option(options))
+    # Catalogues have one row per product.
+    layout = () if options.schema is None else (*schema_option(options), "--wide")
+    csvs = ("--train_csv", labels / "train.csv", "--test_csv", labels / "test.csv", *layout)
+    form = "in the format of the challenge's train.csv and test.csv"
+    if options.schema is not None:
+        form = "a train.csv with a row per product and a test.csv with a row per question"
     steps.run(
-        "render", "Render product labels, in the format of the challenge's train.csv and test.csv",
+        "render", f"Render product labels, {form}",
         "python", "-m", "quickstart.rendering.render", "--output_dir", labels, "--train_rows", options.train_rows,
         "--test_rows", options.test_rows, "--seed", options.seed, "--level", options.level, "--base_url", images_url,
-        *schema_option(options),
+        *layout,
     )  # fmt: skip
     steps.run("inspect", "Inspect the CSVs", "python", "-m", "dataset_builder.inspect", *csvs)
     steps.run(

@@ -78,12 +78,14 @@ def measure_overlap(labels: Path, predictions: Path | None = None, *, schema: Sc
 
 
 def _labels(train: list[dict[str, str]], schema: Schema) -> Iterator[tuple[str, str]]:
-    """(attribute, label) of each row, or of each value in a table with a column per attribute."""
+    """(attribute, label) of each row, or of each row that a table with a column per attribute gives."""
     for row in train:
         if "entity_value" in row:
             yield row.get("entity_name", ""), row["entity_value"]
         else:
-            yield from ((name, row[name]) for name in schema.names if row[name])
+            for name, attribute in schema.attributes.items():
+                if row[name] or attribute.missing_is_not_shown:
+                    yield name, row[name]
 
 
 def _pair(entity_name: str, label: str, schema: Schema) -> Hashable:

@@ -23,6 +23,7 @@ from product_vqa.hub import Location, commit_files, hub_errors, read_file, retry
 from product_vqa.provenance import CALIBRATION_FILE, adapter_sha256
 from product_vqa.schemas import save_schema
 from product_vqa.task.prompt import BaseSettings, save_task
+from product_vqa.task.schema_file import SCHEMA_FILE
 from training.loading import Sources
 from training.model_card import describe_training, make_card
 from training.run_config import save_config
@@ -78,6 +79,8 @@ def save_adapter(
         card = merge_cards(card, earlier_card.read_bytes().decode("utf-8", "replace"))
     (temporary / CARD_FILE).write_bytes(card.encode())
     names = sorted(file.name for file in temporary.iterdir())
+    if SCHEMA_FILE not in names:  # the challenge's: a file here is of an earlier run, on another dataset
+        (folder / SCHEMA_FILE).unlink(missing_ok=True)
     for name in [*(name for name in names if name != LAST_FILE), LAST_FILE]:
         os.replace(temporary / name, folder / name)
     temporary.rmdir()
@@ -202,7 +205,7 @@ def push_adapter(
     check_head: Callable[[str], None] = lambda commit: None,
     waits_s: tuple[float, ...] = CHECKPOINT_WAITS_S,
 ) -> CommitInfo:
-    """Upload `files` of `folder` in one commit, which also removes the calibration of another adapter.
+    """Upload `files` of `folder` in one commit, which also removes the calibration and the schema of another adapter.
 
     Other files of the repo for which `is_obsolete` is true are removed too. `check_head` may refuse the commit that
     the new one would follow. Raises InputError if the Hub refuses it or does not answer.
@@ -214,7 +217,9 @@ def push_adapter(
             {name: folder / name for name in files},
             message=message,
             revision=revision,
-            is_obsolete=lambda name: is_obsolete(name) or (name == CALIBRATION_FILE and not is_calibrated),
+            is_obsolete=lambda name: (
+                is_obsolete(name) or name == SCHEMA_FILE or (name == CALIBRATION_FILE and not is_calibrated)
+            ),
             check_head=check_head,
             waits_s=waits_s,
         )

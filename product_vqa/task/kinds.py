@@ -53,27 +53,33 @@ class QuantityKind:
         """`1.5 kg` -> `1.5 kilogram`. With `ranges` "first" or "last", a range is read as that end of it."""
         text = _compose(label.strip())
         form = self.form(text)
-        if form == "plain":
-            found = self._plain.fullmatch(text)
-            assert found
-            number, unit = found.groups()
-        elif form in ("range_brackets", "range_to") and ranges != "leave_out":
-            ends = self._ends(text)
-            if any(unit not in self.unit_by_spelling for _, unit in ends):
-                raise LabelError("unit_unknown", f"{_shown(text)} has a unit that the schema does not have")
-            number, unit = ends[0 if ranges == "first" else 1]
-        else:
+        is_read = form == "plain" or (form in ("range_brackets", "range_to") and ranges != "leave_out")
+        if not is_read:
             raise LabelError(form, f"{_shown(text)} is not a number and one of {self._shown_units}")
-        unit = self.unit_by_spelling[unit]
+        value, unit = self.parse(text, ranges=ranges)
         if unit not in self.units:
             raise LabelError("unit_unsuitable", f"{unit} is not one of {self._shown_units}")
-        value = Decimal(number)
         if self.decimals == 0 and value != value.to_integral_value():
             raise LabelError("not_an_integer", f"{_shown(text)} has decimals")
         answer = f"{self.format_number(value)} {unit}"
         if len(answer) > MAX_LABEL_LENGTH:  # because a unit is longer than its spelling
             raise LabelError("broken", f"{_shown(text)} has more than {MAX_LABEL_LENGTH} characters")
         return answer
+
+    def parse(self, text: str, *, ranges: str = "leave_out") -> tuple[Decimal, str]:
+        """The number and the unit in a label, which may be a unit of another attribute. Raises LabelError."""
+        if found := self._plain.fullmatch(text):
+            ends = [(found[1], found[2])]
+        elif ranges != "leave_out" and (found := self._brackets.fullmatch(text)):
+            ends = [(found[1], found[3]), (found[2], found[3])]
+        elif ranges != "leave_out" and (found := self._to.fullmatch(text)):
+            ends = [(found[1], found[2]), (found[3], found[4])]
+        else:
+            raise LabelError("broken", f"{_shown(text)} is not a number and a unit")
+        if any(unit not in self.unit_by_spelling for _, unit in ends):
+            raise LabelError("unit_unknown", f"{_shown(text)} has a unit that the schema does not have")
+        number, unit = ends[-1 if ranges == "last" else 0]
+        return Decimal(number), self.unit_by_spelling[unit]
 
     def form(self, text: str) -> str:
         """The form of a label: plain, range_brackets, range_to, exponent, unit_unknown or broken."""
@@ -86,13 +92,6 @@ class QuantityKind:
         if self._to.fullmatch(text):
             return "range_to"
         return "exponent" if self._exponent.fullmatch(text) else "broken"
-
-    def _ends(self, text: str) -> tuple[tuple[str, str], tuple[str, str]]:
-        if found := self._brackets.fullmatch(text):
-            return (found[1], found[3]), (found[2], found[3])
-        found = self._to.fullmatch(text)
-        assert found
-        return (found[1], found[2]), (found[3], found[4])
 
     @property
     def _shown_units(self) -> str:

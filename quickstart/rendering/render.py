@@ -25,7 +25,10 @@ class RenderOptions:
     """What to render and where to write it."""
 
     output_dir: str = field(metadata={"help": "Folder for images/, train.csv, test.csv and test_answers.csv."})
-    train_rows: int = field(default=2000, metadata={"help": "Number of rows of train.csv."})
+    train_rows: int = field(
+        default=2000,
+        metadata={"help": "Number of rows of train.csv; with --wide, of a dataset built from it."},
+    )
     test_rows: int = field(default=400, metadata={"help": "Number of rows of test.csv."})
     seed: int = field(default=0, metadata={"help": "Random seed; the same seed gives the same files."})
     level: str = field(default="standard", metadata={"help": f"Difficulty of the labels: {', '.join(LEVELS)}."})

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
@@ -29,6 +29,10 @@ class _Pack:
             Row(self.image_link, self.group_id, name, self.value(name, canonical=canonical)) for name in self.asked
         ]
 
+    def cells(self, names: Sequence[str]) -> list[str]:
+        """The labels of a wide table; those of attributes that nobody asks about are missing."""
+        return [self.value(name) if name in self.asked else "" for name in names]
+
     def value(self, name: str, *, canonical: bool = False) -> str:
         printed = self.label.values.get(name)
         if printed is None:
@@ -50,9 +54,10 @@ def write_schema_labels(
     """Write `images/*.jpg`, `train.csv`, `test.csv` and `test_answers.csv` for a schema.
 
     They have the challenge's columns. With `wide`, train.csv has a row per image and a column per attribute instead,
-    which is empty where the label does not show it. Some labels of train.csv are as printed (`16 GB`); those of
-    test_answers.csv are canonical. The attributes have equal shares in the rows, but not in the columns of a wide
-    table. Raises InputError for an attribute that cannot be printed, with its name.
+    and `train_rows` counts the rows that a dataset has from it: the cells with a value, and the empty ones that mean
+    "not shown". Some labels of train.csv are as printed (`16 GB`); those of test_answers.csv are canonical. The
+    attributes have equal shares in the rows, but for those of a wide table whose missing values mean "not shown": they
+    have a row for each image. Raises InputError for an attribute that cannot be printed, with its name.
     """
     text = SchemaText(schema)
     images = folder / "images"
@@ -63,12 +68,14 @@ def write_schema_labels(
         for name, attribute in schema.attributes.items()
         if (attribute.missing_is_not_shown if wide else attribute.not_shown)
     }
+    always_asked = {name for name, attribute in schema.attributes.items() if wide and attribute.missing_is_not_shown}
     packs = {
         split: _make_packs(
             images,
             text,
             split=split,
             may_be_absent=may_be_absent,
+            always_asked=always_asked if split == "train" else set(),
             seed=seed,
             level=level,
             base_url=base_url.rstrip("/"),
@@ -79,8 +86,12 @@ def write_schema_labels(
     if wide:
         header = ("image_link", "group_id", *schema.names)
         train = [
-            (pack.image_link, pack.group_id, *map(pack.value, schema.names))
-            for pack in islice(packs["train"], train_rows)
+            (
+                pack.image_link,
+                pack.group_id,
+                *(pack.value(name) if name in pack.asked else "" for name in schema.names),
+            )
+            for pack in _until_rows(packs["train"], train_rows)
         ]
     else:
         header = ("image_link", "group_id", "entity_name", "entity_value")
@@ -92,10 +103,29 @@ def write_schema_labels(
     write_test_tables(folder, list(islice(questions, test_rows)), seed=seed)
 
 
+def _until_rows(packs: Iterator[_Pack], count: int) -> Iterator[_Pack]:
+    """Packs until they have at least so many rows; the last one may have a few more."""
+    while count > 0:
+        pack = next(packs)
+        yield pack
+        count -= len(pack.asked)
+
+
 def _make_packs(
-    folder: Path, text: SchemaText, *, split: str, may_be_absent: Set[str], seed: int, level: Level, base_url: str
+    folder: Path,
+    text: SchemaText,
+    *,
+    split: str,
+    may_be_absent: Set[str],
+    always_asked: Set[str],
+    seed: int,
+    level: Level,
+    base_url: str,
 ) -> Iterator[_Pack]:
-    """Write the images of a split, one after the other, for as long as they are asked for."""
+    """Write the images of a split, one after the other, for as long as they are asked for.
+
+    The questions about one are the rarest ones so far, and those about `always_asked`, which it may not show.
+    """
     row_counts: Counter[str] = Counter()  # by entity
     names = text.schema.names
     for number in count():
@@ -103,10 +133,11 @@ def _make_packs(
         rarest_first = sorted((row_counts[name], rng.random(), name) for name in names)
         question_count = rng.choices((1, 2, 3), QUESTION_WEIGHTS[split])[0]
         candidates = [name for _, _, name in rarest_first[:question_count]]
+        candidates += [name for name in names if name in always_asked and name not in candidates]
         absent = [name for name in candidates if name in may_be_absent and rng.random() < _ABSENT_SHARE]
         present = [name for name in candidates if name not in absent]
         label = text.make_label(rng, level=level, entity_names=present, absent=absent, held_out=split == "test")
         file_name = write_image(folder, label.label, rng, level=level)
-        asked = tuple(name for name in candidates if name in absent or name in label.values)
+        asked = tuple(name for name in candidates if name in absent or name in label.values or name in always_asked)
         row_counts.update(asked)
         yield _Pack(f"{base_url}/{file_name}", rng.choice(GROUP_IDS), label, asked)

@@ -6,7 +6,7 @@ from dataset_builder.labels import LabelForm, judge_label, label_form
 from inference.check import check_prediction
 from product_vqa.csv_files import parse_index
 from product_vqa.task.kinds import MAX_LABEL_LENGTH
-from product_vqa.task.quantity import RANGE_POLICIES, format_quantity, parse_quantity, parse_range
+from product_vqa.task.quantity import RANGE_POLICIES, format_quantity, parse_quantity
 from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY, canonical_unit
 from tests.fuzz.target import Target, assert_message, text_of
 
@@ -35,11 +35,12 @@ def fuzz_label(data: bytes) -> None:
     text = text_of(data)
     form = label_form(text)
     try:
-        ends = parse_range(text)
+        ends = [parse_quantity(text, ranges=ranges) for ranges in ("first", "last")]
     except ValueError as error:
         assert_message(error)
     else:
-        assert form in (LabelForm.RANGE_BRACKETS, LabelForm.RANGE_TO) or len(text.strip()) > MAX_LABEL_LENGTH
+        forms = (LabelForm.PLAIN, LabelForm.RANGE_BRACKETS, LabelForm.RANGE_TO)
+        assert form in forms or len(text.strip()) > MAX_LABEL_LENGTH
         assert all(parse_quantity(format_quantity(end)) == end for end in ends)
     entity = ENTITIES[len(data) % len(ENTITIES)]
     for ranges in RANGE_POLICIES:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from product_vqa.errors import InputError
-from product_vqa.task.schema_file import parse_schema
+from product_vqa.task.schema_file import format_schema, parse_schema
 from quickstart.overlap import measure_overlap
 from quickstart.rendering.printed_numbers import is_held_out
 
@@ -117,6 +117,12 @@ def test_answers_about_another_schema_are_counted_by_attribute(tmp_path: Path) -
     # Now ("new", "") is not seen, and "wrong" is predicted there: 2 of 3 predictions are right, and 2 of 2 references.
     changed = {"pairs_in_training": 3, "share_seen": 4 / 7, "f1_quantity_unseen": pytest.approx(0.8)}
     assert measure_overlap(tmp_path, predictions, schema=schema) == expected | changed
+    text = format_schema(schema).replace("not_shown: true", "not_shown: true, missing_is_not_shown: true")
+    means_not_shown = parse_schema(text, name="schema.yaml")
+    assert means_not_shown["new"].missing_is_not_shown
+    wide.append(["u/1.jpg", "", "", "", ""])
+    write(tmp_path / "train.csv", ["image_link", *schema.names], wide)
+    assert measure_overlap(tmp_path, predictions, schema=means_not_shown) == expected
 
 
 def test_f1_on_unseen_answers_is_none_where_all_were_seen(labels: Path) -> None:

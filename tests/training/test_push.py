@@ -103,6 +103,29 @@ def test_a_repo_named_without_its_owner_is_the_tokens_owners(hub: LocalHub) -> N
     assert HfApi().repo_exists("local/ownerless")
 
 
+def test_a_new_adapter_without_a_schema_removes_that_of_the_one_before(hub: LocalHub, tmp_path: Path) -> None:
+    """Otherwise the challenge's adapter would be asked, and read, by the schema of another catalogue."""
+    repo_id, files = "local/once-of-another-catalogue", ["adapter_config.json", "schema.yaml"]
+    open_repo(repo_id, private=True)
+    for name in files:
+        (tmp_path / name).write_text(f"# {name}\n")
+    push_run(tmp_path, files=files, repo_id=repo_id, revision=None)
+    assert set(files) <= set(HfApi().list_repo_files(repo_id))
+    push_run(tmp_path, files=files[:1], repo_id=repo_id, revision=None)
+    assert "schema.yaml" not in HfApi().list_repo_files(repo_id)
+    assert files[0] in HfApi().list_repo_files(repo_id)
+
+
+@pytest.mark.slow
+def test_a_new_adapter_in_the_folder_of_another_one_has_its_own_schema(
+    tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "schema.yaml").write_text("version: 1\nattributes: {size: {kind: integer}}\n")
+    call(sft.main, monkeypatch, *tiny_run, "--max_steps", 1, "--max_eval_samples", 0, "--output_dir", tmp_path,
+         "--save_strategy", "no")  # fmt: skip
+    assert (tmp_path / "adapter_config.json").is_file() and not (tmp_path / "schema.yaml").exists()
+
+
 def test_a_new_adapter_removes_the_calibration_of_the_one_before(hub: LocalHub, tmp_path: Path) -> None:
     repo_id, files = "local/calibrated-once", ["adapter_config.json", "adapter_model.safetensors"]
     open_repo(repo_id, private=True)

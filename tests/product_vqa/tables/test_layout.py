@@ -26,7 +26,7 @@ def test_no_other_record_is_a_layout(content: Any) -> None:
 
 
 def test_a_table_with_a_column_of_attributes_is_long() -> None:
-    wide = Layout(True, {"entity_name": "Merkmal", "image_link": "Bild"})
-    assert wide.of_table(["Bild", "Farbe"]) == wide
-    assert wide.of_table(["Bild", "Merkmal"]) == Layout(False, wide.columns)
-    assert LONG.of_table(["Bild", "Farbe"]) == LONG
+    wide = Layout(True, {"entity_name": "attr", "image_link": "photo_url"})
+    assert wide.of_table(["photo_url", "Farbe"]) == wide
+    assert wide.of_table(["photo_url", "attr"]) == Layout(False, wide.columns)
+    assert LONG.of_table(["photo_url", "Farbe"]) == LONG

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from product_vqa.task.numbers import format_number
-from product_vqa.task.quantity import Quantity, format_quantity, parse_quantity, parse_range
+from product_vqa.task.quantity import Quantity, format_quantity, parse_quantity
 from product_vqa.task.schema import UNITS
 
 units = st.sampled_from(sorted(UNITS))
@@ -42,16 +42,19 @@ def test_what_is_not_number_unit_is_refused_with_the_text(text: str) -> None:
     assert repr(text) in str(refused.value)
 
 
-def test_a_range_has_two_ends_as_written() -> None:
-    assert parse_range("[100.0, 240.0] volt") == (Quantity(Decimal(100), "volt"), Quantity(Decimal(240), "volt"))
-    assert parse_range("4 kilogram to 1kilogram") == (
-        Quantity(Decimal(4), "kilogram"),
-        Quantity(Decimal(1), "kilogram"),
-    )
-    with pytest.raises(ValueError, match="not a range"):
-        parse_range("5 gram")
-    with pytest.raises(ValueError, match="allowed unit"):
-        parse_range("[1.0, 2.0] horsepower")
+def test_a_range_is_read_by_its_first_or_last_end_as_written() -> None:
+    for text, first, last in [
+        ("[100.0, 240.0] volt", "100.0 volt", "240.0 volt"),
+        (" 4 kilogram to 1kilogram", "4.0 kilogram", "1.0 kilogram"),
+        ("5 meter", "5.0 metre", "5.0 metre"),
+    ]:
+        assert (str(parse_quantity(text, ranges="first")), str(parse_quantity(text, ranges="last"))) == (first, last)
+    for text in ("[1.0, 2.0] horsepower", "1 gram to 2 horsepower", "[1.0, 2.0, 3.0] gram", "[1.0, 2.0] gram gram"):
+        for ranges in ("first", "last"):
+            with pytest.raises(ValueError, match="allowed unit"):
+                parse_quantity(text, ranges=ranges)
+    with pytest.raises(ValueError, match="is not `number unit`"):
+        parse_quantity("[100.0, 240.0] volt")
 
 
 @given(number=numbers, unit=units)

@@ -2,13 +2,16 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from product_vqa.task.schema_file import parse_schema
+from dataset_builder import build
+from product_vqa.task.schema_file import format_schema, parse_schema
 from quickstart.rendering.drawing import SIZE
 from quickstart.rendering.levels import HARD, PLAIN
 from quickstart.rendering.schema_writer import write_schema_labels
+from tests.commands import call
 from tests.quickstart.schemas import SCHEMAS
 
 NUTRITION = SCHEMAS["nutrition"]
@@ -74,15 +77,36 @@ def test_a_wide_table_has_a_row_per_image_and_a_column_per_attribute(tmp_path: P
     write(tmp_path, wide=True)
     train = read(tmp_path / "train.csv")
     assert list(train[0]) == ["image_link", "group_id", *NUTRITION.names]
-    assert len({row["image_link"] for row in train}) == len(train) == 60
-    values = [(name, row[name]) for row in train for name in NUTRITION.names if row[name]]
-    assert len(values) > 70
-    assert {name for name, _ in values} == set(NUTRITION.names)
-    for name, value in values:
-        assert NUTRITION[name].normalize(value)
+    assert len({row["image_link"] for row in train}) == len(train)
+    labels = [(name, row[name]) for row in train for name in NUTRITION.names if row[name] or name == "vitamin_c"]
+    assert 60 <= len(labels) < 64  # the rows of a dataset: a missing value of vitamin_c means that it is not shown
+    shares = Counter(name for name, _ in labels)
+    assert shares.pop("vitamin_c") == len(train) and 0 < Counter(labels)["vitamin_c", ""] < len(train) / 2
+    assert set(shares) == set(NUTRITION.names) - {"vitamin_c"}
+    assert max(shares.values()) - min(shares.values()) <= 2
+    for name, value in labels:
+        assert NUTRITION[name].normalize(value) or name == "vitamin_c"
     # A missing value of sugars makes no row, so no label says that they are not shown.
     empty = {row["entity_name"] for row in read(tmp_path / "test_answers.csv") if not row["entity_value"]}
     assert empty == {"vitamin_c"}
+
+
+def test_a_wide_train_csv_and_a_long_test_csv_make_one_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the quickstart builds it, but from the folder of images."""
+    write(tmp_path, wide=True)
+    schema, out = tmp_path / "schema.yaml", tmp_path / "out"
+    schema.write_text(format_schema(NUTRITION))
+    tables = ("--train_csv", tmp_path / "train.csv", "--test_csv", tmp_path / "test.csv", "--wide", "--schema", schema)
+    images = ("--image_dir", tmp_path / "images", "--output_dir", out, "--validation_size", "0")
+    call(build.main, monkeypatch, *tables, *images)
+    train, test = (pq.read_table(out / "rows" / f"{split}.parquet").to_pylist() for split in ("train", "test"))
+    assert 60 <= len(train) < 64 and len(test) == 60
+    assert (out / "left_out.csv").read_text().count("\n") == 1  # the header: every label has a canonical form
+    assert {row["entity_name"] for row in train if not row["entity_value"]} == {"vitamin_c"}
+    asked = [(row["index"], row["entity_name"]) for row in read(tmp_path / "test.csv")]
+    assert [(str(row["index"]), row["entity_name"]) for row in test] == asked
 
 
 def test_a_few_attributes_and_rows_are_enough(tmp_path: Path) -> None:
