@@ -1,7 +1,12 @@
 """Run commands as users do, each in its own process, or call their `main` in this process, which is faster."""
 
+import contextlib
+import gc
+import importlib
+import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from product_vqa.cli import with_flags
+from product_vqa.cli import run, with_flags
 from product_vqa.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +27,25 @@ def run_module(
 ) -> subprocess.CompletedProcess[str]:
     """`python -m module arguments`."""
     return _run([sys.executable, "-m", module, *map(str, arguments)], environment, check)
+
+
+def run_here(module: str, *arguments: str | Path | int) -> subprocess.CompletedProcess[str]:
+    """What `python -m module arguments` prints and its exit code, in this process: without what it would import again.
+
+    What is logged is not in `stderr`: pytest has it (`caplog`).
+    """
+    main = importlib.import_module(module).main
+    stdout, stderr = io.StringIO(), io.StringIO()
+    on_sigint = signal.getsignal(signal.SIGINT)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        patch.setattr(sys, "argv", [module, *map(str, arguments)])
+        try:
+            with pytest.raises(SystemExit) as ended:
+                run(main)
+        finally:  # a process ends after `run`, but this one does not
+            signal.signal(signal.SIGINT, on_sigint)
+            gc.unfreeze()
+    return subprocess.CompletedProcess([module, *arguments], ended.value.code, stdout.getvalue(), stderr.getvalue())
 
 
 def launch(

@@ -15,7 +15,7 @@ from inference.evaluate import evaluate
 from inference.submission import read_run
 from product_vqa.errors import InputError
 from product_vqa.task.schema import ENTITIES, UNITS
-from tests.commands import call, run_module
+from tests.commands import call, run_here
 from tests.inference.schemas import SCHEMAS, TEXTS
 from tests.inference.vote_files import write_csv, write_parquet
 
@@ -53,7 +53,7 @@ def predictions(folder: Path) -> list[str | Path]:
 
 @pytest.mark.slow
 def test_weights_are_fitted_on_one_split_and_applied_to_another(split: Path) -> None:
-    done = run_module(
+    done = run_here(
         "inference.ensemble", *predictions(split), "--references", split / "labels.csv", "--output",
         split / "out" / "validation.csv", "--save_weights", split / "weights.json",
     )  # fmt: skip
@@ -67,7 +67,7 @@ def test_weights_are_fitted_on_one_split_and_applied_to_another(split: Path) -> 
     assert run["weights"] == f"200 rows of {split}/labels.csv"
     assert [file["has_confidences"] for file in run["ensemble"]] == [True, True, False]
 
-    done = run_module(
+    done = run_here(
         "inference.ensemble", *predictions(split), "--weights", split / "weights.json", "--test_csv",
         split / "test.csv", "--output", split / "submission.csv",
     )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 
 from inference import evaluate as command
 from inference.evaluate import evaluate
-from tests.commands import call, run_module
+from tests.commands import call, run_here
 from tests.inference.schemas import TEXTS
 from tests.inference.tables import LABELS, write_clothes, write_labels, write_many_rows, write_predictions
 
@@ -37,7 +37,7 @@ def test_scores_at_the_distribution_of_another_split(tmp_path: Path, references:
     test_csv = tmp_path / "test.csv"
     test_csv.write_text("index,entity_name\n" + "".join(f"{n},{e}\n" for n, e in enumerate(
         ["item_weight"] + ["voltage"] * 3 + ["wattage"])))  # fmt: skip
-    done = run_module(
+    done = run_here(
         "inference.evaluate", "--predictions", predictions, "--references", references, "--weights", test_csv,
         "--bootstrap", "50", "--json",
     )  # fmt: skip
@@ -67,9 +67,9 @@ def test_a_split_of_a_dataset_is_a_reference(tmp_path: Path, tiny_dataset: Path)
 
 def test_the_command_prints_json_and_a_table(tmp_path: Path, references: Path) -> None:
     predictions = write_predictions(tmp_path, "0,10 gram\n")
-    done = run_module("inference.evaluate", "--predictions", predictions, "--references", references, "--json")
+    done = run_here("inference.evaluate", "--predictions", predictions, "--references", references, "--json")
     assert json.loads(done.stdout) == evaluate(predictions, references, bootstrap=1000)
-    done = run_module("inference.evaluate", "--predictions", predictions, "--references", references)
+    done = run_here("inference.evaluate", "--predictions", predictions, "--references", references)
     assert "item_weight" in done.stdout
 
 
@@ -78,11 +78,11 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
     worse = worse.rename(tmp_path / "worse.csv")
     better, _ = write_many_rows(tmp_path, right=[n % 10 > 0 for n in range(200)])
     arguments = ("--predictions", better, "--compare", worse, "--references", references)
-    compared = json.loads(run_module("inference.evaluate", *arguments, "--json").stdout)["compare"]
+    compared = json.loads(run_here("inference.evaluate", *arguments, "--json").stdout)["compare"]
     assert compared["difference"] == pytest.approx(2 * 180 / (2 * 180 + 20) - 2 * 100 / (2 * 100 + 100))
     assert 0 < compared["difference_interval"][0] < compared["difference"] < compared["difference_interval"][1]
     assert (compared["only_these_right"], compared["only_other_right"]) == (100, 20)
-    shown = run_module("inference.evaluate", *arguments).stdout
+    shown = run_here("inference.evaluate", *arguments).stdout
     assert "100 rows are correct only in --predictions, 20 only in --compare" in shown
 
 
@@ -99,20 +99,20 @@ def test_the_sweep_leaves_predictions_below_each_threshold_empty(tmp_path: Path)
         }
     ).to_parquet(tmp_path / "p.parquet")
     arguments = ("--predictions", tmp_path / "p.parquet", "--references", tmp_path / "labels.csv", "--sweep")
-    sweep = json.loads(run_module("inference.evaluate", *arguments, "--json").stdout)["sweep"]
+    sweep = json.loads(run_here("inference.evaluate", *arguments, "--json").stdout)["sweep"]
     by_threshold = {round(point["confidence"], 2): point for point in sweep["points"]}
     assert by_threshold[0.0]["f1"] == pytest.approx(2 * 2 / (2 * 2 + 2))
     assert by_threshold[0.25]["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1))
     assert by_threshold[0.55]["precision"] == 1.0
     assert by_threshold[0.65]["coverage"] == 0.25
     assert sweep["best"] == by_threshold[0.25]
-    assert "best" in run_module("inference.evaluate", *arguments).stdout
+    assert "best" in run_here("inference.evaluate", *arguments).stdout
 
 
 def test_a_sweep_needs_confidences(tmp_path: Path, references: Path) -> None:
-    done = run_module(
+    done = run_here(
         "inference.evaluate", "--predictions", write_predictions(tmp_path, "0,10 gram\n"), "--references", references,
-        "--sweep", check=False,
+        "--sweep",
     )  # fmt: skip
     assert done.returncode == 2
     assert "does not have: give the .parquet file next to it" in done.stderr
@@ -127,7 +127,7 @@ def test_a_run_to_compare_with_that_is_not_there_is_named_by_its_flag(tmp_path: 
         "--compare",
         "none.csv",
     )
-    done = run_module("inference.evaluate", *arguments, check=False)
+    done = run_here("inference.evaluate", *arguments)
     assert done.returncode == 2
     assert "--compare none.csv: no such file" in done.stderr
 
@@ -145,7 +145,7 @@ def test_a_score_of_nothing_is_an_error(tmp_path: Path, labels: str, weights: st
     if weights is not None:
         (tmp_path / "test.csv").write_text(weights)
         arguments += ["--weights", tmp_path / "test.csv"]
-    done = run_module("inference.evaluate", *arguments, check=False)
+    done = run_here("inference.evaluate", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(message, done.stderr)
 
