@@ -12,7 +12,7 @@ from benchmarks import base_models
 from benchmarks.base_models import ARCHITECTURES, PALIGEMMA2_3B, PALIGEMMA_3B, make_base_config, save_base_model
 from product_vqa.hub import Location
 from product_vqa.modeling.loading import check_image_size, load_base_model, load_processor
-from tests.commands import run_module
+from tests.commands import call
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_a_saved_model_loads_as_it_was_made(
             assert weight.float().std() * weight[0].numel() ** 0.5 == pytest.approx(1, rel=0.2)
 
 
-def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "thesis.txt").touch()
-    result = run_module("benchmarks.base_models", "--output_dir", tmp_path, check=False)
-    assert result.returncode == 1
-    assert result.stderr == f"error: --output_dir {tmp_path} is not empty; choose another folder\n"
+    with pytest.raises(SystemExit) as ended:
+        call(base_models.main, monkeypatch, "--output_dir", tmp_path)
+    assert ended.value.code == f"error: --output_dir {tmp_path} is not empty; choose another folder"

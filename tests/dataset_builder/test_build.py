@@ -14,7 +14,7 @@ from dataset_builder.options import FetchOptions
 from dataset_builder.output_folder import temporary_folder
 from product_vqa.atomic_io import one_writer
 from product_vqa.errors import InputError
-from tests.commands import call, run_module
+from tests.commands import call, run_here, run_module
 from tests.dataset_builder.files import (
     READ_ELSEWHERE,
     TRAIN_COLUMNS,
@@ -64,7 +64,7 @@ def test_a_built_folder_is_a_dataset_to_everyone(shop: Shop) -> None:
 
     # The same again: nothing is generated, and the card follows the repo's name.
     before = (folder / "data" / "train-00000-of-00001.parquet").stat().st_mtime_ns
-    again = run_module("dataset_builder.build", "--config", config, *shop.arguments(), "--hub_dataset_id", "a/b")
+    again = run_here("dataset_builder.build", "--config", config, *shop.arguments(), "--hub_dataset_id", "a/b")
     assert again.stdout == f"unchanged: {folder}\n"
     assert (folder / "data" / "train-00000-of-00001.parquet").stat().st_mtime_ns == before
     assert 'load_dataset("a/b")' in (folder / "README.md").read_text()

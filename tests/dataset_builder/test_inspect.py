@@ -7,7 +7,7 @@ import pytest
 
 from dataset_builder import inspect
 from product_vqa.errors import InputError
-from tests.commands import call, run_module
+from tests.commands import call, run_here
 from tests.dataset_builder.files import TRAIN_COLUMNS, Shop, write_csv
 
 
@@ -25,7 +25,7 @@ def test_the_counts_are_those_of_the_rows(shop: Shop) -> None:
     ]
     write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
     tables: list[str | Path] = ["--train_csv", shop.train_csv, "--test_csv", shop.test_csv]
-    done = run_module("dataset_builder.inspect", *tables, "--json")
+    done = run_here("dataset_builder.inspect", *tables, "--json")
     assert json.loads(done.stdout) == {
         "train": {
             "rows": 7,
@@ -58,7 +58,7 @@ def test_without_json_the_counts_are_a_table(
 
 
 def test_without_any_file_the_flags_are_named() -> None:
-    done = run_module("dataset_builder.inspect", check=False)
+    done = run_here("dataset_builder.inspect")
     assert done.returncode == 2
     assert done.stderr == "error: no rows: give --train_csv FILE, --test_csv FILE or both, or --dataset user/name\n"
 

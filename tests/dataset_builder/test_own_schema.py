@@ -2,10 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +13,16 @@ from dataset_builder.image_store import ImageStore
 from local_hub import LocalHub
 from product_vqa.dataset import count_entities, load_split
 from product_vqa.errors import InputError
-from product_vqa.hub import Location
+from product_vqa.hub import Location, locate
 from product_vqa.schemas import load_schema
 from product_vqa.streaming import count_streamed_entities, open_split
 from product_vqa.task.schema_file import parse_schema, read_schema
-from tests.commands import ROOT, call, run_module
+from tests.commands import ROOT, call
 from tests.dataset_builder.catalogues import LABELS, SCHEMAS, Catalogue, dropped_of, labels_of
 from tests.dataset_builder.files import Shop, contents, jpeg, write_csv
 from tests.dataset_builder.image_server import ImageServer
 
 CHALLENGE_FILE = ROOT / "product_vqa" / "task" / "challenge.yaml"
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
-    with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
-        yield hub
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -182,39 +172,27 @@ def test_shards_of_another_schema_are_not_merged(
     assert {label for *_, label in labels_of(tmp_path / "out")} == {"navy blue"}
 
 
+def published_schema() -> tuple[bool, dict[str, int]]:
+    """Whether local/clothes has a schema.yaml, and the number of rows of each of its attributes."""
+    has_schema = "schema.yaml" in HfApi().list_repo_files("local/clothes", repo_type="dataset")
+    return has_schema, count_entities(locate("local/clothes", repo_type="dataset"), "train")
+
+
 @pytest.mark.slow
-def test_the_schema_is_published_with_the_dataset_and_goes_with_it(tmp_path: Path, hub: LocalHub) -> None:
+def test_the_schema_is_published_with_the_dataset_and_goes_with_it(
+    tmp_path: Path, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalogue = Catalogue(tmp_path, "clothes")
     published = ["--push_to_hub", "--hub_dataset_id", "local/clothes"]
     arguments = ["--train_csv", catalogue.write_long(), *catalogue.arguments(), *published]
-    run_module("dataset_builder.build", *arguments, environment=hub.environment)
-    assert "schema.yaml" in HfApi(endpoint=hub.endpoint, token=hub.token).list_repo_files(
-        "local/clothes", repo_type="dataset"
-    )
-    program = (
-        "from product_vqa.dataset import count_entities\n"
-        "from product_vqa.hub import locate\n"
-        "print(count_entities(locate('local/clothes', repo_type='dataset'), 'train'))\n"
-    )
-    counted = run_python(program, hub)
-    assert counted.splitlines()[-1] == "{'size': 2, 'colour': 3, 'material': 2}"
+    call(build.main, monkeypatch, *arguments)
+    assert published_schema() == (True, {"size": 2, "colour": 3, "material": 2})
 
     (tmp_path / "challenge").mkdir()
     shop = Shop(tmp_path / "challenge")
-    run_module("dataset_builder.build", *shop.arguments(), "--output_dir", shop.folder / "out", *published,
-               environment=hub.environment)  # fmt: skip
-    assert "schema.yaml" not in HfApi(endpoint=hub.endpoint, token=hub.token).list_repo_files(
-        "local/clothes", repo_type="dataset"
-    )
-    assert "'item_weight': " in run_python(program, hub)
-
-
-def run_python(program: str, hub: LocalHub) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | hub.environment, cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0 and "no files" not in done.stderr.lower(), done.stderr
-    return done.stdout
+    call(build.main, monkeypatch, *shop.arguments(), "--output_dir", shop.folder / "out", *published)
+    has_schema, counts = published_schema()
+    assert not has_schema and "item_weight" in counts
 
 
 def test_the_builder_takes_a_schema(tmp_path: Path) -> None:

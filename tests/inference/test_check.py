@@ -10,7 +10,7 @@ import pytest
 from inference import check
 from inference.check import check_prediction, check_submission
 from product_vqa.errors import InputError
-from tests.commands import call, run_module
+from tests.commands import call, run_here, run_module
 from tests.inference.schemas import SCHEMAS, TEXTS
 
 TEST_CSV = """index,image_link,group_id,entity_name
@@ -96,17 +96,17 @@ def test_a_missing_column_is_a_problem_of_its_own(tmp_path: Path, test_csv: Path
 @pytest.mark.slow
 def test_exit_codes_and_json(tmp_path: Path, test_csv: Path) -> None:
     good = write(tmp_path, "index,prediction\n0,1.0 metre\n5,\n6,\n9,\n")
-    done = run_module("inference.check", "--submission", good, "--test_csv", test_csv, "--json")
+    done = run_here("inference.check", "--submission", good, "--test_csv", test_csv, "--json")
     assert json.loads(done.stdout) == {"ok": True, "rows": 4, "answered": 1, "empty": 3, "problems": []}
     bad = write(tmp_path, "index,prediction\n0,6.75 lbs\n5,\n6,\n9,\n")
     done = run_module("inference.check", "--submission", bad, "--test_csv", test_csv, "--json", check=False)
     assert done.returncode == 1
     (problem,) = json.loads(done.stdout)["problems"]
     assert problem.items() >= {"index": 0, "kind": "unit", "value": "6.75 lbs"}.items()
-    done = run_module("inference.check", "--submission", "none.csv", "--test_csv", test_csv, check=False)
+    done = run_here("inference.check", "--submission", "none.csv", "--test_csv", test_csv)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --submission none.csv: no such file\n"
-    done = run_module("inference.check", "--submision", bad, "--test_csv", test_csv, check=False)
+    done = run_here("inference.check", "--submision", bad, "--test_csv", test_csv)
     assert done.returncode == 2
     assert "did you mean --submission?" in done.stderr
 
@@ -182,9 +182,8 @@ def test_the_official_verdicts_are_ours(data_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("flag", [[], ["--official"]], ids=["ours", "official"])
 def test_the_samples_of_the_challenge_are_judged_as_published(data_dir: Path, flag: list[str]) -> None:
     for name, code in (("sample_test_out.csv", 0), ("sample_test_out_fail.csv", 1)):
-        done = run_module(
-            "inference.check", "--submission", data_dir / name, "--test_csv", data_dir / "sample_test.csv", *flag,
-            check=False,
+        done = run_here(
+            "inference.check", "--submission", data_dir / name, "--test_csv", data_dir / "sample_test.csv", *flag
         )  # fmt: skip
         assert done.returncode == code, done.stdout
     assert "index 14" in done.stdout
