@@ -129,6 +129,7 @@ def test_semaphores_that_find_no_room_are_explained(monkeypatch: pytest.MonkeyPa
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(synchronize._multiprocessing, "SemLock", Full)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # it waits for what never started
     message = r"could not be started .No space left.*--shm-size 1g.*`dataloader_num_workers` 0"
     with pytest.raises(InputError, match=message), worker_errors():
         list(DataLoader([1, 2], num_workers=1))
