@@ -3,13 +3,15 @@
 make reference        (a test fails when the file is not what this would write)
 """
 
+import contextlib
 import dataclasses
 import inspect
-import json
+import io
 import os
 import re
-import subprocess
+import runpy
 import sys
+import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -34,34 +36,30 @@ COMMANDS = [
     "product_vqa.launch",
 ]
 
-# One process for all of them: they share what takes seconds to import.
-_PRINT_HELP = """
-import contextlib, io, json, runpy, sys
-helps = {}
-for module in sys.argv[1:]:
-    printed = io.StringIO()
-    sys.argv = [module, "--help"]
-    with contextlib.redirect_stdout(printed):
-        try:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        except SystemExit as end:
-            assert not end.code, (module, end.code)
-    helps[module] = printed.getvalue()
-print(json.dumps(helps))
-"""
-
 
 def read_helps(commands: list[str]) -> dict[str, str]:
-    """The output of `python -m module --help` for each command, on lines that are not wrapped."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PRINT_HELP, *commands],
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "10000", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    helps: dict[str, str] = json.loads(done.stdout)
+    """The output of `python -m module --help` for each command, on lines that are not wrapped.
+
+    All in this process, because they share what takes seconds to import.
+    """
+    helps, argv, columns = {}, sys.argv, os.environ.get("COLUMNS")
+    try:
+        os.environ["COLUMNS"] = "10000"
+        for module in commands:
+            sys.argv = [module, "--help"]
+            with contextlib.redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of runpy, about a module that was imported before
+                code: object = None
+                try:
+                    runpy.run_module(module, run_name="__main__", alter_sys=True)
+                except SystemExit as end:
+                    code = end.code
+            assert not code, (module, code)
+            helps[module] = printed.getvalue()
+    finally:
+        sys.argv = argv
+        os.environ.pop("COLUMNS")
+        os.environ.update({} if columns is None else {"COLUMNS": columns})
     return helps
 
 
