@@ -57,7 +57,7 @@ def check_same(output_dir: Path, single: Path) -> None:
         assert found == pytest.approx(expected, rel=1e-3), metric
 
 
-@pytest.mark.faults  # half a minute; the quickstart's test trains on two processes too
+@pytest.mark.faults  # half a minute; in `make test` two processes predict
 def test_two_processes_with_half_the_batch_each_train_the_same_adapter(
     arguments: list[str | Path], single: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The command as a user runs it: against a Hub, killed and rerun, with wrong input."""
+"""The command: against a Hub, killed and rerun, with wrong input. The quickstart's test launches it as a user does."""
 
 import io
 import json
@@ -38,10 +38,11 @@ def trained(tiny_repos: tuple[str, str], tmp_path_factory: pytest.TempPathFactor
     """The output folder of a run from the Hub to the Hub: local/tiny-adapter."""
     base, dataset = tiny_repos
     output_dir = tmp_path_factory.mktemp("runs") / "tiny-adapter"
-    launch(
-        "training.sft", *SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir", output_dir,
-        "--push_to_hub", "--hub_model_id", "local/tiny-adapter", "--hub_private_repo", "true",
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        call(
+            sft.main, monkeypatch, *SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir",
+            output_dir, "--push_to_hub", "--hub_model_id", "local/tiny-adapter", "--hub_private_repo", "true",
+        )  # fmt: skip
     return output_dir
 
 
@@ -153,17 +154,16 @@ def test_the_log_has_a_loss_for_each_step(pulled: Path) -> None:
 
 
 def test_a_killed_run_resumes_and_ends_in_the_same_adapter(
-    trained: Path, tiny_repos: tuple[str, str], tmp_path: Path
-) -> None:
+    trained: Path, tiny_repos: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     base, dataset = tiny_repos
     again = shutil.copytree(trained, tmp_path / "tiny-adapter")
     (again / "adapter_model.safetensors").unlink()
     (again / "checkpoint-4" / "trainer_state.json").unlink()  # killed while checkpoint-4 was written
-    done = launch(
-        "training.sft", *SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir", again
-    )
+    call(sft.main, monkeypatch, *SHORT, "--dataset_name", dataset, "--model_name_or_path", base, "--output_dir", again)
     missing = "checkpoint-4/trainer_state.json is missing"
-    assert f"{missing}: checkpoint removed, resuming from checkpoint-2" in done.stderr
+    assert f"{missing}: checkpoint removed, resuming from checkpoint-2" in caplog.text
     check_equal_adapters(again, trained)
 
 
