@@ -30,7 +30,7 @@ def run_in_two_processes(script: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # six seconds; the test of predict on two processes needs the same
 def test_two_processes_on_a_cpu_know_of_each_other(tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(

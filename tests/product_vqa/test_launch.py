@@ -61,6 +61,7 @@ def test_the_error_is_the_last_line_of_a_launched_command(
     assert launcher == ACCELERATES or "Traceback" not in done.stdout
 
 
+@pytest.mark.faults
 def test_the_process_that_failed_is_reported_and_not_those_that_were_stopped_then(tmp_path: Path) -> None:
     script = tmp_path / "fails.py"
     script.write_text(
@@ -71,7 +72,7 @@ def test_the_process_that_failed_is_reported_and_not_those_that_were_stopped_the
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "error: --flag: nothing there; give another")
 
 
-@pytest.mark.parametrize("config", ["cpu", "cpu_2"])
+@pytest.mark.parametrize("config", ["cpu", pytest.param("cpu_2", marks=pytest.mark.faults)])
 def test_a_launched_command_receives_sigterm_and_its_exit_code_is_passed_on(tmp_path: Path, config: str) -> None:
     script = tmp_path / "waits.py"
     script.write_text(WAITS)
@@ -130,7 +131,8 @@ def test_a_hostile_config_file_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("variable", "flags", "expected"), [(None, [], "0"), ("3", [], "3"), ("3", ["--gpu_ids", "1"], "1")]
+    ("variable", "flags", "expected"),
+    [pytest.param(None, [], "0", marks=pytest.mark.faults), ("3", [], "3"), ("3", ["--gpu_ids", "1"], "1")],
 )
 def test_the_gpus_that_the_user_chose_are_kept(
     tmp_path: Path, variable: str | None, flags: list[str], expected: str

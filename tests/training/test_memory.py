@@ -68,7 +68,7 @@ def test_what_is_kept_is_what_a_real_step_keeps(target: str, use_dora: bool) -> 
     assert estimate.activations == pytest.approx(real, rel=0.25)
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # six seconds; test_what_is_kept_is_what_a_real_step_keeps has DoRA at a small shape
 def test_dora_keeps_copies_of_weights_once_and_not_per_sample() -> None:
     options = {"dtype": torch.bfloat16, "load_in_4bit": True, "samples": 4}
     dora = LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS, use_dora=True)

@@ -25,12 +25,16 @@ FAULTS: dict[str, Any] = {
 }
 
 
-CASES = [("dataset", fault) for fault in FAULTS]
-CASES += [(kind, fault) for kind in ("adapter", "calibration", "space") for fault in ("429", "done, but 500")]
+CASES = [("dataset", fault) for fault in ("429", "connection reset", "done, but 500")]
+CASES += [(kind, "done, but 500") for kind in ("adapter", "calibration", "space")]
+MORE = [("dataset", fault) for fault in ("500", "502 of a proxy", "done, but connection reset")]
+MORE += [(kind, "429") for kind in ("adapter", "calibration", "space")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "fault"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "fault"), [*CASES, *(pytest.param(*case, marks=pytest.mark.faults) for case in MORE)]
+)
 def test_a_fault_at_any_one_request_costs_a_push_nothing(
     bad_hub: FaultyHub, kind: str, fault: str, slept: list[float], tmp_path: Path
 ) -> None:
