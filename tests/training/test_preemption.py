@@ -28,7 +28,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def undisturbed(tiny_base: Path, tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    run_to_the_end(command(tiny_base, tiny_dataset, folder))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        call(sft.main, monkeypatch, *command(tiny_base, tiny_dataset, folder)[3:])
     return folder
 
 
@@ -45,8 +46,9 @@ def check_equal(folder: Path, undisturbed: Path, *, close: bool = False) -> None
 
 
 def test_after_a_sigterm_it_saves_and_resumes_from_that_very_step(
-    undisturbed: Path, tiny_base: Path, tiny_dataset: Path, tmp_path: Path
-) -> None:
+    undisturbed: Path, tiny_base: Path, tiny_dataset: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sigterm: None,
+) -> None:  # fmt: skip
     arguments = command(tiny_base, tiny_dataset, tmp_path)
     process = start(arguments)
     wait_for(process, "step 4/14")
@@ -57,7 +59,8 @@ def test_after_a_sigterm_it_saves_and_resumes_from_that_very_step(
     assert 4 <= stopped < STEPS
     assert f"stopped and saved at step {stopped}; rerun the same command to resume" in output
     assert not (tmp_path / "adapter_model.safetensors").exists()
-    assert f"resuming at step {stopped}/14" in run_to_the_end(arguments)
+    call(sft.main, monkeypatch, *arguments[3:])
+    assert f"resuming at step {stopped}/14" in capsys.readouterr().out
     check_equal(tmp_path, undisturbed)
 
 
