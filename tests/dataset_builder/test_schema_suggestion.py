@@ -271,7 +271,7 @@ _NAMES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(_NAMES, _COUNTS, min_size=1, max_size=6))
 def test_whatever_the_labels_the_proposal_is_a_schema_that_fits_them(labels: dict[str, dict[str, int]]) -> None:
     counts = {name: Counter(of_name) for name, of_name in labels.items()}

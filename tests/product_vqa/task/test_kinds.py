@@ -163,7 +163,7 @@ def test_spellings_with_the_same_key() -> None:
     assert key_of("red") != key_of("re d")
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(data=st.data(), schema=schemas())
 def test_canonical_answers_are_valid_and_normalize_to_themselves(data: st.DataObject, schema: Schema) -> None:
     for attribute in schema.attributes.values():
@@ -183,7 +183,7 @@ _LABELS = st.one_of(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(data=st.data(), schema=schemas())
 def test_a_second_normalization_changes_nothing(data: st.DataObject, schema: Schema) -> None:
     for attribute in schema.attributes.values():

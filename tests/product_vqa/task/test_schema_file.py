@@ -121,7 +121,7 @@ def test_a_schema_is_written_as_it_was_read(schema: Schema) -> None:
     assert format_schema(again) == format_schema(schema)
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(schema=schemas())
 def test_every_schema_is_written_as_it_was_read(schema: Schema) -> None:
     again = parse_schema(format_schema(schema), name="my.yaml")
