@@ -1,7 +1,6 @@
 """Run commands as users do, each in its own process, or call their `main` in this process, which is faster."""
 
 import contextlib
-import gc
 import importlib
 import io
 import os
@@ -44,7 +43,6 @@ def run_here(module: str, *arguments: str | Path | int) -> subprocess.CompletedP
                 run(main)
         finally:  # a process ends after `run`, but this one does not
             signal.signal(signal.SIGINT, on_sigint)
-            gc.unfreeze()
     return subprocess.CompletedProcess([module, *arguments], ended.value.code, stdout.getvalue(), stderr.getvalue())
 
 

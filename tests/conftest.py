@@ -1,5 +1,6 @@
 """Fixtures of several rooms: a Hub, tiny base models, a tiny dataset, the challenge's files."""
 
+import gc
 import os
 import secrets
 import socket
@@ -38,8 +39,18 @@ os.environ.update(
 
 ROOT = Path(__file__).parents[1]
 
-# An example may take its time on a busy machine; pytest's timeout ends one that hangs.
-settings.register_profile("no deadline", settings.default, deadline=None)
+# What is imported and collected, 1.3 million objects, lives until the end. Each search for garbage among them takes a
+# second, and each training and prediction ends with one (`process_group`).
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+# An example may take its time on a busy machine; pytest's timeout ends one that hangs. `make fuzz` has more of them.
+settings.register_profile("no deadline", settings.default, deadline=None, max_examples=50)
 settings.load_profile("no deadline")
 
 

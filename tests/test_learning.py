@@ -1,4 +1,5 @@
-"""Training works: after a few steps from the quickstart's base model F1 rises, and only with the correct labels.
+"""Training works: after a few steps from the quickstart's base model F1 rises; in `make faults`, only with the correct
+labels.
 
 Some predictions are still wrong, so they also show how good the confidences are. `make bench` (benchmarks/ablation.py)
 does the same at full length, through the commands, and with NF4 too, which is six times slower on a CPU.
@@ -96,9 +97,19 @@ def fine_tuned(labels: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.slow
-def test_f1_rises_with_correct_labels_and_not_with_shuffled_ones(
+def test_f1_rises_with_correct_labels(
     labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer, tmp_path: Path
 ) -> None:
+    train, test = labels
+    before = f1(fine_tune(train, tmp_path, steps=0), test)
+    after = f1(fine_tuned, test)
+    print(f"before {before:.3f}, after {after:.3f}")
+    assert before <= 0.1
+    assert after >= 0.45
+
+
+@pytest.mark.faults  # half a minute
+def test_f1_does_not_rise_with_shuffled_labels(labels: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     train, test = labels
     by_entity: dict[str, list[str]] = {}
     for name, answer in zip(train["entity_name"], train["entity_value"], strict=True):
@@ -106,13 +117,9 @@ def test_f1_rises_with_correct_labels_and_not_with_shuffled_ones(
     for values in by_entity.values():
         random.Random(0).shuffle(values)
     shuffled = train.map(lambda row: {"entity_value": by_entity[row["entity_name"]].pop()})
-    before = f1(fine_tune(train, tmp_path / "before", steps=0), test)
-    after = f1(fine_tuned, test)
-    after_shuffled = f1(fine_tune(shuffled, tmp_path / "shuffled", steps=24), test)
-    print(f"before {before:.3f}, after {after:.3f}, with shuffled labels {after_shuffled:.3f}")
-    assert before <= 0.1
-    assert after >= 0.45
-    assert after_shuffled <= 0.2
+    after = f1(fine_tune(shuffled, tmp_path, steps=24), test)
+    print(f"with shuffled labels {after:.3f}")
+    assert after <= 0.2
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Runs of predict: launched as a user does, interrupted after some batches, and resumed."""
+"""Runs of predict: complete ones, launched ones on several processes, interrupted after some batches, and resumed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from inference import predict, predictions
-from tests.commands import CPU, CPU_2, call, launch
+from tests.commands import CPU_2, call, launch
 
 
 class KilledError(Exception):
@@ -16,11 +16,16 @@ class KilledError(Exception):
 
 
 def run_predict(adapter: str, dataset: Path | str, output: Path, *more: Any, processes: str = "1") -> pd.DataFrame:
-    launch(
-        "inference.predict", "--adapter", adapter, "--dataset", dataset, "--output", output, "--batch_size", "4",
-        "--dtype", "float32", *more,
-        config_file=CPU if processes == "1" else CPU_2, processes=processes,
-    )  # fmt: skip
+    """Its predictions: in this process, or of several that are launched as a user does."""
+    arguments = [
+        "--adapter", adapter, "--dataset", dataset, "--output", output, "--batch_size", "4", "--dtype", "float32",
+        *more,
+    ]  # fmt: skip
+    if processes == "1":
+        with pytest.MonkeyPatch.context() as patch:
+            call(predict.main, patch, *arguments)
+    else:
+        launch("inference.predict", *arguments, config_file=CPU_2, processes=processes)
     return pd.read_parquet(output.with_suffix(".parquet"))
 
 

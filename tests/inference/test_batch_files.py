@@ -26,14 +26,16 @@ from tests.tiny import save_dataset, save_tiny_base
 Damage = Callable[[Path], None]
 
 
+@pytest.fixture(scope="module")
+def split_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_dataset(tmp_path_factory.mktemp("split") / "data", train=0, validation=0)
+
+
 @pytest.fixture
-def sources(adapter_folder: Path, tmp_path: Path) -> dict[str, Path]:
+def sources(adapter_folder: Path, tiny_base: Path, split_folder: Path, tmp_path: Path) -> dict[str, Path]:
     """Folders of adapter, base model and dataset, to be changed."""
-    return {
-        "adapter": Path(shutil.copytree(adapter_folder, tmp_path / "adapter")),
-        "base_model": save_tiny_base(tmp_path / "base"),
-        "dataset": save_dataset(tmp_path / "data", train=0, validation=0),
-    }
+    folders = {"adapter": adapter_folder, "base_model": tiny_base, "dataset": split_folder}
+    return {name: Path(shutil.copytree(folder, tmp_path / name)) for name, folder in folders.items()}
 
 
 def other_weights(sources: dict[str, Path]) -> None:

@@ -79,7 +79,7 @@ def test_processes_without_a_batch_size_agree_on_one(tiny_base: Path, tiny_datas
     assert len(pd.read_csv(tmp_path / "s.csv")) == 11
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_process_downloads_before_it_waits_for_the_others(tiny_repos: tuple[str, str], tmp_path: Path) -> None:
     """The second of two processes whose first never starts: it will not get further than the connection."""
     environment = {
