@@ -19,7 +19,7 @@ from product_vqa.quoting import code_span, file_name, one_line
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind, TextKind
 from product_vqa.task.prompt import format_prompt
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 PRETTY_NAME = "Product attributes from images"
 _MEANINGS = {
@@ -86,7 +86,7 @@ def save_card(
 def _render_card(manifest: Manifest, *, location: str, license: License | None, schema: Schema) -> str:
     rows = manifest.rows
     entities = [entity for entity in schema.names if any(entity in counts for counts in rows.values())]
-    is_own = schema != CHALLENGE
+    is_own = not is_challenge(schema)
     shown_license = license or (_CHALLENGE_LICENSE if manifest.is_challenge else _NOT_STATED)
     data = DatasetCardData(
         pretty_name=PRETTY_NAME,

@@ -23,7 +23,7 @@ from product_vqa.row_selection import RowSelection, is_description
 from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import SPLITS
 from product_vqa.task.quantity import RANGE_POLICIES
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 from product_vqa.task.schema_file import SCHEMA_FILE
 
 # All images of the challenge have such a URL. A single other image makes it a dataset of somebody else's, for which
@@ -96,7 +96,8 @@ def make_manifest(
         dataset_info=dataset_info,
         row_selection=row_selection.describe(),
         layout=tables.layout.describe(),
-        is_challenge=tables.schema == CHALLENGE and all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
+        is_challenge=is_challenge(tables.schema)
+        and all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
     )
 
 

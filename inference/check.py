@@ -23,7 +23,7 @@ from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import LabelError, QuantityKind
-from product_vqa.task.schema import CHALLENGE, UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
+from product_vqa.task.schema import CHALLENGE, UNITS, UNITS_BY_ENTITY, canonical_unit, is_challenge, is_suitable
 
 # As in the official checker: \d and \s match the digits and spaces of any script.
 _MISSING = ("", "nan")  # which the official checker reads as no prediction
@@ -115,18 +115,18 @@ def check_submission(
     """
     from inference.tables import check_entities, read_indexes, read_table
 
-    is_challenge = schema == CHALLENGE
-    assert is_challenge or not official
+    of_challenge = is_challenge(schema)
+    assert of_challenge or not official
     with argument("test_csv"):
         columns = ("index",) if official else ("index", "entity_name")
-        test = read_table(test_csv, columns=columns, as_written=not is_challenge)
+        test = read_table(test_csv, columns=columns, as_written=not of_challenge)
         test_indexes = [] if official else read_indexes(test, path=test_csv)
-        if not is_challenge:
+        if not of_challenge:
             check_entities(test["entity_name"], test_indexes, schema=schema, path=test_csv)
     if not str(submission).lower().endswith(".csv"):
         raise InputError(f"`submission` {submission} must end in .csv: the challenge accepts no other file")
     with argument("submission"):
-        table = read_table(submission, optional=("index", "prediction"), as_written=not is_challenge)
+        table = read_table(submission, optional=("index", "prediction"), as_written=not of_challenge)
     if missing := [column for column in ("index", "prediction") if column not in table.columns]:
         problem = Problem(None, "column", ", ".join(missing), f"no column {' or '.join(missing)}")
         return Verdict(False, len(table), 0, len(table), [problem])
@@ -136,7 +136,7 @@ def check_submission(
     if not official:
         problems += _index_problems(table["index"], test_indexes)
         entities = dict(zip(test_indexes, test["entity_name"], strict=True))
-    if is_challenge:
+    if of_challenge:
         problems += _prediction_problems(table["index"], table["prediction"], entities)
     else:
         problems += _answer_problems(table["index"], table["prediction"], entities, schema)

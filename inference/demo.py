@@ -17,7 +17,7 @@ from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError
 from product_vqa.images import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SIDE, ImageError, load_image
 from product_vqa.task.attributes import Attribute, Schema
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -253,7 +253,7 @@ def describe_page(schema: Schema) -> PageTexts:
     """The texts of a page with these attributes."""
     names = schema.names
     unsure = "It gives an answer even if the image does not show the attribute, so check the confidence."
-    if schema == CHALLENGE:
+    if is_challenge(schema):
         return PageTexts("weights, dimensions and ratings", unsure, "item_weight", "eight")
     shown = [name.replace("_", " ") for name in names[:MAX_NAMES]]
     subject = ", ".join(shown) if len(names) <= MAX_NAMES else f"{', '.join(shown)} and more"

@@ -15,7 +15,7 @@ from product_vqa.entity_f1.scoring import count, equal_as_strings
 from product_vqa.errors import InputError
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import QuantityKind
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 GROUPS_LISTED = 20  # in `by_group`: the largest
 THRESHOLDS = tuple(step / 20 for step in range(20))  # of a sweep
@@ -65,7 +65,7 @@ def _score(table: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
 
 def describe_mistakes(schema: Schema) -> dict[str, str]:
     """The kinds of mistakes about a schema, in order, with what each means."""
-    return KINDS if schema == CHALLENGE else ANSWER_KINDS
+    return KINDS if is_challenge(schema) else ANSWER_KINDS
 
 
 def mistakes(table: pd.DataFrame, *, schema: Schema = CHALLENGE) -> pd.Series:
@@ -203,7 +203,7 @@ def mark_right(answers: pd.DataFrame, labels: list[str], *, schema: Schema = CHA
     unit, or else canonical forms; `is_number_right` the numbers of quantities, or else the same. `labels` has one
     label per answer.
     """
-    if schema != CHALLENGE:
+    if not is_challenge(schema):
         return _mark_right(answers, labels, Comparison(schema))
     predicted = [quantity_or_none(text) for text in answers["prediction"]]
     pairs = list(zip(predicted, map(quantity_or_none, labels), strict=True))

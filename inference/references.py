@@ -13,7 +13,7 @@ from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from product_vqa.schemas import choose_schema, load_schema
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 
 def find_schema(references: str | Path, *, file: str | None = None) -> Schema:
@@ -38,7 +38,7 @@ def join(predictions: str | Path, references: str | Path, *, schema: Schema = CH
     that has no reference or occurs twice, and if there are no references.
     """
     labels = read_references(str(references), schema=schema)
-    predicted = read_predictions(predictions, as_written=schema != CHALLENGE)
+    predicted = read_predictions(predictions, as_written=not is_challenge(schema))
     if unknown := sorted(set(predicted["index"]) - set(labels["index"])):
         raise InputError(
             f"{predictions}: {len(unknown)} of {len(predicted)} indexes, for example {unknown[0]}, are not in "
@@ -57,11 +57,11 @@ def read_references(name: str, *, schema: Schema = CHALLENGE) -> pd.DataFrame:
     counts as one image per row, and one without `group_id` as no groups. Raises InputError if there are no rows.
     """
     with argument("references"):
-        is_challenge = schema == CHALLENGE
-        table = _read_labels_csv(name, as_written=not is_challenge) if _is_csv(name) else _read_labels_split(name)
+        of_challenge = is_challenge(schema)
+        table = _read_labels_csv(name, as_written=not of_challenge) if _is_csv(name) else _read_labels_split(name)
         if table.empty:
             raise InputError(f"{name} has no rows")
-        if not is_challenge:
+        if not of_challenge:
             check_entities(table["entity_name"], table["index"], schema=schema, path=name)
             table["reference"] = _normalize(table, schema)
     return table
@@ -98,7 +98,7 @@ def read_entities(name: str, *, schema: Schema = CHALLENGE) -> pd.Series:
     """The column entity_name of a CSV or of a dataset's split. Raises InputError for an unknown attribute."""
     with argument("weights"):
         if _is_csv(name):
-            table = read_table(name, columns=("entity_name",), as_written=schema != CHALLENGE)
+            table = read_table(name, columns=("entity_name",), as_written=not is_challenge(schema))
             entities = table["entity_name"]
         else:
             entities = _to_pandas(_load_split(name), ["entity_name"])["entity_name"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +143,7 @@ def render(
     context: dict[str, Any] = {
         "title": title,
         "about": about,
-        "is_challenge": schema == CHALLENGE,
+        "is_challenge": is_challenge(schema),
         "scores": score_table(table, schema=schema, resamples=bootstrap),
         "kinds": describe_mistakes(schema),
         "confusion": confused_units(table, schema=schema),
@@ -179,7 +179,7 @@ def confused_units(table: "pd.DataFrame", *, schema: "Schema" = CHALLENGE) -> li
     import pandas as pd
 
     def units(column: str) -> list[str | None]:
-        if schema == CHALLENGE:
+        if is_challenge(schema):
             return [_unit(text) for text in table[column]]
         return [_part(name, text, ("quantity",), schema) for name, text in _answers(table, column)]
 
