@@ -32,10 +32,10 @@ def find_schema(references: str | Path, *, file: str | None = None) -> Schema:
 
 
 def join(predictions: str | Path, references: str | Path, *, schema: Schema = CHALLENGE) -> pd.DataFrame:
-    """Each reference with its prediction: index, entity_name, group_id, image_link, reference, prediction, confidence.
+    """Each reference with its prediction: index, entity_name, group_id, image_link, reference, prediction, and more.
 
-    A reference without a prediction has the prediction "". The confidence may be NaN. Raises InputError for an index
-    that has no reference or occurs twice, and if there are no references.
+    A reference without a prediction has the prediction "". `confidence` and `shown` may be NaN. Raises InputError for
+    an index that has no reference or occurs twice, and if there are no references.
     """
     labels = read_references(str(references), schema=schema)
     predicted = read_predictions(predictions, as_written=not is_challenge(schema))
