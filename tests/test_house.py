@@ -64,6 +64,7 @@ COMMANDS = [
     "benchmarks.real_tokenizer",
     "benchmarks.scale",
     "benchmarks.shards",
+    "benchmarks.silence",
     "benchmarks.streaming",
     "benchmarks.train",
 ]
