@@ -147,6 +147,8 @@ def make_card(training: TrainingFacts, config: dict[str, Any]) -> ModelCard:
         is_challenge=is_challenge(schema),
         software=[f"product-vqa {product_vqa.__version__}", *(f"{name} {version(name)}" for name in _LIBRARIES)],
         entities=[name.replace("_", " ") for name in training.entities],
+        silent=[name.replace("_", " ") for name in training.entities if schema[name].not_shown],
+        not_silent=[name.replace("_", " ") for name in training.entities if not schema[name].not_shown],
         example_question=example.question,
         example_answer=_EXAMPLE_ANSWERS[example.name] if is_challenge(schema) else _example_answer(example),
     )
