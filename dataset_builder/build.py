@@ -24,7 +24,6 @@ from product_vqa.sharding import MergeOptions, Shard
 if TYPE_CHECKING:
     from dataset_builder.build_shards import Inputs
     from dataset_builder.csv_reader import Tables
-    from dataset_builder.dataset_card import License
     from dataset_builder.image_dir import ImageDir
     from dataset_builder.image_store import ImageStore
     from dataset_builder.shard_images import StoredImages
@@ -96,6 +95,7 @@ def build(
     from dataset_builder.image_store import ImageStore
     from dataset_builder.output_folder import check_no_shards, read_earlier_manifest
     from dataset_builder.push import check_target
+    from dataset_builder.unanswered_sources import check_unanswered
     from product_vqa.atomic_io import restore_folder
     from product_vqa.row_selection import read_selection
 
@@ -113,6 +113,7 @@ def build(
     tables = read_tables(table_options)
     row_selection = read_selection(row_options, seed=selection.seed, schema=tables.schema)
     tables = select_rows(tables, row_selection)
+    check_unanswered(selection, tables)
     urls = tables.urls()
     image_size = image_options.image_size
     inputs = Inputs.of(tables, row_selection, image_size=image_size)
@@ -171,7 +172,7 @@ def write_folder(
     """Filter and split the rows, and write the dataset, unless the folder has it already."""
     import datasets
 
-    from dataset_builder.dataset_card import save_card
+    from dataset_builder.dataset_card import license_of, save_card
     from dataset_builder.disk_space import check_build
     from dataset_builder.downloader import import_images
     from dataset_builder.fingerprint import compute_fingerprint
@@ -181,8 +182,7 @@ def write_folder(
     from dataset_builder.manifest import find_earlier_build, make_manifest, save_manifest
     from dataset_builder.output_folder import check_own_files, temporary_folder, write_errors_explained
     from dataset_builder.placeholders import find_placeholders
-    from dataset_builder.row_filter import filter_rows
-    from dataset_builder.split import split_rows
+    from dataset_builder.unanswered import choose_rows, schema_with
     from dataset_builder.verification import hash_files, is_intact
     from dataset_builder.writer import WRITE_ERRORS, write_dataset
     from product_vqa.atomic_io import replace_folder
@@ -210,8 +210,7 @@ def write_folder(
 
             # Filter and split.
             found, failures = store.find(urls)
-            filtered = filter_rows(tables, found, failures, ranges=selection.ranges)
-            splits = split_rows(filtered, validation_size=selection.validation_size, seed=selection.seed)
+            filtered, splits, unanswered = choose_rows(tables, found, failures, selection=selection)
 
             # Check for leakage.
             frame = splits.as_frame()
@@ -222,7 +221,7 @@ def write_folder(
             # Write, with the card last.
             complete = temporary / "dataset"
             dataset_info = write_dataset(splits, store, filtered.dropped, complete)
-            save_schema(tables.schema, complete)
+            save_schema(schema_with(tables.schema, unanswered), complete)
             manifest = make_manifest(
                 fingerprint=fingerprint,
                 tables=tables,
@@ -236,6 +235,7 @@ def write_folder(
                 placeholders=placeholders,
                 files=hash_files(complete),
                 dataset_info=dataset_info,
+                unanswered=unanswered,
             )
             save_manifest(manifest, complete)
             save_card(manifest, complete, location=location, license=license, schema=tables.schema, earlier=folder)
@@ -260,12 +260,6 @@ def push_build(folder: Path, location: str, options: BuildOptions) -> None:
         print(f"pushed: {page_url(location, repo_type='dataset')} (commit {commit.oid})")
 
 
-def license_of(options: BuildOptions) -> "License | None":
-    from dataset_builder.dataset_card import License
-
-    return License(options.license, options.license_name) if options.license else None
-
-
 def is_merged(
     folder: Path,
     tables: "Tables",
@@ -278,7 +272,7 @@ def is_merged(
     has_shards: Callable[[], bool],
 ) -> bool:
     """Whether this merge was run before and its shards are gone. Then the card is written and the dataset pushed."""
-    from dataset_builder.dataset_card import save_card
+    from dataset_builder.dataset_card import license_of, save_card
     from dataset_builder.manifest import find_earlier_build, is_made_from
     from dataset_builder.output_folder import remove_temporary
     from dataset_builder.verification import is_intact

@@ -14,10 +14,11 @@ from dataset_builder.downloader import import_images, open_images
 from dataset_builder.fingerprint import compute_fingerprint
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_store import ImageStore
-from dataset_builder.options import ImageOptions, ImageSourceOptions, SelectionOptions, TableOptions
+from dataset_builder.options import STATED, ImageOptions, ImageSourceOptions, SelectionOptions, TableOptions
 from dataset_builder.output_folder import DROPPED_FILE, ROWS_FOLDER
-from dataset_builder.row_filter import DatasetRow, filter_rows
-from dataset_builder.split import split_rows
+from dataset_builder.row_filter import DatasetRow
+from dataset_builder.unanswered import choose_rows, schema_with
+from dataset_builder.unanswered_sources import check_unanswered
 from dataset_builder.writer import ROW_GROUP_ROWS, generate_examples, split_generators, write_dropped, write_rows
 from product_vqa.schemas import save_schema
 from product_vqa.task.features import FEATURES
@@ -37,8 +38,8 @@ class ProductVqaConfig(datasets.BuilderConfig):
 class ProductVqa(datasets.GeneratorBasedBuilder):
     """`ProductVqa(train_csv=..., test_csv=..., image_dir=...)`, then `download_and_prepare()` and `as_dataset()`.
 
-    Give one CSV or both, and the `schema` of their attributes unless they are the challenge's; `wide` and `columns`
-    are those of `build`. Give the images in `image_dir`, or in an `image_store` that `dataset_builder.download` made:
+    Give one CSV or both, and the `schema` of their attributes unless they are the challenge's; `wide`, `columns`
+    and `unanswered` are as in `build`. Give the images in `image_dir`, or in an `image_store` that `download` made:
     nothing is downloaded here. Images of a folder are resized to `image_size` (default 448); those of a store have
     their size already. In `cache_dir`, `left_out.csv` lists the dropped rows with their reasons, and `rows/` has the
     rows without their images. Raises InputError for input that cannot be used.
@@ -61,12 +62,18 @@ class ProductVqa(datasets.GeneratorBasedBuilder):
         ranges: str = "leave_out",
         validation_size: float = 0.05,
         seed: int = 0,
+        unanswered: float = 0.0,
+        unanswered_from: str = STATED,
+        unanswered_below: float = 0.1,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._selection = SelectionOptions(ranges, validation_size, seed)
+        self._selection = SelectionOptions(
+            ranges, validation_size, seed, unanswered, unanswered_from, unanswered_below
+        )  # fmt: skip
         source = ImageSourceOptions(_path(image_dir), _path(image_store))
         self._images = open_images(source, image_size=image_size)
         self._tables = read_tables(TableOptions(_path(train_csv), _path(test_csv), _path(schema), wide, columns))
+        check_unanswered(self._selection, self._tables)
         if isinstance(self._images, ImageStore):
             self._image_size = self._images.image_size
         else:
@@ -85,14 +92,13 @@ class ProductVqa(datasets.GeneratorBasedBuilder):
             image_dir, store = store, ImageStore.temporary(self._cache_dir_root, image_size=self._image_size)
             import_images(store, self._tables.urls(), image_dir)
         images, failures = store.find(self._tables.urls())
-        filtered = filter_rows(self._tables, images, failures, ranges=self._selection.ranges)
-        splits = split_rows(filtered, validation_size=self._selection.validation_size, seed=self._selection.seed)
+        filtered, splits, unanswered = choose_rows(self._tables, images, failures, selection=self._selection)
         # datasets renames the folder to cache_dir once it is complete. When rows are streamed, there is no folder.
         folder = Path(self._output_dir)
         if folder.is_dir():
             write_dropped(filtered.dropped, folder / DROPPED_FILE)
             write_rows(splits, folder / ROWS_FOLDER)
-            save_schema(self._tables.schema, folder)
+            save_schema(schema_with(self._tables.schema, unanswered), folder)
         return split_generators(splits, store)
 
     def _generate_examples(

@@ -10,8 +10,10 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm
 from dataset_builder.manifest import Manifest
+from dataset_builder.options import LABELS, STATED, BuildOptions
 from dataset_builder.output_folder import ROWS_FOLDER
 from dataset_builder.push import NEEDED_METADATA
+from dataset_builder.unanswered import SURPLUS, schema_with
 from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.dataset import ROWS_CONFIG
@@ -19,7 +21,7 @@ from product_vqa.quoting import code_span, file_name, one_line
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind, TextKind
 from product_vqa.task.prompt import format_prompt
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 PRETTY_NAME = "Product attributes from images"
 _MEANINGS = {
@@ -29,6 +31,7 @@ _MEANINGS = {
     LabelForm.UNIT_UNKNOWN.value: "unit not allowed, like `5 horsepower`",
     LabelForm.BROKEN.value: "not a number with a unit",
     UNIT_UNSUITABLE: "unit of another attribute, like a weight in litres",
+    SURPLUS: "empty, and beyond the share of questions without an answer",
 }
 _OWN_MEANINGS = {  # of a schema of its own
     LabelForm.RANGE_BRACKETS.value: "a range, like `[1, 2] unit`",
@@ -42,6 +45,12 @@ _OWN_MEANINGS = {  # of a schema of its own
     "not_a_choice": "none of the values",
     "not_the_pattern": "does not match the pattern",
     "too_long": "too many characters",
+    SURPLUS: _MEANINGS[SURPLUS],
+}
+_UNANSWERED_FROM = {
+    STATED: "the CSV asks for an attribute there, and its label is empty",
+    LABELS: "an image that has labels has none for the attribute, and no related image is asked for it. That is right "
+    "where images have a label for all that they show, and wrong where some labels are missing",
 }
 _MAX_SHOWN = 30  # values or units of an attribute
 
@@ -53,6 +62,11 @@ class License:
     id: str
     name: str | None = None  # of a license without an identifier, whose id is `other`
     details: str | None = None
+
+
+def license_of(options: BuildOptions) -> License | None:
+    """The license that `build` was given; None if it is not stated."""
+    return License(options.license, options.license_name) if options.license else None
 
 
 _CHALLENGE_LICENSE = License(
@@ -73,8 +87,9 @@ def save_card(
     """Write the card of a build to `folder`. `location`, a repo or a folder, is where its example loads the dataset.
 
     Manual edits in the card of the folder `earlier` (default: `folder` itself) are kept. Without `license`, the card
-    says that none is stated. A schema other than the challenge's is described in it.
+    says that none is stated. A schema (of the tables) other than the challenge's is described in it.
     """
+    schema = schema_with(schema, manifest.unanswered)
     text = mark_card(_render_card(manifest, location=location, license=license, schema=schema))
     earlier_card = (earlier or folder) / CARD_FILE
     if earlier_card.is_file():
@@ -86,7 +101,7 @@ def save_card(
 def _render_card(manifest: Manifest, *, location: str, license: License | None, schema: Schema) -> str:
     rows = manifest.rows
     entities = [entity for entity in schema.names if any(entity in counts for counts in rows.values())]
-    is_own = schema != CHALLENGE
+    is_own = not is_challenge(schema)
     shown_license = license or (_CHALLENGE_LICENSE if manifest.is_challenge else _NOT_STATED)
     data = DatasetCardData(
         pretty_name=PRETTY_NAME,
@@ -122,6 +137,7 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None, 
         meanings=_OWN_MEANINGS if is_own else _MEANINGS,
         license=shown_license,
         is_stated=license is not None,
+        unanswered_from=_UNANSWERED_FROM.get(manifest.unanswered.get("from", "")),
         command=_command(manifest, license),
         code_span=code_span,
         file_name=file_name,
@@ -167,6 +183,9 @@ def _command(manifest: Manifest, license: License | None) -> str:
     chosen = manifest.row_selection
     arguments += [f"--{name} {shlex.quote(str(chosen[name]))}" for name in ("max_rows", "entities") if name in chosen]
     arguments += ["--rows rows.txt"] if "rows_sha256" in chosen else []
+    if own := manifest.unanswered:
+        arguments.append(f"--unanswered {own['share']} --unanswered_from {shlex.quote(one_line(own['from']))}")
+        arguments += [f"--unanswered_below {own['below']}"] if "below" in own else []
     arguments += [
         f"--{manifest.picture_source} {images}",
         f"--image_size {manifest.image_size} --ranges {manifest.ranges}",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dataset_builder.csv_reader import Tables
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.options import SelectionOptions
+from dataset_builder.unanswered_sources import describe
 from product_vqa.row_selection import ALL_ROWS, RowSelection
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
@@ -46,6 +47,8 @@ def compute_fingerprint(
         parts.append(repr(row_selection.describe()))
     if own := schema_digest(tables.schema):
         parts.append(own)
+    if unanswered := describe(selection):
+        parts.append(repr(unanswered))
     if layout := tables.layout.describe():
         parts.append(repr(layout))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

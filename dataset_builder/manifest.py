@@ -18,12 +18,13 @@ from dataset_builder.output_folder import MANIFEST_FILE, read_earlier_manifest
 from dataset_builder.placeholders import Placeholder
 from dataset_builder.row_filter import FilteredRows
 from dataset_builder.split import JOINING_COLUMNS, Oversize, Splits
+from dataset_builder.unanswered_sources import describe
 from product_vqa.row_selection import RowSelection, is_description
 from product_vqa.tables.layout import is_layout
 from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import SPLITS
 from product_vqa.task.quantity import RANGE_POLICIES
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 from product_vqa.task.schema_file import SCHEMA_FILE
 
 # All images of the challenge have such a URL. A single other image makes it a dataset of somebody else's, for which
@@ -56,6 +57,7 @@ class Manifest:
     dataset_info: dict[str, Any] = field(default_factory=dict)  # as in the card's metadata
     row_selection: dict[str, str | int] = field(default_factory=dict)  # RowSelection.describe
     layout: dict[str, Any] = field(default_factory=dict)  # Layout.describe; not in the file if it is the default
+    unanswered: dict[str, Any] = field(default_factory=dict)  # `unanswered.choose_rows`; not in the file if empty
     is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
 
 
@@ -73,6 +75,7 @@ def make_manifest(
     placeholders: list[Placeholder],
     files: dict[str, str],
     dataset_info: dict[str, Any],
+    unanswered: dict[str, Any],
 ) -> Manifest:
     return Manifest(
         fingerprint=fingerprint,
@@ -96,7 +99,9 @@ def make_manifest(
         dataset_info=dataset_info,
         row_selection=row_selection.describe(),
         layout=tables.layout.describe(),
-        is_challenge=tables.schema == CHALLENGE and all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
+        unanswered=unanswered,
+        is_challenge=is_challenge(tables.schema)
+        and all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
     )
 
 
@@ -109,7 +114,9 @@ def _sources(tables: Tables) -> dict[str, dict[str, str]]:
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
-    content = {name: value for name, value in asdict(manifest).items() if name != "layout" or value}
+    content = {
+        name: value for name, value in asdict(manifest).items() if name not in ("layout", "unanswered") or value
+    }
     (folder / MANIFEST_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -137,6 +144,8 @@ def is_made_from(
         == {name: source["sha256"] for name, source in _sources(tables).items()}
         and manifest.row_selection == row_selection.describe()
         and manifest.layout == tables.layout.describe()
+        and {key: manifest.unanswered.get(key) for key in ("share", "from", "sha256", "below")}
+        == {key: describe(selection).get(key) for key in ("share", "from", "sha256", "below")}
         and (manifest.image_size, manifest.ranges, manifest.validation_size, manifest.seed)
         == (image_size, selection.ranges, selection.validation_size, selection.seed)
     )
@@ -194,7 +203,23 @@ def _is_valid(manifest: Manifest, schema: Schema) -> bool:
         and isinstance(manifest.dataset_info, dict)
         and is_description(manifest.row_selection, schema=schema)
         and is_layout(manifest.layout)
+        and _is_unanswered(manifest.unanswered, schema)
         and isinstance(manifest.is_challenge, bool)
+    )
+
+
+def _is_unanswered(unanswered: dict[str, Any], schema: Schema) -> bool:
+    """Whether a card can show what a manifest says about questions without an answer."""
+    if not unanswered:
+        return unanswered == {}
+    optional = {"sha256": str, "below": float, "first_index": int}
+    return (
+        {"share", "from", "rows"} <= unanswered.keys() <= {"share", "from", "rows", *optional}
+        and type(unanswered["share"]) is float
+        and isinstance(unanswered["from"], str)
+        and all(type(unanswered[key]) is kind for key, kind in optional.items() if key in unanswered)
+        and set(unanswered["rows"]) <= set(SPLITS)
+        and all(counts.keys() <= set(schema.names) and _are_counts(counts) for counts in unanswered["rows"].values())
     )
 
 

@@ -13,6 +13,7 @@ TRAIN_CSV_HELP = "Labelled rows: a CSV, JSON Lines (both may be compressed), Par
 SCHEMA_HELP = (
     "Attributes, and what may be answered about each: a schema.yaml. Default: the challenge's eight attributes."
 )
+STATED, LABELS = "stated", "labels"  # how it is known that an image does not show an attribute
 TEST_CSV_HELP = "Rows to predict: a CSV, JSON Lines (both may be compressed), Parquet, or user/name:split."
 
 
@@ -182,8 +183,34 @@ class SelectionOptions:
         default=0.05, metadata={"help": "Share of the labelled rows to hold out for validation. 0: none."}
     )
     seed: int = field(default=0, metadata={"help": "Seed that decides which rows are held out."})
+    unanswered: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the labelled rows, of each attribute, whose image does not show the attribute: their "
+            "answer is empty, and a model learns to be silent. 0: what train_csv has."
+        },
+    )
+    unanswered_from: str = field(
+        default=STATED,
+        metadata={
+            "help": "How it is known that an image does not show an attribute. stated: the row's entity_value is "
+            "empty; labels: the image has labels, and none for it (only if images have one for all that they show); "
+            "else a file with image_link, entity_name and shown, the probability that the image shows it."
+        },
+    )
+    unanswered_below: float = field(
+        default=0.1, metadata={"help": "The probability in that file below which an attribute is not shown."}
+    )
+
+    @property
+    def is_unanswered_file(self) -> bool:
+        return bool(self.unanswered) and self.unanswered_from not in (STATED, LABELS)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.unanswered <= 0.9:
+            raise InputError(f"`unanswered` must be at least 0 and at most 0.9, got {self.unanswered}")
+        if not 0 <= self.unanswered_below <= 1:
+            raise InputError(f"`unanswered_below` must be at least 0 and at most 1, got {self.unanswered_below}")
         if self.ranges not in RANGE_POLICIES:
             raise InputError(f"`ranges` must be one of {', '.join(RANGE_POLICIES)}, got {self.ranges}")
         if not 0 <= self.validation_size < 1:

@@ -1,6 +1,7 @@
 """Fit confidences that mean what they say: a labelled split -> calibration.json, next to the adapter.
 
     python -m inference.calibrate --adapter user/adapter --dataset user/dataset --split validation --push_to_hub
+    python -m inference.calibrate --adapter user/adapter --dataset user/dataset --at_most_wrong 0.05 --push_to_hub
 
 From then on `AttributeReader` applies it, and so do predict and the page. Use a split that was not trained on.
 """
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
+    from inference.threshold import Threshold
     from product_vqa.hub import Location
     from product_vqa.modeling.attribute_reader import AttributeReader
+    from product_vqa.modeling.calibration import Calibration
 
 
 @dataclass
@@ -47,6 +50,13 @@ class CalibrateOptions:
     load_in_4bit: bool | None = field(
         default=None, metadata={"help": "As in inference.predict.", "nargs": "?", "const": True}
     )
+    at_most_wrong: float | None = field(
+        default=None,
+        metadata={
+            "help": "Also find the lowest --min_confidence of inference.predict at which at most this share of the "
+            "given answers is wrong, with a guarantee. Half of the images are kept for that."
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -55,41 +65,96 @@ class CalibrateOptions:
             raise InputError(f"--dataloader_num_workers must not be negative, got {self.dataloader_num_workers}")
         if self.max_samples < 0:
             raise InputError(f"--max_samples must not be negative, got {self.max_samples}")
+        if self.at_most_wrong is not None and not 0 < self.at_most_wrong < 1:
+            raise InputError(f"--at_most_wrong must be between 0 and 1, got {self.at_most_wrong}")
 
 
-def cross_fit(answers: "pd.DataFrame", *, folds: int = 5, seed: int = 0) -> "np.ndarray":
-    """Calibrate each confidence with a fit that saw neither its row nor another row of the same image."""
+def cross_fit(answers: "pd.DataFrame", *, column: str = "confidence", folds: int = 5, seed: int = 0) -> "np.ndarray":
+    """Calibrate each value of a column, `confidence` or `shown`, without its row and others of the same image."""
     import numpy as np
 
     from product_vqa.modeling.calibration import fit_calibration
 
-    images = answers["image_link"].astype("category").cat.codes.to_numpy()
-    fold = np.random.default_rng(seed).permutation(images.max() + 1)[images] % folds
-    confidences = np.array(answers["confidence"])
+    fold = draw_images(answers, folds, seed=seed)
+    calibrated = np.array(answers[column])
     for number in range(folds):
         is_held_out = fold == number
         calibration = fit_calibration(answers[~is_held_out])
-        for scaling, is_quantity in ((calibration.answer, True), (calibration.value, False)):
-            rows = is_held_out & (answers["number_confidence"].notna().to_numpy() == is_quantity)
-            confidences[rows] = answers["confidence"][rows].map(scaling)
-    return confidences
+        calibrated[is_held_out] = apply_calibration(answers[is_held_out], calibration)[column]
+    return calibrated
 
 
-def measure(answers: "pd.DataFrame", calibrated: "np.ndarray") -> dict[str, Any]:
-    """Log loss and calibration error of the answers' own confidences and of the `calibrated` ones."""
+def draw_images(answers: "pd.DataFrame", parts: int, *, seed: int) -> "np.ndarray":
+    """The number of each row's part: images are drawn at random, and all rows of one are in the same part."""
+    import numpy as np
+
+    images = answers["image_link"].astype("category").cat.codes.to_numpy()
+    return np.random.default_rng(seed).permutation(images.max(initial=0) + 1)[images] % parts
+
+
+def apply_calibration(answers: "pd.DataFrame", calibration: "Calibration") -> "pd.DataFrame":
+    """The answers with the `confidence`, and `shown`, that a reader with this calibration gives them."""
+    is_quantity = answers["number_confidence"].notna()
+    scaled = answers["confidence"].map(calibration.value)
+    answers = answers.assign(confidence=scaled.mask(is_quantity, answers["confidence"].map(calibration.answer)))
+    return answers.assign(shown=answers["shown"].map(calibration.shown)) if "shown" in answers else answers
+
+
+def measure(
+    answers: "pd.DataFrame", calibrated: "np.ndarray", *, column: str = "confidence", outcome: str = "is_right"
+) -> dict[str, Any]:
+    """Log loss and calibration error of the answers' own probabilities and of the `calibrated` ones."""
     from inference.metrics import calibration_error
     from product_vqa.modeling.calibration import log_loss
 
-    outcomes, before = answers["is_right"].to_numpy(), answers["confidence"].to_numpy()
+    outcomes, before = answers[outcome].to_numpy(bool), answers[column].to_numpy()
     return {
         "rows": len(answers),
-        "share_right": float(outcomes.mean()),
+        f"share_{outcome.removeprefix('is_')}": float(outcomes.mean()),
         "log_loss": {"before": log_loss(before, outcomes), "after": log_loss(calibrated, outcomes)},
         "calibration_error": {
             "before": calibration_error(before, outcomes),
             "after": calibration_error(calibrated, outcomes),
         },
     }
+
+
+def measure_all(answers: "pd.DataFrame", *, seed: int) -> dict[str, Any]:
+    """`measure` of the confidences of all given answers, each calibrated without its image; and of `shown`.
+
+    The latter, `shown_measured`, has the AUROC too. It is missing for an adapter that was not trained to be silent.
+    """
+    from inference.metrics import auroc
+
+    is_given = (answers["prediction"] != "").to_numpy()
+    metrics = measure(answers[is_given], cross_fit(answers, seed=seed)[is_given])
+    is_known = answers["shown"].notna().to_numpy()
+    if not is_known.any():
+        return metrics
+    known, calibrated = answers[is_known], cross_fit(answers, column="shown", seed=seed)[is_known]
+    outcomes = known["is_shown"].to_numpy(bool)
+    aurocs = {"before": auroc(known["shown"].to_numpy(), outcomes), "after": auroc(calibrated, outcomes)}
+    measured = measure(known, calibrated, column="shown", outcome="is_shown")
+    return metrics | {"shown_measured": {**measured, "auroc": aurocs}}
+
+
+def find_threshold(answers: "pd.DataFrame", calibration: "Calibration", at_most_wrong: float) -> "Threshold | None":
+    """The threshold for the given ones of these answers, which did not fit the calibration."""
+    from inference.threshold import certainty
+    from inference.threshold import find_threshold as find
+
+    given = apply_calibration(answers[answers["prediction"] != ""], calibration)
+    return find(certainty(given).to_numpy(), ~given["is_right"].to_numpy(bool), at_most_wrong=at_most_wrong)
+
+
+def describe_none(at_most_wrong: float, *, rows: int) -> str:
+    from inference.threshold import rows_needed
+
+    return (
+        f"no threshold: of the answers to these {rows} rows, too many are wrong to guarantee {at_most_wrong:.1%} at "
+        f"any confidence. At least {rows_needed(at_most_wrong)} right answers above a threshold are necessary: use "
+        "more rows (--max_samples), or allow more errors"
+    )
 
 
 def main() -> None:
@@ -124,8 +189,18 @@ def main() -> None:
         raise InputError(
             f"--dataset {options.dataset}, split {options.split}: {len(answers)} labelled rows, at least 20 are needed"
         )
-    calibration = fit_calibration(answers)
-    metrics = measure(answers, cross_fit(answers, seed=options.seed))  # on rows that each fit did not see
+    # A threshold is tested on images that fitted nothing; otherwise the fit has them too.
+    is_tested = draw_images(answers, 2, seed=options.seed) == 0
+    fitted = answers if options.at_most_wrong is None else answers[~is_tested]
+    if (fitted["prediction"] == "").all():
+        raise InputError(f"--adapter {options.adapter}: all of its {len(fitted)} answers to --split {options.split} "
+                         "are empty, so that there is no confidence to calibrate")  # fmt: skip
+    calibration = fit_calibration(fitted)
+    metrics = measure_all(fitted, seed=options.seed)  # on rows that each fit did not see
+    threshold = None
+    if options.at_most_wrong is not None:
+        threshold = find_threshold(answers[is_tested], calibration, options.at_most_wrong)
+        metrics["threshold"] = None if threshold is None else asdict(threshold)
 
     content = {
         **{name: asdict(scaling) for name, scaling in calibration.parts().items()},
@@ -141,6 +216,15 @@ def main() -> None:
         f"log loss {metrics['log_loss']['before']:.4f} -> {metrics['log_loss']['after']:.4f}, calibration error "
         f"{metrics['calibration_error']['before']:.4f} -> {metrics['calibration_error']['after']:.4f}"
     )
+    if shown := metrics.get("shown_measured"):
+        error, area = shown["calibration_error"], shown["auroc"]
+        areas = "" if area["before"] is None else f", AUROC {area['before']:.4f} -> {area['after']:.4f}"
+        print(
+            f"shown: fitted on {shown['rows']} rows, {shown['share_shown']:.1%} of them with a value; "
+            f"cross-validated: calibration error {error['before']:.4f} -> {error['after']:.4f}{areas}"
+        )
+    if options.at_most_wrong is not None:
+        print(threshold or describe_none(options.at_most_wrong, rows=int(is_tested.sum())))
 
 
 def find_folder(options: CalibrateOptions, adapter: "Location") -> Path | None:

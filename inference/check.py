@@ -25,7 +25,7 @@ from product_vqa.quoting import one_line
 from product_vqa.tables.layout import COLUMNS_HELP, LONG, WIDE_HELP, Layout
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import LabelError, QuantityKind
-from product_vqa.task.schema import CHALLENGE, UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
+from product_vqa.task.schema import CHALLENGE, UNITS, UNITS_BY_ENTITY, canonical_unit, is_challenge, is_suitable
 
 # As in the official checker: \d and \s match the digits and spaces of any script.
 _MISSING = ("", "nan")  # which the official checker reads as no prediction
@@ -129,8 +129,8 @@ def check_submission(
     """
     from inference.tables import read_attribute_rows, read_table
 
-    is_challenge = schema == CHALLENGE
-    assert is_challenge or not official
+    of_challenge = is_challenge(schema)
+    assert of_challenge or not official
     entities: dict[int, str] = {}
     with argument("test_csv"):
         if official:
@@ -141,7 +141,7 @@ def check_submission(
     if not str(submission).lower().endswith(".csv"):
         raise InputError(f"`submission` {submission} must end in .csv: the challenge accepts no other file")
     with argument("submission"):
-        table = read_table(submission, optional=("index", "prediction"), as_written=not is_challenge)
+        table = read_table(submission, optional=("index", "prediction"), as_written=not of_challenge)
     if missing := [column for column in ("index", "prediction") if column not in table.columns]:
         problem = Problem(None, "column", ", ".join(missing), f"no column {' or '.join(missing)}")
         return Verdict(False, len(table), 0, len(table), [problem])
@@ -149,7 +149,7 @@ def check_submission(
     problems: list[Problem] = []
     if not official:
         problems += _index_problems(table["index"], list(entities))
-    if is_challenge:
+    if of_challenge:
         problems += _prediction_problems(table["index"], table["prediction"], entities)
     else:
         problems += _answer_problems(table["index"], table["prediction"], entities, schema)

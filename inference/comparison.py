@@ -15,7 +15,7 @@ from inference.error_analysis import (
 from product_vqa.entity_f1.scoring import equal_as_quantities, equal_as_strings
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import LabelError, QuantityKind
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import is_challenge
 
 _OF_CHALLENGE: dict[str, Callable[[str, str], bool]] = {
     "f1": equal_as_strings,
@@ -40,7 +40,7 @@ class Comparison:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self.is_challenge = schema == CHALLENGE
+        self.is_challenge = is_challenge(schema)
         more = ("f1", "f1_quantity", "f1_meaning", "f1_converted", "f1_within_2_percent")
         self.measures = tuple(_OF_CHALLENGE) if self.is_challenge else more
         self._canonical: dict[tuple[str, str], str | None] = {}
@@ -93,7 +93,8 @@ class Comparison:
     ) -> str | None:
         """The kind of a mistake, or None if there is none. `others` are the image's other labels, by attribute."""
         if self.is_challenge:
-            return kind_of_mistake(prediction, reference, others=others)
+            is_not_shown = not reference and self.schema[entity_name].not_shown
+            return kind_of_mistake(prediction, reference, others=others, is_not_shown=is_not_shown)
         if prediction == reference:
             return None
         return kind_of_mistake_about(

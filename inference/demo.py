@@ -17,7 +17,7 @@ from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError
 from product_vqa.images import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SIDE, ImageError, load_image
 from product_vqa.task.attributes import Attribute, Schema
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -186,6 +186,7 @@ def make_page(
     import gradio as gr
 
     texts = describe_page(schema)
+    has_shown = bool(schema.not_shown)  # the probability that the image shows an attribute, where an answer has it
 
     def open_upload(payload: Any) -> "Image.Image":
         if payload is None or payload.path is None:
@@ -202,7 +203,12 @@ def make_page(
     def read_all(image: Any) -> list[list[Any]]:
         answers = reader.read_batch([image] * len(schema.names), schema.names)
         return [
-            [name.replace("_", " "), as_text(answer.prediction, schema[name]), round(answer.confidence, 3)]
+            [
+                name.replace("_", " "),
+                as_text(answer.prediction, schema[name]),
+                round(answer.confidence, 3),
+                *([answer.shown if answer.shown is None else round(answer.shown, 3)] if has_shown else []),
+            ]
             for name, answer in zip(schema.names, answers, strict=True)
         ]
 
@@ -228,8 +234,8 @@ def make_page(
             with gr.Column():
                 ranking = gr.Label(label="answer and alternatives", elem_id="answer")
                 table = gr.Dataframe(
-                    headers=["attribute", "answer", "confidence"],
-                    column_widths=["50%", "28%", "22%"],
+                    headers=["attribute", "answer", "confidence", *(["shown"] if has_shown else [])],
+                    column_widths=["40%", "26%", "18%", "16%"] if has_shown else ["50%", "28%", "22%"],
                     interactive=False,
                     label=f"all {texts.count} attributes",
                     wrap=True,
@@ -253,12 +259,12 @@ def describe_page(schema: Schema) -> PageTexts:
     """The texts of a page with these attributes."""
     names = schema.names
     unsure = "It gives an answer even if the image does not show the attribute, so check the confidence."
-    if schema == CHALLENGE:
-        return PageTexts("weights, dimensions and ratings", unsure, "item_weight", "eight")
-    shown = [name.replace("_", " ") for name in names[:MAX_NAMES]]
-    subject = ", ".join(shown) if len(names) <= MAX_NAMES else f"{', '.join(shown)} and more"
     is_sure = all(attribute.not_shown for attribute in schema.attributes.values())
     note = "It says so if the image does not show the attribute; check the confidence." if is_sure else unsure
+    if is_challenge(schema):
+        return PageTexts("weights, dimensions and ratings", note, "item_weight", "eight")
+    shown = [name.replace("_", " ") for name in names[:MAX_NAMES]]
+    subject = ", ".join(shown) if len(names) <= MAX_NAMES else f"{', '.join(shown)} and more"
     return PageTexts(subject, note, names[0], str(len(names)))
 
 

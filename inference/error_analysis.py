@@ -14,6 +14,7 @@ NEAR_MISS = 2  # characters that are wrong, of more than twice as many
 # In the order in which they are tried; a mistake is of the first kind that fits.
 KINDS = {
     "missing": "no prediction was made",
+    "answered_not_shown": "a value was predicted, but the label says that the image does not show it",
     "converted": "the right amount, but not in the unit of the label",
     "another_entity": "the label of another attribute of the same image, such as the width for the depth",
     "right_number": "the right number with the wrong unit",
@@ -27,7 +28,7 @@ KINDS = {
 ANSWER_KINDS = {
     "missing": KINDS["missing"],
     "shown_left_empty": "no prediction was made, or that the image does not show it, but the label has a value",
-    "answered_not_shown": "a value was predicted, but the label says that the image does not show it",
+    "answered_not_shown": KINDS["answered_not_shown"],
     "invalid": "the prediction is not an answer that the schema allows",
     "converted": KINDS["converted"],
     "another_case": "the right text, but not in the label's capitals or spaces",
@@ -69,13 +70,18 @@ def _differ_at_most(prediction: str, reference: str, share: float) -> bool:
     return relative_difference(predicted, expected) <= share
 
 
-def kind_of_mistake(prediction: str, reference: str, *, others: dict[str, str] | None = None) -> str | None:
+def kind_of_mistake(
+    prediction: str, reference: str, *, others: dict[str, str] | None = None, is_not_shown: bool = False
+) -> str | None:
     """One of `KINDS`, or None if number and unit are right.
 
-    `others` are the labels of the same image for other attributes, by attribute.
+    `others` are the labels of the same image for other attributes, by attribute. `is_not_shown`: an empty reference
+    says that the image shows no value, not that there is no label.
     """
     if not prediction:
         return "missing" if reference else None
+    if is_not_shown:
+        return "answered_not_shown"
     predicted, expected = quantity_or_none(prediction), quantity_or_none(reference)
     if expected is None:
         return None if prediction == reference else "not_comparable"

@@ -3,6 +3,7 @@
 python -m inference.evaluate --predictions submission.csv --references user/dataset:validation
 python -m inference.evaluate --predictions new.csv --compare old.csv --references train.csv
 python -m inference.evaluate --predictions new.parquet --references train.csv --sweep
+python -m inference.evaluate --predictions new.parquet --references user/dataset:validation --min_confidence 0.7
 python -m inference.evaluate --predictions validation.csv --references user/dataset:validation --weights test.csv
 python -m inference.evaluate --predictions submission.csv --references labels.csv --schema schema.yaml
 python -m inference.evaluate --predictions submission.csv --references products.csv --schema schema.yaml --wide
@@ -37,6 +38,13 @@ class EvaluateOptions:
         default=False,
         metadata={"help": "Report scores as a function of a minimum-confidence threshold (Parquet only)."},
     )
+    min_confidence: float = field(
+        default=0.0,
+        metadata={
+            "help": "Leave predictions empty whose confidence, or probability that the image shows the attribute, is "
+            "below this (Parquet only)."
+        },
+    )
     weights: str | None = field(
         default=None,
         metadata={
@@ -62,6 +70,8 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         if self.bootstrap < 0:
             raise InputError(f"--bootstrap must not be negative, got {self.bootstrap}")
+        if not 0 <= self.min_confidence <= 1:
+            raise InputError(f"--min_confidence must be 0 to 1, got {self.min_confidence}")
 
 
 def evaluate(
@@ -83,7 +93,8 @@ def evaluate(
 
     `schema` is a schema.yaml, if the references are a CSV about other attributes; a dataset brings its own. For those
     the label is compared in its canonical form, and `inference.comparison.Comparison` says what equals it. There are
-    `f1_meaning` and the scores `by_kind` of attribute too. `wide` and `columns` describe a CSV, as for a build.
+    `f1_meaning` and the scores `by_kind` of attribute too. `wide` and `columns` describe a CSV, as for a build. If
+    some labels are empty, `silence` says how well empty predictions say so (`inference.metrics.score_silence`).
     """
     from inference.metrics import score_table
     from inference.references import find_schema, join
@@ -98,7 +109,7 @@ def evaluate(
 def main() -> None:
     (options,) = parse_options(EvaluateOptions, description="Score predictions against labels.")
 
-    from inference.metrics import compare, score_table, score_weighted, sweep
+    from inference.metrics import apply_threshold, compare, score_table, score_weighted, sweep
     from inference.references import find_schema, join, read_entities
 
     schema = find_schema(options.references, file=options.schema)
@@ -106,6 +117,13 @@ def main() -> None:
     layout.check(schema)
     entities = read_entities(options.weights, schema=schema, layout=layout) if options.weights else None
     table = join(options.predictions, options.references, schema=schema, layout=layout)
+    if (options.sweep or options.min_confidence) and table["confidence"].isna().all():
+        option = "--sweep" if options.sweep else "--min_confidence"
+        raise InputError(
+            f"{option} needs confidences, which --predictions {options.predictions} does not have: give the "
+            ".parquet file next to it"
+        )
+    table = apply_threshold(table, options.min_confidence)
     scores = score_table(table, schema=schema, resamples=options.bootstrap)
     if entities is not None:
         scores["weighted"] = score_weighted(table, entities, schema=schema, resamples=options.bootstrap)
@@ -115,11 +133,6 @@ def main() -> None:
         scores["compare"] = compare(table, other, resamples=options.bootstrap or 1000)
         scores["compare"]["scores"] = score_table(other, schema=schema, resamples=options.bootstrap)
     if options.sweep:
-        if table["confidence"].isna().all():
-            raise InputError(
-                f"--sweep needs confidences, which --predictions {options.predictions} does not have: give the "
-                ".parquet file next to it"
-            )
         scores["sweep"] = sweep(table)
     if options.json:
         print(json.dumps(scores))
@@ -159,6 +172,8 @@ def print_scores(scores: dict[str, Any], schema: "Schema") -> None:
         if line["mistakes"]:
             shown = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in line["mistakes"].items())
             print(f"{'':10}{attribute_kind}: {shown}")
+    if "silence" in scores:
+        _print_silence(scores["silence"])
     if "sweep" in scores:
         _print_sweep(scores["sweep"])
 
@@ -182,6 +197,20 @@ def _print_comparison(comparison: dict[str, Any]) -> None:
         f"{high:+.4f}): {comparison['only_these_right']} rows are correct only in --predictions, "
         f"{comparison['only_other_right']} only in --compare"
     )
+
+
+def _print_silence(silence: dict[str, Any]) -> None:
+    answerable = silence["answerable"]
+    print(
+        f"\n{silence['rows']} rows whose image does not show the attribute: empty predictions have NA precision "
+        f"{silence['na_precision']:.4f}, recall {silence['na_recall']:.4f}, F1 {silence['na_f1']:.4f}"
+    )
+    print(f"{answerable['rows']} other rows alone: F1 exact {answerable['f1']:.4f}", end="")
+    print(f", quantity {answerable['f1_quantity']:.4f}" if "f1_meaning" not in answerable else
+          f", by meaning {answerable['f1_meaning']:.4f}")  # fmt: skip
+    for name, title in (("auroc_shown", "shown"), ("auroc_confidence", "confidence")):
+        if silence[name] is not None:
+            print(f"AUROC of {title} between the two: {silence[name]:.4f}")
 
 
 def _print_sweep(sweep: dict[str, Any]) -> None:

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from inference.comparison import Comparison
 from inference.error_analysis import ANSWER_KINDS, KINDS, quantity_or_none
+from inference.threshold import certainty
 from product_vqa.bootstrap import count_by_image, f1, interval, resample
 from product_vqa.entity_f1.scoring import count, equal_as_strings
 from product_vqa.errors import InputError
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import QuantityKind
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 GROUPS_LISTED = 20  # in `by_group`: the largest
 THRESHOLDS = tuple(step / 20 for step in range(20))  # of a sweep
@@ -25,7 +27,8 @@ def score_table(table: pd.DataFrame, *, schema: Schema = CHALLENGE, resamples: i
     """The scores of all rows, `by_entity` and `by_group` (the largest groups), and `mistakes`: rows by kind.
 
     With `resamples`, the intervals of `f1_intervals` too. For a schema that is not the challenge's, the scores have
-    `f1_meaning`, and there are those `by_kind` of attribute, each with its `mistakes`. `Comparison` defines them.
+    `f1_meaning`, and there are those `by_kind` of attribute, each with its `mistakes`. `Comparison` defines them. If
+    some labels are empty, there is `silence`, of `score_silence`.
     """
     comparison = Comparison(schema)
     found = _find_mistakes(table, comparison)
@@ -42,6 +45,8 @@ def score_table(table: pd.DataFrame, *, schema: Schema = CHALLENGE, resamples: i
             str(kind): _score(rows, comparison) | {"mistakes": _count_mistakes(found[rows.index], comparison)}
             for kind, rows in table.groupby(kinds)
         }
+    if (table["reference"] == "").any():
+        scores["silence"] = score_silence(table, comparison)
     if resamples:
         scores |= f1_intervals(table, schema=schema, resamples=resamples)
     return scores
@@ -63,9 +68,43 @@ def _score(table: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
     return scores
 
 
+def score_silence(table: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
+    """How well an empty prediction says that the image does not show the attribute: that the reference is empty.
+
+    `na_precision`, `na_recall` and `na_f1` are those of empty predictions; `answerable` has the scores of the other
+    rows alone, and `auroc_shown` and `auroc_confidence` say how well two probabilities tell answerable rows from the
+    others (None if no row, or none of one kind, has it).
+    """
+    is_empty, is_answerable = table["prediction"] == "", table["reference"] != ""
+    right = int((is_empty & ~is_answerable).sum())
+    precision = right / is_empty.sum() if is_empty.any() else 0.0
+    recall = right / int((~is_answerable).sum())
+    scores: dict[str, Any] = {
+        "rows": int((~is_answerable).sum()),
+        "na_precision": float(precision),
+        "na_recall": float(recall),
+        "na_f1": float(2 * precision * recall / (precision + recall)) if right else 0.0,
+        "answerable": _score(table[is_answerable], comparison),
+    }
+    for name in ("shown", "confidence"):
+        known = table.assign(**{name: table.get(name, np.nan)}).dropna(subset=[name])
+        scores[f"auroc_{name}"] = auroc(known[name].to_numpy(), (known["reference"] != "").to_numpy())
+    return scores
+
+
+def auroc(probabilities: np.ndarray, outcomes: np.ndarray) -> float | None:
+    """The probability that a row with the outcome (bool) has a higher value than one without; ties count half."""
+    positive = int(outcomes.sum())
+    negative = len(outcomes) - positive
+    if not positive or not negative:
+        return None
+    ranks = rankdata(probabilities)
+    return float((ranks[outcomes].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
 def describe_mistakes(schema: Schema) -> dict[str, str]:
     """The kinds of mistakes about a schema, in order, with what each means."""
-    return KINDS if schema == CHALLENGE else ANSWER_KINDS
+    return KINDS if is_challenge(schema) else ANSWER_KINDS
 
 
 def mistakes(table: pd.DataFrame, *, schema: Schema = CHALLENGE) -> pd.Series:
@@ -178,11 +217,11 @@ def _outcomes(
 def sweep(table: pd.DataFrame, thresholds: Iterable[float] = THRESHOLDS) -> dict[str, Any]:
     """Scores as a function of the minimum confidence: `points`, and the `best` of them by exact F1.
 
-    Of equally good thresholds the lowest is the best. A row without a confidence always keeps its prediction.
+    Of equally good thresholds the lowest is the best.
     """
     points = []
     for threshold in thresholds:
-        kept = table["prediction"].where(~(table["confidence"] < threshold), "")
+        kept = apply_threshold(table, threshold)["prediction"]
         counts = count(list(kept), list(table["reference"]))
         points.append(
             {
@@ -196,38 +235,61 @@ def sweep(table: pd.DataFrame, thresholds: Iterable[float] = THRESHOLDS) -> dict
     return {"points": points, "best": max(points, key=lambda point: round(point["f1"], 9))}
 
 
-def mark_right(answers: pd.DataFrame, labels: list[str], *, schema: Schema = CHALLENGE) -> pd.DataFrame:
-    """The answers whose prediction and label can be compared, with the columns `is_right` and `is_number_right`.
+def apply_threshold(table: pd.DataFrame, min_confidence: float) -> pd.DataFrame:
+    """The table without the predictions below a threshold. A row without a confidence keeps its prediction."""
+    return table.assign(prediction=table["prediction"].where(~(certainty(table) < min_confidence), ""))
 
-    Those are quantities for the challenge, and what the schema allows for another one. `is_right` compares number and
-    unit, or else canonical forms; `is_number_right` the numbers of quantities, or else the same. `labels` has one
-    label per answer.
+
+def mark_right(answers: pd.DataFrame, labels: list[str], *, schema: Schema = CHALLENGE) -> pd.DataFrame:
+    """The answers whose prediction and label can be compared, with `is_right`, `is_number_right` and `is_shown`.
+
+    Those are quantities for the challenge, and what the schema allows for another one; an empty one where it says
+    `not_shown`. `is_right` compares number and unit, or else canonical forms; `is_number_right` the numbers of
+    quantities, or else the same; `is_shown` is whether the label has a value. `labels` has one label per answer.
     """
-    if schema != CHALLENGE:
+    if not is_challenge(schema):
         return _mark_right(answers, labels, Comparison(schema))
-    predicted = [quantity_or_none(text) for text in answers["prediction"]]
-    pairs = list(zip(predicted, map(quantity_or_none, labels), strict=True))
-    answers = answers[[one is not None and other is not None for one, other in pairs]]
-    known = [(one, other) for one, other in pairs if one is not None and other is not None]
-    return answers.assign(
+    texts = list(answers["prediction"])
+    may_be_empty = answers["entity_name"].isin(schema.not_shown) if schema.not_shown else [False] * len(answers)
+    compared = [
+        (quantity_or_none(text), quantity_or_none(label), empty and not text, empty and not label)
+        for text, label, empty in zip(texts, labels, may_be_empty, strict=True)
+    ]
+    is_known = [
+        (one is not None or is_silent) and (other is not None or is_empty)
+        for one, other, is_silent, is_empty in compared
+    ]
+    known = [pair[:2] for pair, is_kept in zip(compared, is_known, strict=True) if is_kept]
+    return answers[is_known].assign(
         is_right=[one == other for one, other in known],
-        is_number_right=[one.number == other.number for one, other in known],
+        is_number_right=[one.number == other.number if one and other else one == other for one, other in known],
+        is_shown=[other is not None for _, other in known],
     )
 
 
 def _mark_right(answers: pd.DataFrame, labels: list[str], comparison: Comparison) -> pd.DataFrame:
     rows = zip(answers["entity_name"], answers["prediction"], labels, strict=True)
-    forms = [(name, *(comparison.canonical(name, text) for text in (text, label))) for name, text, label in rows]
-    answers = answers[[bool(one and other) for _, one, other in forms]]
-    known = [(comparison.schema[name].kind, one, other) for name, one, other in forms if one and other]
+    may_be_empty = comparison.schema.not_shown
+
+    def canonical(name: str, text: str) -> str | None:
+        return comparison.canonical(name, text) if text or name in may_be_empty else None
+
+    forms = [(name, canonical(name, text), canonical(name, label)) for name, text, label in rows]
+    answers = answers[[one is not None and other is not None for _, one, other in forms]]
+    known = [
+        (comparison.schema[name].kind, one, other)
+        for name, one, other in forms
+        if one is not None and other is not None
+    ]
     return answers.assign(
         is_right=[one == other for _, one, other in known],
         is_number_right=[
             Decimal(kind.split(one)[0]) == Decimal(kind.split(other)[0])
-            if isinstance(kind, QuantityKind)
+            if isinstance(kind, QuantityKind) and one and other
             else one == other
             for kind, one, other in known
         ],
+        is_shown=[bool(other) for _, _, other in known],
     )
 
 

@@ -85,7 +85,7 @@ class PredictOptions:
     min_confidence: float = field(
         default=0.0,
         metadata={
-            "help": "Leave predictions below this confidence (0 to 1) empty; X.parquet keeps the answer itself."
+            "help": "Leave predictions whose confidence or `shown` is below this (0 to 1) empty; X.parquet keeps them."
         },
     )
 

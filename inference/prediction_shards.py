@@ -25,8 +25,8 @@ from product_vqa.sharding import Shard, all_shards, missing_message
 _DIGEST_KEY, _SHARD_KEY = b"product_vqa.digest", b"product_vqa.shard"
 _PATHS = {
     "index": "INT64", "image_link": "BYTE_ARRAY", "entity_name": "BYTE_ARRAY", "prediction": "BYTE_ARRAY",
-    "answer": "BYTE_ARRAY", "confidence": "DOUBLE", "number_confidence": "DOUBLE", "unit_confidence": "DOUBLE",
-    "allowed_probability": "DOUBLE", "reason": "BYTE_ARRAY",
+    "answer": "BYTE_ARRAY", "confidence": "DOUBLE", "shown": "DOUBLE", "number_confidence": "DOUBLE",
+    "unit_confidence": "DOUBLE", "allowed_probability": "DOUBLE", "reason": "BYTE_ARRAY",
 }  # fmt: skip
 _ALTERNATIVES = {f"alternatives.list.element.{name}" for name in ("prediction", "confidence")}
 

@@ -12,7 +12,8 @@ from product_vqa.modeling.generation import Answer, is_not_finite
 def to_table(batch: RowBatch, answers: Sequence[Answer], *, min_confidence: float = 0.0) -> pa.Table:
     """One row of `PREDICTIONS` for each row of the batch, in order. `answers` are those to the rows with an image.
 
-    The prediction is empty where no image could be read, and where the confidence is below `min_confidence`.
+    The prediction is empty where no image could be read, and where the confidence, or the probability that the image
+    shows the attribute, is below `min_confidence`.
     """
     remaining = iter(answers)
     records = []
@@ -21,9 +22,10 @@ def to_table(batch: RowBatch, answers: Sequence[Answer], *, min_confidence: floa
         if failure is None:
             answer = next(remaining)
             record |= {
-                "prediction": answer.prediction if answer.confidence >= min_confidence else "",
+                "prediction": answer.prediction if _certainty(answer) >= min_confidence else "",
                 "answer": answer.text,
                 "confidence": answer.confidence,
+                "shown": answer.shown,
                 "number_confidence": answer.number_confidence,
                 "unit_confidence": answer.unit_confidence,
                 "allowed_probability": answer.allowed_probability,
@@ -35,6 +37,11 @@ def to_table(batch: RowBatch, answers: Sequence[Answer], *, min_confidence: floa
             record |= {"prediction": "", "reason": failure}
         records.append(record)
     return pa.Table.from_pylist(records, schema=PREDICTIONS)
+
+
+def _certainty(answer: Answer) -> float:
+    """As `threshold.certainty` of the table."""
+    return answer.confidence if answer.shown is None else min(answer.confidence, answer.shown)
 
 
 def count_not_finite(table: pa.Table) -> int:

@@ -14,7 +14,7 @@ from product_vqa.hub import Location, locate
 from product_vqa.schemas import choose_schema, load_schema
 from product_vqa.tables.layout import LONG, Layout
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 
 def find_schema(references: str | Path, *, file: str | None = None) -> Schema:
@@ -42,7 +42,7 @@ def join(
     reference or one that occurs twice, and if there are no references.
     """
     labels = read_references(str(references), schema=schema, layout=layout)
-    predicted = read_predictions(predictions, as_written=schema != CHALLENGE)
+    predicted = read_predictions(predictions, as_written=not is_challenge(schema))
     known = set(labels["index"])
     if layout.is_wide and _is_csv(str(references)):
         known = set(_read_asked(str(references), schema, layout))
@@ -69,11 +69,11 @@ def read_references(name: str, *, schema: Schema = CHALLENGE, layout: Layout = L
             table = _read_labels_csv(name, schema, layout)
         else:
             table = _read_labels_split(name)
-            if schema != CHALLENGE:
+            if not is_challenge(schema):
                 check_entities(table["entity_name"], table["index"], schema=schema, path=name)
         if table.empty:
             raise InputError(f"{name} has no rows")
-        if schema != CHALLENGE:
+        if not is_challenge(schema):
             table["reference"] = _normalize(table, schema)
     return table
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,12 +143,13 @@ def render(
     context: dict[str, Any] = {
         "title": title,
         "about": about,
-        "is_challenge": schema == CHALLENGE,
+        "is_challenge": is_challenge(schema),
         "scores": score_table(table, schema=schema, resamples=bootstrap),
         "kinds": describe_mistakes(schema),
         "confusion": confused_units(table, schema=schema),
         "confused_values": confused_values(table, schema=schema),
         "reliability": [],
+        "shown_bins": shown_bins(table),
         "wrong": len(wrong),
         "errors": [
             _error(row, dataset[row_of_index[row["index"]]]["image"], question=schema[row["entity_name"]].question)
@@ -157,7 +158,8 @@ def render(
         "version": version("product-vqa"),
         "script_hash": script_hash(TEMPLATES / "report.html"),
     }
-    measured = table[table["confidence"].notna() & (table["reference"] != "")]
+    has_label = (table["reference"] != "") | table["entity_name"].isin(schema.not_shown)
+    measured = table[table["confidence"].notna() & has_label]
     if len(measured):
         confidences, is_right = measured["confidence"].to_numpy(), measured["kind"].isna().to_numpy()
         context["reliability"] = reliability(confidences, is_right)
@@ -165,6 +167,23 @@ def render(
         context["sweep"] = sweep(table)
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html").render(context)
+
+
+def shown_bins(table: "pd.DataFrame") -> list[dict[str, float]]:
+    """The shares of rows by `shown`, in ten equal bins, with and without a label; [] if one kind of row has none."""
+    import numpy as np
+
+    if "shown" not in table:
+        return []
+    known = table[table["shown"].notna()]
+    kinds = [known["shown"][(known["reference"] != "") == is_shown].to_numpy() for is_shown in (True, False)]
+    if not all(map(len, kinds)):
+        return []
+    shares = [np.histogram(values, bins=10, range=(0, 1))[0] / len(values) for values in kinds]
+    return [
+        {"middle": (number + 0.5) / 10, "answerable": float(one), "not_shown": float(other)}
+        for number, (one, other) in enumerate(zip(*shares, strict=True))
+    ]
 
 
 def script_hash(template: Path) -> str:
@@ -179,7 +198,7 @@ def confused_units(table: "pd.DataFrame", *, schema: "Schema" = CHALLENGE) -> li
     import pandas as pd
 
     def units(column: str) -> list[str | None]:
-        if schema == CHALLENGE:
+        if is_challenge(schema):
             return [_unit(text) for text in table[column]]
         return [_part(name, text, ("quantity",), schema) for name, text in _answers(table, column)]
 
@@ -244,6 +263,7 @@ def _error(row: Mapping[str, Any], image: object, *, question: str) -> dict[str,
         "prediction": row["prediction"],
         "reference": row["reference"],
         "confidence": None if math.isnan(row["confidence"]) else row["confidence"],
+        "shown": None if math.isnan(row.get("shown", math.nan)) else row["shown"],
         "kind": row["kind"],
         "thumbnail": thumbnail,
     }

@@ -11,7 +11,7 @@ from inference.tables import read_indexes, read_table
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def join_rows(
         indexes = np.unique(np.concatenate([table["index"].to_numpy(np.int64) for table in tables.values()]))
     else:
         with argument("test_csv"):
-            columns, as_written = ("index", "entity_name"), schema != CHALLENGE
+            columns, as_written = ("index", "entity_name"), not is_challenge(schema)
             test = read_table(test_csv, columns=columns, optional=("image_link",), as_written=as_written)
             test = test.assign(index=read_indexes(test, path=test_csv))
         for name, table in tables.items():

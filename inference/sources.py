@@ -45,8 +45,12 @@ class Sources:
 
 
 def check_schema(schema: Schema, dataset: Location, rows: "Dataset", *, adapter: Location) -> None:
-    """Raise InputError if a dataset asks for the attributes of these rows otherwise than the adapter's schema."""
-    own = load_schema(dataset)
+    """Raise InputError if a dataset asks for the attributes of these rows otherwise than the adapter's schema.
+
+    Whether an answer may be that the image does not show the attribute is the adapter's matter: the question is the
+    same, and so are all other answers.
+    """
+    own, schema = (one.with_not_shown(()) for one in (load_schema(dataset), schema))
     if own == schema:
         return
     names = sorted(set(rows.select_columns("entity_name")["entity_name"][:]))

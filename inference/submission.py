@@ -28,6 +28,9 @@ PREDICTIONS = pa.schema(
         # The columns from here to `alternatives` are null where no image could be read.
         pa.field("answer", pa.string()),  # as decoded
         pa.field("confidence", pa.float64()),  # 0..1
+        # That the image shows the attribute, 0..1; null where the adapter was not trained to be silent, and with
+        # --constrain off.
+        pa.field("shown", pa.float64()),
         pa.field("number_confidence", pa.float64()),  # null with --constrain off too, like the next two
         pa.field("unit_confidence", pa.float64()),
         pa.field("allowed_probability", pa.float64()),
@@ -101,21 +104,26 @@ def read_run(predictions: str | Path) -> dict[str, Any]:
 
 
 def read_predictions(path: str | Path, *, optional: tuple[str, ...] = (), as_written: bool = False) -> pd.DataFrame:
-    """index, prediction ("" for none) and confidence (NaN if there is none) of a CSV or Parquet file.
+    """index, prediction ("" for none), confidence and shown (NaN if there is none) of a CSV or Parquet file.
 
     With those of the `optional` columns that it has, as text. `as_written` is that of `read_table`. Raises InputError,
-    with the index, for a confidence that is not a number from 0 to 1.
+    with the index, for a confidence, or a probability `shown`, that is not a number from 0 to 1.
     """
     table = read_table(
-        path, columns=("index", "prediction"), optional=("confidence", *optional), as_written=as_written
+        path, columns=("index", "prediction"), optional=("confidence", "shown", *optional), as_written=as_written
     )
-    texts = table["confidence"].str.strip() if "confidence" in table.columns else pd.Series("", index=table.index)
-    confidences = pd.to_numeric(texts, errors="coerce")
     indexes = read_indexes(table, path=path)
-    wrong = np.flatnonzero(~confidences.between(0, 1) & ~texts.isin(_NO_CONFIDENCE))
+    probabilities = {name: _read_probabilities(table, name, indexes, path=path) for name in ("confidence", "shown")}
+    return table[[name for name in optional if name in table.columns]].assign(
+        index=indexes, prediction=table["prediction"].str.strip(), **probabilities
+    )
+
+
+def _read_probabilities(table: pd.DataFrame, name: str, indexes: list[int], *, path: str | Path) -> pd.Series:
+    texts = table[name].str.strip() if name in table.columns else pd.Series("", index=table.index)
+    found = pd.to_numeric(texts, errors="coerce")
+    wrong = np.flatnonzero(~found.between(0, 1) & ~texts.isin(_NO_CONFIDENCE))
     if len(wrong):
         text = one_line(texts.iloc[wrong[0]], max_length=50)
-        raise InputError(f"{path}, index {indexes[wrong[0]]}: confidence {text} is not a number from 0 to 1")
-    return table[[name for name in optional if name in table.columns]].assign(
-        index=indexes, prediction=table["prediction"].str.strip(), confidence=confidences
-    )
+        raise InputError(f"{path}, index {indexes[wrong[0]]}: {name} {text} is not a number from 0 to 1")
+    return found

@@ -15,7 +15,7 @@ from product_vqa.quoting import one_line
 from product_vqa.tables.layout import LONG, Layout
 from product_vqa.tables.rows import read_rows
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import is_challenge
 
 _PHYSICAL_TYPES = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
 
@@ -60,7 +60,7 @@ def read_attribute_rows(
     They are texts, and `index` is an integer: that of the dataset's row (see `Layout`). A table may lack that column,
     unless it is the challenge's test.csv. Raises InputError, with the line, for a table that has no such rows.
     """
-    if schema == CHALLENGE and layout == LONG:
+    if is_challenge(schema) and layout == LONG:
         table = read_table(path, columns=columns, optional=optional)
         indexes = read_indexes(table, path=path) if "index" in table.columns else range(len(table))
         return table.assign(index=list(indexes))

@@ -19,7 +19,7 @@ from product_vqa.bootstrap import f1
 from product_vqa.errors import InputError
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import LabelError
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 PRIOR_ROWS = 20  # an attribute's share of empty labels is drawn towards that of all attributes by so many rows
 FOLDS = 5
@@ -120,7 +120,7 @@ def match_labels(votes: Votes, references: pd.DataFrame, *, ranges: str = "leave
 
 def _parse_labels(references: pd.DataFrame, schema: Schema, ranges: str) -> list[Vote | None]:
     """What votes for each label, None for one that cannot be voted for."""
-    if schema == CHALLENGE:
+    if is_challenge(schema):
         return [parse_vote(text, ranges=ranges) for text in references["reference"]]
     parsed: list[Vote | None] = []
     for name, text in zip(references["entity_name"], references["reference"], strict=True):

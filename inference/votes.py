@@ -23,7 +23,7 @@ from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import LabelError, QuantityKind, key_of
 from product_vqa.task.quantity import Quantity, parse_quantity
-from product_vqa.task.schema import CHALLENGE, ENTITIES, is_suitable
+from product_vqa.task.schema import CHALLENGE, ENTITIES, is_challenge, is_suitable
 from product_vqa.task.unit_conversion import to_base_unit
 
 NO_VOTE = NO_ROW = -1
@@ -97,7 +97,7 @@ def read_files(paths: Sequence[str], *, schema: Schema = CHALLENGE) -> dict[str,
     for number, path in enumerate(resolved):
         if path in resolved[:number]:
             raise InputError(f"{paths[number]} is given twice, so its votes would count twice; give each file once")
-    optional, as_written = ("entity_name", "image_link"), schema != CHALLENGE
+    optional, as_written = ("entity_name", "image_link"), not is_challenge(schema)
     return {path: read_predictions(path, optional=optional, as_written=as_written) for path in paths}
 
 
@@ -152,7 +152,7 @@ def count_votes(
     other rows.
     """
     texts, written, confidences = _join_tables(tables, rows)
-    judge = _judge_quantities if rows.schema == CHALLENGE else _judge_values
+    judge = _judge_quantities if is_challenge(rows.schema) else _judge_values
     quantities, choices, is_unsuitable = judge(texts, written, rows, ranges)
     is_written = (written != NO_ROW) & (np.array([*texts, ""], dtype=object)[written] != "")
     is_invalid = (choices == NO_VOTE) & is_written & ~is_unsuitable

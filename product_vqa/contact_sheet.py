@@ -11,7 +11,7 @@ from product_vqa.entity_f1.scoring import equal_as_quantities
 from product_vqa.images import as_image
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import LabelError
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def draw_contact_sheet(rows: Sequence[SheetRow], *, schema: Schema = CHALLENGE) 
 
 
 def _is_right(prediction: str, row: SheetRow, schema: Schema) -> bool:
-    if schema == CHALLENGE:
+    if is_challenge(schema):
         return equal_as_quantities(prediction, row.entity_value)
     attribute = schema[row.entity_name]
     try:

@@ -65,6 +65,7 @@ COMMANDS = [
     "benchmarks.real_tokenizer",
     "benchmarks.scale",
     "benchmarks.shards",
+    "benchmarks.silence",
     "benchmarks.streaming",
     "benchmarks.train",
 ]

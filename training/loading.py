@@ -37,7 +37,7 @@ from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
 from training.oversampling import repeat_rows
 from training.sample_order import BufferedShuffle, choose_samples
-from training.streaming import StreamedRows, check_labels, describe_stream, find_not_shown
+from training.streaming import StreamedRows, check_labels, describe_stream
 
 MAX_LICENSE_LENGTH = 100
 TRAIN_REMEDY = "choose a split with labels"
@@ -290,7 +290,7 @@ def _check_labels(rows: Dataset, schema: Schema, *, name: str, remedy: str) -> N
     labels = rows.select_columns(["index", "entity_value", "entity_name"])
     columns = (labels[column][:] for column in ("index", "entity_value", "entity_name"))
     without = [(index, name) for index, value, name in zip(*columns, strict=True) if not value]
-    may_be_empty = find_not_shown(schema) if len(without) < len(rows) else set()
+    may_be_empty = schema.not_shown if len(without) < len(rows) else ()
     unlabelled = [index for index, entity_name in without if entity_name not in may_be_empty]
     if unlabelled:
         raise InputError(

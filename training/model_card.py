@@ -25,7 +25,7 @@ from product_vqa.task.kinds import (
     QuantityKind,
     TextKind,
 )
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import CHALLENGE, is_challenge
 from training.loading import Sources
 from training.options import samples_per_step
 from training.streaming import StreamedRows
@@ -125,7 +125,7 @@ def make_card(training: TrainingFacts, config: dict[str, Any]) -> ModelCard:
     adapter_name = training.adapter_id.split("/")[-1]
     eval_split = config["dataset_test_split"]
     schema = training.schema
-    order = [name for name in _EXAMPLE_ANSWERS if name in schema.attributes] if schema == CHALLENGE else schema.names
+    order = [name for name in _EXAMPLE_ANSWERS if name in schema.attributes] if is_challenge(schema) else schema.names
     example = schema[next(name for name in order if name in training.entities)]
     compute_dtype = nf4_config(getattr(torch, config["dtype"])).bnb_4bit_compute_dtype
     return ModelCard.from_template(
@@ -144,11 +144,13 @@ def make_card(training: TrainingFacts, config: dict[str, Any]) -> ModelCard:
         compute_dtype=str(compute_dtype).removeprefix("torch."),
         unquantized_modules=json.dumps(UNQUANTIZED_MODULES),
         score_table=_make_score_table(training.scores, schema) if training.scores else None,
-        is_challenge=schema == CHALLENGE,
+        is_challenge=is_challenge(schema),
         software=[f"product-vqa {product_vqa.__version__}", *(f"{name} {version(name)}" for name in _LIBRARIES)],
         entities=[name.replace("_", " ") for name in training.entities],
+        silent=[name.replace("_", " ") for name in training.entities if schema[name].not_shown],
+        not_silent=[name.replace("_", " ") for name in training.entities if not schema[name].not_shown],
         example_question=example.question,
-        example_answer=_EXAMPLE_ANSWERS[example.name] if schema == CHALLENGE else _example_answer(example),
+        example_answer=_EXAMPLE_ANSWERS[example.name] if is_challenge(schema) else _example_answer(example),
     )
 
 
@@ -186,7 +188,7 @@ def _make_score_table(scores: dict[str, float], schema: Schema) -> dict[str, str
     table = {}
     for name, title in _score_titles(schema).items():
         value, low, high = (scores[f"eval_{name}{suffix}"] for suffix in ("", "_low", "_high"))
-        note = " (the challenge's score)" if name == "f1" and schema == CHALLENGE else ""
+        note = " (the challenge's score)" if name == "f1" and is_challenge(schema) else ""
         table[f"{title}{note}"] = f"{value:.4f} ({low:.4f} to {high:.4f})"
     for entity, attribute in schema.attributes.items():
         if f"eval_exact_{entity}" in scores:

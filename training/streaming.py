@@ -117,15 +117,10 @@ class RowReference(int):
             return RuntimeError, (traceback.format_exc(),)
 
 
-def find_not_shown(schema: Schema) -> set[str]:
-    """The attributes whose label may be empty."""
-    return {name for name, attribute in schema.attributes.items() if attribute.not_shown}
-
-
 def check_labels(table: pa.Table, *, schema: Schema = CHALLENGE, name: str, remedy: str) -> None:
     """Raise InputError if a row has no label, and its attribute cannot be without one."""
-    if not_shown := find_not_shown(schema):
-        may_be_empty = pc.is_in(table.column("entity_name"), pa.array(sorted(not_shown)))
+    if schema.not_shown:
+        may_be_empty = pc.is_in(table.column("entity_name"), pa.array(schema.not_shown))
         table = table.filter(pc.invert(may_be_empty))
     labels = table.column("entity_value")
     row = pc.index(labels, pa.scalar("", labels.type)).as_py()

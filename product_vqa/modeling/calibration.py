@@ -47,19 +47,25 @@ class Scaling:
 class Calibration:
     """The scalings of the confidence of a quantity, of its number, and of its unit given the number.
 
-    And that of the confidence of other answers, which have no unit.
+    And that of the confidence of other answers, which have no unit, and of the probability that an image shows an
+    attribute. An empty answer says that it does not: its confidence follows from that probability.
     """
 
     answer: Scaling = Scaling()
     number: Scaling = Scaling()
     unit: Scaling = Scaling()
     value: Scaling = Scaling()
+    shown: Scaling = Scaling()
 
     def apply(self, answer: Answer) -> Answer:
         """Calibrate the confidences of an answer and its alternatives, but not of an unconstrained answer."""
         if answer.allowed_probability is None:
             return answer
         alternatives = tuple(self.apply(other) for other in answer.alternatives)
+        shown = None if answer.shown is None else self.shown(answer.shown)
+        answer = replace(answer, shown=shown)
+        if shown is not None and not answer.prediction:
+            return replace(answer, confidence=1 - shown, alternatives=alternatives)
         if answer.number_confidence is None or answer.unit_confidence is None:
             return replace(answer, confidence=self.value(answer.confidence), alternatives=alternatives)
         return replace(
@@ -71,9 +77,10 @@ class Calibration:
         )
 
     def parts(self) -> dict[str, Scaling]:
-        """The scalings by name, without that of answers without a unit where it changes nothing."""
+        """The scalings by name, without those of answers without a unit and of `shown` where they change nothing."""
         parts = {"answer": self.answer, "number": self.number, "unit": self.unit}
-        return parts if self.value == Scaling() else parts | {"value": self.value}
+        more = {"value": self.value, "shown": self.shown}
+        return parts | {name: part for name, part in more.items() if part != Scaling()}
 
     def __str__(self) -> str:
         """Format each scaling as temperature and bias: `answer 1.2 -0.1, number 1 +0, unit 1 +0`."""
@@ -85,8 +92,14 @@ def fit_calibration(answers: pd.DataFrame) -> Calibration:
 
     Columns: `confidence`, `number_confidence` and `unit_confidence` (NaN for an answer without a unit), and the
     booleans `is_right` and, of quantities, `is_number_right`. The unit's scaling is fitted where the number is right,
-    for its confidence is that of the unit given the number.
+    for its confidence is that of the unit given the number. With a column `shown` (NaN where an answer cannot be
+    empty), there is `is_shown` too, whether the label has a value; answers that are empty (`prediction`) count for
+    `shown` alone.
     """
+    shown = Scaling()
+    if "shown" in answers:
+        shown = _fit_column(answers[answers["shown"].notna()], "shown", "is_shown")
+        answers = answers[answers["prediction"] != ""]
     is_quantity = answers["number_confidence"].notna()
     quantities = answers[is_quantity]
     number_right = quantities[quantities["is_number_right"].astype(bool)]
@@ -95,6 +108,7 @@ def fit_calibration(answers: pd.DataFrame) -> Calibration:
         number=_fit_column(quantities, "number_confidence", "is_number_right"),
         unit=_fit_column(number_right, "unit_confidence", "is_right"),
         value=_fit_column(answers[~is_quantity], "confidence", "is_right"),
+        shown=shown,
     )
 
 
@@ -141,8 +155,8 @@ def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibr
     names = Calibration().parts()
     try:
         content = read_json(file)
-        has_value = {"value": Scaling()} if "value" in content else {}  # earlier versions did not write it
-        calibration = Calibration(**{name: Scaling(**content[name]) for name in names | has_value})
+        more = [name for name in ("value", "shown") if name in content]  # only what was fitted is written
+        calibration = Calibration(**{name: Scaling(**content[name]) for name in (*names, *more)})
         for name, scaling in asdict(calibration).items():
             if not (1e-3 <= scaling["temperature"] <= 1e3 and abs(scaling["bias"]) <= 1e3):
                 raise ValueError(f"the scaling of {name} is {str(scaling)[:100]}")

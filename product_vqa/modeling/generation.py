@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from product_vqa.modeling.collator import Batch, normalize_images
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton, TextStates, max_answer_tokens
+from product_vqa.modeling.silence import find_shown
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import LabelError, QuantityKind
 from product_vqa.task.schema import CHALLENGE
@@ -35,6 +36,9 @@ class Answer:
     alternatives: "tuple[Answer, ...]" = ()  # the other beams, most likely first
     value: str = ""  # of the prediction, without the unit: `500.0`
     unit: str = ""  # of a quantity: `gram`
+    # The probability that the image shows the attribute: that the answer is not empty, whichever it is. None if the
+    # answer is not constrained, and about an attribute of which the schema does not say `not_shown`.
+    shown: float | None = None
 
 
 def normalize_answer(text: str, attribute: Attribute) -> str:
@@ -92,6 +96,7 @@ def generate_answers(
     failed = beams.failed.tolist()
     # Not in float32, which ends at 1e-45: an untrained model gives the valid tokens of an answer 1e-60.
     totals, numbers, alloweds = (log_p.double().exp().tolist() for log_p in (beams.total, beams.number, beams.allowed))
+    shown = [None] * len(entity_names) if beams.shown is None else beams.shown.tolist()
     answers = []
     for row, entity_name in enumerate(entity_names):
         candidates = [
@@ -101,6 +106,7 @@ def generate_answers(
                 total=0.0 if failed[row] else totals[beam],
                 number=0.0 if failed[row] else numbers[beam],
                 allowed=0.0 if failed[row] else alloweds[beam],
+                shown=None if failed[row] or not schema[entity_name].not_shown else shown[row],
                 is_constrained=automaton is not None,
             )
             for beam in range(row * num_beams, (row + 1) * num_beams)
@@ -112,14 +118,21 @@ def generate_answers(
 
 
 def _make_answer(
-    text: str, attribute: Attribute, *, total: float, number: float, allowed: float, is_constrained: bool
+    text: str,
+    attribute: Attribute,
+    *,
+    total: float,
+    number: float,
+    allowed: float,
+    shown: float | None,
+    is_constrained: bool,
 ) -> Answer:
     prediction = normalize_answer(text, attribute)
     value, unit = attribute.kind.split(prediction)
     answer = Answer(text, prediction, total, value=value, unit=unit)
     if not is_constrained:
         return answer
-    answer = replace(answer, allowed_probability=allowed)
+    answer = replace(answer, allowed_probability=allowed, shown=shown)
     if not isinstance(attribute.kind, QuantityKind):
         return answer
     return replace(answer, number_confidence=number, unit_confidence=min(1.0, total / number) if number else 0.0)
@@ -142,6 +155,7 @@ class _Beams:
     in_number: torch.Tensor  # (N,) bool: the unit has not begun
     ended: torch.Tensor  # (N,) bool
     failed: torch.Tensor  # (B,) bool: logits of the row were not finite
+    shown: torch.Tensor | None = None  # (B,): that the answer is not empty; None if answers are not constrained
 
     @classmethod
     def empty(cls, size: int, *, start: torch.Tensor | None, device: torch.device) -> "_Beams":
@@ -192,6 +206,7 @@ def _decode(
     ).logits[:, -1]
 
     beams = _Beams.empty(size, start=start, device=mask.device)
+    shown = None if automaton is None else find_shown(logits, beams.states, automaton=automaton, eos=eos)
     for step in range(max_new_tokens):
         candidates = _find_candidates(logits, beams, automaton=automaton, pad=pad, num_candidates=num_beams)
         beams, parents = _select_beams(beams, candidates, size=size, num_beams=num_beams, eos=eos, pad=pad)
@@ -211,7 +226,7 @@ def _decode(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-    return beams
+    return replace(beams, shown=shown)
 
 
 def _all_ended(beams: _Beams, *, synced_gpus: bool) -> bool:

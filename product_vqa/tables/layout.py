@@ -9,7 +9,7 @@ from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import TEST_COLUMNS, TRAIN_COLUMNS
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema import is_challenge
 
 # Of the options `wide` and `columns`, wherever tables are read.
 WIDE_HELP = (
@@ -80,7 +80,7 @@ class Layout:
         if not self.is_wide:
             fields = ("index", *TRAIN_COLUMNS) if is_labelled else TEST_COLUMNS
             required = TRAIN_COLUMNS if is_labelled else TEST_COLUMNS
-            if self.columns or schema != CHALLENGE:  # the challenge's tables have them all
+            if self.columns or not is_challenge(schema):  # the challenge's tables have them all
                 required = tuple(name for name in required if name not in ("index", "group_id"))
             required = required if required_if_long is None else tuple(required_if_long)
         renamed = [name for name in self.columns if name in fields and not (is_labelled and name == "index")]
@@ -105,7 +105,7 @@ class Layout:
                 f"{message}; name the column of an attribute with `columns` {missing[-1]}=COLUMN, or remove it from "
                 "the schema"
             )
-        if self.columns or self.is_wide or schema != CHALLENGE:
+        if self.columns or self.is_wide or not is_challenge(schema):
             return InputError(f"{message}; name other columns with `columns` {missing[0]}=COLUMN")
         return InputError(message)
 

@@ -16,7 +16,7 @@ from product_vqa.task.attributes import Schema
 # Longer values are not what the column is for, and would be published.
 MAX_LENGTHS = {"image_link": 8192, "group_id": 1000, "entity_name": 1000, "entity_value": 1000}
 _MIN_MAX_LENGTH = min(MAX_LENGTHS.values())
-_MAX_INDEX = 2**63 - 1  # of a row of the dataset
+MAX_INDEX = 2**63 - 1  # of a row of the dataset
 
 
 class Row(NamedTuple):
@@ -100,7 +100,7 @@ def _wide_rows(
     """
     wanted = ("image_link", "group_id", "index", *(schema.names if is_labelled else ()))
     strings: dict[str, str] = {}
-    indexes = _Indexes(records, file=file, most=_MAX_INDEX // len(schema.names) - 1)
+    indexes = _Indexes(records, file=file, most=MAX_INDEX // len(schema.names) - 1)
     has_index = "index" in fields
     attributes = tuple(schema.attributes.values())
     for position, cells in enumerate(_read_cells(records, wanted, fields, layout, file=file)):
@@ -149,7 +149,7 @@ def _read_cells(
 class _Indexes:
     """Reads the indexes of a table, and refuses one that is not a whole number or occurs twice."""
 
-    def __init__(self, records: Records, *, file: str, most: int = _MAX_INDEX) -> None:
+    def __init__(self, records: Records, *, file: str, most: int = MAX_INDEX) -> None:
         self._records = records
         self._file = file
         self._most = most

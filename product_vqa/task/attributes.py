@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -111,6 +111,22 @@ class Schema:
         """The units of all attributes, in alphabetical order."""
         kinds = [attribute.kind for attribute in self.attributes.values()]
         return tuple(sorted({unit for kind in kinds if isinstance(kind, QuantityKind) for unit in kind.units}))
+
+    @property
+    def not_shown(self) -> tuple[str, ...]:
+        """The attributes about which an answer may be that the image does not show them."""
+        return tuple(name for name, attribute in self.attributes.items() if attribute.not_shown)
+
+    def with_not_shown(self, names: Collection[str]) -> "Schema":
+        """The schema in which these attributes, and no others, are `not_shown`."""
+        attributes = {
+            name: replace(
+                attribute, not_shown=name in names,
+                missing_is_not_shown=attribute.missing_is_not_shown and name in names,
+            )
+            for name, attribute in self.attributes.items()
+        }  # fmt: skip
+        return Schema(attributes, self.dimensions)
 
     def describe(self) -> dict[str, Any]:
         """The schema as it is in a file; `schema_file.parse_schema` reads it."""

@@ -1,7 +1,9 @@
 """The challenge's schema: the attributes ("entities") that the model reads, and the units allowed for each."""
 
+from functools import lru_cache
 from pathlib import Path
 
+from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import QuantityKind
 from product_vqa.task.schema_file import read_schema
 
@@ -13,6 +15,12 @@ UNITS_BY_ENTITY: dict[str, tuple[str, ...]] = {
 }
 ENTITIES: tuple[str, ...] = CHALLENGE.names
 UNITS: frozenset[str] = frozenset(CHALLENGE.units)
+
+
+@lru_cache(maxsize=8)
+def is_challenge(schema: Schema) -> bool:
+    """Whether these are the challenge's attributes, whether or not an answer may be that the image shows no value."""
+    return schema.with_not_shown(()) == CHALLENGE
 
 
 def canonical_unit(text: str) -> str | None:

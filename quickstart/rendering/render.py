@@ -41,6 +41,13 @@ class RenderOptions:
             "help": "Write train.csv with a row per image and a column per attribute, instead of a row per question."
         },
     )
+    unanswered: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of further rows of train.csv with an empty value: the label does not show the attribute. "
+            "For the challenge's attributes; `build --unanswered` reads them."
+        },
+    )
     base_url: str = field(
         default="http://127.0.0.1:8000",
         metadata={"help": "Base of the image URLs; the default suits `python -m http.server` in images/."},
@@ -52,6 +59,10 @@ class RenderOptions:
         for name in ("train_rows", "test_rows"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.unanswered <= 0.8:
+            raise ValueError(f"`unanswered` must be at least 0 and at most 0.8, got {self.unanswered}")
+        if self.unanswered and (self.schema or self.wide):
+            raise ValueError("`unanswered` is for the challenge's attributes; a schema says `not_shown` itself")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     with argument("schema"):
         schema = choose_schema(options.schema)
         if schema == CHALLENGE and not options.wide:
-            write_labels(folder, **shared)
+            write_labels(folder, **shared, unanswered=options.unanswered)
         else:
             write_schema_labels(folder, schema=schema, wide=options.wide, **shared)
 

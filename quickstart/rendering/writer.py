@@ -4,7 +4,7 @@ import csv
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -102,9 +102,20 @@ def _train_value(rng: random.Random, fact: Fact) -> str:
     return value.replace(".0 ", " ") if is_short else value
 
 
-def _make_rows(folder: Path, *, split: str, row_count: int, seed: int, level: Level, base_url: str) -> list[Row]:
-    """Write the images of a split; returns its rows, those of one image after the other."""
+def find_not_shown(label: Label, asked: Collection[str]) -> list[str]:
+    """The entities that a label does not show. What it is asked for it shows, in whatever form."""
+    return [name for name in ENTITIES if name not in label.facts and name not in asked]
+
+
+def _make_rows(
+    folder: Path, *, split: str, row_count: int, seed: int, level: Level, base_url: str, unanswered: float = 0.0
+) -> list[Row]:
+    """Write the images of a split; returns its rows, those of one image after the other.
+
+    With `unanswered`, about this share of all rows is added to the `row_count`: questions with an empty value.
+    """
     rows: list[Row] = []
+    empty: list[Row] = []
     row_counts: Counter[str] = Counter()  # by entity
     irregular_forms: list[LabelForm] = []
     if split == "train":
@@ -133,8 +144,14 @@ def _make_rows(folder: Path, *, split: str, row_count: int, seed: int, level: Le
         file_name = write_image(folder, label, rng, level=level)
         row_counts.update(list(values))
         group_id = rng.choice(GROUP_IDS)
+        # From a generator of its own, so that the images are the same with and without.
+        more = random.Random(f"{seed}/{split}/{image_number}/unanswered")
+        not_shown = find_not_shown(label, values)
+        wanted = unanswered / (1 - unanswered) * len(values)
+        number = min(int(wanted) + (more.random() < wanted % 1), len(not_shown))
+        empty += [Row(f"{base_url}/{file_name}", group_id, name, "") for name in more.sample(not_shown, number)]
         rows += [Row(f"{base_url}/{file_name}", group_id, name, value) for name, value in values.items()]
-    return rows
+    return [*rows, *empty]
 
 
 def write_image(folder: Path, label: Label, rng: random.Random, *, level: Level) -> str:
@@ -154,19 +171,30 @@ def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[object]
 
 
 def write_labels(
-    folder: Path, *, train_rows: int, test_rows: int, seed: int = 0, level: Level = STANDARD, base_url: str
+    folder: Path,
+    *,
+    train_rows: int,
+    test_rows: int,
+    seed: int = 0,
+    level: Level = STANDARD,
+    base_url: str,
+    unanswered: float = 0.0,
 ) -> None:
     """Write `images/*.jpg`, `train.csv`, `test.csv` and `test_answers.csv`, in the format of the challenge's files.
 
     train.csv has no index column, and `LABEL_SHARES` of its labels are ranges, units that are not allowed, exponents
     and broken numbers. test.csv is ordered by URL like the challenge's; its index has gaps. test_answers.csv (index,
     entity_name, entity_value) has canonical quantities only. The eight entities have equal shares, except in the
-    irregular labels. Image URLs are `{base_url}/{name}.jpg`, where the name is a digest of the file's content.
+    irregular labels. `unanswered` is the share of further rows of train.csv, whose value is empty because the image
+    does not show the entity; `build --unanswered` reads them. Image URLs are `{base_url}/{name}.jpg`, where the name
+    is a digest of the file's content.
     """
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     base_url = base_url.rstrip("/")
-    train = _make_rows(images, split="train", row_count=train_rows, seed=seed, level=level, base_url=base_url)
+    train = _make_rows(
+        images, split="train", row_count=train_rows, seed=seed, level=level, base_url=base_url, unanswered=unanswered
+    )
     test = _make_rows(images, split="test", row_count=test_rows, seed=seed, level=level, base_url=base_url)
 
     random.Random(f"{seed}/order").shuffle(train)

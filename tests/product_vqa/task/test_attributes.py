@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from product_vqa.errors import InputError
 from product_vqa.task.attributes import Schema, default_question, format_size, spellings
 from product_vqa.task.kinds import LabelError
-from product_vqa.task.schema import CHALLENGE
-from product_vqa.task.schema_file import parse_schema
+from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema_file import format_schema, parse_schema
 from tests.product_vqa.task.schema_strategies import schemas
 
 TEXT = """
@@ -154,3 +154,16 @@ def test_a_schema_differs_from_another_one_only_in_what_counts(
     assert (schema == other) == (schema.describe() == other.describe() and schema.names == other.names)
     for difference in schema.differences(other):
         assert difference.isprintable() and len(difference) < 400
+
+
+def test_exactly_the_named_attributes_may_be_empty_and_the_challenge_stays_the_challenge() -> None:
+    silent = CHALLENGE.with_not_shown(["width", "voltage"])
+    assert silent.not_shown == ("width", "voltage") and silent != CHALLENGE and CHALLENGE.not_shown == ()
+    assert silent["width"].normalize(" ") == "" and not silent["depth"].is_valid("")
+    assert is_challenge(silent) and is_challenge(CHALLENGE) and silent.with_not_shown(()) == CHALLENGE
+    assert parse_schema(format_schema(silent), name="s") == silent
+    wide = parse_schema(
+        "version: 1\nattributes: {new: {kind: yes_no, not_shown: true, missing_is_not_shown: true}}", name="s"
+    )
+    assert not is_challenge(wide) and wide.with_not_shown(["new"]) == wide
+    assert not wide.with_not_shown(())["new"].missing_is_not_shown

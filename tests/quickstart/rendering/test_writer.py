@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,9 +12,10 @@ from dataset_builder.labels import LabelForm, label_form
 from product_vqa.task.quantity import format_quantity, parse_quantity
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
 from quickstart.rendering.drawing import SIZE
+from quickstart.rendering.label_text import make_label
 from quickstart.rendering.levels import HARD, LEVELS, PLAIN
 from quickstart.rendering.printed_numbers import is_held_out, may_show, numbers_in
-from quickstart.rendering.writer import LABEL_SHARES, write_labels
+from quickstart.rendering.writer import LABEL_SHARES, find_not_shown, write_labels
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +118,24 @@ def test_the_challenges_labels_stay_what_they_were(level: str, digest: str, tmp_
     for file in sorted(tmp_path.rglob("*.*")):
         content.update(file.relative_to(tmp_path).as_posix().encode() + file.read_bytes())
     assert content.hexdigest()[:16] == digest
+
+
+def test_questions_that_a_label_does_not_answer_are_rows_of_their_own(tmp_path: Path) -> None:
+    """The images and the other rows are the same with and without them."""
+    for name, share in (("plain", 0.0), ("silent", 0.3)):
+        write_labels(tmp_path / name, train_rows=120, test_rows=5, level=PLAIN, base_url="http://x", unanswered=share)
+    plain, silent = (read(tmp_path / name / "train.csv") for name in ("plain", "silent"))
+    empty = [row for row in silent if not row["entity_value"]]
+    answered = [tuple(row.values()) for row in silent if row["entity_value"]]
+    assert 0.2 < len(empty) / len(silent) < 0.4
+    assert sorted(answered) == sorted(tuple(row.values()) for row in plain)
+    asked = [(row["image_link"], row["entity_name"]) for row in silent]
+    assert len(set(asked)) == len(asked) and len({row["entity_name"] for row in empty}) == len(ENTITIES)
+    assert (tmp_path / "plain" / "test.csv").read_text() == (tmp_path / "silent" / "test.csv").read_text()
+
+
+def test_what_a_label_does_not_show_is_what_it_has_no_fact_about() -> None:
+    for seed in range(50):
+        label = make_label(random.Random(seed), level=PLAIN, entity_names=["voltage"])
+        not_shown = find_not_shown(label, ["wattage"])
+        assert set(not_shown) == set(ENTITIES) - set(label.facts) - {"wattage"} and "voltage" not in not_shown
