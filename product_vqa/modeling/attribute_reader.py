@@ -1,27 +1,32 @@
 """`AttributeReader`: an adapter on its base model, which answers questions about images."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from PIL import Image
-from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
+from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import Calibration, load_calibration
 from product_vqa.modeling.collator import Batch, Row, make_generation_batch, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
-from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite
+from product_vqa.modeling.generation import generate_answers, is_not_finite
 from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
 from product_vqa.modeling.lora import apply_adapter
 from product_vqa.provenance import CALIBRATION_FILE, processor_sha256
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
+
+if TYPE_CHECKING:
+    from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +84,7 @@ class AttributeReader:
         num_beams: int = 1,
         calibrated: bool = True,
         schema: Schema | None = None,
-    ) -> "AttributeReader":
+    ) -> AttributeReader:
         """Load an adapter (Hub id[@revision] or folder) on the base model that its config names.
 
         - `base_model` replaces the base model that the config names. If `adapter` is None, it answers alone.
