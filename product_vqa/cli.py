@@ -24,6 +24,7 @@ import psutil
 from product_vqa.documents import parse_yaml, read_bytes, repeated_keys
 from product_vqa.errors import InputError, first_line
 from product_vqa.machine_errors import explain_machine_error
+from product_vqa.paths import find_shipped, shipped_names
 from product_vqa.quoting import printable
 from product_vqa.redaction import hide_secrets
 
@@ -209,8 +210,19 @@ def _given_values(arguments: list[str]) -> dict[str, str]:
     return given
 
 
+_started_as: str | None = None
+
+
+def set_program_name(name: str) -> None:
+    """Set the command as it was started, if that was not `python -m`."""
+    global _started_as
+    _started_as = name
+
+
 def _program_name() -> str:
     """Return the command as it was started: `python -m inference.check`, not the name of a file."""
+    if _started_as is not None:
+        return _started_as
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return f"python -m {spec.name.removesuffix('.__main__')}" if spec else "%(prog)s"
 
@@ -221,13 +233,15 @@ def _suggestion(flag: str, flags: set[str]) -> str:
 
 
 def _read_config(file: str) -> dict[str, Any]:
-    """Raises InputError unless the file is a YAML mapping with text as keys."""
+    """Raises InputError unless the file, or the shipped one of this name, is a YAML mapping with text as keys."""
+    file = find_shipped(file, folder="configs")
     try:
         content = read_bytes(file, max_bytes=MAX_CONFIG_BYTES)
         config = parse_yaml(content)
         repeated = repeated_keys(content)
     except FileNotFoundError as error:
-        raise InputError(f"--config {file}: no such file") from error
+        shipped = ", ".join(shipped_names("configs"))
+        raise InputError(f"--config {file}: no such file; this project ships {shipped}") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the name, or a DocumentError
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"--config {file}{' is' if reason.startswith('not ') else ':'} {reason}") from error
