@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from product_vqa import console
 from tests.commands import ROOT
 
 FLOORS = {
@@ -60,6 +61,7 @@ COMMANDS = [
     "benchmarks.predict",
     "benchmarks.predict_scale",
     "benchmarks.ray_engine",
+    "benchmarks.read_many",
     "benchmarks.real_shape",
     "benchmarks.real_tokenizer",
     "benchmarks.scale",
@@ -248,6 +250,9 @@ def printed_commands() -> list[tuple[str, str, str]]:
             for match in re.finditer(r"-m ((?:[a-z_]+\.)?[a-z_]+)((?: [^`\n|]*)?)", line):
                 if match[1].split(".")[0] in FLOORS:
                     commands.append((document.name, match[1], match[2]))
+            for match in re.finditer(r"product-vqa ([a-z-]+)((?: [^`\n|]*)?)", line):
+                if match[1] in console.COMMANDS:
+                    commands.append((document.name, console.COMMANDS[match[1]][0].removesuffix(".__main__"), match[2]))
     return commands
 
 
