@@ -112,14 +112,13 @@ def _docstring(thing: object) -> list[str]:
 
 
 def _signature(method: object) -> str:
-    text = str(inspect.signature(method))  # type: ignore[arg-type]
+    text = str(inspect.signature(method, eval_str=True))  # type: ignore[arg-type]
     return re.sub(r"\bself, |\bself\b|(?:\w+\.)+(?=[A-Z])", "", text)
 
 
 def make_reference() -> str:
     from dataset_builder import ProductVqa
-    from inference import AttributeReader
-    from product_vqa.modeling.generation import Answer
+    from product_vqa import Answer, AttributeReader
 
     own, trl = own_training_options(), "The other options are those of TRL's `SFTConfig`; `--help` lists them."
     inherited: dict[str, tuple[set[str], str]] = {
@@ -132,8 +131,8 @@ def make_reference() -> str:
         shown, others = inherited.get(module, (None, ""))
         commands.append(describe_command(module, text, own=shown, others=others))
     classes = [
-        describe_class("inference.AttributeReader", AttributeReader, "from_pretrained", "read", "read_batch"),
-        describe_class("product_vqa.modeling.generation.Answer", Answer),
+        describe_class("product_vqa.AttributeReader", AttributeReader, "from_pretrained", "read", "read_batch"),
+        describe_class("product_vqa.Answer", Answer, "as_dict"),
         describe_class("dataset_builder.ProductVqa", ProductVqa),
     ]
     return "\n".join(

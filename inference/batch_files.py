@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from inference.submission import PREDICTIONS
 from product_vqa.atomic_io import atomic_write
 from product_vqa.documents import DocumentError, read_bytes, read_json
 from product_vqa.errors import InputError, first_line
 from product_vqa.machine_errors import machine_errors
+from product_vqa.paths import writable_folder
 from product_vqa.provenance import list_changes
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,16 @@ _MAX_FILE_BYTES = 1024**3
 _REMEDY = "delete the folder, or choose another `output`"
 
 
+def check_output(output: str | Path) -> Path:
+    """`output` as a Path. Creates its folder. Raises InputError if X.csv or X.parquet cannot be written there."""
+    file = Path(output)
+    writable_folder(file.parent)
+    for taken in (file, file.with_suffix(".parquet")):
+        if taken.is_dir():
+            raise InputError(f"{taken} is a folder, but predictions are written to a file of that name")
+    return file
+
+
 class BatchFiles:
     """The folder `X.parts` next to `X.csv`: one Parquet file per batch, complete or absent.
 
@@ -35,8 +45,10 @@ class BatchFiles:
     them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, schema: pa.Schema) -> None:
+        """`schema` is that of the tables, whose column `index` numbers the rows."""
         self.folder = folder
+        self._schema = schema
         self._run: dict[str, Any] = {}
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file, but batches are written to a folder of that name: delete it")
@@ -102,7 +114,7 @@ class BatchFiles:
                     f"{self._file(number)} was changed while the prediction ran: rerun to compute its rows again"
                 )
             tables.append(table)
-        return pa.concat_tables(tables) if tables else PREDICTIONS.empty_table()
+        return pa.concat_tables(tables) if tables else self._schema.empty_table()
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
@@ -119,7 +131,7 @@ class BatchFiles:
             return None
         digest = (table.schema.metadata or {}).get(_DIGEST_KEY)
         table = table.replace_schema_metadata(None)
-        is_batch = table.schema == PREDICTIONS and [row["index"] for row in rows] == list(indexes)
+        is_batch = table.schema == self._schema and [row["index"] for row in rows] == list(indexes)
         return table if is_batch and self._digest(rows) == digest else None
 
     def _digest(self, rows: list[dict[str, Any]]) -> bytes:

@@ -7,9 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 
 from inference import predictions
+from inference.batch_files import BatchFiles
 from inference.dataloader import RowBatches, load_batches
 from inference.sources import Sources
 from inference.submission import RECORDED
@@ -110,3 +113,15 @@ def predict_batches(
         for batch in load_batches(batches, numbers, num_workers=num_workers):
             answers = reader.answer(batch.inputs, batch.entity_names)
             yield batch.number, predictions.to_table(batch, answers, min_confidence=min_confidence)
+
+
+def agree_on_batch_size(asked: int | None, *, files: BatchFiles, reader: AttributeReader, state: PartialState) -> int:
+    """The batch size of all processes: `asked`, else that of the run to resume, else the largest that fits in memory.
+
+    The first process decides for all of them, because they must cut the split into the same batches.
+    """
+    batch_size = asked
+    if batch_size is None and state.is_main_process:
+        batch_size = files.recorded_batch_size() or reader.find_batch_size()
+    (agreed,) = broadcast_object_list([batch_size])
+    return int(agreed)

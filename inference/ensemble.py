@@ -106,7 +106,8 @@ def main() -> None:
         EnsembleOptions, description="Combine the predictions of several models into one submission."
     )
 
-    from inference.submission import check_output, write_submission
+    from inference.batch_files import check_output
+    from inference.submission import write_submission
     from product_vqa.atomic_io import one_writer
 
     with argument("output"):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from inference.catalogue_options import CatalogueOptions
 from product_vqa.cli import parse_options, run
 from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError, argument
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from inference.batch_files import BatchFiles
     from inference.batch_predictor import Settings
     from inference.sources import Sources
-    from product_vqa.modeling.attribute_reader import AttributeReader
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,11 @@ logger = logging.getLogger(__name__)
 class PredictOptions:
     """The model, the rows to predict, and the output."""
 
-    dataset: str = field(metadata={"help": "Dataset: a repo (user/name[@revision]) or a folder."})
     output: str = field(metadata={"help": "The submission to write, X.csv; X.parquet is written next to it."})
+    dataset: str = field(
+        default=None,  # type: ignore[assignment]  # `main` refuses that, but for images of one's own
+        metadata={"help": "Dataset: a repo (user/name[@revision]) or a folder. Required without --images or --table."},
+    )
     adapter: str | None = field(
         default=None,
         metadata={
@@ -118,15 +121,23 @@ class PredictOptions:
 
 
 def main() -> None:
-    options, row_options, shard_options, engine = parse_options(
-        PredictOptions, RowSelectionOptions, MergeOptions, EngineOptions,
-        description="Predict the attribute that each row of a split asks for.",
+    options, catalogue, row_options, shard_options, engine = parse_options(
+        PredictOptions, CatalogueOptions, RowSelectionOptions, MergeOptions, EngineOptions,
+        description="Predict the attribute that each row of a split asks for, or those of images of your own.",
     )  # fmt: skip
+    if catalogue.is_given:
+        from inference.catalogue import predict_images
 
-    from inference.batch_files import BatchFiles
+        catalogue.check_others(options, row_options, shard_options, engine)
+        predict_images(catalogue, options, row_options.entity_names)
+        return
+    if options.dataset is None:
+        raise InputError("the following arguments are required: --dataset (or --images, or --table)")
+
+    from inference.batch_files import BatchFiles, check_output
     from inference.prediction_shards import open_predictions_repo, shard_file
     from inference.sources import find_selection, find_sources
-    from inference.submission import check_output
+    from inference.submission import PREDICTIONS
     from product_vqa.atomic_io import one_writer
 
     with argument("output"):
@@ -146,7 +157,7 @@ def main() -> None:
     shard = shard_options.chosen
     with argument("output"):
         written = output if shard is None else shard_file(output, shard)
-        files = BatchFiles(written.with_suffix(".parts"))
+        files = BatchFiles(written.with_suffix(".parts"), schema=PREDICTIONS)
     if options.push_to_hub and is_first_process():
         assert options.hub_predictions_id is not None
         options.hub_predictions_id = open_predictions_repo(
@@ -201,7 +212,7 @@ def predict(
     """Predict the batches of the shard, or all of them, and write what they give."""
     from tqdm import tqdm
 
-    from inference.batch_predictor import find_indexes, load_reader, load_rows, predict_batches
+    from inference.batch_predictor import agree_on_batch_size, find_indexes, load_reader, load_rows, predict_batches
     from inference.dataloader import RowBatches, default_workers
     from inference.prediction_shards import is_done, shard_file
 
@@ -378,22 +389,6 @@ def merge(options: PredictOptions, selection: RowSelection, *, output: Path, cou
     with argument("merge"):
         table, run = merge_shards(files, expected=expected)
     finish(table, output=output, run=run)
-
-
-def agree_on_batch_size(
-    asked: int | None, *, files: "BatchFiles", reader: "AttributeReader", state: "PartialState"
-) -> int:
-    """The batch size of all processes: `asked`, else that of the run to resume, else the largest that fits in memory.
-
-    The first process decides for all of them, because they must cut the split into the same batches.
-    """
-    from accelerate.utils import broadcast_object_list
-
-    batch_size = asked
-    if batch_size is None and state.is_main_process:
-        batch_size = files.recorded_batch_size() or reader.find_batch_size()
-    (agreed,) = broadcast_object_list([batch_size])
-    return int(agreed)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import pyarrow as pa
 
 from inference.dataloader import RowBatch
 from inference.submission import PREDICTIONS
-from product_vqa.modeling.generation import Answer, is_not_finite
+from product_vqa.modeling.answer import Answer
+from product_vqa.modeling.generation import is_not_finite
 
 
 def to_table(batch: RowBatch, answers: Sequence[Answer], *, min_confidence: float = 0.0) -> pa.Table:

@@ -16,7 +16,6 @@ from inference.tables import read_indexes, read_table
 from product_vqa.atomic_io import atomic_write
 from product_vqa.documents import DocumentError, parse_json
 from product_vqa.errors import InputError, first_line
-from product_vqa.paths import writable_folder
 from product_vqa.quoting import one_line
 
 PREDICTIONS = pa.schema(
@@ -43,16 +42,6 @@ RUN_KEY = b"product_vqa.run"  # of the metadata of X.parquet
 RECORDED = ("split", "constrain", "allow_empty", "num_beams", "min_confidence")  # options that a run records
 _NO_CONFIDENCE = ("", "nan")  # Arrow's text of NaN in a Parquet file
 _REPORTED = ("adapter", "base_model", "dataset")  # keys of the run that a report shows
-
-
-def check_output(output: str | Path) -> Path:
-    """`output` as a Path. Creates its folder. Raises InputError if X.csv or X.parquet cannot be written there."""
-    file = Path(output)
-    writable_folder(file.parent)
-    for taken in (file, file.with_suffix(".parquet")):
-        if taken.is_dir():
-            raise InputError(f"{taken} is a folder, but predictions are written to a file of that name")
-    return file
 
 
 def write_submission(table: pa.Table, output: Path, *, run: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "source.md"
 
 # A name that leads nowhere, until the repository has a public URL: the owner of a made-up one could run code here.
-PACKAGE = "git+https://git.example/product-vqa"
+PACKAGE = "product-vqa[all] @ git+https://git.example/product-vqa"
 
 
 @dataclass(frozen=True)

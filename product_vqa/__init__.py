@@ -7,9 +7,18 @@
 `entity_f1` is the metric, which `evaluate.load("product_vqa/entity_f1")` loads without the rest.
 """
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from product_vqa.modeling.answer import Answer as Answer
+    from product_vqa.modeling.attribute_reader import AttributeReader as AttributeReader
 
 __version__ = "0.1.0"
+__all__ = ["Answer", "AttributeReader"]
+
+_MODULES = {"Answer": "product_vqa.modeling.answer", "AttributeReader": "product_vqa.modeling.attribute_reader"}
 
 
 def _normalize_endpoint() -> None:
@@ -28,3 +37,10 @@ def _normalize_endpoint() -> None:
 
 
 _normalize_endpoint()  # before any module imports a client
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: the reader needs torch, which building a dataset does not.
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

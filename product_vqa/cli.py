@@ -17,18 +17,28 @@ import warnings
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import psutil
-from trl import TrlParser  # type: ignore[attr-defined]  # exported lazily
 
 from product_vqa.documents import parse_yaml, read_bytes, repeated_keys
 from product_vqa.errors import InputError, first_line
 from product_vqa.machine_errors import explain_machine_error
+from product_vqa.paths import find_shipped, shipped_names
 from product_vqa.quoting import printable
 from product_vqa.redaction import hide_secrets
 
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser as Parser
+else:
+    try:
+        from trl import TrlParser as Parser  # the same, and imports in a third of the time
+    except ImportError:  # an installation that only reads
+        from transformers import HfArgumentParser as Parser
+
 LAUNCHER_VARIABLE = "PRODUCT_VQA_LAUNCHER"  # set by product_vqa.launch
+# What an installation without extras lacks, by the name of the import.
+OF_EXTRAS = ("bitsandbytes", "datasets", "evaluate", "imagehash", "jinja2", "pandas", "scipy", "trl", "xxhash")
 MAX_CONFIG_BYTES = 1_000_000  # of the file of --config
 _NAME_OF_REVISION = {"model_revision": "model_name_or_path", "dataset_revision": "dataset_name"}
 
@@ -39,7 +49,7 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", F
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Lists each option once (TrlParser also accepts `--a_b` as `--a-b`), with its default if it has one.
+    """Lists each option once (the parser also accepts `--a_b` as `--a-b`), with its default if it has one.
 
     The description keeps its lines, so that the example in it can be copied.
     """
@@ -51,15 +61,15 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        if action.const is False and action.option_strings[0].startswith("--no_"):  # TrlParser's own
+        if action.const is False and action.option_strings[0].startswith("--no_"):  # the parser's own
             return f"Same as --{action.dest} false."
         if action.required:
             return f"{text} (required)"
         return f"{text} (default: %(default)s)" if action.default not in (None, argparse.SUPPRESS) else text
 
 
-class CommandParser(TrlParser):
-    """A TrlParser (default < YAML < command line) that checks the values of a YAML file like those of flags."""
+class CommandParser(Parser):
+    """Default < YAML < command line. The values of a YAML file are checked like those of flags."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(_short(message))  # argparse would print the usage: up to 200 lines
@@ -70,8 +80,8 @@ class CommandParser(TrlParser):
         A revision in the file belongs to the repo in the file: it is ignored if the command line, whose options and
         values are `given`, names another one.
 
-        The file may come from a stranger, so it holds options only: TrlParser's own key `env`, which sets variables of
-        the environment (HF_ENDPOINT, PYTHONPATH), is refused.
+        The file may come from a stranger, so it holds options only: TRL's key `env`, which sets variables of the
+        environment (HF_ENDPOINT, PYTHONPATH), is refused.
         """
         hints = {name: hint for kind in self.dataclass_types for name, hint in get_type_hints(kind).items()}
         options = {action.dest: action for action in self._actions if action.dest in hints and action.nargs != 0}
@@ -200,8 +210,19 @@ def _given_values(arguments: list[str]) -> dict[str, str]:
     return given
 
 
+_started_as: str | None = None
+
+
+def set_program_name(name: str) -> None:
+    """Set the command as it was started, if that was not `python -m`."""
+    global _started_as
+    _started_as = name
+
+
 def _program_name() -> str:
     """Return the command as it was started: `python -m inference.check`, not the name of a file."""
+    if _started_as is not None:
+        return _started_as
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return f"python -m {spec.name.removesuffix('.__main__')}" if spec else "%(prog)s"
 
@@ -212,13 +233,15 @@ def _suggestion(flag: str, flags: set[str]) -> str:
 
 
 def _read_config(file: str) -> dict[str, Any]:
-    """Raises InputError unless the file is a YAML mapping with text as keys."""
+    """Raises InputError unless the file, or the shipped one of this name, is a YAML mapping with text as keys."""
+    file = find_shipped(file, folder="configs")
     try:
         content = read_bytes(file, max_bytes=MAX_CONFIG_BYTES)
         config = parse_yaml(content)
         repeated = repeated_keys(content)
     except FileNotFoundError as error:
-        raise InputError(f"--config {file}: no such file") from error
+        shipped = ", ".join(shipped_names("configs"))
+        raise InputError(f"--config {file}: no such file; this project ships {shipped}") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the name, or a DocumentError
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"--config {file}{' is' if reason.startswith('not ') else ':'} {reason}") from error
@@ -240,6 +263,13 @@ def with_flags(text: str) -> str:
 class _FlagFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(hide_secrets(with_flags(super().format(record))))
+
+
+def explain_missing_package(error: Exception) -> str | None:
+    """What to install, for an import that an installation without extras lacks; None for another error."""
+    if not isinstance(error, ModuleNotFoundError) or error.name not in OF_EXTRAS:
+        return None
+    return f"{error.name} is not installed: pip install 'product-vqa[all]' (what is installed can only read images)"
 
 
 def format_error(text: str) -> str:
@@ -265,6 +295,7 @@ def run(main: Callable[[], int | None]) -> None:
         code = 141
     except Exception as error:
         text = str(error) if isinstance(error, InputError) else explain_machine_error(error)
+        text = text or explain_missing_package(error)
         if text is None and isinstance(error, OSError):  # a file that disappeared, say
             text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
         if text is None:

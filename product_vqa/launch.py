@@ -20,11 +20,13 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from product_vqa.cli import LAUNCHER_VARIABLE, MAX_CONFIG_BYTES, run
 from product_vqa.documents import read_json, read_yaml
 from product_vqa.errors import InputError, first_line
+from product_vqa.paths import find_shipped
 
 
 def main() -> int:
     arguments = launch_command_parser().parse_args()
     if arguments.config_file is not None:
+        arguments.config_file = find_shipped(arguments.config_file, folder="accelerate_configs")
         check_config(arguments.config_file)
     if arguments.gpu_ids is None and "CUDA_VISIBLE_DEVICES" in os.environ:
         arguments.gpu_ids = "all"  # else the file's `gpu_ids` would replace the GPUs that the user or a cluster chose

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -56,3 +57,25 @@ def writable_folder(path: str | Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: not writable; choose another folder or change its permissions")
     return folder
+
+
+def find_shipped(name: str, *, folder: str) -> str:
+    """The file of this name, or else the one that this project ships in `folder` of training.
+
+    A shipped one may be written as `paligemma_3b_224_nf4` or `training/configs/paligemma_3b_224_nf4.yaml`. A name that
+    is neither is returned as it is.
+    """
+    short = name.removeprefix(f"training/{folder}/").removesuffix(".yaml")
+    if os.path.lexists(name) or short not in shipped_names(folder):
+        return name
+    return str(_shipped_folder(folder) / f"{short}.yaml")
+
+
+def shipped_names(folder: str) -> list[str]:
+    return sorted(file.stem for file in _shipped_folder(folder).glob("*.yaml"))
+
+
+def _shipped_folder(folder: str) -> Path:
+    training = find_spec("training")
+    assert training is not None and training.origin is not None
+    return Path(training.origin).parent / folder

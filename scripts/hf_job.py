@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["product-vqa"]
+# dependencies = ["product-vqa[all]"]
 #
 # [tool.uv.sources]
 # product-vqa = { git = "https://git.example/product-vqa" }  # where this project is

@@ -211,7 +211,7 @@ def settings(tmp_path: Path, wheel: Path, hub: "LocalHub", monkeypatch: pytest.M
     api.create_repo("local/small-paligemma", private=True, exist_ok=True)
     api.upload_folder(repo_id="local/small-paligemma", folder_path=ROOT / "quickstart" / "base")
     values = {
-        "PACKAGE": str(wheel),
+        "PACKAGE": f"{wheel}[all]",
         "TRAIN_CSV": str(labels / "train.csv"),
         "TEST_CSV": str(labels / "test.csv"),
         "DATASET": f"{tmp_path.name}-dataset",

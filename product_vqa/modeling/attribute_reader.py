@@ -1,36 +1,50 @@
 """`AttributeReader`: an adapter on its base model, which answers questions about images."""
 
+from __future__ import annotations
+
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from PIL import Image
-from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
-from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
+from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import Calibration, load_calibration
 from product_vqa.modeling.collator import Batch, Row, make_generation_batch, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
-from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite
+from product_vqa.modeling.generation import generate_answers, is_not_finite
+from product_vqa.modeling.item_batches import (
+    PreparedItem,
+    answer_batches,
+    check_arguments,
+    collate_items,
+    prepare_batches,
+)
+from product_vqa.modeling.items import ImageItem, Item, load_rows
 from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
 from product_vqa.modeling.lora import apply_adapter
 from product_vqa.provenance import CALIBRATION_FILE, processor_sha256
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
 
+if TYPE_CHECKING:
+    from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+
 logger = logging.getLogger(__name__)
 
 
 class AttributeReader:
-    """Reads product attributes from images.
+    """Reads product attributes from images. Any number of threads may use one reader; the model serves one at a time.
 
     >>> reader = AttributeReader.from_pretrained("user/adapter")
-    >>> answer = reader.read(Image.open("pack.jpg"), "item_weight")
+    >>> answer = reader.read("pack.jpg", "item_weight")
     >>> answer.value, answer.unit, answer.confidence
     ('500.0', 'gram', 0.97)
     """
@@ -63,6 +77,8 @@ class AttributeReader:
         self.base_model = base_model
         self.max_new_tokens: int | None = None  # None: the length of the longest valid answer
         self._has_warned = False
+        self._lock = threading.RLock()  # neither a model nor a tokenizer may be used by two threads at a time
+        self._batch_size: int | None = None  # what `find_batch_size` found
 
     @classmethod
     def from_pretrained(
@@ -79,7 +95,7 @@ class AttributeReader:
         num_beams: int = 1,
         calibrated: bool = True,
         schema: Schema | None = None,
-    ) -> "AttributeReader":
+    ) -> AttributeReader:
         """Load an adapter (Hub id[@revision] or folder) on the base model that its config names.
 
         - `base_model` replaces the base model that the config names. If `adapter` is None, it answers alone.
@@ -147,38 +163,67 @@ class AttributeReader:
         except InputError as error:  # the tokenizer splits units otherwise
             raise InputError(f"{processor_location}: {error}") from error
 
-    def read(self, image: Image.Image | bytes, entity_name: str) -> Answer:
+    def read(self, image: ImageItem, entity_name: str) -> Answer:
         """Answer one question about one image. Raises ValueError as `read_batch` does."""
         return self.read_batch([image], [entity_name])[0]
 
-    def read_batch(self, images: Sequence[Image.Image | bytes], entity_names: Sequence[str]) -> list[Answer]:
+    def read_many(
+        self,
+        items: Iterable[Item],
+        *,
+        entity_name: str | None = None,
+        on_error: Literal["return", "raise"] = "return",
+        batch_size: int | None = None,
+        num_threads: int | None = None,
+    ) -> Iterator[Answer]:
+        """Answer a question about each item, in order, while the images of the next batch are decoded.
+
+        An item is a path, the bytes of an image file, a NumPy array (height, width, 3) of uint8, a Pillow image, or a
+        pair of one of them and an attribute; `entity_name` is the attribute of all other items. `items`
+        may be a generator of any length: about two batches are held in memory.
+
+        - `on_error` "return" gives an answer with an `error`, which names the item, for an item whose image cannot be
+          decoded or whose attribute is unknown. "raise" raises it as an ImageError, after the answers before it.
+        - `batch_size` is the number of items that the model answers at once; default: what fits on the GPU, or 32.
+        - `num_threads` decode images; default: up to 8 for a GPU, and 1 on a CPU, where they compete with the model.
+
+        Raises ValueError at once for an argument that is wrong for all items.
+        """
+        check_arguments(
+            items, entity_name=entity_name, on_error=on_error, batch_size=batch_size, num_threads=num_threads,
+            schema=self.schema,
+        )  # fmt: skip
+        batches = prepare_batches(
+            items,
+            entity_name=entity_name,
+            schema=self.schema,
+            processor=self.processor,
+            batch_size=batch_size or self._default_batch_size(),
+            num_threads=num_threads or (1 if self.model.device.type == "cpu" else min(8, os.cpu_count() or 1)),
+        )
+        return answer_batches(batches, self._answer_items, raises=on_error == "raise")
+
+    def _default_batch_size(self) -> int:
+        with self._lock:
+            if self._batch_size is None:
+                self._batch_size = self.find_batch_size()
+            return self._batch_size
+
+    def _answer_items(self, items: Sequence[PreparedItem]) -> list[Answer]:
+        with self._lock:
+            batch = collate_items(items, processor=self.processor, schema=self.schema)
+            return self.answer(batch, [item.entity_name for item in items])
+
+    def read_batch(self, images: Sequence[ImageItem], entity_names: Sequence[str]) -> list[Answer]:
         """Answer one question about each image, in one batch. An object that occurs twice is encoded once.
 
-        An image is a Pillow image, or the bytes of an image file. Raises ValueError for lists of different lengths and
-        for an unknown entity, and ImageError (a ValueError) for an image that cannot be decoded or exceeds the limits
-        of `product_vqa.images`. The message names the position in the list.
+        An image is a path, the bytes of an image file, a NumPy array or a Pillow image. Raises ValueError for lists of
+        different lengths and for an unknown entity, and ImageError (a ValueError) for an image that cannot be decoded
+        or exceeds the limits of `product_vqa.images`. The message names the position in the list.
         """
-        images = _as_list("images", images)
-        entity_names = _as_list("entity_names", entity_names)
-        if len(images) != len(entity_names):
-            raise ValueError(
-                f"`images` and `entity_names` must have the same length, got {len(images)} and {len(entity_names)}"
-            )
-        rows = []
-        decoded: dict[int, Image.Image] = {}
-        for position, (image, entity_name) in enumerate(zip(images, entity_names, strict=True)):
-            if not isinstance(entity_name, str) or entity_name not in self.schema.attributes:
-                raise ValueError(
-                    f"entity_names[{position}]: unknown entity_name {entity_name!r}; known are "
-                    f"{', '.join(self.schema.names)}"
-                )
-            try:
-                if id(image) not in decoded:
-                    decoded[id(image)] = as_image(image)
-            except ImageError as error:
-                raise ImageError(f"images[{position}]: {error}") from error
-            rows.append({"image": decoded[id(image)], "entity_name": entity_name})
-        return self.answer(self.make_batch(rows), entity_names) if rows else []
+        rows = load_rows(images, entity_names, schema=self.schema)
+        with self._lock:
+            return self.answer(self.make_batch(rows), [row["entity_name"] for row in rows]) if rows else []
 
     def make_batch(self, rows: Sequence[Row]) -> Batch:
         """Batch rows (`image`, `entity_name`) for `answer`."""
@@ -212,7 +257,8 @@ class AttributeReader:
         if not entity_names:
             return []
         try:
-            return self._answer_at_once(batch, entity_names)
+            with self._lock:
+                return self._answer_at_once(batch, entity_names)
         except RuntimeError as error:
             if len(entity_names) == 1 or not should_reduce_batch_size(error):
                 raise
@@ -287,13 +333,6 @@ def _dequantizes(adapter: Adapter | None, *, load_in_4bit: bool | None) -> bool:
     """Whether an adapter that was trained on an NF4 base model is merged into the dequantized weights."""
     trained = adapter.base_settings if adapter else None
     return load_in_4bit is None and trained is not None and trained.load_in_4bit
-
-
-def _as_list(name: str, values: object) -> list[Any]:
-    is_scalar = getattr(values, "ndim", 1) == 0  # a 0-d array is an Iterable, but cannot be iterated
-    if is_scalar or not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping | Image.Image):
-        raise ValueError(f"`{name}` must be a list, got {type(values).__name__}; read() takes a single image")
-    return list(values)
 
 
 def _load_calibration(adapter: Adapter) -> Calibration | None:

@@ -4,14 +4,19 @@ Only fields that define the computation of a PaliGemma are used, each with a typ
 kernels, chat templates or the settings of `generate`, has no effect.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PaliGemmaConfig
+import transformers
 
 from product_vqa.errors import InputError
 from product_vqa.modeling.model_files import BASE_CONFIG, is_integer, is_number, wrong_field
+
+if TYPE_CHECKING:
+    from transformers import PaliGemmaConfig
 
 _INTEGERS = {
     "hidden_size": (1, 32_768),
@@ -69,7 +74,7 @@ def make_config(content: Mapping[str, Any], *, name: str) -> PaliGemmaConfig:
     if vision.setdefault("model_type", _VISION_MODEL) != _VISION_MODEL:
         raise _wrong(name, "vision_config.model_type", vision["model_type"], _VISION_MODEL)
     fields = _fields(content, name=name, prefix="")
-    config = PaliGemmaConfig(**fields, text_config=text, vision_config=vision)
+    config = transformers.PaliGemmaConfig(**fields, text_config=text, vision_config=vision)
     _check_dimensions(config, name=name)
     return config
 

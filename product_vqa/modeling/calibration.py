@@ -9,14 +9,16 @@ import logging
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy.optimize import minimize
 
 from product_vqa.documents import read_json
 from product_vqa.errors import InputError, first_line
-from product_vqa.modeling.generation import Answer
+from product_vqa.modeling.answer import Answer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class Calibration:
         return ", ".join(f"{name} {part.temperature:.4g} {part.bias:+.4g}" for name, part in self.parts().items())
 
 
-def fit_calibration(answers: pd.DataFrame) -> Calibration:
+def fit_calibration(answers: "pd.DataFrame") -> Calibration:
     """Fit the scalings on answers whose label is known.
 
     Columns: `confidence`, `number_confidence` and `unit_confidence` (NaN for an answer without a unit), and the
@@ -112,7 +114,7 @@ def fit_calibration(answers: pd.DataFrame) -> Calibration:
     )
 
 
-def _fit_column(answers: pd.DataFrame, confidence: str, outcome: str) -> Scaling:
+def _fit_column(answers: "pd.DataFrame", confidence: str, outcome: str) -> Scaling:
     return fit_scaling(answers[confidence].to_numpy(), answers[outcome].to_numpy(bool))
 
 
@@ -122,6 +124,8 @@ def fit_scaling(probabilities: np.ndarray, outcomes: np.ndarray) -> Scaling:
     The default scaling if all outcomes are equal: the most likely bias would be infinite. Raises ValueError for arrays
     of unequal length.
     """
+    from scipy.optimize import minimize  # an adapter is read without it
+
     if len(probabilities) != len(outcomes):
         raise ValueError(f"{len(probabilities)} probabilities and {len(outcomes)} outcomes")
     if len(outcomes) == 0 or outcomes.all() or not outcomes.any():

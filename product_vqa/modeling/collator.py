@@ -6,15 +6,16 @@ which is which from `token_type_ids` (0 prefix, 1 answer) alone. Without them, t
 mask, so a batch is checked for them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PaliGemmaProcessor
 
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError, as_image
@@ -24,6 +25,9 @@ from product_vqa.task.attributes import Schema
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import is_worker, to_arrays
+
+if TYPE_CHECKING:
+    from transformers import PaliGemmaProcessor
 
 Row = Mapping[str, Any]
 Batch = dict[str, torch.Tensor]
@@ -97,21 +101,35 @@ def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor,
     position_of_image: dict[int, int] = {}
     image_index = [position_of_image.setdefault(id(row["image"]), len(position_of_image)) for row in rows]
     first_rows = [image_index.index(position) for position in range(len(position_of_image))]
-    tokenizer = processor.tokenizer
-    prefix = processor.image_token * processor.image_seq_length + tokenizer.bos_token
-    text = tokenizer(  # what the processor does, but it requires one image per row
-        [f"{prefix}{format_prompt(row['entity_name'], schema=schema)}\n" for row in rows],
-        padding=True,
-        padding_side="left",
-        return_token_type_ids=True,
-        return_tensors="pt",
-    )
     images = [load_row_image(rows[row]) for row in first_rows]
     return {
-        **text,
-        "pixel_values": processor.image_processor(images, return_tensors="pt", **_NOT_NORMALIZED)["pixel_values"],
+        **tokenize_questions([row["entity_name"] for row in rows], processor=processor, schema=schema),
+        "pixel_values": resize_images(images, processor=processor),
         "image_index": torch.tensor(image_index),
     }
+
+
+def tokenize_questions(entity_names: Sequence[str], *, processor: PaliGemmaProcessor, schema: Schema) -> Batch:
+    """Return input_ids, attention_mask and token_type_ids (B, T) int64 of the questions, padded on the left."""
+    tokenizer = processor.tokenizer
+    prefix = processor.image_token * processor.image_seq_length + tokenizer.bos_token
+    return dict(
+        tokenizer(  # what the processor does, but it requires one image per row
+            [f"{prefix}{format_prompt(entity_name, schema=schema)}\n" for entity_name in entity_names],
+            padding=True,
+            padding_side="left",
+            return_token_type_ids=True,
+            return_tensors="pt",
+        )
+    )
+
+
+def resize_images(images: Sequence[Image.Image], *, processor: PaliGemmaProcessor) -> torch.Tensor:
+    """Return decoded images in the model's size, (N, 3, H, W) uint8, for `normalize_images`."""
+    made: torch.Tensor = processor.image_processor(list(images), return_tensors="pt", **_NOT_NORMALIZED)[
+        "pixel_values"
+    ]
+    return made
 
 
 def normalize_images(pixel_values: torch.Tensor, *, processor: PaliGemmaProcessor, dtype: torch.dtype) -> torch.Tensor:

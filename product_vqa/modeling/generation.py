@@ -1,44 +1,28 @@
 """Generate answers in batches: beam search over valid answers, with confidences and alternatives."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
 from torch.nn import functional
-from transformers import DynamicCache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.collator import Batch, normalize_images
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton, TextStates, max_answer_tokens
 from product_vqa.modeling.silence import find_shown
 from product_vqa.task.attributes import Attribute, Schema
-from product_vqa.task.kinds import LabelError, QuantityKind
+from product_vqa.task.kinds import IntegerKind, LabelError, QuantityKind
 from product_vqa.task.schema import CHALLENGE
 
+if TYPE_CHECKING:
+    from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+
 _IMPOSSIBLE = float("-inf")  # the log probability of what is not allowed
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The model's answer to a question about an image, with its probabilities (0..1)."""
-
-    text: str  # as decoded
-    prediction: str  # in canonical form, as in a submission: `500.0 gram`; "" if the text is not a valid answer
-    # The product, over all tokens, of the token's probability among the allowed ones. Multiplied by
-    # `allowed_probability`, it is the model's own probability of this answer.
-    confidence: float
-    number_confidence: float | None = None  # of a quantity's number, with any unit; None if it is not constrained
-    unit_confidence: float | None = None  # of a quantity's unit, given the number; None if it is not constrained
-    # The product, over all tokens, of the probability that the model gave to all allowed tokens before the others were
-    # masked. Low if the model preferred another answer. None if the answer is not constrained.
-    allowed_probability: float | None = None
-    alternatives: "tuple[Answer, ...]" = ()  # the other beams, most likely first
-    value: str = ""  # of the prediction, without the unit: `500.0`
-    unit: str = ""  # of a quantity: `gram`
-    # The probability that the image shows the attribute: that the answer is not empty, whichever it is. None if the
-    # answer is not constrained, and about an attribute of which the schema does not say `not_shown`.
-    shown: float | None = None
 
 
 def normalize_answer(text: str, attribute: Attribute) -> str:
@@ -129,7 +113,9 @@ def _make_answer(
 ) -> Answer:
     prediction = normalize_answer(text, attribute)
     value, unit = attribute.kind.split(prediction)
-    answer = Answer(text, prediction, total, value=value, unit=unit)
+    answer = Answer(text, prediction, total, value=value, unit=unit, entity_name=attribute.name)
+    if value and isinstance(attribute.kind, QuantityKind | IntegerKind):
+        answer = replace(answer, number=float(value))
     if not is_constrained:
         return answer
     answer = replace(answer, allowed_probability=allowed, shown=shown)
@@ -158,7 +144,7 @@ class _Beams:
     shown: torch.Tensor | None = None  # (B,): that the answer is not empty; None if answers are not constrained
 
     @classmethod
-    def empty(cls, size: int, *, start: torch.Tensor | None, device: torch.device) -> "_Beams":
+    def empty(cls, size: int, *, start: torch.Tensor | None, device: torch.device) -> _Beams:
         """One beam without tokens per row."""
         return cls(
             tokens=torch.empty(size, 0, dtype=torch.long, device=device),
@@ -191,7 +177,7 @@ def _decode(
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     mask = batch["attention_mask"]
     size, width = mask.shape
-    cache = DynamicCache(config=model.config.get_text_config())
+    cache = transformers.DynamicCache(config=model.config.get_text_config())
     logits = model(
         input_ids=batch["input_ids"],
         token_type_ids=batch["token_type_ids"],

@@ -1,23 +1,20 @@
 """Load a PaliGemma base model, its config and its processor, and choose the dtype."""
 
+from __future__ import annotations
+
+import importlib.util
 import logging
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 from safetensors import SafetensorError
-from transformers import (
-    AutoProcessor,
-    BitsAndBytesConfig,
-    GenerationConfig,
-    PaliGemmaConfig,
-    PaliGemmaForConditionalGeneration,
-    PaliGemmaProcessor,
-)
 
 from product_vqa.cpu import has_cpu_instructions
 from product_vqa.errors import InputError, first_line
@@ -36,6 +33,9 @@ from product_vqa.modeling.model_files import (
     weight_patterns,
 )
 from product_vqa.modeling.processor_check import check_image_settings, check_processor
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 # Suffixes alone (`q_proj`) would also adapt SigLIP, with 1.5 M more parameters at r=8.
 LANGUAGE_MODEL_LINEARS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
@@ -82,7 +82,7 @@ def _is_native(dtype: torch.dtype, *, device: torch.device) -> bool:
 def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
     """Configure 4-bit NormalFloat with double quantization, for the language model only; the rest is in `dtype`."""
     compute_dtype = torch.bfloat16 if dtype == torch.float32 else dtype
-    return BitsAndBytesConfig(
+    return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -107,7 +107,9 @@ def load_processor(location: Location) -> PaliGemmaProcessor:
     check_tokenizer_file(location, folder)
     try:
         with _processor_folder(folder) as path:
-            processor = AutoProcessor.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+            processor = transformers.AutoProcessor.from_pretrained(
+                path, trust_remote_code=False, local_files_only=True
+            )
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
@@ -115,7 +117,7 @@ def load_processor(location: Location) -> PaliGemmaProcessor:
         # Other damaged files cause errors of any type.
         reason = re.sub(r"/\S*/product-vqa-\w+", str(folder), first_line(error))
         raise InputError(f"{location}: its processor could not be loaded: {reason[:300]}") from error
-    if not isinstance(processor, PaliGemmaProcessor):
+    if not isinstance(processor, transformers.PaliGemmaProcessor):
         raise InputError(f"{location} has a {type(processor).__name__}, not a PaliGemmaProcessor")
     processor.tokenizer.name_or_path = str(folder)  # where its files are, and not the folder that is removed
     check_processor(processor, name=str(location))
@@ -160,27 +162,33 @@ def load_base_model(
 
     The weights are loaded directly onto `device` (None: the CPU). Otherwise each process would hold all of them in the
     host's memory first. `disable_logit_softcapping` removes PaliGemma 2's cap of its logits, if there is one.
-    Raises InputError if it is not a PaliGemma, or could not be loaded.
+    Raises InputError if it is not a PaliGemma, or could not be loaded, or bitsandbytes is needed and not installed.
     """
+    if load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            f"{location} is loaded in 4 bits (NF4, as the adapter was trained on it or `load_in_4bit` asks for it), "
+            "which needs bitsandbytes: pip install 'product-vqa[nf4]'"
+        )
     config = load_config(location)
     if disable_logit_softcapping and caps_logits(config):
         text: Any = config.text_config
         text.final_logit_softcapping = None
     folder = _download_weights(location, config)
     try:
-        loaded: Any = PaliGemmaForConditionalGeneration.from_pretrained(
-            str(folder),
-            config=config,
-            generation_config=GenerationConfig(),  # the repo's own is not read
-            trust_remote_code=False,
-            local_files_only=True,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            quantization_config=nf4_config(dtype) if load_in_4bit else None,
-            device_map={"": device or "cpu"} if device is not None or load_in_4bit else None,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _without_progress_bar():
+            loaded: Any = transformers.PaliGemmaForConditionalGeneration.from_pretrained(
+                str(folder),
+                config=config,
+                generation_config=transformers.GenerationConfig(),  # the repo's own is not read
+                trust_remote_code=False,
+                local_files_only=True,
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                quantization_config=nf4_config(dtype) if load_in_4bit else None,
+                device_map={"": device or "cpu"} if device is not None or load_in_4bit else None,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         # torch and transformers list each weight on a line of its own.
         raise InputError(f"{location} could not be loaded: {first_line(error)[:300]}") from error
@@ -189,6 +197,18 @@ def load_base_model(
         raise InputError(f"{location} could not be loaded: its weights lack {len(missing)}, for example {missing[0]}")
     model.config._name_or_path = location.name
     return model
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Weights are loaded in seconds, and a bar for that is noise in a program's output. Downloads keep theirs."""
+    was_disabled = are_progress_bars_disabled()  # of the Hub's, which transformers switches too
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if not was_disabled:
+            transformers.logging.enable_progress_bar()
 
 
 def caps_logits(config: PaliGemmaConfig) -> bool:

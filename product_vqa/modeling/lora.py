@@ -4,17 +4,18 @@ peft would match the regular expressions of its adapter_config.json with Python'
 Here they are matched in linear time, and peft gets the names of the modules that matched.
 """
 
+from __future__ import annotations
+
 import itertools
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from peft import LoraConfig, PeftModel
+import transformers
 from safetensors import SafetensorError
-from transformers import PaliGemmaForConditionalGeneration, PreTrainedModel
 
 from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location
@@ -22,6 +23,10 @@ from product_vqa.modeling.adapter import Adapter
 from product_vqa.modeling.adapter_config import wrong_config
 from product_vqa.modeling.model_files import Tensor
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PaliGemmaForConditionalGeneration, PreTrainedModel
 
 MAX_REGEX_LENGTH = 2000
 
@@ -34,9 +39,14 @@ def apply_adapter(
     A merged adapter costs no time per step, but cannot be merged into 4-bit weights without loss. Raises InputError if
     the weights are damaged or do not fit the base model.
     """
+    from peft import PeftModel  # takes seconds, and imports bitsandbytes where that is installed
+
     with warnings.catch_warnings():
         # If weights are missing, peft only warns, and the model answers as if it were not trained.
         warnings.filterwarnings("error", message="Found missing adapter keys")
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+        )  # peft's own call
         try:
             config = make_lora_config(adapter.config, model, adapter.tensors, name=str(adapter.location))
             adapted = PeftModel.from_pretrained(model, str(adapter.folder), config=config)
@@ -51,7 +61,7 @@ def apply_adapter(
             mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
             reason = mismatches[0] if mismatches else first_line(error)
             raise InputError(f"{adapter.location} does not fit base model {base_model}: {reason[:500]}") from error
-    assert isinstance(applied, PaliGemmaForConditionalGeneration)
+    assert isinstance(applied, transformers.PaliGemmaForConditionalGeneration)
     return applied
 
 
@@ -62,6 +72,8 @@ def make_lora_config(
 
     Raises InputError if no module matches, or peft would allocate much more than the weights hold.
     """
+    from peft import LoraConfig
+
     modules = dict(model.named_modules())
     names = [module for module in modules if module]
     linears = [module for module in names if _features(modules[module]) is not None]

@@ -3,17 +3,21 @@
 A processor could ask for an image of a million pixels a side, repeat a token a billion times, or encode nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from transformers import PaliGemmaProcessor
 
 from product_vqa.errors import InputError, first_line
 from product_vqa.modeling.collator import make_generation_batch, normalize_images
 from product_vqa.modeling.model_files import is_integer, is_number, wrong_field
 from product_vqa.task.schema import ENTITIES
+
+if TYPE_CHECKING:
+    from transformers import PaliGemmaProcessor
 
 MAX_IMAGE_SIZE = 4096  # px; PaliGemma's are 224 to 896
 MAX_IMAGE_TOKENS = 2**16

@@ -225,7 +225,7 @@ def rows(*indexes: int) -> Any:
 
 
 def test_a_file_that_is_damaged_while_the_prediction_runs_is_named(tmp_path: Path) -> None:
-    files = BatchFiles(tmp_path / "s.parts")
+    files = BatchFiles(tmp_path / "s.parts", schema=PREDICTIONS)
     files.open({"rows": 3})
     files.save(0, rows(1, 2))
     files.save(1, rows(3))
@@ -239,7 +239,7 @@ def test_a_file_that_is_damaged_while_the_prediction_runs_is_named(tmp_path: Pat
 
 
 def test_a_file_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = BatchFiles(tmp_path / "s.parts")
+    files = BatchFiles(tmp_path / "s.parts", schema=PREDICTIONS)
     files.open({})
     files.save(0, rows(1, 2))
     before = (tmp_path / "s.parts" / "000000.parquet").read_bytes()
@@ -259,7 +259,7 @@ def test_a_file_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7"])
 def test_a_broken_record_of_the_run_is_named(tmp_path: Path, text: str) -> None:
-    files = BatchFiles(tmp_path)
+    files = BatchFiles(tmp_path, schema=PREDICTIONS)
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match=r"run\.json .*delete"):
         files.open({"rows": 3})
@@ -275,7 +275,7 @@ def damaged(content: bytes, *, step: int) -> Iterator[bytes]:
 
 def check_damage(folder: Path, *, step: int) -> int:
     """Read a file in every damaged form: its rows are those that were written, or it counts as missing."""
-    files, written = BatchFiles(folder), rows(1, 2)
+    files, written = BatchFiles(folder, schema=PREDICTIONS), rows(1, 2)
     files.open({"rows": 2})
     files.save(0, written)
     (file,) = folder.glob("*.parquet")
@@ -299,7 +299,7 @@ def test_a_file_that_is_cut_or_garbled_at_any_byte_is_as_written_or_missing(tmp_
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
 def test_a_file_that_is_not_a_regular_file_is_computed_again(tmp_path: Path, kind: str) -> None:
-    files = BatchFiles(tmp_path / "s.parts")
+    files = BatchFiles(tmp_path / "s.parts", schema=PREDICTIONS)
     files.open({})
     file = tmp_path / "s.parts" / "000000.parquet"
     {"pipe": os.mkfifo, "folder": Path.mkdir, "device": lambda link: link.symlink_to("/dev/zero")}[kind](file)
@@ -310,14 +310,14 @@ def test_a_file_that_is_not_a_regular_file_is_computed_again(tmp_path: Path, kin
 def test_a_hostile_record_of_the_run_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text, errors="surrogatepass")
     with pytest.raises(InputError, match=r"run\.json cannot be read .*delete the folder") as refusal:
-        BatchFiles(tmp_path).open({"rows": 3})
+        BatchFiles(tmp_path, schema=PREDICTIONS).open({"rows": 3})
     assert "\n" not in str(refusal.value)
 
 
 def test_a_record_of_the_run_that_is_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.json")
     with pytest.raises(InputError, match=r"run\.json cannot be read .*not a regular file"):
-        BatchFiles(tmp_path).open({"rows": 3})
+        BatchFiles(tmp_path, schema=PREDICTIONS).open({"rows": 3})
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from inference.dataloader import RowBatch
 from inference.predictions import count_not_finite, to_table
 from inference.submission import PREDICTIONS, summarize
-from product_vqa.modeling.generation import Answer
+from product_vqa.modeling.answer import Answer
 
 
 def answer(text: str, confidence: float, *alternatives: Answer) -> Answer:

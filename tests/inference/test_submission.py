@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from inference import predict
-from inference.submission import PREDICTIONS, check_output, read_predictions, read_run, write_submission
+from inference.batch_files import check_output
+from inference.submission import PREDICTIONS, read_predictions, read_run, write_submission
 from product_vqa.errors import InputError
 from tests.commands import call
 from tests.inference.runs import arguments

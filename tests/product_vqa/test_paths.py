@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from product_vqa.errors import InputError, argument
-from product_vqa.paths import readable_file, writable_folder
+from product_vqa.paths import find_shipped, readable_file, writable_folder
 
 
 def test_a_file_is_checked_and_named_with_its_argument(tmp_path: Path) -> None:
@@ -32,3 +32,16 @@ def test_a_folder_without_write_permission_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(InputError, match=rf"{tmp_path}: not writable; choose another folder"):
         writable_folder(tmp_path)
+
+
+def test_a_shipped_file_is_found_by_its_name_where_the_user_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("gpu", "gpu.yaml", "training/accelerate_configs/gpu.yaml"):
+        found = Path(find_shipped(name, folder="accelerate_configs"))
+        assert found.is_absolute() and found.name == "gpu.yaml" and found.is_file()
+    for name in ("none", "quickstart", "other/gpu.yaml", ""):
+        assert find_shipped(name, folder="accelerate_configs") == name
+    Path("gpu.yaml").write_text("own: 1\n")
+    assert find_shipped("gpu.yaml", folder="accelerate_configs") == "gpu.yaml"

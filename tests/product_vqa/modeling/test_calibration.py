@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import (
     Calibration,
     Scaling,
@@ -17,7 +18,6 @@ from product_vqa.modeling.calibration import (
     load_calibration,
     log_loss,
 )
-from product_vqa.modeling.generation import Answer
 
 
 @pytest.mark.slow

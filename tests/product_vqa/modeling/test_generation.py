@@ -13,9 +13,10 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from inference.check import check_submission
 from product_vqa.hub import Location
+from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.collator import make_generation_batch, make_training_batch, normalize_images
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton, max_answer_tokens
-from product_vqa.modeling.generation import Answer, generate_answers, is_not_finite, normalize_answer
+from product_vqa.modeling.generation import generate_answers, is_not_finite, normalize_answer
 from product_vqa.modeling.loading import load_base_model, load_processor
 from product_vqa.task.quantity import format_quantity, parse_quantity
 from product_vqa.task.schema import CHALLENGE, ENTITIES, UNITS_BY_ENTITY

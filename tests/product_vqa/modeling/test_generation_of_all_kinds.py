@@ -10,9 +10,10 @@ import torch
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.hub import Location
+from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.collator import make_generation_batch, make_training_batch, normalize_images
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton, max_answer_tokens
-from product_vqa.modeling.generation import Answer, generate_answers
+from product_vqa.modeling.generation import generate_answers
 from product_vqa.modeling.loading import load_base_model, load_processor
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import QuantityKind

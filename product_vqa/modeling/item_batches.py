@@ -1,0 +1,178 @@
+"""The batches of `AttributeReader.read_many`: images are decoded in the background, one batch ahead, in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from product_vqa.images import ImageError
+from product_vqa.modeling.answer import Answer
+from product_vqa.modeling.collator import Batch, resize_images, tokenize_questions
+from product_vqa.modeling.items import load_item
+from product_vqa.quoting import one_line
+from product_vqa.task.attributes import Schema
+
+if TYPE_CHECKING:
+    from transformers import PaliGemmaProcessor
+
+
+@dataclass(frozen=True)
+class PreparedItem:
+    """An item in the model's size, or why it has none."""
+
+    position: int
+    entity_name: str
+    pixels: torch.Tensor | None  # (3, H, W) uint8
+    error: str | None  # names the item
+
+
+@dataclass
+class _Waiting:
+    """A batch whose images are being decoded."""
+
+    items: list[tuple[int, str, Future[torch.Tensor], str]] = field(default_factory=list)
+    by_file: dict[str | bytes, Future[torch.Tensor]] = field(default_factory=dict)  # decoded once per batch
+
+
+def check_arguments(
+    items: object,
+    *,
+    entity_name: str | None,
+    on_error: str,
+    batch_size: int | None,
+    num_threads: int | None,
+    schema: Schema,
+) -> None:
+    """Raise ValueError for arguments of `read_many` that are wrong for all items."""
+    if isinstance(items, str | bytes | Mapping | Image.Image) or not isinstance(items, Iterable):
+        given = "None" if items is None else type(items).__name__
+        raise ValueError(f"`items` must be a list or a generator, got {given}; read() takes a single image")
+    if entity_name is not None and entity_name not in schema.attributes:
+        raise ValueError(f"unknown `entity_name` {entity_name!r}; known are {', '.join(schema.names)}")
+    if on_error not in ("return", "raise"):
+        raise ValueError(f"`on_error` must be return or raise, got {on_error!r}")
+    for name, value in (("batch_size", batch_size), ("num_threads", num_threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}")
+
+
+def answer_batches(
+    batches: Generator[list[PreparedItem]],
+    answer: Callable[[Sequence[PreparedItem]], list[Answer]],
+    *,
+    raises: bool,
+) -> Iterator[Answer]:
+    """Give an answer to each item, in order; for an item with an error that error, or raise it as an ImageError."""
+    with closing(batches):
+        for batch in batches:
+            readable = [item for item in batch if item.error is None]
+            answers = iter(answer(readable) if readable else [])
+            for item in batch:
+                if item.error is None:
+                    yield next(answers)
+                elif raises:
+                    raise ImageError(item.error)
+                else:
+                    yield Answer.of_error(item.error, entity_name=item.entity_name)
+
+
+def prepare_batches(
+    items: Iterable[Any],
+    *,
+    entity_name: str | None,
+    schema: Schema,
+    processor: PaliGemmaProcessor,
+    batch_size: int,
+    num_threads: int,
+) -> Generator[list[PreparedItem]]:
+    """Give the items in batches, in order. While a batch is used, the images of the next one are decoded.
+
+    Images and arrays are decoded at once, because whoever gives them may close or overwrite them afterwards. Of files
+    and bytes, at most two batches are held.
+    """
+
+    def prepare(image: object) -> torch.Tensor:
+        return resize_images([load_item(image)], processor=processor)[0]
+
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="product-vqa-images")
+    try:
+        waiting: deque[_Waiting] = deque()
+        batch = _Waiting()
+        for position, item in enumerate(items):
+            batch.items.append(_submit(item, position, batch, entity_name, schema=schema, prepare=prepare, pool=pool))
+            if len(batch.items) == batch_size:
+                waiting.append(batch)
+                batch = _Waiting()
+            if len(waiting) == 2:
+                yield _collect(waiting.popleft())
+        waiting.append(batch)
+        for last in waiting:
+            if last.items:
+                yield _collect(last)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _submit(
+    item: Any,
+    position: int,
+    batch: _Waiting,
+    entity_name: str | None,
+    *,
+    schema: Schema,
+    prepare: Callable[[object], torch.Tensor],
+    pool: ThreadPoolExecutor,
+) -> tuple[int, str, Future[torch.Tensor], str]:
+    image, asked = item if isinstance(item, tuple) and len(item) == 2 else (item, entity_name)
+    name = f"items[{position}]"
+    if isinstance(image, str | os.PathLike):
+        name += f" {one_line(os.fspath(image), max_length=200)}"
+    done: Future[torch.Tensor] = Future()
+    if not isinstance(asked, str) or asked not in schema.attributes:
+        reason = "has no entity_name" if asked is None else f"unknown entity_name {asked!r}"
+        done.set_exception(ImageError(f"{reason}; known are {', '.join(schema.names)}"))
+        return position, asked if isinstance(asked, str) else "", done, name
+    if isinstance(image, str | os.PathLike | bytes):
+        key = image if isinstance(image, bytes) else os.fspath(image)
+        if key not in batch.by_file:
+            batch.by_file[key] = pool.submit(prepare, image)
+        return position, asked, batch.by_file[key], name
+    try:
+        done.set_result(prepare(image))
+    except ImageError as error:
+        done.set_exception(error)
+    return position, asked, done, name
+
+
+def _collect(batch: _Waiting) -> list[PreparedItem]:
+    prepared = []
+    for position, entity_name, future, name in batch.items:
+        try:
+            prepared.append(PreparedItem(position, entity_name, future.result(), None))
+        except ImageError as error:
+            prepared.append(PreparedItem(position, entity_name, None, f"{name}: {error}"))
+    return prepared
+
+
+def collate_items(items: Sequence[PreparedItem], *, processor: PaliGemmaProcessor, schema: Schema) -> Batch:
+    """Batch readable items for generation, as `make_generation_batch` does. Equal neighbours share one image."""
+    pixels: list[torch.Tensor] = []
+    image_index = []
+    for item in items:
+        assert item.pixels is not None
+        if not pixels or not (pixels[-1] is item.pixels or torch.equal(pixels[-1], item.pixels)):
+            pixels.append(item.pixels)
+        image_index.append(len(pixels) - 1)
+    return {
+        **tokenize_questions([item.entity_name for item in items], processor=processor, schema=schema),
+        "pixel_values": torch.stack(pixels),
+        "image_index": torch.tensor(image_index),
+    }

@@ -1,0 +1,173 @@
+"""`AttributeReader.read_many`: items in order, whatever they are, with an error for each that cannot be read."""
+
+import io
+import itertools
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+
+from product_vqa.images import ImageError
+from product_vqa.modeling import item_batches
+from product_vqa.modeling.attribute_reader import AttributeReader
+from product_vqa.task.schema import CHALLENGE
+from tests.tiny import make_image
+
+
+@pytest.fixture(scope="module")
+def reader(model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> AttributeReader:
+    return AttributeReader(model, processor)
+
+
+def encode_png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_items_of_all_kinds_are_answered_in_order_with_an_error_for_each_broken_one(
+    reader: AttributeReader, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    images = [make_image(number) for number in range(3)]
+    for file, image in zip(files, images, strict=True):
+        file.write_bytes(encode_png(image))
+    truncated = tmp_path / "truncated.png"
+    truncated.write_bytes(files[0].read_bytes()[:3000])
+    items: list[Any] = [
+        files[0], str(files[1]), truncated, files[2].read_bytes(), np.asarray(images[0]), b"<html>", images[1],
+        (files[2], "voltage"), (images[0], "colour"), tmp_path / "none.png",
+    ]  # fmt: skip
+    answers = list(reader.read_many(iter(items), entity_name="width", batch_size=3))
+    expected = [
+        (images[0], "width"), (images[1], "width"), None, (images[2], "width"), (images[0], "width"), None,
+        (images[1], "width"), (images[2], "voltage"), None, None,
+    ]  # fmt: skip
+    errors = {}
+    for position, (answer, question) in enumerate(zip(answers, expected, strict=True)):
+        if question is None:
+            errors[position] = answer.error
+            assert answer.prediction == "" and answer.confidence == 0
+        else:
+            alone = reader.read(*question)
+            assert (answer.entity_name, answer.prediction) == (question[1], alone.prediction)
+            assert answer.confidence == pytest.approx(alone.confidence, rel=1e-3)
+    assert errors == {
+        2: f"items[2] {truncated}: image_unreadable: OSError: image file is truncated",
+        5: "items[5]: not_a_picture",
+        8: f"items[8]: unknown entity_name 'colour'; known are {', '.join(CHALLENGE.names)}",
+        9: f"items[9] {tmp_path / 'none.png'}: file_unreadable: No such file or directory",
+    }
+
+
+def test_an_error_may_be_raised_after_the_answers_before_it(reader: AttributeReader) -> None:
+    answers = reader.read_many([make_image(0), b"no", make_image(1)], entity_name="width", on_error="raise")
+    assert next(answers).entity_name == "width"
+    with pytest.raises(ImageError, match=r"^items\[1\]: not_a_picture"):
+        next(answers)
+
+
+def test_an_item_without_an_attribute_is_an_error(reader: AttributeReader) -> None:
+    (answer,) = reader.read_many([make_image(0)])
+    assert str(answer.error).startswith("items[0]: has no entity_name; known are width")
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "message"),
+    [
+        ("photo.jpg", {}, "`items` must be a list or a generator, got str; read"),
+        (make_image(0), {}, "`items` must be a list or a generator, got Image"),
+        (None, {}, "`items` must be a list or a generator, got None"),
+        ([], {"entity_name": "colour"}, "unknown `entity_name` 'colour'; known are width"),
+        ([], {"on_error": "ignore"}, "`on_error` must be return or raise, got 'ignore'"),
+        ([], {"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ([], {"num_threads": -1}, "`num_threads` must be at least 1, got -1"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_named_at_once(
+    reader: AttributeReader, items: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        reader.read_many(items, **options)
+
+
+def test_an_endless_generator_is_read_two_batches_ahead(reader: AttributeReader) -> None:
+    given = itertools.count()
+
+    def items() -> Iterator[Image.Image]:
+        while True:
+            yield make_image(next(given))
+
+    answers = reader.read_many(items(), entity_name="width", batch_size=3)
+    before = threading.active_count()
+    assert [next(answers).entity_name for _ in range(4)] == ["width"] * 4
+    assert next(given) == 9  # the second batch is answered, and the third one is ready
+    answers.close()  # type: ignore[attr-defined]
+    assert threading.active_count() <= before
+    assert list(reader.read_many([], entity_name="width")) == []
+
+
+def test_an_array_may_be_overwritten_after_it_was_given(reader: AttributeReader) -> None:
+    """As a camera does with its buffer."""
+    buffer = np.empty((40, 60, 3), np.uint8)
+
+    def frames() -> Iterator[np.ndarray]:
+        for number in range(4):
+            buffer[:] = np.asarray(make_image(number))
+            yield buffer
+
+    answers = list(reader.read_many(frames(), entity_name="width", batch_size=4))
+    alone = [reader.read(make_image(number), "width") for number in range(4)]
+    assert [answer.confidence for answer in answers] == pytest.approx([one.confidence for one in alone], rel=1e-3)
+
+
+def test_eight_threads_get_the_answers_that_each_would_get_alone(reader: AttributeReader) -> None:
+    def images(thread: int) -> list[Image.Image]:
+        return [make_image(100 * thread + number) for number in range(6)]
+
+    def read(thread: int) -> None:
+        found[thread] = [*reader.read_many(images(thread), entity_name="width", batch_size=2)]
+        found[thread].append(reader.read(make_image(thread), "voltage"))
+
+    found: dict[int, list[Any]] = {}
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    together = dict(found)
+    found.clear()
+    for number in range(8):
+        read(number)
+    assert together == found and len(together) == 8
+
+
+def test_a_file_that_is_asked_twice_is_decoded_once_and_encoded_once(
+    reader: AttributeReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "photo.png"
+    file.write_bytes(encode_png(make_image(0)))
+    decoded, load_item = [], item_batches.load_item
+
+    def count(image: object) -> Image.Image:
+        decoded.append(image)
+        return load_item(image)
+
+    monkeypatch.setattr(item_batches, "load_item", count)
+    questions = [(file, name) for name in CHALLENGE.names]
+    batches = item_batches.prepare_batches(
+        questions, entity_name=None, schema=CHALLENGE, processor=reader.processor, batch_size=8, num_threads=2
+    )
+    (batch,) = batches
+    assert decoded == [file]
+    inputs = item_batches.collate_items(batch, processor=reader.processor, schema=CHALLENGE)
+    assert inputs["pixel_values"].shape[0] == 1 and inputs["image_index"].tolist() == [0] * 8
+    rows = [{"image": make_image(0), "entity_name": name} for name in CHALLENGE.names]
+    same = dict.fromkeys(range(8), rows[0]["image"])
+    expected = reader.make_batch([row | {"image": same[number]} for number, row in enumerate(rows)])
+    assert all(bool((inputs[name] == expected[name]).all()) for name in expected)

@@ -1,0 +1,52 @@
+"""What reading needs, and nothing else: the packages of the extras are blocked."""
+
+from pathlib import Path
+
+import pytest
+
+from product_vqa.cli import OF_EXTRAS
+from product_vqa.task.prompt import BaseSettings, save_task
+from tests.product_vqa.blocked import blocked_imports, run_without_extras
+from tests.product_vqa.modeling.adapters import save_adapter
+
+_READ = """
+from PIL import Image
+from product_vqa import Answer, AttributeReader
+assert not [name for name in ("peft", "transformers.models.paligemma.modeling_paligemma") if name in sys.modules]
+reader = AttributeReader.from_pretrained(sys.argv[1], dtype="float32", device="cpu")
+answer = reader.read(Image.new("RGB", (40, 30), "red"), "voltage")
+assert isinstance(answer, Answer)
+assert not blocked & sys.modules.keys()
+print(json.dumps(answer.as_dict()))
+"""
+
+
+def test_the_extras_bring_what_is_blocked_here() -> None:
+    assert set(blocked_imports()) >= {"trl", "bitsandbytes", "datasets", "evaluate", "pandas", "scipy", "imagehash"}
+    assert set(OF_EXTRAS) - {"jinja2"} <= set(blocked_imports())  # torch brings jinja2, and may stop doing so
+
+
+@pytest.mark.slow
+def test_an_adapter_is_read_without_any_extra(tiny_base: Path, tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path / "adapter", tiny_base)
+    save_task(folder, BaseSettings("float32", load_in_4bit=False))
+    done = run_without_extras(_READ, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert '"unit": "' in done.stdout and '"error": null' in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_an_adapter_on_an_nf4_base_model_names_the_extra_that_it_needs(tiny_base: Path, tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path / "adapter", tiny_base)
+    save_task(folder, BaseSettings("bfloat16", load_in_4bit=True))
+    done = run_without_extras(_READ, folder)
+    assert "is loaded in 4 bits" in done.stderr and "pip install 'product-vqa[nf4]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_command_that_needs_an_extra_says_so() -> None:
+    program = "import runpy; runpy.run_module('inference.evaluate', run_name='__main__', alter_sys=True)"
+    done = run_without_extras(program, "--predictions", "x.csv", "--references", "x.csv")
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert done.stderr.startswith("error: pandas is not installed: pip install 'product-vqa[all]'")
