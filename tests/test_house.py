@@ -39,6 +39,7 @@ COMMANDS = [
     "inference.ensemble",
     "inference.report",
     "inference.demo",
+    "inference.export",
     "local_hub",
     "quickstart",
     "quickstart.rendering.render",
