@@ -29,6 +29,7 @@ COMMANDS = [
     "inference.ensemble",
     "inference.report",
     "inference.demo",
+    "inference.serve",
     "inference.export",
     "local_hub",
     "quickstart",

@@ -40,6 +40,7 @@ COMMANDS = [
     "inference.report",
     "inference.demo",
     "inference.export",
+    "inference.serve",
     "local_hub",
     "quickstart",
     "quickstart.rendering.render",

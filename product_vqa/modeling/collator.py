@@ -97,21 +97,34 @@ def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor,
     position_of_image: dict[int, int] = {}
     image_index = [position_of_image.setdefault(id(row["image"]), len(position_of_image)) for row in rows]
     first_rows = [image_index.index(position) for position in range(len(position_of_image))]
-    tokenizer = processor.tokenizer
-    prefix = processor.image_token * processor.image_seq_length + tokenizer.bos_token
-    text = tokenizer(  # what the processor does, but it requires one image per row
-        [f"{prefix}{format_prompt(row['entity_name'], schema=schema)}\n" for row in rows],
-        padding=True,
-        padding_side="left",
-        return_token_type_ids=True,
-        return_tensors="pt",
-    )
     images = [load_row_image(rows[row]) for row in first_rows]
     return {
-        **text,
-        "pixel_values": processor.image_processor(images, return_tensors="pt", **_NOT_NORMALIZED)["pixel_values"],
+        **tokenize_questions([row["entity_name"] for row in rows], processor=processor, schema=schema),
+        "pixel_values": resize_images(images, processor=processor),
         "image_index": torch.tensor(image_index),
     }
+
+
+def tokenize_questions(entity_names: Sequence[str], *, processor: PaliGemmaProcessor, schema: Schema) -> Batch:
+    """Return input_ids, attention_mask and token_type_ids (B, T) int64 of the questions, padded on the left."""
+    tokenizer = processor.tokenizer
+    prefix = processor.image_token * processor.image_seq_length + tokenizer.bos_token
+    return dict(
+        tokenizer(  # what the processor does, but it requires one image per row
+            [f"{prefix}{format_prompt(entity_name, schema=schema)}\n" for entity_name in entity_names],
+            padding=True,
+            padding_side="left",
+            return_token_type_ids=True,
+            return_tensors="pt",
+        )
+    )
+
+
+def resize_images(images: Sequence[Image.Image], *, processor: PaliGemmaProcessor) -> torch.Tensor:
+    """Return decoded images in the model's size, (N, 3, H, W) uint8, for `normalize_images`."""
+    made = processor.image_processor(list(images), return_tensors="pt", **_NOT_NORMALIZED)
+    pixel_values: torch.Tensor = made["pixel_values"]
+    return pixel_values
 
 
 def normalize_images(pixel_values: torch.Tensor, *, processor: PaliGemmaProcessor, dtype: torch.dtype) -> torch.Tensor:
