@@ -31,6 +31,7 @@ COMMANDS = [
     "inference.demo",
     "inference.serve",
     "inference.export",
+    "inference.parity",
     "local_hub",
     "quickstart",
     "product_vqa.launch",

@@ -40,6 +40,7 @@ COMMANDS = [
     "inference.report",
     "inference.demo",
     "inference.export",
+    "inference.parity",
     "inference.serve",
     "local_hub",
     "quickstart",
