@@ -54,7 +54,7 @@ mutants: install
 
 # Does training teach anything, and what? Half an hour. Does an adapter's card work on its own? Three minutes. Does
 # PaliGemma 3B, with random weights, train and predict? Fifteen minutes, 12 GB of memory.
-# Speed: benchmarks.build, .scale, .train, .predict, .predict_scale, .ensemble, and .gpu on a GPU.
+# Speed: benchmarks.build, .scale, .train, .predict, .predict_scale, .serve, .ensemble, and .gpu on a GPU.
 bench: install
 	$(BIN)/python -m benchmarks.ablation --seeds 0 1 2
 	$(BIN)/python -m benchmarks.model_card

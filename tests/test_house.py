@@ -66,6 +66,7 @@ COMMANDS = [
     "benchmarks.real_shape",
     "benchmarks.real_tokenizer",
     "benchmarks.scale",
+    "benchmarks.serve",
     "benchmarks.shards",
     "benchmarks.streaming",
     "benchmarks.train",

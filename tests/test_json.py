@@ -16,7 +16,7 @@ NOT_HERE = {
     f"benchmarks.{name}"
     for name in (
         "ablation", "build", "disk_space", "dtype_sensitivity", "ensemble", "gpu", "predict", "predict_scale",
-        "ray_engine", "real_shape", "shards", "streaming",
+        "ray_engine", "real_shape", "serve", "shards", "streaming",
     )
 }  # fmt: skip
 
