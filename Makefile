@@ -54,7 +54,7 @@ mutants: install
 
 # Does training teach anything, and what? Half an hour. Does an adapter's card work on its own? Three minutes. Does
 # PaliGemma 3B, with random weights, train and predict? Fifteen minutes, 12 GB of memory.
-# Speed: benchmarks.build, .scale, .train, .predict, .predict_scale, .ensemble, and .gpu on a GPU.
+# Speed: benchmarks.build, .scale, .train, .predict, .predict_scale, .serve, .ensemble, and .gpu on a GPU.
 bench: install
 	$(BIN)/python -m benchmarks.ablation --seeds 0 1 2
 	$(BIN)/python -m benchmarks.model_card
@@ -98,7 +98,7 @@ lock:
 	cat requirements.lock requirements-cuda.lock requirements-ray.lock > .lock-venv/all.lock
 	$(COMPILE) --all-extras pyproject.toml --output-file .lock-venv/all.lock
 	cp .lock-venv/all.lock .lock-venv/without-ray.lock
-	$(COMPILE) --extra all --extra hub --extra trackers --extra demo --extra dev pyproject.toml --output-file .lock-venv/without-ray.lock
+	$(COMPILE) --extra all --extra hub --extra serve --extra trackers --extra demo --extra dev pyproject.toml --output-file .lock-venv/without-ray.lock
 	awk 'FNR == NR { if (/^[a-z]/) needed[substr($$1, 1, index($$1, "=") - 1)]; next } \
 	  /^[a-z]/ && !/;/ { sub(/ \\$$/, " ; python_version >= \"3.11\" \\") } \
 	  /^[a-z]/ { file = /^(cuda-|nvidia-|triton=)/ ? "requirements-cuda.lock" : "requirements.lock" } \

@@ -21,6 +21,7 @@ from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
 from product_vqa.modeling.adapter import download_adapter
+from product_vqa.modeling.attribute_reader import trained_dtype
 from product_vqa.modeling.loading import resolve_dtype
 from product_vqa.ray_cluster import Cluster
 
@@ -110,10 +111,9 @@ def count_workers(cluster: Cluster, engine: EngineOptions) -> int:
 
 def find_dtype(cluster: Cluster, sources: Sources, settings: Settings) -> str:
     """The name of the dtype that all workers will use."""
-    trained = sources.adapter.base_settings if sources.adapter else None
     if settings.dtype != "auto":
         return settings.dtype
-    work = DtypeWork(settings.dtype, trained.dtype if trained else None)
+    work = DtypeWork(settings.dtype, trained_dtype(sources.adapter, sources.base_model))
     ((_, name, _),) = cluster.run(work, [{"number": 0}], workers=1, gpus_per_worker=min(1, cluster.gpus))
     return name.decode()
 

@@ -28,6 +28,7 @@ ALLOWED_CALLS = {
     ("benchmarks/small_model.py", "B615"): "a base model that the benchmark has made itself, in a folder",
     ("benchmarks/train.py", "B615"): "a base model that the benchmark has made itself, in a folder",
     ("dataset_builder/image_store.py", "B608"): "the names of columns are constants; values are bound",
+    ("inference/merged_model.py", "B615"): "a folder that the export has just written",
     ("inference/space.py", "B104"): "a Space runs in a container of its own, and its proxy connects from outside",
     ("product_vqa/dataset.py", "B615"): "files of a folder that was downloaded at a commit",
     ("product_vqa/documents.py", "B506"): "CSafeLoader or SafeLoader",

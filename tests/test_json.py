@@ -16,7 +16,7 @@ NOT_HERE = {
     f"benchmarks.{name}"
     for name in (
         "ablation", "build", "disk_space", "dtype_sensitivity", "ensemble", "gpu", "predict", "predict_scale",
-        "ray_engine", "read_many", "real_shape", "shards", "silence", "streaming",
+        "ray_engine", "read_many", "real_shape", "serve", "shards", "silence", "streaming",
     )
 }  # fmt: skip
 

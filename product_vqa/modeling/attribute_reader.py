@@ -19,6 +19,7 @@ from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import Calibration, load_calibration
 from product_vqa.modeling.collator import Batch, Row, make_generation_batch, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
+from product_vqa.modeling.exported_model import load_export_calibration, read_export
 from product_vqa.modeling.generation import generate_answers, is_not_finite
 from product_vqa.modeling.item_batches import (
     PreparedItem,
@@ -31,6 +32,7 @@ from product_vqa.modeling.items import ImageItem, Item, load_rows
 from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
 from product_vqa.modeling.lora import apply_adapter
 from product_vqa.provenance import CALIBRATION_FILE, processor_sha256
+from product_vqa.schemas import load_schema
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
 
@@ -102,14 +104,14 @@ class AttributeReader:
         - `load_in_4bit` None loads the base model as in training. If that was in 4 bits (NF4), the weights are
           dequantized and the adapter is merged into them. True keeps the weights in 4 bits and the adapter separate:
           less memory, more time. False loads the weights as they were published.
-        - `dtype` "auto" is the dtype of the training, if the device supports it natively.
+        - `dtype` "auto" is the dtype of the training or of an exported model, if the device supports it natively.
         - `device` defaults to the first GPU, or else the CPU.
         - `constrain` makes every answer valid; with `allow_empty`, it may also be empty. `constrain` False lets the
           model generate any text.
         - `num_beams` above 1 adds alternatives to each answer.
         - `calibrated` applies the adapter's calibration.json to the confidences, if it was fitted on this adapter.
-        - `schema` has the questions and answers of a base model alone; default: the challenge's. An adapter has its
-          own.
+        - `schema` has the questions and answers of a base model alone; default: that of an exported model, or else
+          the challenge's. An adapter has its own.
 
         The processor is the adapter's, or else the base model's. Raises InputError if something cannot be
         loaded or is incompatible.
@@ -122,24 +124,14 @@ class AttributeReader:
         base = locate_base_model(loaded, base_model=base_model)
         processor_location = (loaded.processor if loaded else None) or base
         processor = load_processor(processor_location)
-        trained = loaded.base_settings if loaded else None
         dequantizes = _dequantizes(loaded, load_in_4bit=load_in_4bit)
-        with argument("base_model"):
-            model = load_base_model(
-                base,
-                dtype=resolve_dtype(dtype, device=device, trained=trained.dtype if trained else None),
-                load_in_4bit=bool(load_in_4bit) or dequantizes,
-                disable_logit_softcapping=trained is not None and trained.disable_logit_softcapping,
-                device=device,
-            )
+        model = load_model_for(loaded, base, dtype=dtype, load_in_4bit=load_in_4bit, device=device)
         check_image_size(model.config, processor, base_model=base)
-        if dequantizes:
-            model = dequantize(model)
         if loaded is not None:
             with argument("adapter"):
                 model = apply_adapter(model, loaded, base_model=base, merge=not load_in_4bit)
-        calibration = _load_calibration(loaded) if loaded is not None and calibrated else None
-        schema = _choose_schema(loaded, schema)
+        calibration = _load_calibration(loaded, base) if calibrated else None
+        schema = _choose_schema(loaded, base, schema)
         try:
             return cls(
                 model.eval(),
@@ -317,16 +309,41 @@ def describe_reader(
     return _provenance(
         adapter,
         base_model,
-        _load_calibration(adapter) if adapter is not None else None,
+        _load_calibration(adapter, base_model),
         dtype=dtype,
         in_4bit=load_in_4bit,
         dequantized=_dequantizes(adapter, load_in_4bit=load_in_4bit),
-        schema=_choose_schema(adapter, schema),
+        schema=_choose_schema(adapter, base_model, schema),
     )
 
 
-def _choose_schema(adapter: Adapter | None, schema: Schema | None) -> Schema:
-    return adapter.schema if adapter is not None else schema or CHALLENGE
+def load_model_for(
+    adapter: Adapter | None, base_model: Location, *, dtype: str, load_in_4bit: bool | None, device: str | torch.device
+) -> PaliGemmaForConditionalGeneration:
+    """Load the base model as an adapter needs it, without the adapter; see `AttributeReader.from_pretrained`."""
+    trained = adapter.base_settings if adapter else None
+    dequantizes = _dequantizes(adapter, load_in_4bit=load_in_4bit)
+    with argument("base_model"):
+        model = load_base_model(
+            base_model,
+            dtype=resolve_dtype(dtype, device=device, trained=trained_dtype(adapter, base_model)),
+            load_in_4bit=bool(load_in_4bit) or dequantizes,
+            disable_logit_softcapping=trained is not None and trained.disable_logit_softcapping,
+            device=device,
+        )
+    return dequantize(model) if dequantizes else model
+
+
+def trained_dtype(adapter: Adapter | None, base_model: Location) -> str | None:
+    """The dtype of an adapter's training, or of an exported model; None if it is not known."""
+    settings = adapter.base_settings if adapter else read_export(base_model)
+    return settings.dtype if settings else None
+
+
+def _choose_schema(adapter: Adapter | None, base_model: Location, schema: Schema | None) -> Schema:
+    if adapter is not None:
+        return adapter.schema
+    return schema or load_schema(base_model, repo_type="model")  # an exported model has one
 
 
 def _dequantizes(adapter: Adapter | None, *, load_in_4bit: bool | None) -> bool:
@@ -335,7 +352,10 @@ def _dequantizes(adapter: Adapter | None, *, load_in_4bit: bool | None) -> bool:
     return load_in_4bit is None and trained is not None and trained.load_in_4bit
 
 
-def _load_calibration(adapter: Adapter) -> Calibration | None:
+def _load_calibration(adapter: Adapter | None, base_model: Location) -> Calibration | None:
+    """The calibration of an adapter, or of an exported model, which was fitted on the adapter that it is from."""
+    if adapter is None:
+        return load_export_calibration(base_model)
     file = adapter.folder / CALIBRATION_FILE
     return load_calibration(file, adapter_sha256=adapter.sha256) if file.is_file() else None
 

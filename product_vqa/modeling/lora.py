@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from product_vqa.modeling.model_files import Tensor
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel
     from transformers import PaliGemmaForConditionalGeneration, PreTrainedModel
 
 MAX_REGEX_LENGTH = 2000
@@ -41,6 +42,51 @@ def apply_adapter(
     """
     from peft import PeftModel  # takes seconds, and imports bitsandbytes where that is installed
 
+    with _loading_errors(adapter, base_model):
+        config = make_lora_config(adapter.config, model, adapter.tensors, name=str(adapter.location))
+        adapted = PeftModel.from_pretrained(model, str(adapter.folder), config=config)
+        applied = adapted.merge_and_unload() if merge else adapted.get_base_model()
+    assert isinstance(applied, transformers.PaliGemmaForConditionalGeneration)
+    return applied
+
+
+def apply_adapters(
+    model: PaliGemmaForConditionalGeneration, adapters: Mapping[str, Adapter], *, base_model: Location
+) -> PeftModel:
+    """Add several adapters, by name, to one base model, for `PeftModel.set_adapter`. None of them is merged.
+
+    A name may have letters, digits and `_`. Raises InputError as `apply_adapter` does.
+    """
+    from peft import PeftModel, set_peft_model_state_dict  # as above
+    from safetensors.torch import load_file
+
+    configs = {}
+    for name, adapter in adapters.items():  # of the base model as it is: with an adapter, its modules have other names
+        with _loading_errors(adapter, base_model):
+            configs[name] = make_lora_config(adapter.config, model, adapter.tensors, name=str(adapter.location))
+    first = next(iter(adapters))
+    adapted: PeftModel | None = None
+    for name, adapter in adapters.items():
+        with _loading_errors(adapter, base_model):
+            if adapted is None:
+                adapted = PeftModel.from_pretrained(
+                    model, str(adapter.folder), adapter_name=first, config=configs[first]
+                )
+                continue
+            adapted.add_adapter(name, configs[name])
+            weights = load_file(adapter.folder / ADAPTER_WEIGHTS, device=str(model.device))
+            found: Any = set_peft_model_state_dict(adapted, weights, adapter_name=name)
+            missing = [key for key in found.missing_keys if name in key.split(".")]
+            if missing or found.unexpected_keys:
+                raise KeyError(f"its weights lack {missing[:1]}, and {list(found.unexpected_keys)[:1]} is unknown")
+    assert adapted is not None
+    adapted.set_adapter(first, inference_mode=True)
+    return adapted
+
+
+@contextmanager
+def _loading_errors(adapter: Adapter, base_model: Location) -> Iterator[None]:
+    """Convert what peft raises about an adapter into an InputError."""
     with warnings.catch_warnings():
         # If weights are missing, peft only warns, and the model answers as if it were not trained.
         warnings.filterwarnings("error", message="Found missing adapter keys")
@@ -48,9 +94,7 @@ def apply_adapter(
             "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
         )  # peft's own call
         try:
-            config = make_lora_config(adapter.config, model, adapter.tensors, name=str(adapter.location))
-            adapted = PeftModel.from_pretrained(model, str(adapter.folder), config=config)
-            applied = adapted.merge_and_unload() if merge else adapted.get_base_model()
+            yield
         except SafetensorError as error:
             raise InputError(
                 f"{adapter.location}: its {ADAPTER_WEIGHTS} is damaged ({first_line(error)}): download it again (with "
@@ -61,8 +105,6 @@ def apply_adapter(
             mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
             reason = mismatches[0] if mismatches else first_line(error)
             raise InputError(f"{adapter.location} does not fit base model {base_model}: {reason[:500]}") from error
-    assert isinstance(applied, transformers.PaliGemmaForConditionalGeneration)
-    return applied
 
 
 def make_lora_config(
