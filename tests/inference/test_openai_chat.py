@@ -8,7 +8,7 @@ import pytest
 
 from inference.openai_chat import RequestError, decode_data_url, find_attribute, format_chat, parse_chat
 from inference.request_batches import Answered
-from product_vqa.modeling.generation import Answer
+from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.token_probabilities import AnswerToken, TokenProbability
 from product_vqa.task.schema import CHALLENGE
 from product_vqa.task.schema_file import parse_schema

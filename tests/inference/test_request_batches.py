@@ -11,7 +11,7 @@ import torch
 
 from inference.request_batches import Question, QueueFullError, RequestBatches
 from inference.server_metrics import ServerMetrics
-from product_vqa.modeling.generation import Answer
+from product_vqa.modeling.answer import Answer
 from product_vqa.task.schema import CHALLENGE
 
 IMAGE = torch.zeros(3, 2, 2, dtype=torch.uint8)

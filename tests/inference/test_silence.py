@@ -17,8 +17,8 @@ from inference.report import shown_bins
 from inference.sources import check_schema
 from product_vqa.errors import InputError
 from product_vqa.hub import Location
+from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import Calibration, Scaling, fit_calibration
-from product_vqa.modeling.generation import Answer
 from product_vqa.schemas import save_schema
 from product_vqa.task.schema import CHALLENGE, is_challenge
 from tests.commands import call

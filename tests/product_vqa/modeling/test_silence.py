@@ -4,10 +4,11 @@ import pytest
 import torch
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
+from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import Calibration, Scaling
 from product_vqa.modeling.collator import make_generation_batch, make_training_batch, normalize_images
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
-from product_vqa.modeling.generation import Answer, generate_answers
+from product_vqa.modeling.generation import generate_answers
 from product_vqa.modeling.silence import find_shown
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
