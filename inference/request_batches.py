@@ -14,8 +14,9 @@ from PIL import Image
 
 from inference.server_metrics import ServerMetrics
 from inference.shared_readers import SharedReaders
-from product_vqa.modeling.answer import Answer, is_not_finite
+from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.collator import resize_images, tokenize_questions
+from product_vqa.modeling.generation import is_not_finite
 from product_vqa.modeling.token_probabilities import AnswerToken, answer_token_log_p
 
 logger = logging.getLogger(__name__)
