@@ -17,7 +17,7 @@ from scipy.stats import binom
 
 CONFIDENCE_LEVEL = 0.95
 # Of thresholds: fixed, for a test is only valid if its threshold was chosen without these answers. Evenly in log-odds,
-# so that certainties near 1, where most are, can be told apart.
+# so that certainties near 1, where most are, differ.
 _STEP, _HIGHEST, _LOWEST = 0.25, 12.0, -5.0
 _STARTS = (9.0, 6.0, 4.0, 2.0, 0.0)
 
