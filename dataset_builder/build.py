@@ -217,6 +217,7 @@ def write_folder(
             leaks = find_leaks(frame)
             check_split(leaks)
             placeholders = find_placeholders(frame)
+            del frame  # some hundred bytes per row, while the images are written
 
             # Write, with the card last.
             complete = temporary / "dataset"
