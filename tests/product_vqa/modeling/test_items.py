@@ -50,7 +50,7 @@ def wrong_items(folder: Path) -> dict[str, tuple[Any, str]]:
     }
 
 
-def test_what_is_no_image_is_refused_with_a_reason(tmp_path: Path) -> None:
+def test_what_is_not_an_image_is_refused_with_a_reason(tmp_path: Path) -> None:
     for item, message in wrong_items(tmp_path).values():
         with pytest.raises(ImageError, match=message):
             load_item(item)
