@@ -10,17 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT
-
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
-INSTRUCTIONS = [
-    (line.split()[0], line.split(maxsplit=1)[1])
-    for line in re.sub(r"\\\n", "", re.sub(r"(?m)^\s*#.*\n", "", DOCKERFILE)).splitlines()
-    if line.strip()
-]
-
-
-def copied() -> list[str]:
-    return [name for word, rest in INSTRUCTIONS if word == "COPY" for name in rest.split()[:-1]]
+from tests.dockerfile import DOCKERFILE, INSTRUCTIONS, copied
 
 
 def test_the_base_image_is_the_one_of_ci() -> None:

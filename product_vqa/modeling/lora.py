@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import torch
 import transformers
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location
@@ -58,7 +59,6 @@ def apply_adapters(
     A name may have letters, digits and `_`. Raises InputError as `apply_adapter` does.
     """
     from peft import PeftModel, set_peft_model_state_dict  # as above
-    from safetensors.torch import load_file
 
     configs = {}
     for name, adapter in adapters.items():  # of the base model as it is: with an adapter, its modules have other names

@@ -17,7 +17,7 @@ import pytest
 
 from product_vqa.errors import InputError
 from tests.commands import ROOT, call
-from tests.test_docker import copied
+from tests.dockerfile import copied
 
 SCRIPT = ROOT / "scripts" / "hf_job.py"
 REPOS = ("--dataset", "local/tiny-dataset", "--adapter", "local/job-adapter", "--predictions", "local/job-predictions")
@@ -48,7 +48,7 @@ def test_the_header_says_what_the_script_needs() -> None:
     header = tomllib.loads("\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[1:]))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert header["requires-python"] == project["requires-python"]
-    assert header["dependencies"] == [project["name"]]
+    assert header["dependencies"] == [f"{project['name']}[all]"]
     assert "git" in header["tool"]["uv"]["sources"][project["name"]]  # not whatever an index has under this name
     job = parse_uv_script_header(SCRIPT.read_text())
     assert job is not None and job.secrets == ["HF_TOKEN"] and not job.env

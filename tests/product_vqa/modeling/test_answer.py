@@ -33,6 +33,7 @@ def test_an_answer_is_ready_for_json() -> None:
         "unit": "gram",
         "number": 1.5,
         "entity_name": "item_weight",
+        "shown": None,
         "error": None,
     }  # fmt: skip
 

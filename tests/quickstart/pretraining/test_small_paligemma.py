@@ -45,15 +45,15 @@ def test_answers_about_other_attributes_have_no_unknown_tokens() -> None:
     assert len(tokenizer.tokenize("4500.0 milliampere hour")) == 22  # as the card has it
 
 
-def test_the_card_names_the_characters_whose_embeddings_are_the_same() -> None:
+def test_the_card_names_the_characters_whose_embeddings_are_nearly_the_same() -> None:
     base = Location(str(BASE))
     tokenizer = load_processor(base).tokenizer
     characters = string.printable.strip()
     embeddings = load_base_model(base, dtype=torch.float32).get_input_embeddings().weight
     rows = torch.nn.functional.normalize(embeddings[tokenizer.convert_tokens_to_ids(list(characters))], dim=1)
     similarities = (rows @ rows.T).fill_diagonal_(0).amax(dim=1)
-    same = {char for char, similarity in zip(characters, similarities, strict=True) if similarity > 0.99}
-    assert max(similarity for char, similarity in zip(characters, similarities, strict=True) if char not in same) < 0.7
-    named = re.search(r"pretraining: `` (.*?) ``", (BASE / "README.md").read_text())
+    same = {char for char, similarity in zip(characters, similarities, strict=True) if similarity > 0.98}
+    named = re.search(
+        r"embeddings of `` (.*?) `` have a cosine similarity above\n0.98", (BASE / "README.md").read_text()
+    )
     assert named and set(named[1].split()) == same
-    assert f"{len(same)} of the characters" in (BASE / "README.md").read_text()
