@@ -55,7 +55,7 @@ def test_a_connection_without_a_request_is_closed(start: Any, monkeypatch: pytes
             assert read_all(client) == b""
     with connect(port) as client:  # an answer may take longer than that
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert client.recv(1000).endswith(b"done")
+        assert read_until(client, b"done").startswith(b"HTTP/1.1 200 ")
 
 
 def test_what_is_not_http_is_refused_as_json(start: Any) -> None:
@@ -73,12 +73,22 @@ def test_a_stopped_server_answers_what_it_has_accepted_and_nothing_more(start: A
     while not server.server_state.tasks:
         time.sleep(0.01)
     server.should_exit = True
-    assert asking.recv(1000).endswith(b"done")
+    assert read_until(asking, b"done").startswith(b"HTTP/1.1 200 ")
     assert read_all(idle) == b""
     thread.join(30)
     assert not thread.is_alive()
     with pytest.raises(ConnectionRefusedError):
         connect(port)
+
+
+def read_until(client: socket.socket, end: bytes) -> bytes:
+    """The bytes up to `end`, in however many packets they come."""
+    received = b""
+    while not received.endswith(end):
+        piece = client.recv(1000)
+        assert piece, received
+        received += piece
+    return received
 
 
 def read_all(client: socket.socket) -> bytes:
