@@ -78,6 +78,17 @@ def fits_line(text: str) -> bool:
     return len(text) <= MAX_LINE_CHARACTERS and sum(advances[char] for char in text) <= MIN_TEXT_WIDTH
 
 
+def wrap(text: str) -> list[str]:
+    """The text in lines that fit; a word that is too long for a line has one of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and fits_line(f"{lines[-1]} {word}"):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
 Colour = tuple[int, int, int]
 
 

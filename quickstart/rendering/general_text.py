@@ -13,7 +13,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from quickstart.rendering.drawing import fits_line
+from quickstart.rendering.drawing import fits_line, wrap
 from quickstart.rendering.label_text import Label, Line, draw_gap
 from quickstart.rendering.levels import Level
 from quickstart.rendering.printed_numbers import draw_number, is_held_out, numbers_in
@@ -84,17 +84,7 @@ def _lines(rng: random.Random, key: str, printed: str) -> list[Line]:
     whole = f"{key}{rng.choice((' ', ' ', ': '))}{printed}"
     if fits_line(whole) and rng.random() >= _WRAPPED_SHARE:
         return [Line(whole, key=key)]
-    return [Line(text, is_continued=number > 0) for number, text in enumerate([f"{key}:", *_wrap(printed)])]
-
-
-def _wrap(text: str) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        if lines and fits_line(f"{lines[-1]} {word}"):
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
+    return [Line(text, is_continued=number > 0) for number, text in enumerate([f"{key}:", *wrap(printed)])]
 
 
 def _draw_key(rng: random.Random, *, held_out: bool) -> str:
@@ -110,7 +100,7 @@ def _draw_value(rng: random.Random, *, held_out: bool) -> tuple[str, str]:
     while True:
         (kind,) = rng.choices(list(_WEIGHTS_BY_KIND), list(_WEIGHTS_BY_KIND.values()))
         printed, value = _draw_value_of(kind, rng, held_out=held_out)
-        lines = _wrap(printed)
+        lines = wrap(printed)
         fits = printed == " ".join(lines) and len(lines) <= _MAX_VALUE_LINES and all(map(fits_line, lines))
         if fits and (kind in ("quantity", "number", "letters") or _may_show(printed, held_out=held_out)):
             return printed, value

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from product_vqa.errors import InputError
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import QuantityKind, TextKind, key_of
-from quickstart.rendering.drawing import fits_line, is_drawable
+from quickstart.rendering.drawing import fits_line, is_drawable, wrap
 from quickstart.rendering.label_text import CODE_LETTERS, MAX_LINE_CHARACTERS, Label, Line, draw_word
 from quickstart.rendering.levels import Level
 from quickstart.rendering.printed_numbers import draw_number
@@ -121,13 +121,13 @@ class SchemaText:
     def _fact_lines(self, rng: random.Random, name: str, text: str) -> list[Line]:
         key = rng.choice(_keys(name))
         if name in self._without_key and rng.random() < _WITHOUT_KEY_SHARE:
-            key, texts = "", _wrap(text)
+            key, texts = "", wrap(text)
         else:
             # `Size` and `Size range`: the colon tells where the shorter one ends.
             is_prefix = any(_words(other).startswith(f"{_words(name)} ") for other in self.schema.names)
             separator = ": " if is_prefix else rng.choice((" ", " ", ": "))
             whole = f"{key}{separator}{text}"
-            texts = [whole] if fits_line(whole) else [*_wrap(f"{key}:"), *_wrap(text)]
+            texts = [whole] if fits_line(whole) else [*wrap(f"{key}:"), *wrap(text)]
         key = key if texts[0].startswith(key) else ""
         return [Line(one, key="" if number else key, is_continued=number > 0) for number, one in enumerate(texts)]
 
@@ -155,15 +155,15 @@ def _make_printer(attribute: Attribute, schema: Schema) -> ValuePrinter:
         raise InputError(
             f"attribute {name}: the fonts of rendered labels lack characters of its name; write it in ASCII"
         )
-    key_lines = max(len(_wrap(f"{key}:")) for key in _keys(name))
-    if not all(fits_line(line) for key in _keys(name) for line in _wrap(f"{key}:")) or key_lines >= MAX_FACT_LINES:
+    key_lines = max(len(wrap(f"{key}:")) for key in _keys(name))
+    if not all(fits_line(line) for key in _keys(name) for line in wrap(f"{key}:")) or key_lines >= MAX_FACT_LINES:
         raise InputError(
             f"attribute {name}: its name does not fit into {MAX_FACT_LINES - 1} lines of {MAX_LINE_CHARACTERS} "
             "characters on a rendered label; shorten it"
         )
 
     def fits(text: str) -> bool:
-        lines = _wrap(text)
+        lines = wrap(text)
         return text == " ".join(lines) and key_lines + len(lines) <= MAX_FACT_LINES and all(map(fits_line, lines))
 
     return ValuePrinter(attribute, schema=schema, fits=fits)
@@ -178,14 +178,3 @@ def _keys(name: str) -> tuple[str, ...]:
     words = " ".join(name.replace("_", " ").split())
     capitalized = words[0].upper() + words[1:]
     return capitalized, capitalized, words.upper()
-
-
-def _wrap(text: str) -> list[str]:
-    """The text in lines that fit; a word that is too long for a line has one of its own."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and fits_line(f"{lines[-1]} {word}"):
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
