@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-import math
 import re
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
@@ -39,25 +37,10 @@ T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def describe_answer(answer: Answer, *, model: str, entity_name: str) -> dict[str, Any]:
-    """An answer as JSON: all fields of `Answer`, and `number` as a number where the value is one."""
-    return {
-        "entity_name": entity_name,
-        "model": model,
-        "number": _number(answer),
-        **asdict(answer),
-        "alternatives": [
-            {"prediction": other.prediction, "confidence": other.confidence} for other in answer.alternatives
-        ],
-    }
-
-
-def _number(answer: Answer) -> float | None:
-    try:
-        number = float(answer.value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+def describe_answer(answer: Answer, *, model: str) -> dict[str, Any]:
+    """An answer as JSON: all fields of `Answer`, and of an alternative its prediction and confidence."""
+    alternatives = [{"prediction": other.prediction, "confidence": other.confidence} for other in answer.alternatives]
+    return {"model": model, **answer.as_dict(), "alternatives": alternatives}
 
 
 class ServingApp:
@@ -105,7 +88,7 @@ class ServingApp:
             question = await self._decode(request, image, model=model, entity_name=entity_name)
             del image
             answered = await self._await(request, question)
-        return JSONResponse(describe_answer(answered.answer, model=model, entity_name=entity_name))
+        return JSONResponse(describe_answer(answered.answer, model=model))
 
     async def chat(self, request: Request) -> Response:
         """Answer a question about an image, in OpenAI's form."""
@@ -119,7 +102,7 @@ class ServingApp:
             )
             del chat
             answered = await self._await(request, question)
-        described = describe_answer(answered.answer, model=model, entity_name=entity_name)
+        described = describe_answer(answered.answer, model=model)
         return JSONResponse(format_chat(answered, described, model=model))
 
     async def models(self, request: Request) -> Response:
