@@ -10,7 +10,7 @@ from typing import Any
 from tests.faults.commands import Ended
 from tests.faults.damage import Damage
 from tests.faults.kinds import Kind, Trial
-from tests.faults.scenarios import COMPLETED, ENDED, KILLED, REFUSED
+from tests.faults.scenarios import COMPLETED, ENDED, KILLED, MISSED, REFUSED
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def inject(trial: Trial, kind: Kind, point: Any, expected: dict[str, str], *, ke
     trial.reset()
     ends = kind.inject(trial, point)
     outcomes = [outcome_of(ended) for ended in ends]
-    allowed = kind.allowed | trial.scenario.also_allowed
+    is_missed = kind.is_missed(ends)
+    allowed = kind.allowed | trial.scenario.also_allowed | ({COMPLETED} if is_missed else set())
     unexpected = [one for one in outcomes if one not in allowed]
     fault = f"{unexpected[0]}, allowed: {', '.join(sorted(allowed))}" if unexpected else None
     fault = fault or find_fault(trial, kind, point, expected, is_completed=COMPLETED in outcomes)
@@ -76,7 +77,7 @@ def inject(trial: Trial, kind: Kind, point: Any, expected: dict[str, str], *, ke
             (where / f"{number}.txt").write_text(
                 f"{fault}\nexit {ended.code}\n{label}\n{ended.stdout}\n{ended.stderr}"
             )
-    worst = next((one for one in outcomes if one not in (COMPLETED,)), COMPLETED)
+    worst = next((one for one in outcomes if one != COMPLETED), MISSED if is_missed else COMPLETED)
     return Outcome(trial.scenario.name, kind.name, label, worst, fault, sum(ended.seconds for ended in ends))
 
 

@@ -31,6 +31,7 @@ def hashes(folder: Path, pattern: str = "**/*") -> dict[str, str]:
 
 
 KILLED, REFUSED, COMPLETED, ENDED = "killed", "refused", "completed", "ended"  # ENDED: by the signal that was sent
+MISSED = "missed"  # completed, since the fault did not happen
 
 
 class Scenario:
