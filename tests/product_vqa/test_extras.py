@@ -42,11 +42,3 @@ def test_an_adapter_on_an_nf4_base_model_names_the_extra_that_it_needs(tiny_base
     save_task(folder, BaseSettings("bfloat16", load_in_4bit=True))
     done = run_without_extras(_READ, folder)
     assert "is loaded in 4 bits" in done.stderr and "pip install 'product-vqa[nf4]'" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_command_that_needs_an_extra_says_so() -> None:
-    program = "import runpy; runpy.run_module('inference.evaluate', run_name='__main__', alter_sys=True)"
-    done = run_without_extras(program, "--predictions", "x.csv", "--references", "x.csv")
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert done.stderr.startswith("error: pandas is not installed: pip install 'product-vqa[all]'")
