@@ -1,5 +1,6 @@
 """The branch of a dataset repo on which the shards of a build meet."""
 
+import ctypes
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +27,8 @@ from product_vqa.sharding import Shard, all_shards, missing_message
 logger = logging.getLogger(__name__)
 
 BRANCH = "shards"
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_MAPPED_BYTES = 1024**2
 
 
 def push_shard(folder: Path, repo_id: str, *, shard: Shard, private: bool) -> None:
@@ -90,6 +93,7 @@ def download_shards(repo_id: str, *, count: int, inputs: Inputs) -> tuple[Path, 
 
     Raises InputError, before anything large is downloaded, unless all are there and were made from these inputs.
     """
+    _return_large_buffers()
     with argument("hub_dataset_id"):
         try:
             location = locate(repo_id, repo_type="dataset", revision=BRANCH)
@@ -112,6 +116,16 @@ def download_shards(repo_id: str, *, count: int, inputs: Inputs) -> tuple[Path, 
         if size:
             DiskPlan((Need("shards", "HF_HOME", folder, size),), downloaded=size).announce()
         return download(location, patterns=[*manifests.values(), *patterns], repo_type="dataset"), location
+
+
+def _return_large_buffers() -> None:
+    """Have large buffers returned to the system when they are freed.
+
+    glibc does so for those above a size that it raises to 32 MB when tables of a million rows are read. From then on,
+    each thread that downloads would keep up to 50 MB, 190 MB in all.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def has_branch(repo_id: str) -> bool:

@@ -19,6 +19,10 @@ from product_vqa.task.features import FEATURES
 
 MAX_SHARD_BYTES = 500 * 1024**2
 ROW_GROUP_ROWS = 100  # also the number of rows, with the bytes of their images, that are held in memory
+# Parquet's metadata has the smallest and the largest value of each row group, unless they are longer than this. The
+# writer holds it until the end of the file: with images of 1 kB, 0.4 kB for each row in row groups of 100.
+MAX_STATISTICS_BYTES = 4096
+SMALL_IMAGES_ROW_GROUP_ROWS = 1000
 _IMAGE_COLUMNS = {
     "num_bytes": pa.int64(),
     "width": pa.int32(),
@@ -35,7 +39,13 @@ def write_dataset(splits: Splits, store: StoredImages, dropped: Collection[Dropp
 
     Returns the `dataset_info` for the card's metadata: the columns, and the rows and bytes of each split.
     """
-    builder = _ShardBuilder(splits, store, cache_dir=folder.with_name(f"{folder.name}-cache"))
+    builder = _ShardBuilder(
+        splits,
+        store,
+        cache_dir=str(folder.with_name(f"{folder.name}-cache")),
+        dataset_name="product_vqa",
+        writer_batch_size=_row_group_rows(splits),
+    )
     builder.download_and_prepare(str(folder), file_format="parquet", max_shard_size=MAX_SHARD_BYTES)
     (folder / datasets.config.DATASET_INFO_FILENAME).unlink()  # the card contains the same
     data = folder / "data"
@@ -61,10 +71,8 @@ def write_dataset(splits: Splits, store: StoredImages, dropped: Collection[Dropp
 class _ShardBuilder(datasets.GeneratorBasedBuilder):
     """Writes splits with their images as `datasets` does, in shards of a bounded size."""
 
-    DEFAULT_WRITER_BATCH_SIZE = ROW_GROUP_ROWS
-
-    def __init__(self, splits: Splits, store: StoredImages, *, cache_dir: Path) -> None:
-        super().__init__(cache_dir=str(cache_dir), dataset_name="product_vqa")
+    def __init__(self, splits: Splits, store: StoredImages, **options: Any) -> None:
+        super().__init__(**options)
         self._splits = splits
         self._store = store
 
@@ -78,6 +86,12 @@ class _ShardBuilder(datasets.GeneratorBasedBuilder):
         self, rows: tuple[DatasetRow, ...], store: StoredImages
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         return generate_examples(rows, store)
+
+
+def _row_group_rows(splits: Splits) -> int:
+    """More rows in a row group where images are small."""
+    sizes = [one.image.num_bytes for rows in splits.rows.values() for one in rows if one.image is not None]
+    return SMALL_IMAGES_ROW_GROUP_ROWS if sum(sizes) < MAX_STATISTICS_BYTES * len(sizes) else ROW_GROUP_ROWS
 
 
 def split_generators(splits: Splits, store: StoredImages) -> list[datasets.SplitGenerator]:

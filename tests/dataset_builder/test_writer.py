@@ -54,6 +54,7 @@ def test_a_dataset_is_read_in_every_way_without_this_project(shop: Shop, monkeyp
     ]
     write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
     monkeypatch.setattr("dataset_builder.writer.MAX_SHARD_BYTES", 300_000)
+    monkeypatch.setattr("dataset_builder.writer.SMALL_IMAGES_ROW_GROUP_ROWS", 100)
     folder = shop.folder / "out"
     arguments: list[str | Path] = ["--train_csv", shop.train_csv, "--image_dir", shop.image_dir]
     call(build.main, monkeypatch, *arguments, "--validation_size", "0", "--output_dir", folder)
@@ -70,12 +71,18 @@ def test_a_dataset_is_read_in_every_way_without_this_project(shop: Shop, monkeyp
     ]
 
 
-def test_shards_and_row_groups_are_bounded(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("side", "max_shard_bytes", "group_rows"), [(48, 800_000, 1000), (120, 1_500_000, 100)])
+def test_shards_and_row_groups_are_bounded(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, side: int, max_shard_bytes: int, group_rows: int
+) -> None:
+    """Images of 1.5 kB, whose smallest and largest Parquet repeats in the metadata of each group, and of 8 kB."""
+    for number, url in enumerate(shop.train_urls):
+        shop.file(url).write_bytes(jpeg(number, size=(side, side)))
     rows: list[list[object]] = [
-        [shop.train_urls[number % 10], "g", "width", f"{number + 1} inch"] for number in range(230)
+        [shop.train_urls[number % 10], "g", "width", f"{number + 1} inch"] for number in range(2300)
     ]
     write_csv(shop.train_csv, TRAIN_COLUMNS, rows)
-    monkeypatch.setattr("dataset_builder.writer.MAX_SHARD_BYTES", 200_000)
+    monkeypatch.setattr("dataset_builder.writer.MAX_SHARD_BYTES", max_shard_bytes)
     folder = shop.folder / "out"
     arguments: list[str | Path] = ["--train_csv", shop.train_csv, "--image_dir", shop.image_dir]
     call(build.main, monkeypatch, *arguments, "--validation_size", "0", "--output_dir", folder)
@@ -83,8 +90,8 @@ def test_shards_and_row_groups_are_bounded(shop: Shop, monkeypatch: pytest.Monke
     assert [file.name for file in files] == [f"train-{n:05d}-of-{len(files):05d}.parquet" for n in range(len(files))]
     assert len(files) >= 2
     metadata = [pq.read_metadata(file) for file in files]
-    assert sum(part.num_rows for part in metadata) == 230
-    assert all(part.row_group(n).num_rows <= 100 for part in metadata for n in range(part.num_row_groups))
+    assert sum(part.num_rows for part in metadata) == 2300
+    assert max(part.row_group(n).num_rows for part in metadata for n in range(part.num_row_groups)) == group_rows
 
 
 @pytest.fixture
