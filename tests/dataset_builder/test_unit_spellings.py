@@ -1,6 +1,7 @@
 """Labels as catalogues write them: which are read, which are refused and why, and where the option is recorded."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dataset_builder.unit_spellings import respell
 from product_vqa.errors import InputError
 from product_vqa.task.kinds import MAX_LABEL_LENGTH, LabelError
 from product_vqa.task.schema import CHALLENGE, ENTITIES, UNITS_BY_ENTITY
-from tests.commands import call
+from tests.commands import ROOT, call
 from tests.dataset_builder.files import TRAIN_COLUMNS, Shop, contents, jpeg, write_csv, write_train_csv
 from tests.dataset_builder.image_server import ImageServer
 
@@ -133,6 +134,19 @@ def test_an_end_of_a_range_is_read_where_asked_for(label: str, first: str, last:
         assert label_judge(CHALLENGE, ranges=ranges, unit_spellings=True)("voltage", label)[0] == expected
 
 
+def test_the_page_says_how_labels_are_read() -> None:
+    text = (ROOT / "docs" / "dataset.md").read_text()
+    table = text.partition("| label | is read as |\n|---|---|\n")[2].partition("\n\n")[0]
+    num_labels = 0
+    for row in table.splitlines():
+        labels, outcomes = (set(re.findall(r"`([^`]+)`", cell)) for cell in row.strip("| ").split(" | "))
+        for label in labels - {"item_volume"}:
+            judged = {outcome for name in ENTITIES for outcome in JUDGE(name, label)}
+            assert judged & outcomes, (label, judged)
+            num_labels += 1
+    assert num_labels == 28
+
+
 @given(entity_name=st.sampled_from(ENTITIES), number=st.sampled_from(["0", "5", "2.50", "007", "1e3"]), data=st.data())
 def test_what_is_read_without_the_option_is_read_alike_with_it(
     entity_name: str, number: str, data: st.DataObject
@@ -245,7 +259,7 @@ def test_merged_shards_are_read_alike_and_another_option_is_another_dataset(
 
 
 def test_a_schema_of_its_own_says_how_its_units_are_spelled(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    schema = Path(__file__).parents[2] / "docs" / "schemas" / "clothes.yaml"
+    schema = ROOT / "docs" / "schemas" / "clothes.yaml"
     message = "--unit_spellings is for the challenge's attributes: a schema.yaml has the `spellings` of its units"
     arguments = ["--train_csv", write_csv(shop.folder / "own.csv", TRAIN_COLUMNS, [["a", 1, "waist", "5 cm"]]),
                  "--schema", schema, "--unit_spellings"]  # fmt: skip
