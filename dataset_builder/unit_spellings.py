@@ -1,7 +1,7 @@
 """Reads labels as catalogues write them: `341 g`, `12 fl oz`, `5lbs`, `1,5 kg`, `100-240V`.
 
 A label becomes what the challenge's schema reads, `341 gram`, and is judged like any other. What can be read without
-this is not changed. A spelling or a number with two meanings is refused, and the reason names both.
+this means the same with it. A spelling or a number with two meanings is refused, and the reason names both.
 """
 
 import hashlib
@@ -43,12 +43,12 @@ def spellings_sha256() -> str:
 
 
 def respell(label: str, kind: Kind) -> str:
-    """The label with the schema's name of its unit; unchanged if it can be read without that, or not at all.
+    """The label with the schema's name of its unit; unchanged if no unit is found in it.
 
     Raises LabelError for a unit or a number with two meanings.
     """
     text = " ".join(label.split())
-    if not isinstance(kind, QuantityKind) or len(text) > MAX_LABEL_LENGTH or _is_readable(text, kind):
+    if not isinstance(kind, QuantityKind) or len(text) > MAX_LABEL_LENGTH:
         return label
     if found := _PLAIN.fullmatch(text):
         unit = _find_unit(found[2], kind)
@@ -66,14 +66,6 @@ def respell(label: str, kind: Kind) -> str:
         if None not in (*units, *numbers) and not is_sum:
             return f"{numbers[0]} {units[0]} to {numbers[1]} {units[1]}"
     return label
-
-
-def _is_readable(text: str, kind: QuantityKind) -> bool:
-    try:
-        kind.parse(text, ranges="first")
-    except LabelError:
-        return False
-    return True
 
 
 def _find_unit(text: str, kind: QuantityKind) -> str | None:

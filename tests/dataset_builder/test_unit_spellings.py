@@ -17,7 +17,7 @@ from product_vqa.errors import InputError
 from product_vqa.task.kinds import MAX_LABEL_LENGTH, LabelError
 from product_vqa.task.schema import CHALLENGE, ENTITIES, UNITS_BY_ENTITY
 from tests.commands import ROOT, call
-from tests.dataset_builder.files import TRAIN_COLUMNS, Shop, contents, jpeg, write_csv, write_train_csv
+from tests.dataset_builder.files import TRAIN_COLUMNS, Shop, contents, jpeg, write_csv
 from tests.dataset_builder.image_server import ImageServer
 
 JUDGE = label_judge(CHALLENGE, unit_spellings=True)
@@ -37,6 +37,12 @@ READ = [
     ("item_weight", "1,234.5 g", "1234.5 gram"),
     ("item_weight", "1.234,5 g", "1234.5 gram"),
     ("item_weight", "1,234,567 g", "1234567.0 gram"),
+    ("item_weight", "1.500 g", "1.5 gram"),  # a single point is one, as without the option
+    ("item_weight", "1.234.567 g", "1234567.0 gram"),
+    ("item_weight", "1.234.567,8 g", "1234567.8 gram"),
+    ("item_weight", "1,234,567.8 g", "1234567.8 gram"),
+    ("item_weight", "123,456,789 g", "123456789.0 gram"),
+    ("item_weight", f"1{',000' * 24} gm", f"1{'000' * 24}.0 gram"),  # of 100 characters
     ("item_weight", ".5 kg", "0.5 kilogram"),
     ("item_weight", ",5 kg", "0.5 kilogram"),
     ("item_volume", "330 ml", "330.0 millilitre"),
@@ -62,6 +68,9 @@ READ = [
 ]  # fmt: skip
 NOT_READ = [
     ("item_weight", "1,500 g", "number_ambiguous"),  # 1500 or 1.5
+    ("item_weight", "123,456 g", "number_ambiguous"),
+    ("item_weight", "1234,567,890 g", "broken"),
+    ("item_weight", f"1{',000' * 24} gms", "broken"),  # of 101 characters
     ("item_weight", "3 gr", "unit_ambiguous"),  # gram or grain
     ("item_volume", "12 oz", "unit_ambiguous"),  # fluid ounce, or the ounce that is a weight
     ("item_volume", "12 ounces", "unit_ambiguous"),
@@ -111,6 +120,7 @@ def test_what_has_two_meanings_or_none_is_not_read(entity_name: str, label: str,
         ("item_weight", "1,500 g", "'1,500' may be 1500 or 1.500: write it without a comma"),
         ("item_weight", "3 gr", "'gr' may be gram or grain: write its name"),
         ("item_volume", "12 Oz.", "'Oz.' may be fluid ounce or ounce: write its name"),
+        ("item_volume", "12 ounces", "'ounces' may be fluid ounce or ounce: write its name"),
         ("voltage", "5 mv", "'mv' may be megavolt or millivolt: write its name"),
     ],
 )
@@ -239,7 +249,9 @@ def test_merged_shards_are_read_alike_and_another_option_is_another_dataset(
 ) -> None:
     server.answers |= {f"/{number}.jpg": jpeg(number) for number in range(6)}
     urls = [f"{server.url}/{number}.jpg" for number in range(6)]
-    table = write_csv(tmp_path / "train.csv", TRAIN_COLUMNS, [[url, 1, "width", '7"'] for url in urls])
+    labels = ['7"', "7 inch"]  # one of them is read without the option
+    rows: list[list[object]] = [[url, 1, "width", labels[number % 2]] for number, url in enumerate(urls)]
+    table = write_csv(tmp_path / "train.csv", TRAIN_COLUMNS, rows)
 
     def run(machine: str, output: str, *more: Any) -> None:
         call(build.main, monkeypatch, "--train_csv", table, "--allow_private_hosts", "--validation_size", "0",
@@ -253,7 +265,6 @@ def test_merged_shards_are_read_alike_and_another_option_is_another_dataset(
     capsys.readouterr()
     run("a", "out", "--merge", 2, "--unit_spellings")
     assert "unchanged" in capsys.readouterr().out
-    write_train_csv(table, urls)
     with pytest.raises(InputError, match="lacks 2 of 2 shards"):
         run("a", "out", "--merge", 2)
 
