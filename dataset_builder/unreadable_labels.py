@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 MANY = 0.1  # of a table's labels; of the challenge's, 1.6 % cannot be read
 _RANGES = "set `ranges` first or last to read an end of each range"
 _REMEDIES = {"range_brackets": _RANGES, "range_to": _RANGES}
+_EMPTY = "has an empty label: remove such rows, or set `unanswered` if their images do not show the attribute"
 _SCHEMA_REMEDIES = {
     "unit_unknown": "add it to the `spellings` of its unit in the schema",
     "not_a_choice": "add it to the schema, as a value or as a synonym of one",
@@ -63,11 +64,13 @@ def explain_unreadable(
 
 
 def _problem(row: Row, *, schema: Schema, ranges: str, unit_spellings: bool) -> str:
+    if not row.entity_value.strip():
+        return _EMPTY
     try:
         read_label(schema[row.entity_name], row.entity_value, ranges=ranges, unit_spellings=unit_spellings)
     except LabelError as error:
-        shown, problem = one_line(repr(row.entity_value.strip()), max_length=50), one_line(str(error))
-        return problem if problem.startswith(shown) else f"{shown}: {problem}"
+        label, problem = repr(row.entity_value.strip()), one_line(str(error))
+        return problem if problem.startswith(label[:20]) else f"{one_line(label, max_length=50)}: {problem}"
     raise AssertionError("the label of the row can be read")
 
 

@@ -41,6 +41,8 @@ def build_with(labels: list[tuple[str, str]], server: ImageServer, monkeypatch: 
             r"\(range_brackets 1; like row 0 \(from 0\): voltage '\[100\.0, 240\.0\] volt' is not a number and one of "
             r"the units kilovolt, millivolt, volt; set --ranges first or last to read an end of each range\)",
         ),
+        ([("voltage", " ")], r"like row 0 \(from 0\): voltage has an empty label: .*, or set --unanswered if"),
+        ([("voltage", "9" * 200)], rf"voltage '{'9' * 100}\.\.\.' is not a number and one of the units"),
         ([("voltage", "5 horsepower")], r"is not a number and one of the units kilovolt, millivolt, volt\)"),
     ],
 )  # fmt: skip
