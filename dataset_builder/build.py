@@ -113,6 +113,10 @@ def build(
     tables = read_tables(table_options)
     row_selection = read_selection(row_options, seed=selection.seed, schema=tables.schema)
     tables = select_rows(tables, row_selection)
+    if shards.chosen is None:  # a shard has no labels: the merge may read them in another way
+        from dataset_builder.row_filter import check_labels  # and not pandas in a shard
+
+        check_labels(tables, selection)
     check_unanswered(selection, tables)
     urls = tables.urls()
     image_size = image_options.image_size

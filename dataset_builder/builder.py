@@ -16,7 +16,7 @@ from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import STATED, ImageOptions, ImageSourceOptions, SelectionOptions, TableOptions
 from dataset_builder.output_folder import DROPPED_FILE, ROWS_FOLDER
-from dataset_builder.row_filter import DatasetRow
+from dataset_builder.row_filter import DatasetRow, check_labels
 from dataset_builder.unanswered import choose_rows, schema_with
 from dataset_builder.unanswered_sources import check_unanswered
 from dataset_builder.writer import ROW_GROUP_ROWS, generate_examples, split_generators, write_dropped, write_rows
@@ -38,11 +38,11 @@ class ProductVqaConfig(datasets.BuilderConfig):
 class ProductVqa(datasets.GeneratorBasedBuilder):
     """`ProductVqa(train_csv=..., test_csv=..., image_dir=...)`, then `download_and_prepare()` and `as_dataset()`.
 
-    Give one CSV or both, and the `schema` of their attributes unless they are the challenge's; `wide`, `columns`
-    and `unanswered` are as in `build`. Give the images in `image_dir`, or in an `image_store` that `download` made:
-    nothing is downloaded here. Images of a folder are resized to `image_size` (default 448); those of a store have
-    their size already. In `cache_dir`, `left_out.csv` lists the dropped rows with their reasons, and `rows/` has the
-    rows without their images. Raises InputError for input that cannot be used.
+    Give one CSV or both, and the `schema` of their attributes unless they are the challenge's; `wide`, `columns`,
+    `unit_spellings` and `unanswered` are as in `build`. Give the images in `image_dir`, or in an `image_store` that
+    `download` made: nothing is downloaded here. Images of a folder are resized to `image_size` (default 448); those of
+    a store have their size already. In `cache_dir`, `left_out.csv` lists the dropped rows with their reasons, and
+    `rows/` has the rows without their images. Raises InputError for input that cannot be used.
     """
 
     BUILDER_CONFIG_CLASS = ProductVqaConfig
@@ -60,6 +60,7 @@ class ProductVqa(datasets.GeneratorBasedBuilder):
         image_store: str | os.PathLike[str] | None = None,
         image_size: int | None = None,
         ranges: str = "leave_out",
+        unit_spellings: bool = False,
         validation_size: float = 0.05,
         seed: int = 0,
         unanswered: float = 0.0,
@@ -68,11 +69,12 @@ class ProductVqa(datasets.GeneratorBasedBuilder):
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self._selection = SelectionOptions(
-            ranges, validation_size, seed, unanswered, unanswered_from, unanswered_below
-        )  # fmt: skip
+            ranges, unit_spellings, validation_size, seed, unanswered, unanswered_from, unanswered_below
+        )
         source = ImageSourceOptions(_path(image_dir), _path(image_store))
         self._images = open_images(source, image_size=image_size)
         self._tables = read_tables(TableOptions(_path(train_csv), _path(test_csv), _path(schema), wide, columns))
+        check_labels(self._tables, self._selection)
         check_unanswered(self._selection, self._tables)
         if isinstance(self._images, ImageStore):
             self._image_size = self._images.image_size

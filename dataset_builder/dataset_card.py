@@ -14,6 +14,7 @@ from dataset_builder.options import LABELS, STATED, BuildOptions
 from dataset_builder.output_folder import ROWS_FOLDER
 from dataset_builder.push import NEEDED_METADATA
 from dataset_builder.unanswered import SURPLUS, schema_with
+from dataset_builder.unit_spellings import NUMBER_AMBIGUOUS, UNIT_AMBIGUOUS
 from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, mark_card, merge_cards
 from product_vqa.dataset import ROWS_CONFIG
@@ -31,6 +32,8 @@ _MEANINGS = {
     LabelForm.UNIT_UNKNOWN.value: "unit not allowed, like `5 horsepower`",
     LabelForm.BROKEN.value: "not a number with a unit",
     UNIT_UNSUITABLE: "unit of another attribute, like a weight in litres",
+    UNIT_AMBIGUOUS: "unit with two meanings, like `5 mv`",
+    NUMBER_AMBIGUOUS: "number with two meanings, like `1,500 g`",
     SURPLUS: "empty, and beyond the share of questions without an answer",
 }
 _OWN_MEANINGS = {  # of a schema of its own
@@ -180,6 +183,7 @@ def _command(manifest: Manifest, license: License | None) -> str:
     arguments += ["--wide"] if "wide" in manifest.layout else []
     if "columns" in manifest.layout:
         arguments.append(f"--columns {shlex.quote(one_line(manifest.layout['columns'], max_length=10_000))}")
+    arguments += ["--unit_spellings"] if manifest.unit_spellings else []
     chosen = manifest.row_selection
     arguments += [f"--{name} {shlex.quote(str(chosen[name]))}" for name in ("max_rows", "entities") if name in chosen]
     arguments += ["--rows rows.txt"] if "rows_sha256" in chosen else []

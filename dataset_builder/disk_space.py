@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from dataset_builder.csv_reader import Tables
-from dataset_builder.fetching import FetchError
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_preparation import prepare_image
 from dataset_builder.image_store import ImageStore
 from dataset_builder.shard_images import StoredImages
 from product_vqa.disk_space import Need, by_disk, format_bytes, free_bytes
 from product_vqa.errors import InputError
+from product_vqa.http.fetching import FetchError
 from product_vqa.images import ImageError
 
 logger = logging.getLogger(__name__)

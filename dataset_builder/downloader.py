@@ -15,13 +15,13 @@ from typing import TypeVar
 
 from tqdm.auto import tqdm
 
-from dataset_builder.fetching import DEFAULT_LIMITS, Fetched, Fetcher, FetchError, FetchLimits, is_unreached, origin
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_preparation import PreparedImage, prepare_image
 from dataset_builder.image_store import FAILURES_FILE, ImageStore, Status, UrlState, count_reasons
 from dataset_builder.network import MAX_UNANSWERED, Network
 from dataset_builder.options import FetchOptions, ImageSourceOptions
 from product_vqa.errors import InputError
+from product_vqa.http.fetching import DEFAULT_LIMITS, Fetched, Fetcher, FetchError, FetchLimits, is_unreached, origin
 from product_vqa.images import ImageError
 from product_vqa.quoting import one_line
 

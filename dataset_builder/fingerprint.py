@@ -8,6 +8,7 @@ from dataset_builder.csv_reader import Tables
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.options import SelectionOptions
 from dataset_builder.unanswered_sources import describe
+from dataset_builder.unit_spellings import spellings_sha256
 from product_vqa.row_selection import ALL_ROWS, RowSelection
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
@@ -45,6 +46,8 @@ def compute_fingerprint(
     ]
     if not row_selection.is_all:
         parts.append(repr(row_selection.describe()))
+    if selection.unit_spellings:
+        parts.append(f"unit_spellings {spellings_sha256()}")
     if own := schema_digest(tables.schema):
         parts.append(own)
     if unanswered := describe(selection):

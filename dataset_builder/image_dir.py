@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from dataset_builder.fetching import Fetched, FetchError
 from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError
+from product_vqa.http.fetching import Fetched, FetchError
 from product_vqa.images import MAX_BYTES
 from product_vqa.machine_errors import explain_machine_error
 from product_vqa.quoting import one_line

@@ -36,6 +36,7 @@ class InspectOptions:
     schema: str | None = field(default=None, metadata={"help": SCHEMA_HELP})
     wide: bool = field(default=False, metadata={"help": WIDE_HELP})
     columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
+    unit_spellings: bool = field(default=False, metadata={"help": "Read labels as build does with --unit_spellings."})
     dataset: str | None = field(
         default=None,
         metadata={
@@ -71,6 +72,8 @@ class InspectOptions:
             )
         if self.suspicious_csv is not None and self.train_csv is None:
             raise InputError("--suspicious_csv needs labels: give --train_csv FILE")
+        if self.unit_spellings and self.train_csv is None:
+            raise InputError("--unit_spellings needs labels: give --train_csv FILE")
         if self.image_store is not None:
             if self.train_csv is None and self.test_csv is None:
                 raise InputError("--image_store needs the URLs: give --train_csv FILE, --test_csv FILE, or both")
@@ -81,7 +84,8 @@ class InspectOptions:
         if self.train_csv is None:
             raise InputError("--suggest_schema needs labels: give --train_csv FILE")
         others = ("test_csv", "schema", "dataset", "image_store", "suspicious_csv")
-        if given := [f"--{name}" for name in others if getattr(self, name) is not None]:
+        given = [f"--{name}" for name in others if getattr(self, name) is not None]
+        if given := given + ["--unit_spellings"] * self.unit_spellings:
             raise InputError(f"--suggest_schema reads --train_csv only: drop {', '.join(given)}")
 
 
@@ -129,6 +133,7 @@ def suggest(options: InspectOptions) -> "Suggestion":
 
 def inspect(options: InspectOptions) -> Report:
     from dataset_builder.csv_reader import read_test_csv, read_train_csv
+    from dataset_builder.unit_spellings import check_unit_spellings
     from product_vqa.schemas import choose_schema
     from product_vqa.tables.layout import Layout
 
@@ -136,12 +141,16 @@ def inspect(options: InspectOptions) -> Report:
         schema = choose_schema(options.schema)
     layout = Layout.of(wide=options.wide, columns=options.columns)
     layout.check(schema)
+    check_unit_spellings(schema, unit_spellings=options.unit_spellings)
     report = Report()
     urls: list[str] = []
     if options.train_csv is not None:  # one table after the other, so that only one is in memory
         train = read_train_csv(options.train_csv, schema=schema, layout=layout)
-        labels = count_labels(train, schema=schema) | count_suspicious(train, options.suspicious_csv, schema=schema)
-        report.counts["train"] = count_rows(train) | labels
+        report.counts["train"] = (
+            count_rows(train)
+            | count_labels(train, schema=schema, unit_spellings=options.unit_spellings)
+            | count_suspicious(train, options.suspicious_csv, schema=schema, unit_spellings=options.unit_spellings)
+        )
         urls += [row.image_link for row in train.rows]
         del train
     if options.test_csv is not None:
@@ -172,16 +181,22 @@ def count_rows(table: "Table") -> dict[str, Any]:
     }
 
 
-def count_labels(table: "Table", *, schema: "Schema") -> dict[str, Any]:
+def count_labels(table: "Table", *, schema: "Schema", unit_spellings: bool = False) -> dict[str, Any]:
     """Count rows by the form of their label. Rows of `unit_unsuitable` are counted in `plain` too.
 
     The labels of any schema have the forms of their kinds: for each attribute, how many fit it, and why others do not.
+    Warns of labels that cannot be read, as `build` does.
     """
-    from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm, judge_label, label_judge
+    from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm, label_judge
+    from dataset_builder.unit_spellings import NUMBER_AMBIGUOUS, UNIT_AMBIGUOUS
+    from dataset_builder.unreadable_labels import warn_of_unreadable
     from product_vqa.task.schema import CHALLENGE
 
+    judge = label_judge(schema, unit_spellings=unit_spellings)
+    judged = ((row, judge(row.entity_name, row.entity_value)[1]) for row in table.rows)
+    unreadable = [(row, reason) for row, reason in judged if reason]
+    warn_of_unreadable(table, unreadable, schema=schema, ranges="leave_out", unit_spellings=unit_spellings)
     if schema != CHALLENGE:
-        judge = label_judge(schema)
         forms: dict[str, dict[str, Counter[str]]] = {}
         for row in table.rows:
             label, reason = judge(row.entity_name, row.entity_value)
@@ -190,16 +205,19 @@ def count_labels(table: "Table", *, schema: "Schema") -> dict[str, Any]:
         shown = {kind: {name: dict(count.most_common()) for name, count in of_kind.items()}
                  for kind, of_kind in forms.items()}  # fmt: skip
         return {"label_forms": shown}
-    reasons = Counter(judge_label(row.entity_name, row.entity_value)[1] for row in table.rows)
+    reasons = Counter(reason for _, reason in unreadable)
     unsuitable = reasons[UNIT_UNSUITABLE]
-    reasons[LabelForm.PLAIN] = reasons.pop("", 0) + unsuitable
-    return {"label_forms": {form.value: reasons[form] for form in LabelForm}, "unit_unsuitable": unsuitable}
+    reasons[LabelForm.PLAIN] = len(table.rows) - len(unreadable) + unsuitable
+    forms_shown = [form.value for form in LabelForm] + [UNIT_AMBIGUOUS, NUMBER_AMBIGUOUS] * unit_spellings
+    return {"label_forms": {form: reasons[form] for form in forms_shown}, "unit_unsuitable": unsuitable}
 
 
-def count_suspicious(table: "Table", file: str | None, *, schema: "Schema") -> dict[str, Any]:
+def count_suspicious(
+    table: "Table", file: str | None, *, schema: "Schema", unit_spellings: bool = False
+) -> dict[str, Any]:
     from dataset_builder.label_quality import find_suspicious, write_suspicious
 
-    found = list(find_suspicious(table, schema=schema))
+    found = list(find_suspicious(table, schema=schema, unit_spellings=unit_spellings))
     if file is not None:
         try:
             write_suspicious(found, Path(file))

@@ -29,12 +29,12 @@ class Suspicious(NamedTuple):
     reason: str
 
 
-def find_suspicious(table: Table, *, schema: Schema = CHALLENGE) -> Iterator[Suspicious]:
+def find_suspicious(table: Table, *, schema: Schema = CHALLENGE, unit_spellings: bool = False) -> Iterator[Suspicious]:
     """The suspicious rows of train.csv, ordered by reason. A row can have several reasons.
 
     Zeros and outliers are numbers, with or without a unit; two answers can be of any kind.
     """
-    judge = label_judge(schema)
+    judge = label_judge(schema, unit_spellings=unit_spellings)
     plain: list[tuple[Row, str]] = []
     for row in table.rows:
         label, reason = judge(row.entity_name, row.entity_value)

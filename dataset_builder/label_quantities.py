@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
@@ -101,20 +101,23 @@ def known_units() -> Schema:
 
 
 def find_unit(text: str) -> str | None:
-    """The known unit of a spelling: as it is in the file, or else but for case, a point or a plural, if one fits.
+    """The known unit of a spelling: as it is in the file, or else but for case, points or a plural, if one fits.
 
     `mW` and `MW` are two units; `GRAMS` and `lbs.` are each one.
     """
-    unit = known_units().unit_by_spelling.get(text)
-    if unit is not None:
-        return unit
-    units = _units_by_loose_spelling().get(loose_unit(text), ())
+    units = find_units(text)
     return next(iter(units)) if len(units) == 1 else None
 
 
+def find_units(text: str) -> Collection[str]:
+    """The known units that a spelling may mean: `mw` is a milliwatt or a megawatt."""
+    unit = known_units().unit_by_spelling.get(text)
+    return _units_by_loose_spelling().get(loose_unit(text), ()) if unit is None else (unit,)
+
+
 def loose_unit(text: str) -> str:
-    """What the spellings of a unit have in common: case, spaces, a point and a plural do not count."""
-    text = " ".join(text.casefold().split()).removesuffix(".")
+    """What the spellings of a unit have in common: case, spaces, points and a plural do not count."""
+    text = " ".join(text.casefold().replace(".", " ").split())
     return text.removesuffix("s") if len(text) > 2 else text
 
 

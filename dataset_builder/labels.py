@@ -4,7 +4,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
 
-from product_vqa.task.attributes import Schema
+from dataset_builder.unit_spellings import respell
+from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import LabelError, QuantityKind
 from product_vqa.task.quantity import RANGE_POLICIES
 from product_vqa.task.schema import CHALLENGE
@@ -41,22 +42,33 @@ def judge_label(entity_name: str, entity_value: str, *, ranges: str = "leave_out
     return _judge(CHALLENGE, entity_name, entity_value, ranges=ranges)
 
 
-def label_judge(schema: Schema, *, ranges: str = "leave_out") -> Callable[[str, str], tuple[str, str]]:
+def label_judge(
+    schema: Schema, *, ranges: str = "leave_out", unit_spellings: bool = False
+) -> Callable[[str, str], tuple[str, str]]:
     """What `judge_label` does, for the labels of any schema. It judges each pair of attribute and label once.
 
-    The reason is that of the LabelError. The label of an attribute that an image need not show may be "".
+    The reason is that of the LabelError. The label of an attribute that an image need not show may be "". With
+    `unit_spellings`, units and numbers are read as catalogues write them.
     """
 
     @cache
     def judge(entity_name: str, entity_value: str) -> tuple[str, str]:
-        return _judge(schema, entity_name, entity_value, ranges=ranges)
+        return _judge(schema, entity_name, entity_value, ranges=ranges, unit_spellings=unit_spellings)
 
     return judge
 
 
-def _judge(schema: Schema, entity_name: str, entity_value: str, *, ranges: str) -> tuple[str, str]:
-    assert ranges in RANGE_POLICIES
+def _judge(
+    schema: Schema, entity_name: str, entity_value: str, *, ranges: str, unit_spellings: bool = False
+) -> tuple[str, str]:
     try:
-        return schema[entity_name].normalize(entity_value, ranges=ranges), ""
+        return read_label(schema[entity_name], entity_value, ranges=ranges, unit_spellings=unit_spellings), ""
     except LabelError as error:
         return "", error.reason
+
+
+def read_label(attribute: Attribute, label: str, *, ranges: str, unit_spellings: bool) -> str:
+    """The canonical form of a label. Raises LabelError, with a reason, if it has none."""
+    assert ranges in RANGE_POLICIES
+    text = respell(label, attribute.kind) if unit_spellings else label
+    return attribute.normalize(text, ranges=ranges)

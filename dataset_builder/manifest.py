@@ -19,6 +19,7 @@ from dataset_builder.placeholders import Placeholder
 from dataset_builder.row_filter import FilteredRows
 from dataset_builder.split import JOINING_COLUMNS, Oversize, Splits
 from dataset_builder.unanswered_sources import describe
+from dataset_builder.unit_spellings import spellings_sha256
 from product_vqa.row_selection import RowSelection, is_description
 from product_vqa.tables.layout import is_layout
 from product_vqa.task.attributes import Schema
@@ -57,6 +58,7 @@ class Manifest:
     dataset_info: dict[str, Any] = field(default_factory=dict)  # as in the card's metadata
     row_selection: dict[str, str | int] = field(default_factory=dict)  # RowSelection.describe
     layout: dict[str, Any] = field(default_factory=dict)  # Layout.describe; not in the file if it is the default
+    unit_spellings: str = ""  # sha256 of the table that labels were read with; not in the file if there is none
     unanswered: dict[str, Any] = field(default_factory=dict)  # `unanswered.choose_rows`; not in the file if empty
     is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
 
@@ -99,6 +101,7 @@ def make_manifest(
         dataset_info=dataset_info,
         row_selection=row_selection.describe(),
         layout=tables.layout.describe(),
+        unit_spellings=spellings_sha256() if selection.unit_spellings else "",
         unanswered=unanswered,
         is_challenge=is_challenge(tables.schema)
         and all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
@@ -115,7 +118,9 @@ def _sources(tables: Tables) -> dict[str, dict[str, str]]:
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
     content = {
-        name: value for name, value in asdict(manifest).items() if name not in ("layout", "unanswered") or value
+        name: value
+        for name, value in asdict(manifest).items()
+        if name not in ("layout", "unit_spellings", "unanswered") or value
     }
     (folder / MANIFEST_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -144,6 +149,7 @@ def is_made_from(
         == {name: source["sha256"] for name, source in _sources(tables).items()}
         and manifest.row_selection == row_selection.describe()
         and manifest.layout == tables.layout.describe()
+        and manifest.unit_spellings == (spellings_sha256() if selection.unit_spellings else "")
         and {key: manifest.unanswered.get(key) for key in ("share", "from", "sha256", "below")}
         == {key: describe(selection).get(key) for key in ("share", "from", "sha256", "below")}
         and (manifest.image_size, manifest.ranges, manifest.validation_size, manifest.seed)
@@ -203,6 +209,7 @@ def _is_valid(manifest: Manifest, schema: Schema) -> bool:
         and isinstance(manifest.dataset_info, dict)
         and is_description(manifest.row_selection, schema=schema)
         and is_layout(manifest.layout)
+        and re.fullmatch("([0-9a-f]{64})?", manifest.unit_spellings) is not None
         and _is_unanswered(manifest.unanswered, schema)
         and isinstance(manifest.is_challenge, bool)
     )

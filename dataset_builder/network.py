@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from dataset_builder.fetching import Fetched, Fetcher, FetchError, origin
 from dataset_builder.image_store import ImageStore, Status, UrlState
 from product_vqa.errors import InputError
+from product_vqa.http.fetching import Fetched, Fetcher, FetchError, origin
 from product_vqa.images import ImageError, open_image
 from product_vqa.quoting import one_line
 

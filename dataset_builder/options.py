@@ -179,6 +179,13 @@ class SelectionOptions:
             "that number."
         },
     )
+    unit_spellings: bool = field(
+        default=False,
+        metadata={
+            "help": "Read labels as catalogues write them (341 g, 12 fl oz, 1,5 kg), too. Without it, units need the "
+            "challenge's names (gram). Not for a --schema: its units have their own spellings."
+        },
+    )
     validation_size: float = field(
         default=0.05, metadata={"help": "Share of the labelled rows to hold out for validation. 0: none."}
     )

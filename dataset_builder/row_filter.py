@@ -11,7 +11,10 @@ import pandas as pd
 from dataset_builder.csv_reader import Tables
 from dataset_builder.image_store import NOT_FETCHED, count_reasons
 from dataset_builder.labels import label_judge
+from dataset_builder.options import STATED, SelectionOptions
 from dataset_builder.stored_image import StoredImage
+from dataset_builder.unit_spellings import check_unit_spellings
+from dataset_builder.unreadable_labels import explain_unreadable, warn_of_unreadable
 from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
 from product_vqa.tables.rows import Row, Table
@@ -55,15 +58,42 @@ class FilteredRows:
         return dict(count_reasons(dropped.reason for dropped in self.dropped if dropped.what == what).most_common())
 
 
+def readable_schema(schema: Schema, selection: SelectionOptions) -> Schema:
+    """The schema by which labels are read: empty ones are, where they state that an image shows nothing."""
+    is_stated = selection.unanswered and selection.unanswered_from == STATED
+    return schema.with_not_shown(schema.names) if is_stated else schema
+
+
+def check_labels(tables: Tables, selection: SelectionOptions) -> None:
+    """Raise InputError if no label can be read, and warn if many cannot: before the images are downloaded."""
+    check_unit_spellings(tables.schema, unit_spellings=selection.unit_spellings)
+    if tables.train is None:
+        return
+    schema, ranges = readable_schema(tables.schema, selection), selection.ranges
+    unit_spellings = selection.unit_spellings
+    _, dropped = filter_labels(tables.train, ranges=ranges, unit_spellings=unit_spellings, schema=schema)
+    unreadable = [(one.row, one.reason) for one in dropped]
+    warn_of_unreadable(tables.train, unreadable, schema=schema, ranges=ranges, unit_spellings=unit_spellings)
+
+
 def filter_rows(
-    tables: Tables, images: Mapping[str, StoredImage], failures: Mapping[str, str], *, ranges: str
+    tables: Tables,
+    images: Mapping[str, StoredImage],
+    failures: Mapping[str, str],
+    *,
+    ranges: str,
+    unit_spellings: bool = False,
 ) -> FilteredRows:
     """Keep the rows of train.csv with a usable label and an image, and every row of test.csv.
 
     `images` and `failures` come from `ImageStore.find`: for each URL its image, or the reason why there is none.
     Raises InputError if no label or no image can be used at all, because then the options are wrong, not the rows.
     """
-    labelled, dropped = filter_labels(tables.train, ranges=ranges, schema=tables.schema) if tables.train else ([], [])
+    labelled, dropped = (
+        filter_labels(tables.train, ranges=ranges, unit_spellings=unit_spellings, schema=tables.schema)
+        if tables.train
+        else ([], [])
+    )
     test_rows = tables.test.rows if tables.test else ()
     _check_images([*(row for row, _ in labelled), *test_rows], failures)
     if tables.train:
@@ -94,12 +124,12 @@ def filter_rows(
 
 
 def filter_labels(
-    train: Table, *, ranges: str, schema: Schema = CHALLENGE
+    train: Table, *, ranges: str, unit_spellings: bool = False, schema: Schema = CHALLENGE
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
     """The rows of train.csv with a usable label and its canonical form, and the other rows with the reason."""
     labelled: list[tuple[Row, str]] = []
     dropped: list[Dropped] = []
-    judge = label_judge(schema, ranges=ranges)
+    judge = label_judge(schema, ranges=ranges, unit_spellings=unit_spellings)
     for row in train.rows:
         label, reason = judge(row.entity_name, row.entity_value)
         if reason:
@@ -107,12 +137,10 @@ def filter_labels(
         else:
             labelled.append((row, label))
     if not labelled:
-        reason, number = count_reasons(one.reason for one in dropped).most_common(1)[0]
-        example = next(one.row for one in dropped if one.reason == reason)
-        label = one_line(repr(example.entity_value), max_length=50)
+        unreadable = [(one.row, one.reason) for one in dropped]
+        found = explain_unreadable(unreadable, schema=schema, ranges=ranges, unit_spellings=unit_spellings)
         raise InputError(
-            f"`train_csv` {train.name}: none of the {len(train.rows)} rows has a usable label "
-            f"({reason} {number}, like {example.entity_name} {label})"
+            f"`train_csv` {train.name}: none of the {len(train.rows)} rows has a usable label ({found.text})"
         )
     return labelled, dropped
 

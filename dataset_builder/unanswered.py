@@ -23,7 +23,7 @@ import pandas as pd
 
 from dataset_builder.csv_reader import Tables
 from dataset_builder.options import STATED, SelectionOptions
-from dataset_builder.row_filter import DatasetRow, Dropped, FilteredRows, as_frame, filter_rows
+from dataset_builder.row_filter import DatasetRow, Dropped, FilteredRows, as_frame, filter_rows, readable_schema
 from dataset_builder.split import Splits, components, split_rows
 from dataset_builder.stored_image import StoredImage
 from dataset_builder.unanswered_sources import NONE_STATED, NotShown, describe, read_file
@@ -52,10 +52,10 @@ def choose_rows(
     no such question is known.
     """
     described = describe(selection)
-    readable = tables
-    if described and selection.unanswered_from == STATED:
-        readable = replace(tables, schema=tables.schema.with_not_shown(tables.schema.names))
-    filtered = filter_rows(readable, images, failures, ranges=selection.ranges)
+    readable = replace(tables, schema=readable_schema(tables.schema, selection))
+    filtered = filter_rows(
+        readable, images, failures, ranges=selection.ranges, unit_spellings=selection.unit_spellings
+    )
     splits = split_rows(filtered, validation_size=selection.validation_size, seed=selection.seed)
     if not described:
         return ChosenRows(filtered, splits, {})

@@ -134,7 +134,9 @@ def make_reference() -> str:
         shown, others = inherited.get(module, (None, ""))
         commands.append(describe_command(module, text, own=shown, others=others))
     classes = [
-        describe_class("product_vqa.AttributeReader", AttributeReader, "from_pretrained", "read", "read_batch"),
+        describe_class(
+            "product_vqa.AttributeReader", AttributeReader, "from_pretrained", "read", "read_many", "read_batch"
+        ),
         describe_class("product_vqa.Answer", Answer, "as_dict"),
         describe_class("dataset_builder.ProductVqa", ProductVqa),
     ]

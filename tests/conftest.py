@@ -1,9 +1,11 @@
-"""Fixtures of several rooms: a Hub, tiny base models, a tiny dataset, the challenge's files."""
+"""Fixtures of several rooms: a Hub, a server of images, tiny base models, a tiny dataset, the challenge's files."""
 
 import gc
 import os
 import secrets
+import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from local_hub import LocalHub
+    from tests.dataset_builder.image_server import ImageServer
 
 
 def _free_port() -> int:
@@ -52,6 +55,28 @@ def pytest_collection_finish() -> None:
 # An example may take its time on a busy machine; pytest's timeout ends one that hangs. `make fuzz` has more of them.
 settings.register_profile("no deadline", settings.default, deadline=None, max_examples=50)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture
+def server() -> Iterator["ImageServer"]:
+    from tests.dataset_builder.image_server import ImageServer
+
+    server = ImageServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that signs itself, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not here")
+    folder = tmp_path_factory.mktemp("tls")
+    files = folder / "certificate.pem", folder / "key.pem"
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=test"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]]
+    subprocess.run(["openssl", "req", "-x509", *kind, *names], check=True, capture_output=True)
+    return files
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ ALLOWED_CALLS = {
 }
 # (file, type) -> what it is.
 ALLOWED_SECRETS = {
-    ("tests/dataset_builder/test_fetching.py", "Basic Auth Credentials"): "a URL with a password, which is refused",
+    ("tests/product_vqa/http/test_fetching.py", "Basic Auth Credentials"): "a URL with a password, which is refused",
     ("tests/fuzz/answers.py", "Basic Auth Credentials"): "a URL with a password, which is refused",
     ("tests/product_vqa/test_cli.py", "Basic Auth Credentials"): "a password that must not be printed",
     ("tests/product_vqa/test_redaction.py", "Basic Auth Credentials"): "a password that must not be printed",

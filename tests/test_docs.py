@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from product_vqa.task.schema import UNITS_BY_ENTITY
 from tests.commands import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,6 +49,14 @@ def test_the_cluster_file_is_valid_and_installs_what_a_cluster_needs() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(cluster))  # what `ray up` does first
+
+
+def test_the_table_of_attributes_has_the_units_of_the_schema() -> None:
+    text = (ROOT / "docs" / "dataset.md").read_text()
+    table = text.partition("| entity_name | units |\n|---|---|\n")[2].partition("\n\n")[0]
+    rows = [[re.findall(r"`([^`]+)`", cell) for cell in row.strip("| ").split(" | ")] for row in table.splitlines()]
+    assert {name: tuple(units) for names, units in rows for name in names} == UNITS_BY_ENTITY
+    assert len({unit for _, units in rows for unit in units}) == 31  # as the page says
 
 
 def test_contributing_says_of_every_module_what_to_change_there() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from product_vqa.modeling.answer import Answer
 from tests.commands import ROOT
+from tests.dataset_builder.image_server import ImageServer
 from tests.product_vqa.modeling.adapters import save_adapter
 from tests.tiny import make_image
 
@@ -17,7 +18,11 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 @pytest.mark.slow
 def test_every_snippet_runs(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_base: Path,
+    tmp_path: Path,
+    server: ImageServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     adapter = save_adapter(tmp_path / "adapter", tiny_base)
     (tmp_path / "photos").mkdir()
@@ -25,10 +30,15 @@ def test_every_snippet_runs(
         make_image(number).save(tmp_path / name)
     (tmp_path / "photos" / "c.jpg").write_bytes(b"no image")
     monkeypatch.chdir(tmp_path)
-    assert len(SNIPPETS) == 6
+    assert len(SNIPPETS) == 7
+    server.answers["/photo.jpg"] = (tmp_path / "photo.jpg").read_bytes()
+    here = {"user/adapter": str(adapter), "https://shop.example": server.url,
+            "allow_urls=True": "allow_urls=True, allow_private_hosts=True"}  # fmt: skip
     names: dict[str, object] = {"__name__": "docs"}
     for snippet in SNIPPETS:
-        exec(compile(snippet.replace("user/adapter", str(adapter)), "docs/python.md", "exec"), names)
+        for text, replacement in here.items():
+            snippet = snippet.replace(text, replacement)
+        exec(compile(snippet, "docs/python.md", "exec"), names)
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [(line["file"], line["entity_name"]) for line in lines] == [
         (file, name) for file in ("a.jpg", "b.jpg", "c.jpg") for name in ("width", "height", "depth")
@@ -36,6 +46,7 @@ def test_every_snippet_runs(
     assert [bool(line["error"]) for line in lines] == [False] * 6 + [True] * 3
     printed = capsys.readouterr().out
     assert "items[2] photos/c.jpg: not_a_picture" in printed
+    assert f"items[1] {server.url}/back.jpg: http_404" in printed and server.requests["/photo.jpg"] == 1
     assert "unknown `entity_name` 'colour'; known are width, depth" in printed
 
 

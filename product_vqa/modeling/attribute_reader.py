@@ -167,6 +167,8 @@ class AttributeReader:
         on_error: Literal["return", "raise"] = "return",
         batch_size: int | None = None,
         num_threads: int | None = None,
+        allow_urls: bool = False,
+        allow_private_hosts: bool = False,
     ) -> Iterator[Answer]:
         """Answer a question about each item, in order, while the images of the next batch are decoded.
 
@@ -175,24 +177,24 @@ class AttributeReader:
         may be a generator of any length: about two batches are held in memory.
 
         - `on_error` "return" gives an answer with an `error`, which names the item, for an item whose image cannot be
-          decoded or whose attribute is unknown. "raise" raises it as an ImageError, after the answers before it.
+          loaded or whose attribute is unknown. "raise" raises it as an ImageError, after the answers before it.
         - `batch_size` is the number of items that the model answers at once; default: what fits on the GPU, or 32.
         - `num_threads` decode images; default: up to 8 for a GPU, and 1 on a CPU, where they compete with the model.
+        - `allow_urls` downloads items that are http or https URLs, from public addresses only; with
+          `allow_private_hosts` from others too, for URLs that you wrote yourself. Otherwise a URL is an error.
 
         Raises ValueError at once for an argument that is wrong for all items.
         """
         check_arguments(
             items, entity_name=entity_name, on_error=on_error, batch_size=batch_size, num_threads=num_threads,
-            schema=self.schema,
+            schema=self.schema, allow_urls=allow_urls, allow_private_hosts=allow_private_hosts,
         )  # fmt: skip
         batches = prepare_batches(
-            items,
-            entity_name=entity_name,
-            schema=self.schema,
-            processor=self.processor,
+            items, entity_name=entity_name, schema=self.schema, processor=self.processor,
             batch_size=batch_size or self._default_batch_size(),
             num_threads=num_threads or (1 if self.model.device.type == "cpu" else min(8, os.cpu_count() or 1)),
-        )
+            allow_urls=allow_urls, allow_private_hosts=allow_private_hosts,
+        )  # fmt: skip
         return answer_batches(batches, self._answer_items, raises=on_error == "raise")
 
     def _default_batch_size(self) -> int:

@@ -6,8 +6,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,8 @@ from PIL import Image
 from product_vqa.images import ImageError
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.collator import Batch, resize_images, tokenize_questions
-from product_vqa.modeling.items import load_item
+from product_vqa.modeling.item_urls import downloading
+from product_vqa.modeling.items import is_url, load_item
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
 
@@ -50,6 +52,8 @@ def check_arguments(
     batch_size: int | None,
     num_threads: int | None,
     schema: Schema,
+    allow_urls: bool = False,
+    allow_private_hosts: bool = False,
 ) -> None:
     """Raise ValueError for arguments of `read_many` that are wrong for all items."""
     if isinstance(items, str | bytes | Mapping | Image.Image) or not isinstance(items, Iterable):
@@ -62,6 +66,8 @@ def check_arguments(
     for name, value in (("batch_size", batch_size), ("num_threads", num_threads)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}")
+    if allow_private_hosts and not allow_urls:
+        raise ValueError("`allow_private_hosts` is for URLs: set `allow_urls` too")
 
 
 def answer_batches(
@@ -92,22 +98,33 @@ def prepare_batches(
     processor: PaliGemmaProcessor,
     batch_size: int,
     num_threads: int,
+    allow_urls: bool = False,
+    allow_private_hosts: bool = False,
 ) -> Generator[list[PreparedItem]]:
     """Give the items in batches, in order. While a batch is used, the images of the next one are decoded.
 
     Images and arrays are decoded at once, because whoever gives them may close or overwrite them afterwards. Of files
-    and bytes, at most two batches are held.
+    and bytes, at most two batches are held. With `allow_urls`, URLs are downloaded by other threads.
     """
 
     def prepare(image: object) -> torch.Tensor:
         return resize_images([load_item(image)], processor=processor)[0]
 
-    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="product-vqa-images")
-    try:
+    with ExitStack() as stack:
+        pool = ThreadPoolExecutor(num_threads, thread_name_prefix="product-vqa-images")
+        stack.callback(pool.shutdown, cancel_futures=True)
+
+        def submit(image: str | os.PathLike[str] | bytes) -> Future[torch.Tensor]:
+            return pool.submit(prepare, image)
+
+        submit_url: Callable[[str], Future[torch.Tensor]] = submit
+        if allow_urls:
+            submit_url = stack.enter_context(downloading(submit, allow_private_hosts=allow_private_hosts))
+        add = partial(_submit, schema=schema, prepare=prepare, submit=submit, submit_url=submit_url)
         waiting: deque[_Waiting] = deque()
         batch = _Waiting()
         for position, item in enumerate(items):
-            batch.items.append(_submit(item, position, batch, entity_name, schema=schema, prepare=prepare, pool=pool))
+            batch.items.append(add(item, position, batch, entity_name))
             if len(batch.items) == batch_size:
                 waiting.append(batch)
                 batch = _Waiting()
@@ -117,8 +134,6 @@ def prepare_batches(
         for last in waiting:
             if last.items:
                 yield _collect(last)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _submit(
@@ -129,7 +144,8 @@ def _submit(
     *,
     schema: Schema,
     prepare: Callable[[object], torch.Tensor],
-    pool: ThreadPoolExecutor,
+    submit: Callable[[str | os.PathLike[str] | bytes], Future[torch.Tensor]],
+    submit_url: Callable[[str], Future[torch.Tensor]],
 ) -> tuple[int, str, Future[torch.Tensor], str]:
     image, asked = item if isinstance(item, tuple) and len(item) == 2 else (item, entity_name)
     name = f"items[{position}]"
@@ -143,7 +159,7 @@ def _submit(
     if isinstance(image, str | os.PathLike | bytes):
         key = image if isinstance(image, bytes) else os.fspath(image)
         if key not in batch.by_file:
-            batch.by_file[key] = pool.submit(prepare, image)
+            batch.by_file[key] = submit_url(image) if is_url(image) else submit(image)
         return position, asked, batch.by_file[key], name
     try:
         done.set_result(prepare(image))

@@ -1,9 +1,10 @@
 """What an item of `AttributeReader` may be, and its image."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,7 @@ from product_vqa.task.attributes import Schema
 ImageItem = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
 Item = ImageItem | tuple[ImageItem, str]  # a pair names the attribute that is asked for
 
+_URL = re.compile(r"\s*(?:[a-z][a-z0-9+.-]+://|https?:/)", re.IGNORECASE)  # the latter is that of a Path of a URL
 _MODES = {2: "L", 3: "RGB", 4: "RGBA"}  # of an array, by its dimensions or the size of its last one
 
 
@@ -32,9 +34,17 @@ def load_item(image: object) -> Image.Image:
     return as_image(image)
 
 
+def is_url(image: object) -> TypeGuard[str]:
+    """Whether an item is a URL, of any scheme. That of a path has lost a slash, and is none."""
+    return isinstance(image, str) and "://" in image and _URL.match(image) is not None
+
+
 def _read_file(path: str | os.PathLike[str]) -> bytes:
-    if isinstance(path, str) and path.startswith(("http://", "https://")):
-        raise ImageError("not_a_file: a URL; download it, and pass the bytes of the image")
+    if _URL.match(str(path)):
+        raise ImageError(
+            "not_a_file: a URL; read_many with allow_urls=True downloads it if it is a str, or pass the bytes of the "
+            "image"
+        )
     try:
         return read_bytes(Path(path), max_bytes=MAX_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name

@@ -6,7 +6,7 @@ Each kind has `normalize` (a label in any form -> its canonical form), `split` (
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -20,6 +20,7 @@ MAX_LABEL_LENGTH = 100  # the longest of the challenge has 32; a longer one woul
 SEPARATOR = ", "  # between the values of a multi_choice
 MAX_TEXT_LENGTH = 200
 _SHOWN_CHARS = 100  # of a label in an error
+_LISTED = 15  # units or values in an error
 _SEPARATORS = re.compile(r" ?(?:[,;/|&+]|,? and ) ?(?:and )?", re.IGNORECASE)  # of a label's values
 
 
@@ -95,8 +96,7 @@ class QuantityKind:
 
     @property
     def _shown_units(self) -> str:
-        more = f" and {len(self.units) - 10} more" if len(self.units) > 10 else ""
-        return f"the units {', '.join(self.units[:10])}{more}"
+        return f"the units {_listed(self.units)}"
 
     @cached_property
     def _number(self) -> str:
@@ -197,7 +197,9 @@ class ChoiceKind:
         """A value, or a synonym of it, in any case and with any spaces -> the value."""
         value = self._value_by_key.get(key_of(label))
         if value is None:
-            raise LabelError("not_a_choice", f"{_shown(label.strip())} is not one of the values")
+            raise LabelError(
+                "not_a_choice", f"{_shown(label.strip())} is not one of the values {_listed(self.values)}"
+            )
         return value
 
     @cached_property
@@ -322,6 +324,11 @@ def _compose(text: str) -> str:
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}...")
+
+
+def _listed(texts: Collection[str]) -> str:
+    more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+    return f"{', '.join(list(texts)[:_LISTED])}{more}"
 
 
 def _describe_values(values: Mapping[str, tuple[str, ...]]) -> Any:

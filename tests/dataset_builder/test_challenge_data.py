@@ -13,6 +13,7 @@ import pytest
 from dataset_builder import ProductVqa
 from dataset_builder.csv_reader import read_train_csv
 from dataset_builder.image_preparation import prepare_image
+from dataset_builder.labels import label_judge
 from dataset_builder.leakage import find_leaks
 from dataset_builder.row_filter import filter_labels
 from dataset_builder.split import hold_out
@@ -63,6 +64,14 @@ def test_the_schema_of_the_challenge_is_proposed(tmp_path: Path) -> None:
     text = file.read_text()
     assert "# 101,055 of 102,786 labels fit\n" in text
     assert "# does not fit: unit_unsuitable 300 (1.0 ounce, 4.0 ounce, 2.0 ounce)\n" in text
+
+
+@pytest.mark.slow
+def test_the_spellings_of_catalogues_change_no_label_of_the_challenge() -> None:
+    judge, other = label_judge(CHALLENGE), label_judge(CHALLENGE, unit_spellings=True)
+    labels = {(row.entity_name, row.entity_value) for row in read_train_csv(DATA / "train.csv.gz").rows}
+    assert len(labels) == 21_679
+    assert [label for label in labels if judge(*label) != other(*label)] == []
 
 
 @pytest.mark.slow

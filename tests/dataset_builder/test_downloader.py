@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from dataset_builder import connections, network
+from dataset_builder import network
 from dataset_builder.downloader import download, map_unordered
-from dataset_builder.fetching import FetchLimits
 from dataset_builder.image_preparation import prepare_image
 from dataset_builder.image_store import ImageStore, Status
 from dataset_builder.options import FetchOptions
 from product_vqa.errors import InputError
+from product_vqa.http import connections
+from product_vqa.http.fetching import FetchLimits
 from tests.dataset_builder.files import (
     huge_png,
     jpeg,

@@ -8,8 +8,8 @@ import pytest
 
 from dataset_builder import download
 from dataset_builder.downloader import download as download_images
-from dataset_builder.fetching import FetchLimits
 from dataset_builder.image_store import ImageStore
+from product_vqa.http.fetching import FetchLimits
 from tests.commands import call
 from tests.dataset_builder.files import write_train_csv
 from tests.hostile.server_answers import HostileAnswer, HostileServer, hostile_answers

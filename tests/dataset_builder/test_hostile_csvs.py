@@ -10,9 +10,9 @@ import pytest
 
 from dataset_builder import build, download, inspect
 from dataset_builder.downloader import download as download_images
-from dataset_builder.fetching import FetchLimits
 from dataset_builder.image_store import ImageStore
 from product_vqa.errors import InputError
+from product_vqa.http.fetching import FetchLimits
 from tests.commands import ROOT, call
 from tests.dataset_builder.files import jpeg, write_train_csv
 from tests.dataset_builder.image_server import ImageServer

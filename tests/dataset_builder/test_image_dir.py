@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builder.downloader import import_images
-from dataset_builder.fetching import FetchError
 from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_store import ImageStore
 from product_vqa.errors import InputError
+from product_vqa.http.fetching import FetchError
 from tests.dataset_builder.files import (
     jpeg,
 )

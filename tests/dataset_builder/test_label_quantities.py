@@ -85,7 +85,8 @@ def test_psi_and_inch_pounds_follow_from_pound_and_inch() -> None:
     [
         ("GB", "gigabyte"), ("gb", "gigabyte"), ("Gb", "gigabyte"), ("mAh", "milliampere hour"),
         ("MAH", "milliampere hour"),
-        ("Kilograms", "kilogram"), ("KGS", "kilogram"), ("lbs.", "pound"), ("fl. oz.", "fluid ounce"), ('"', "inch"),
+        ("Kilograms", "kilogram"), ("KGS", "kilogram"), ("lbs.", "pound"), ("fl. oz.", "fluid ounce"),
+        ("fl.oz", "fluid ounce"), ("cu. ft.", "cubic foot"), ('"', "inch"),
         ("%", "percent"), ("°C", "degree celsius"), ("µg", "microgram"), ("mW", "milliwatt"), ("MW", "megawatt"),
         ("mw", None), ("mv", None), ("ms", "millisecond"), ("cms", "centimetre"), ("scoop", None), ("", None),
     ],

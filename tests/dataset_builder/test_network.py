@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from dataset_builder.downloader import download
-from dataset_builder.fetching import FetchLimits
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import FetchOptions
 from product_vqa.errors import InputError
+from product_vqa.http.fetching import FetchLimits
 from tests.dataset_builder.files import jpeg
 from tests.dataset_builder.image_server import Answer, ImageServer, send, slowly, status
 
@@ -66,7 +66,7 @@ def test_a_network_that_wants_a_login_stops_the_run_and_marks_nothing(
 def test_a_network_that_redirects_to_its_own_address_stops_the_run(
     server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_builder.connections.is_public_address", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr("product_vqa.http.connections.is_public_address", lambda address: address == "127.0.0.1")
     urls = fill(server, status(302, Location="http://192.168.0.1/login"), num_urls=60)
     store = ImageStore(tmp_path)
     with pytest.raises(InputError, match=r"private_address: 192\.168\.0\.1 .* may require a login"):

@@ -134,7 +134,9 @@ def test_what_the_schema_does_not_have_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InputError, match="line 2: unknown entity_name 'size'; expected one of width, depth"):
         call(build.main, monkeypatch, "--train_csv", long, *catalogue.arguments()[2:])
     write_csv(wrong, ["image_link", "group_id", "entity_name", "entity_value"], [["0.jpg", "g", "size", "XXL"]] * 2)
-    with pytest.raises(InputError, match=r"none of the 2 rows has a usable label \(not_a_choice 2, like size 'XXL'\)"):
+    with pytest.raises(
+        InputError, match=r"none of the 2 rows has a usable label \(not_a_choice 2; like row 0 \(from 0\)"
+    ):
         call(build.main, monkeypatch, "--train_csv", wrong, *catalogue.arguments())
     assert not (tmp_path / "out").exists()
 

@@ -20,7 +20,7 @@ from tests.faulty_hub import FaultyHub, answer, done_but_500, done_but_reset, ha
 
 # Time limits, for servers that hang.
 BRIEF = {
-    "dataset_builder.fetching:DEFAULT_LIMITS.read_timeout_s": 0.5,
+    "product_vqa.http.fetching:DEFAULT_LIMITS.read_timeout_s": 0.5,
     "product_vqa.hub.retries:TIMEOUTS_S.read": 1.0,
 }
 ANY_END = frozenset({REFUSED, COMPLETED})

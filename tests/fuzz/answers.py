@@ -11,7 +11,7 @@ from unittest import mock
 
 import certifi
 
-from dataset_builder.fetching import Fetcher, FetchError, FetchLimits
+from product_vqa.http.fetching import Fetcher, FetchError, FetchLimits
 from tests.fuzz.target import Target, assert_one_line, text_of
 
 _LIMITS = FetchLimits(

@@ -35,12 +35,12 @@ TESTS = {
     "product_vqa/atomic_io.py": "tests/product_vqa/test_atomic_io.py",
     "inference/metrics.py": "tests/inference/test_metrics.py",
     "dataset_builder/split.py": "tests/dataset_builder/test_split.py",
-    "dataset_builder/addresses.py": "tests/dataset_builder/test_addresses.py",
-    "dataset_builder/connections.py": "tests/dataset_builder/test_connections.py "
-    "tests/dataset_builder/test_fetching.py -k 'test_connections or private or looked_up_once or waited_for "
+    "product_vqa/http/addresses.py": "tests/product_vqa/http/test_addresses.py",
+    "product_vqa/http/connections.py": "tests/product_vqa/http/test_connections.py "
+    "tests/product_vqa/http/test_fetching.py -k 'test_connections or private or looked_up_once or waited_for "
     "or nothing_is_sent'",
-    "dataset_builder/fetching.py": "tests/dataset_builder/test_fetching.py "
-    "tests/dataset_builder/test_connections.py -k 'test_fetching or waited_for or gives_its_reason or label'",
+    "product_vqa/http/fetching.py": "tests/product_vqa/http/test_fetching.py "
+    "tests/product_vqa/http/test_connections.py -k 'test_fetching or waited_for or gives_its_reason or label'",
     "training/checkpoints.py": "tests/training/test_checkpoints.py -m 'not faults' "
     "-k 'not resumed_run and not judged_by and not other_data and not however_a_file'",  # without those that train
     "local_hub/auth.py": "tests/local_hub/test_auth.py "

@@ -1,11 +1,14 @@
 """What reading needs, and nothing else: the packages of the extras are blocked."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from product_vqa.cli import OF_EXTRAS
 from product_vqa.task.prompt import BaseSettings, save_task
+from tests.dataset_builder.files import jpeg
+from tests.dataset_builder.image_server import ImageServer
 from tests.product_vqa.blocked import blocked_imports, run_without_extras
 from tests.product_vqa.modeling.adapters import save_adapter
 
@@ -18,6 +21,13 @@ answer = reader.read(Image.new("RGB", (40, 30), "red"), "voltage")
 assert isinstance(answer, Answer)
 assert not blocked & sys.modules.keys()
 print(json.dumps(answer.as_dict()))
+"""
+_READ_URLS = """
+from product_vqa import AttributeReader
+reader = AttributeReader.from_pretrained(sys.argv[1], dtype="float32", device="cpu")
+answers = reader.read_many(sys.argv[2:], entity_name="voltage", allow_urls=True, allow_private_hosts=True)
+print(json.dumps([answer.error for answer in answers]))
+assert not (blocked | {"dataset_builder"}) & sys.modules.keys()
 """
 
 
@@ -34,6 +44,17 @@ def test_an_adapter_is_read_without_any_extra(tiny_base: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr[-3000:]
     assert '"unit": "' in done.stdout and '"error": null' in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_urls_are_read_without_any_extra(tiny_base: Path, tmp_path: Path, server: ImageServer) -> None:
+    server.answers["/a.jpg"] = jpeg()
+    urls = [f"{server.url}/a.jpg", f"{server.url}/none.jpg"]
+    folder = save_adapter(tmp_path / "adapter", tiny_base)
+    save_task(folder, BaseSettings("float32", load_in_4bit=False))
+    done = run_without_extras(_READ_URLS, folder, *urls)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == [None, f"items[1] {urls[1]}: http_404"]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.rate_limit import RateLimit
+from product_vqa.http.rate_limit import RateLimit
 
 
 @given(st.floats(0.1, 1000), st.lists(st.floats(0, 2), min_size=1, max_size=60))

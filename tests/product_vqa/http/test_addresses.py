@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataset_builder.addresses import is_public_address
+from product_vqa.http.addresses import is_public_address
 
 PUBLIC = [
     "8.8.8.8", "1.1.1.1", "93.184.216.34", "100.63.255.255", "100.128.0.1", "172.15.255.255", "172.32.0.1",

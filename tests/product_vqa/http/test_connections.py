@@ -14,7 +14,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from dataset_builder.fetching import Fetcher, FetchError, FetchLimits, is_unreached
+from product_vqa.http.fetching import Fetcher, FetchError, FetchLimits, is_unreached
 from tests.commands import ROOT
 from tests.dataset_builder.image_server import ImageServer, closed_port, drip, full_port, listening, send, slowly
 from tests.hostile.server_answers import IMAGE, SIZED, SLOW, HostileAnswer, HostileServer, hostile_answers
@@ -316,7 +316,7 @@ def test_a_run_ends_while_names_are_looked_up(server: ImageServer, monkeypatch: 
 
 UNCLOSED = """
 import socket, time
-from dataset_builder.fetching import Fetcher, FetchError, FetchLimits, is_unreached
+from product_vqa.http.fetching import Fetcher, FetchError, FetchLimits, is_unreached
 socket.getaddrinfo = lambda *_, **__: time.sleep(60)
 limits = FetchLimits(total_timeout_s=0.1, num_attempts=1)
 try:

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import product_vqa
-from dataset_builder import connections
-from dataset_builder.fetching import Fetched, Fetcher, FetchError, FetchLimits, origin, parse_retry_after
+from product_vqa.http import connections
+from product_vqa.http.fetching import Fetched, Fetcher, FetchError, FetchLimits, origin, parse_retry_after
 from tests.commands import ROOT
 from tests.dataset_builder.image_server import (
     Answer,

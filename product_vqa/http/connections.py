@@ -14,7 +14,7 @@ import urllib3
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from dataset_builder.addresses import is_public_address
+from product_vqa.http.addresses import is_public_address
 
 CHECK_INTERVAL_S = 0.1  # between two checks of the deadlines
 MAX_HEAD_BYTES = 64 * 1024  # of the status line and headers, with all 1xx answers before them. Servers send 1 kB

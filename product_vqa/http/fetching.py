@@ -13,8 +13,8 @@ import urllib3
 from urllib3 import exceptions
 
 import product_vqa
-from dataset_builder.connections import Attempt, Attempts, PrivateAddressError, UntrustedCertificateError, make_pools
-from dataset_builder.rate_limit import RateLimit
+from product_vqa.http.connections import Attempt, Attempts, PrivateAddressError, UntrustedCertificateError, make_pools
+from product_vqa.http.rate_limit import RateLimit
 from product_vqa.quoting import one_line
 
 _CHUNK_BYTES = 256 * 1024

@@ -1,0 +1,1 @@
+"""Fetch URLs of strangers safely: public addresses only, with deadlines and limits for all that a server sends."""
