@@ -21,7 +21,8 @@ from product_vqa.task.schema_file import read_schema
 from tests.product_vqa.modeling.schemas import accepts_tokens, draw_answer
 from tests.tiny import make_image
 
-pytestmark = pytest.mark.faults  # a minute per tokenizer; `test_generation_of_all_kinds` has the same in small
+# Up to four minutes each with the real tokenizers; `test_generation_of_all_kinds` has the same in small.
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 FILES = sorted((Path(__file__).parents[3] / "docs/schemas").glob("*.yaml"))
 SCHEMAS = {"challenge": CHALLENGE} | {file.stem: read_schema(file) for file in FILES}
