@@ -21,7 +21,7 @@ from product_vqa.quoting import code_span, file_name, one_line
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind, TextKind
 from product_vqa.task.prompt import format_prompt
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 
 PRETTY_NAME = "Product attributes from images"
 _MEANINGS = {
@@ -82,7 +82,7 @@ def save_card(
     location: str,
     license: License | None = None,
     earlier: Path | None = None,
-    schema: Schema = CHALLENGE,
+    schema: Schema,
 ) -> None:
     """Write the card of a build to `folder`. `location`, a repo or a folder, is where its example loads the dataset.
 
@@ -132,7 +132,7 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None, 
         entities=entities,
         first_split=next(iter(rows)),
         location=json.dumps(one_line(location), ensure_ascii=False),
-        example_question=schema[entities[0]].question if is_own else format_prompt("item_weight"),
+        example_question=format_prompt(entities[0] if is_own else "item_weight", schema=schema),
         attributes=[_describe(attribute) for attribute in schema.attributes.values()] if is_own else [],
         meanings=_OWN_MEANINGS if is_own else _MEANINGS,
         license=shown_license,

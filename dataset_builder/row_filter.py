@@ -16,7 +16,6 @@ from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
 from product_vqa.tables.rows import Row, Table
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +92,7 @@ def filter_rows(
     return filtered
 
 
-def filter_labels(
-    train: Table, *, ranges: str, schema: Schema = CHALLENGE
-) -> tuple[list[tuple[Row, str]], list[Dropped]]:
+def filter_labels(train: Table, *, ranges: str, schema: Schema) -> tuple[list[tuple[Row, str]], list[Dropped]]:
     """The rows of train.csv with a usable label and its canonical form, and the other rows with the reason."""
     labelled: list[tuple[Row, str]] = []
     dropped: list[Dropped] = []

@@ -22,10 +22,10 @@ from product_vqa.cli import parse_options, run
 from product_vqa.csv_files import parse_index
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
-from product_vqa.tables.layout import COLUMNS_HELP, LONG, WIDE_HELP, Layout
+from product_vqa.tables.layout import COLUMNS_HELP, WIDE_HELP, Layout
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import LabelError, QuantityKind
-from product_vqa.task.schema import CHALLENGE, UNITS, UNITS_BY_ENTITY, canonical_unit, is_challenge, is_suitable
+from product_vqa.task.schema import UNITS, UNITS_BY_ENTITY, canonical_unit, is_challenge, is_suitable
 
 # As in the official checker: \d and \s match the digits and spaces of any script.
 _MISSING = ("", "nan")  # which the official checker reads as no prediction
@@ -119,8 +119,8 @@ def check_submission(
     test_csv: str | Path,
     *,
     official: bool = False,
-    schema: Schema = CHALLENGE,
-    layout: Layout = LONG,
+    schema: Schema,
+    layout: Layout,
 ) -> Verdict:
     """Find all problems of a submission. Raises InputError if it cannot be checked at all.
 

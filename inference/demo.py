@@ -17,7 +17,7 @@ from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError
 from product_vqa.images import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SIDE, ImageError, load_image
 from product_vqa.task.attributes import Attribute, Schema
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -180,7 +180,7 @@ def make_page(
     title: str,
     examples: list[str] | None = None,
     uploads: Uploads | None = None,
-    schema: Schema = CHALLENGE,
+    schema: Schema,
 ) -> "gr.Blocks":
     """Build the page; the caller serves it. `schema` has the attributes that the reader knows."""
     import gradio as gr

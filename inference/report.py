@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.tables.layout import LONG
+from product_vqa.task.schema import is_challenge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +76,7 @@ def main() -> None:
         location = locate(options.dataset, repo_type="dataset")
         dataset = load_split(location, options.split)
         schema = load_schema(location)
-    table = join(options.predictions, options.references or f"{location}:{options.split}", schema=schema)
+    table = join(options.predictions, options.references or f"{location}:{options.split}", schema=schema, layout=LONG)
     if (table["reference"] == "").all():
         raise InputError(
             f"--dataset {location}: split {options.split} has no labels; pass a CSV of them as --references"
@@ -123,7 +124,7 @@ def render(
     about: list[tuple[str, str, str | None]],
     max_errors: int,
     bootstrap: int = 0,
-    schema: "Schema" = CHALLENGE,
+    schema: "Schema",
 ) -> str:
     """The HTML. `table` is of `inference.references.join`, for this schema; `dataset` has the images by `index`."""
     from importlib.metadata import version
@@ -193,7 +194,7 @@ def script_hash(template: Path) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def confused_units(table: "pd.DataFrame", *, schema: "Schema" = CHALLENGE) -> list[dict[str, Any]]:
+def confused_units(table: "pd.DataFrame", *, schema: "Schema") -> list[dict[str, Any]]:
     """Pairs of the label's unit and another one that was predicted, the most frequent first."""
     import pandas as pd
 

@@ -11,7 +11,7 @@ from inference.tables import read_indexes, read_table
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Rows:
     indexes: np.ndarray  # int64, each once
     entities: np.ndarray  # position in the schema's names, or `unknown`
     image_links: np.ndarray  # text, "" if no file has it
-    schema: Schema = CHALLENGE
+    schema: Schema
 
     @property
     def unknown(self) -> int:
@@ -45,7 +45,7 @@ def join_rows(
     *,
     test_csv: str | Path | None = None,
     labels: pd.DataFrame | None = None,
-    schema: Schema = CHALLENGE,
+    schema: Schema,
 ) -> Rows:
     """The rows of `test_csv`, in its order, or else of all tables, by index.
 

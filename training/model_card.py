@@ -25,7 +25,7 @@ from product_vqa.task.kinds import (
     QuantityKind,
     TextKind,
 )
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 from training.loading import Sources
 from training.options import samples_per_step
 from training.streaming import StreamedRows
@@ -70,7 +70,7 @@ class TrainingFacts:
     scores: dict[str, float] | None  # as `trainer.evaluate()` returns them
     is_selected_by_scores: bool  # whether the rows of these scores selected the checkpoint that is kept
     max_new_tokens: int  # of the longest answer
-    schema: Schema = CHALLENGE
+    schema: Schema
 
 
 def describe_training(

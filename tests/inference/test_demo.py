@@ -38,7 +38,9 @@ def page(reader: AttributeReader, tmp_path_factory: pytest.TempPathFactory) -> I
     with upload_folder() as folder:
         uploads = Uploads(folder)
         title = "local/trained-adapter"
-        blocks = demo.make_page(reader, title=title, examples=demo.find_examples(str(examples)), uploads=uploads)
+        blocks = demo.make_page(
+            reader, title=title, examples=demo.find_examples(str(examples)), uploads=uploads, schema=CHALLENGE
+        )
         uploads.keep_all()
         url = demo.serve(blocks, uploads, folder=folder, host="127.0.0.1", port=0, prevent_thread_lock=True)
         yield url

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference import ensemble
-from inference.check import check_submission
 from inference.evaluate import evaluate
 from inference.submission import read_run
 from product_vqa.errors import InputError
 from product_vqa.task.schema import ENTITIES, UNITS
 from tests.commands import call, run_here
+from tests.inference.challenge import check_submission
 from tests.inference.schemas import SCHEMAS, TEXTS
 from tests.inference.vote_files import write_csv, write_parquet
 

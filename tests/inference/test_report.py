@@ -13,11 +13,11 @@ from datasets import Dataset
 
 from inference import report
 from inference.evaluate import evaluate
-from inference.references import read_references
 from product_vqa.errors import InputError
 from product_vqa.task.features import FEATURES
 from tests.browser import console_errors, open_browser, requested_urls
 from tests.commands import call
+from tests.inference.challenge import read_references
 from tests.inference.schemas import SCHEMAS, TEXTS
 from tests.inference.tables import write_clothes
 from tests.tiny import make_image, make_rows
