@@ -166,7 +166,7 @@ def measure_gain(predictions: Sequence[Path], labels_csv: Path, *, draws: int) -
     """The gain over the best file in random halves of the images, and in halves of disjoint parts of them."""
     references = read_references(str(labels_csv), schema=CHALLENGE, layout=LONG)
     tables = read_files([str(path) for path in predictions], schema=CHALLENGE)
-    votes, _ = count_votes(tables, join_rows(tables, labels=references, schema=CHALLENGE))
+    votes, _ = count_votes(tables, join_rows(tables, labels=references, schema=CHALLENGE, layout=LONG))
     votes, labels = match_labels(votes, references)
     num_images = int(labels.images.max()) + 1
     rng = np.random.default_rng(0)
