@@ -133,6 +133,8 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None, 
         first_split=next(iter(rows)),
         location=json.dumps(one_line(location), ensure_ascii=False),
         example_question=format_prompt(entities[0] if is_own else "item_weight", schema=schema),
+        num_attributes=len(schema.names),
+        may_be_empty=bool(schema.not_shown),
         attributes=[_describe(attribute) for attribute in schema.attributes.values()] if is_own else [],
         meanings=_OWN_MEANINGS if is_own else _MEANINGS,
         license=shown_license,
@@ -150,22 +152,27 @@ def _describe(attribute: Attribute) -> dict[str, str]:
     kind = attribute.kind
     match kind:
         case QuantityKind():
-            digits = f"at most {kind.decimals} decimals" if kind.decimals else "no decimals"
-            answers = f"a number ({digits}) and one of the units {_spans(kind.units)}"
+            digits = f"at most {_count(kind.decimals, 'decimal')}" if kind.decimals else "no decimals"
+            unit = "the unit" if len(kind.units) == 1 else "one of the units"
+            answers = f"a number ({digits}) and {unit} {_spans(kind.units)}"
         case IntegerKind():
-            answers = f"a whole number of at most {kind.digits} digits"
+            answers = f"a whole number of at most {_count(kind.digits, 'digit')}"
         case ChoiceKind():
             answers = _spans(kind.values)
         case MultiChoiceKind():
             answers = f"some of {_spans(kind.values)}"
         case PatternKind():
-            answers = f"a text like {code_span(kind.pattern.text, in_table=True)}"
+            answers = f"a text that matches {code_span(kind.pattern.text, in_table=True)}"
         case TextKind():
-            answers = f"a text of at most {kind.max_length} characters"
+            answers = f"a text of at most {_count(kind.max_length, 'character')}"
     if attribute.not_shown:
         answers += "; empty if the image does not show it"
     question = code_span(attribute.question, in_table=True)
     return {"name": attribute.name, "question": question, "kind": kind.name, "answers": answers}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _spans(texts: Collection[str]) -> str:

@@ -199,7 +199,7 @@ def _make_score_table(scores: dict[str, float], schema: Schema) -> dict[str, str
 
 def _score_titles(schema: Schema) -> dict[str, str]:
     has_quantities_only = all(isinstance(one.kind, QuantityKind) for one in schema.attributes.values())
-    return _SCORES if has_quantities_only else _SCORES | {"f1_quantity": "F1, by meaning"}
+    return _SCORES if has_quantities_only else _SCORES | {"f1_quantity": "F1, in canonical form"}
 
 
 def _link(location: Location, *, repo_type: str = "model") -> str:

@@ -184,8 +184,11 @@ def test_wrong_options(
 def test_a_page_is_about_the_attributes_of_its_schema() -> None:
     assert demo.describe_page(CHALLENGE).count == "eight"
     clothes = demo.describe_page(SCHEMAS["clothes"])
-    assert (clothes.subject, clothes.first, clothes.count) == ("size, colour, material", "size", "3")
-    assert clothes.note.startswith("It gives an answer even if the image does not show")
+    assert (clothes.subject, clothes.first, clothes.count) == ("size, colour and material", "size", "3")
+    assert clothes.note.startswith(
+        "It says so if the image does not show colour. About every other attribute it gives"
+    )
+    assert demo.describe_page(CHALLENGE).note.startswith("It gives an answer even if the image does not show")
     many = "".join(f"  a_{number}: {{kind: integer, not_shown: true}}\n" for number in range(7))
     texts = demo.describe_page(parse_schema(f"version: 1\nattributes:\n{many}", name="schema.yaml"))
     assert texts.subject == "a 0, a 1, a 2, a 3, a 4, a 5 and more"

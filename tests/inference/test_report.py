@@ -175,7 +175,8 @@ def test_a_report_about_other_attributes_has_their_questions_kinds_and_confused_
     text = unescape(re.sub(r"<style.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL))
     text = " ".join(text.split())
     assert "F1 (exact strings)" in text and "of the challenge" not in text
-    assert "F1 by meaning" in text
+    assert "F1 by meaning: synonyms and capitals ignored" in text
+    assert "within 2" not in text and "units converted" not in text  # no attribute has a unit
     assert "Scores by kind of attribute" in text
     # One of four answers is right, and no label is without one: 2 * 1 / (2 * 1 + 3).
     assert "choice 4 0.400 0.400 0.250 1 answered not shown, 2 other value" in text
