@@ -243,6 +243,8 @@ def make_page(
                 )
         one.click(read, [image, entity], [ranking], api_name="read")
         every.click(read_all, [image], [table], api_name="read_all")
+    for function in page.fns.values():
+        function.queue = True  # Gradio's own for examples would ask past the queue, which `PageGuard` refuses
     return page
 
 

@@ -79,6 +79,22 @@ def test_programs_get_the_answers_of_the_reader(page: str, reader: AttributeRead
 
 
 @pytest.mark.slow
+def test_a_click_on_an_example_opens_it(page: str) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with open_browser() as browser:
+        wait = WebDriverWait(browser, 60)
+        browser.get(page)
+        (example,) = wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "img[src*='example-1.png']"))
+        assert "Drop Image Here" in browser.find_element(By.TAG_NAME, "body").text
+        example.click()
+        wait.until(lambda b: len(b.find_elements(By.CSS_SELECTOR, "img[src*='example-1.png']")) == 2)
+        assert "Drop Image Here" not in browser.find_element(By.TAG_NAME, "body").text
+        assert console_errors(browser) == []
+
+
+@pytest.mark.slow
 def test_people_upload_an_image_and_see_what_is_wrong_with_it(
     page: str, reader: AttributeReader, files: dict[str, Path]
 ) -> None:
