@@ -29,6 +29,8 @@ from inference.references import join
 from product_vqa.bootstrap import count_by_image, f1, interval, resample
 from product_vqa.entity_f1.scoring import equal_as_quantities
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, VISION_ATTENTION
+from product_vqa.tables.layout import LONG
+from product_vqa.task.schema import CHALLENGE
 from quickstart.__main__ import ROWS_PER_STEP, computes_bfloat16
 
 RARE_ENTITIES = ("maximum_weight_recommendation", "item_volume")
@@ -214,7 +216,9 @@ def read_answers(folders: Sequence[Path], way: str) -> pd.DataFrame:
     """Read the predictions of a way for all seeds, next to their references and their images."""
     tables = []
     for folder in folders:
-        table = join(folder / f"{way}.csv", folder / "test_answers.csv").drop(columns="image_link")
+        table = join(folder / f"{way}.csv", folder / "test_answers.csv", schema=CHALLENGE, layout=LONG).drop(
+            columns="image_link"
+        )
         images = pd.read_csv(folder / "test.csv", usecols=["index", "image_link"])
         tables.append(table.merge(images, on="index", validate="one_to_one"))
     return pd.concat(tables, ignore_index=True)

@@ -37,7 +37,7 @@ def main() -> None:
     reference = None
     for dtype, batch_size in COMBINATIONS:
         reader = AttributeReader.from_pretrained(options.adapter, base_model=options.base_model, dtype=dtype)
-        batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
+        batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size, schema=reader.schema)
         loaded = load_batches(batches, range(len(batches)), num_workers=0)
         tables = [to_table(batch, reader.answer(batch.inputs, batch.entity_names)) for batch in loaded]
         predictions = pd.concat([table.to_pandas() for table in tables], ignore_index=True)

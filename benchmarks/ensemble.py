@@ -41,7 +41,8 @@ from inference.vote_scores import score_votes
 from inference.vote_weights import default_weights
 from inference.votes import NO_VOTE, Votes, count_votes, read_files
 from product_vqa.bootstrap import f1
-from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
+from product_vqa.tables.layout import LONG
+from product_vqa.task.schema import CHALLENGE, ENTITIES, UNITS_BY_ENTITY
 
 TEST_ROWS = 131_187  # of the challenge's test.csv
 PARTS = (2, 5, 10, 20)  # numbers of disjoint parts of the held-out rows
@@ -163,9 +164,9 @@ def make_dataset(folder: Path, options: argparse.Namespace) -> None:
 
 def measure_gain(predictions: Sequence[Path], labels_csv: Path, *, draws: int) -> dict[str, Any]:
     """The gain over the best file in random halves of the images, and in halves of disjoint parts of them."""
-    references = read_references(str(labels_csv))
-    tables = read_files([str(path) for path in predictions])
-    votes, _ = count_votes(tables, join_rows(tables, labels=references))
+    references = read_references(str(labels_csv), schema=CHALLENGE, layout=LONG)
+    tables = read_files([str(path) for path in predictions], schema=CHALLENGE)
+    votes, _ = count_votes(tables, join_rows(tables, labels=references, schema=CHALLENGE, layout=LONG))
     votes, labels = match_labels(votes, references)
     num_images = int(labels.images.max()) + 1
     rng = np.random.default_rng(0)
@@ -200,7 +201,9 @@ def score_halves(votes: Votes, labels: Labels, images: np.ndarray) -> dict[str, 
     return {
         "best_f1": max(_f1(labels, choices) for choices in votes.choices.T),
         "ensemble_f1": _f1(labels, decision.choices),
-        "default_weights_f1": _f1(labels, decide(votes, default_weights(len(score.weights))).choices),
+        "default_weights_f1": _f1(
+            labels, decide(votes, default_weights(len(score.weights), schema=CHALLENGE)).choices
+        ),
         "gain": score.gain,
         "gain_low": score.gain_interval[0],
         "gain_high": score.gain_interval[1],

@@ -29,6 +29,7 @@ from product_vqa.hub import Location
 from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_config, load_processor
 from product_vqa.task.features import FEATURES
+from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import worker_errors
 from training.estimate import count_flop
 from training.memory import TEXT_TOKENS, build_empty_model, estimate_memory, use_fake_tensors
@@ -98,7 +99,7 @@ def predict(base: str, dataset: str, *, is_free: bool, is_tiny: bool) -> dict[st
     reader.max_new_tokens = ANSWER_TOKENS
     rows = load_split(Location(dataset), "test")
     batch_size = 4 if is_tiny else min(reader.find_batch_size(), len(rows) // 3)
-    batches = RowBatches(rows, processor=reader.processor, batch_size=batch_size)
+    batches = RowBatches(rows, processor=reader.processor, batch_size=batch_size, schema=reader.schema)
     _reset_peak()
     num_rows, start_s = 0, 0.0
     with worker_errors():
@@ -179,7 +180,8 @@ class Step:
             args=TrainingOptions(output_dir="unused", bf16=True, save_strategy="no", report_to="none", max_steps=1),
             train_dataset=self._rows,
             processing_class=processor,
-            data_collator=TrainingCollator(processor),
+            data_collator=TrainingCollator(processor, CHALLENGE),
+            schema=CHALLENGE,
         )
         self._trainer.current_gradient_accumulation_steps = 1  # set by `train`, which is not called
         # As `train` does: this gives the model its autocast, without which LoRA's products would be in float32.

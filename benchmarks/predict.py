@@ -38,6 +38,7 @@ from inference.predictions import to_table
 from product_vqa.modeling.collator import Batch, make_generation_batch, normalize_images
 from product_vqa.task.features import FEATURES
 from product_vqa.task.prompt import format_prompt
+from product_vqa.task.schema import CHALLENGE
 
 # test.csv has 131,187 rows on 90,666 images; the rows of an image follow each other.
 QUESTIONS_PER_IMAGE = [1] * 13 + [2] * 5 + [3] * 2
@@ -62,7 +63,7 @@ def main() -> None:
         Dataset.from_list(rows, features=FEATURES).to_parquet(Path(work, "test.parquet"))
         dataset = Dataset.from_parquet(str(Path(work, "test.parquet")), cache_dir=work)
         reader = AttributeReader.from_pretrained(str(adapter))
-        free_reader = AttributeReader(reader.model, reader.processor, constrain=False)
+        free_reader = AttributeReader(reader.model, reader.processor, constrain=False, schema=reader.schema)
         reader.max_new_tokens = free_reader.max_new_tokens = NEW_TOKENS
         tensors = make_tensors(dataset, reader, batch_size=options.batch_size)
         unmerged = PeftModel.from_pretrained(PaliGemmaForConditionalGeneration.from_pretrained(base), adapter).eval()
@@ -119,14 +120,15 @@ def make_tensors(dataset: Dataset, reader: AttributeReader, *, batch_size: int) 
     rows = list(dataset)
     batches = []
     for start in range(0, len(rows), batch_size):
-        batch = make_generation_batch(rows[start : start + batch_size], processor=reader.processor)
+        some = rows[start : start + batch_size]
+        batch = make_generation_batch(some, processor=reader.processor, schema=reader.schema)
         pixels = normalize_images(batch["pixel_values"], processor=reader.processor, dtype=reader.model.dtype)
         batches.append(batch | {"pixel_values": pixels})
     return batches
 
 
 def predict(reader: AttributeReader, dataset: Dataset, *, batch_size: int) -> None:
-    batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
+    batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size, schema=reader.schema)
     for batch in load_batches(batches, range(len(batches)), num_workers=0):
         to_table(batch, reader.answer(batch.inputs, batch.entity_names))
 
@@ -160,7 +162,9 @@ def predict_like_a_notebook(
     texts = []
     for original, entity_name in rows:
         image = Image.open(io.BytesIO(original)).convert("RGB")
-        inputs = processor(images=image, text=f"<image>{format_prompt(entity_name)}", return_tensors="pt")
+        inputs = processor(
+            images=image, text=f"<image>{format_prompt(entity_name, schema=CHALLENGE)}", return_tensors="pt"
+        )
         del inputs["labels"]
         tokens = model.generate(**inputs, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False)
         texts.append(processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))

@@ -103,7 +103,7 @@ def measure(work: Path, *, items: int, batch_size: int, repeats: int) -> dict[st
 
     def predict() -> float:
         start = time.perf_counter()
-        batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size)
+        batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size, schema=reader.schema)
         for batch in load_batches(batches, range(len(batches)), num_workers=0):
             to_table(batch, reader.answer(batch.inputs, batch.entity_names))
         return items / (time.perf_counter() - start)

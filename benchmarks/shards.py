@@ -279,7 +279,7 @@ def measure_merge(machines: Machines, api: HfApi, options: argparse.Namespace) -
     """Push shards of generated images, merge them, and return what the merge takes."""
     csvs = {"train_csv": str(machines.work / "train.csv"), "test_csv": str(machines.work / "test.csv")}
     tables = read_tables(TableOptions(train_csv=csvs["train_csv"], test_csv=csvs["test_csv"]))
-    inputs = Inputs.of(tables, read_selection(RowSelectionOptions()), image_size=448)
+    inputs = Inputs.of(tables, read_selection(RowSelectionOptions(), schema=tables.schema), image_size=448)
     output = machines.work / "generated"
     for shard in all_shards(options.shards):
         own = [url for url in tables.urls() if shard.owns_url(url)]

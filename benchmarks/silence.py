@@ -27,6 +27,7 @@ from inference.threshold import certainty
 from product_vqa.hub import Location
 from product_vqa.modeling.calibration import fit_calibration
 from product_vqa.schemas import load_schema
+from product_vqa.tables.layout import LONG
 from product_vqa.task.quantity import format_quantity
 from product_vqa.task.schema import ENTITIES
 from quickstart.__main__ import computes_bfloat16
@@ -120,11 +121,14 @@ def compare(folder: Path, *, seed: int) -> dict[str, Any]:
     """The scores on the fresh images, of both adapters, and how often a threshold keeps its promise."""
     schema = load_schema(Location(str(folder / "test")))
     tables = {
-        way: join(folder / f"{way}_test.parquet", f"{folder / 'test'}:train", schema=schema) for way in WAYS
+        way: join(folder / f"{way}_test.parquet", f"{folder / 'test'}:train", schema=schema, layout=LONG)
+        for way in WAYS
     }  # fmt: skip
     silent, always = (score_table(tables[way], schema=schema) for way in WAYS)
     pooled = pd.read_parquet(folder / "silent_pool.parquet")
-    labels = join(folder / "silent_pool.parquet", f"{folder / 'pool'}:train", schema=schema).set_index("index")
+    labels = join(folder / "silent_pool.parquet", f"{folder / 'pool'}:train", schema=schema, layout=LONG).set_index(
+        "index"
+    )
     answers = mark_right(pooled, list(labels["reference"][pooled["index"]]), schema=schema)
     return {
         "rows": silent["rows"],

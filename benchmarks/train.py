@@ -53,6 +53,7 @@ from product_vqa.modeling.collator import IGNORED, TrainingCollator, make_traini
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor, resolve_dtype
 from product_vqa.task.features import FEATURES
 from product_vqa.task.prompt import format_prompt
+from product_vqa.task.schema import CHALLENGE
 from training.options import TrainingOptions
 from training.trainer import PaliGemmaTrainer
 
@@ -163,7 +164,8 @@ class Variants:
             ),
             train_dataset=dataset,
             processing_class=processor,
-            data_collator=TrainingCollator(processor),
+            data_collator=TrainingCollator(processor, CHALLENGE),
+            schema=CHALLENGE,
             peft_config=LoraConfig(r=8, target_modules=LANGUAGE_MODEL_LINEARS),
             callbacks=[clock],
         )  # fmt: skip
@@ -211,7 +213,7 @@ class Variants:
         processor = load_processor(base)
         rows = list(Dataset.from_list(self.rows, features=FEATURES))
         batches = [
-            make_training_batch(rows[start : start + BATCH_SIZE], processor=processor)
+            make_training_batch(rows[start : start + BATCH_SIZE], processor=processor, schema=CHALLENGE)
             for start in range(0, len(rows), BATCH_SIZE)
         ]
         for batch in batches:
@@ -249,7 +251,7 @@ class DownloadingCollator:
         images = [Image.open(io.BytesIO(content)).convert("RGB") for content in contents]
         return self.processor(
             images=images,
-            text=["<image>" + format_prompt(row["entity_name"]) for row in rows],
+            text=["<image>" + format_prompt(row["entity_name"], schema=CHALLENGE) for row in rows],
             suffix=[row["entity_value"] for row in rows],
             return_tensors="pt",
             padding=True,

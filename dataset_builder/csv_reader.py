@@ -9,7 +9,7 @@ from dataset_builder.options import TableOptions
 from product_vqa.errors import InputError, argument
 from product_vqa.row_selection import RowKey, RowSelection
 from product_vqa.schemas import choose_schema, load_schema
-from product_vqa.tables.layout import LONG, Layout
+from product_vqa.tables.layout import Layout
 from product_vqa.tables.record_files import split_of
 from product_vqa.tables.rows import Row, Table, read_rows
 from product_vqa.task.attributes import Schema
@@ -24,8 +24,8 @@ class Tables:
 
     train: Table | None
     test: Table | None
-    schema: Schema = CHALLENGE
-    layout: Layout = LONG
+    schema: Schema
+    layout: Layout
 
     def __iter__(self) -> Iterator[Table | None]:
         return iter((self.train, self.test))
@@ -89,13 +89,13 @@ def _select(table: Table, selection: RowSelection) -> Table:
     return replace(table, rows=rows)
 
 
-def read_train_csv(path: str | Path, *, schema: Schema = CHALLENGE, layout: Layout = LONG) -> Table:
+def read_train_csv(path: str | Path, *, schema: Schema, layout: Layout) -> Table:
     """Raises InputError for anything but a train.csv. Its labels may have any form: `labels` judges them."""
     with argument("train_csv"):
         return read_rows(path, schema=schema, layout=layout, is_labelled=True)
 
 
-def read_test_csv(path: str | Path, *, schema: Schema = CHALLENGE, layout: Layout = LONG) -> Table:
+def read_test_csv(path: str | Path, *, schema: Schema, layout: Layout) -> Table:
     """Raises InputError for anything but a test.csv."""
     with argument("test_csv"):
         return read_rows(path, schema=schema, layout=layout, is_labelled=False)

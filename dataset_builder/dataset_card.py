@@ -22,7 +22,7 @@ from product_vqa.quoting import code_span, file_name, one_line
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind, TextKind
 from product_vqa.task.prompt import format_prompt
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 
 PRETTY_NAME = "Product attributes from images"
 _MEANINGS = {
@@ -85,7 +85,7 @@ def save_card(
     location: str,
     license: License | None = None,
     earlier: Path | None = None,
-    schema: Schema = CHALLENGE,
+    schema: Schema,
 ) -> None:
     """Write the card of a build to `folder`. `location`, a repo or a folder, is where its example loads the dataset.
 
@@ -135,7 +135,9 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None, 
         entities=entities,
         first_split=next(iter(rows)),
         location=json.dumps(one_line(location), ensure_ascii=False),
-        example_question=schema[entities[0]].question if is_own else format_prompt("item_weight"),
+        example_question=format_prompt(entities[0] if is_own else "item_weight", schema=schema),
+        num_attributes=len(schema.names),
+        may_be_empty=bool(schema.not_shown),
         attributes=[_describe(attribute) for attribute in schema.attributes.values()] if is_own else [],
         meanings=_OWN_MEANINGS if is_own else _MEANINGS,
         license=shown_license,
@@ -153,22 +155,27 @@ def _describe(attribute: Attribute) -> dict[str, str]:
     kind = attribute.kind
     match kind:
         case QuantityKind():
-            digits = f"at most {kind.decimals} decimals" if kind.decimals else "no decimals"
-            answers = f"a number ({digits}) and one of the units {_spans(kind.units)}"
+            digits = f"at most {_count(kind.decimals, 'decimal')}" if kind.decimals else "no decimals"
+            unit = "the unit" if len(kind.units) == 1 else "one of the units"
+            answers = f"a number ({digits}) and {unit} {_spans(kind.units)}"
         case IntegerKind():
-            answers = f"a whole number of at most {kind.digits} digits"
+            answers = f"a whole number of at most {_count(kind.digits, 'digit')}"
         case ChoiceKind():
             answers = _spans(kind.values)
         case MultiChoiceKind():
             answers = f"some of {_spans(kind.values)}"
         case PatternKind():
-            answers = f"a text like {code_span(kind.pattern.text, in_table=True)}"
+            answers = f"a text that matches {code_span(kind.pattern.text, in_table=True)}"
         case TextKind():
-            answers = f"a text of at most {kind.max_length} characters"
+            answers = f"a text of at most {_count(kind.max_length, 'character')}"
     if attribute.not_shown:
         answers += "; empty if the image does not show it"
     question = code_span(attribute.question, in_table=True)
     return {"name": attribute.name, "question": question, "kind": kind.name, "answers": answers}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _spans(texts: Collection[str]) -> str:

@@ -12,7 +12,6 @@ from product_vqa.quoting import write_cells
 from product_vqa.tables.rows import Row, Table
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import SEPARATOR, IntegerKind, Kind, QuantityKind, key_of
-from product_vqa.task.schema import CHALLENGE
 
 ZERO = "zero"
 OUTLIER = "outlier"  # among the labels of its entity in its unit
@@ -29,7 +28,7 @@ class Suspicious(NamedTuple):
     reason: str
 
 
-def find_suspicious(table: Table, *, schema: Schema = CHALLENGE, unit_spellings: bool = False) -> Iterator[Suspicious]:
+def find_suspicious(table: Table, *, schema: Schema, unit_spellings: bool = False) -> Iterator[Suspicious]:
     """The suspicious rows of train.csv, ordered by reason. A row can have several reasons.
 
     Zeros and outliers are numbers, with or without a unit; two answers can be of any kind.

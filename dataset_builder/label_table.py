@@ -9,7 +9,7 @@ from pathlib import Path
 from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
-from product_vqa.tables.layout import LONG, Layout
+from product_vqa.tables.layout import Layout
 from product_vqa.tables.records import CsvRecords
 from product_vqa.tables.rows import MAX_LENGTHS
 
@@ -28,7 +28,7 @@ class LabelTable:
     num_missing: Mapping[str, int]  # attribute -> rows without a label
 
 
-def read_label_table(path: str | Path, *, layout: Layout = LONG) -> LabelTable:
+def read_label_table(path: str | Path, *, layout: Layout) -> LabelTable:
     """Read the labels of a CSV. All columns of a wide one are attributes, but for those of the dataset itself.
 
     Raises InputError for a file that is not such a CSV, with the line.

@@ -25,7 +25,7 @@ from product_vqa.tables.layout import is_layout
 from product_vqa.task.attributes import Schema
 from product_vqa.task.columns import SPLITS
 from product_vqa.task.quantity import RANGE_POLICIES
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 from product_vqa.task.schema_file import SCHEMA_FILE
 
 # All images of the challenge have such a URL. A single other image makes it a dataset of somebody else's, for which
@@ -125,7 +125,7 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def find_earlier_build(folder: Path, *, schema: Schema = CHALLENGE) -> Manifest | None:
+def find_earlier_build(folder: Path, *, schema: Schema) -> Manifest | None:
     """The manifest of the earlier build in `folder`; None if the folder is missing, or holds nothing but shards.
 
     Raises InputError if anything else is there. A build of another version, with other keys, counts as none, and so

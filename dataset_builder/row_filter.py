@@ -19,7 +19,6 @@ from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
 from product_vqa.tables.rows import Row, Table
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +123,7 @@ def filter_rows(
 
 
 def filter_labels(
-    train: Table, *, ranges: str, unit_spellings: bool = False, schema: Schema = CHALLENGE
+    train: Table, *, ranges: str, schema: Schema, unit_spellings: bool = False
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
     """The rows of train.csv with a usable label and its canonical form, and the other rows with the reason."""
     labelled: list[tuple[Row, str]] = []

@@ -166,6 +166,7 @@ def main() -> None:
     from product_vqa.hub import locate
     from product_vqa.modeling.attribute_reader import AttributeReader
     from product_vqa.modeling.calibration import fit_calibration
+    from product_vqa.schemas import load_schema
 
     with argument("adapter"):
         adapter = locate(options.adapter)
@@ -173,6 +174,7 @@ def main() -> None:
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
         dataset = load_split(location, options.split)
+        own = load_schema(location)
     if options.max_samples:
         dataset = dataset.shuffle(seed=options.seed).select(range(min(options.max_samples, len(dataset))))
     reader = AttributeReader.from_pretrained(
@@ -183,7 +185,7 @@ def main() -> None:
         calibrated=False,
     )
 
-    check_schema(reader.schema, location, dataset, adapter=adapter)
+    check_schema(reader.schema, own, dataset, dataset=location, adapter=adapter)
     answers = mark_right(predict(dataset, reader, options), dataset["entity_value"][:], schema=reader.schema)
     if len(answers) < 20:
         raise InputError(

@@ -22,10 +22,10 @@ from product_vqa.cli import parse_options, run
 from product_vqa.csv_files import parse_index
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
-from product_vqa.tables.layout import COLUMNS_HELP, LONG, WIDE_HELP, Layout
+from product_vqa.tables.layout import COLUMNS_HELP, WIDE_HELP, Layout
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import LabelError, QuantityKind
-from product_vqa.task.schema import CHALLENGE, UNITS, UNITS_BY_ENTITY, canonical_unit, is_challenge, is_suitable
+from product_vqa.task.schema import CHALLENGE, UNITS, UNITS_BY_ENTITY, is_challenge, is_suitable
 
 # As in the official checker: \d and \s match the digits and spaces of any script.
 _MISSING = ("", "nan")  # which the official checker reads as no prediction
@@ -86,7 +86,7 @@ def check_prediction(text: str) -> tuple[str, str] | None:
     if not _OFFICIAL_FORMAT.fullmatch(stripped):
         return "format", f"{text!r} is not a number and a unit, such as '34.0 gram'"
     unit = stripped.split(maxsplit=1)[1]
-    if canonical_unit(unit) is None:
+    if unit not in CHALLENGE.unit_by_spelling:
         return "unit", f"unit {unit!r} in {text!r} is not one of the {len(UNITS)} allowed units"
     return None
 
@@ -119,8 +119,8 @@ def check_submission(
     test_csv: str | Path,
     *,
     official: bool = False,
-    schema: Schema = CHALLENGE,
-    layout: Layout = LONG,
+    schema: Schema,
+    layout: Layout,
 ) -> Verdict:
     """Find all problems of a submission. Raises InputError if it cannot be checked at all.
 
@@ -209,7 +209,7 @@ def _answer_problems(
 
 def _suits(prediction: str, entity_name: str) -> bool:
     """Whether the unit of a well-formed prediction is one of the attribute's; any unit suits an unknown attribute."""
-    unit = canonical_unit(prediction.split(maxsplit=1)[1].strip())
+    unit = CHALLENGE.unit_by_spelling.get(prediction.split(maxsplit=1)[1].strip())
     return entity_name not in UNITS_BY_ENTITY or unit is None or is_suitable(unit, entity_name)
 
 

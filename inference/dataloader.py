@@ -16,7 +16,6 @@ from product_vqa.errors import InputError
 from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.collator import Batch, make_generation_batch
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import TIMEOUT_S, is_worker, limit_queue, to_arrays, to_tensors
 
 
@@ -48,7 +47,7 @@ class RowBatches(torch.utils.data.Dataset[RowBatch]):
         *,
         processor: PaliGemmaProcessor,
         batch_size: int,
-        schema: Schema = CHALLENGE,
+        schema: Schema,
     ) -> None:
         self.dataset = dataset.cast_column("image", datasets.Image(decode=False))
         self.processor = processor

@@ -7,6 +7,7 @@ Its API is Gradio's: `/read` and `/read_all`, for gradio_client and for HTTP req
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError
 from product_vqa.images import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SIDE, ImageError, load_image
 from product_vqa.task.attributes import Attribute, Schema
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -180,7 +181,7 @@ def make_page(
     title: str,
     examples: list[str] | None = None,
     uploads: Uploads | None = None,
-    schema: Schema = CHALLENGE,
+    schema: Schema,
 ) -> "gr.Blocks":
     """Build the page; the caller serves it. `schema` has the attributes that the reader knows."""
     import gradio as gr
@@ -242,6 +243,8 @@ def make_page(
                 )
         one.click(read, [image, entity], [ranking], api_name="read")
         every.click(read_all, [image], [table], api_name="read_all")
+    for function in page.fns.values():
+        function.queue = True  # Gradio's own for examples would ask past the queue, which `PageGuard` refuses
     return page
 
 
@@ -258,14 +261,27 @@ class PageTexts:
 def describe_page(schema: Schema) -> PageTexts:
     """The texts of a page with these attributes."""
     names = schema.names
-    unsure = "It gives an answer even if the image does not show the attribute, so check the confidence."
-    is_sure = all(attribute.not_shown for attribute in schema.attributes.values())
-    note = "It says so if the image does not show the attribute; check the confidence." if is_sure else unsure
+    silent = [name.replace("_", " ") for name in schema.not_shown]
+    if len(silent) == len(names):
+        note = "It says so if the image does not show the attribute; check the confidence."
+    elif silent:
+        some = join_names(silent, "or") if len(silent) <= MAX_NAMES else f"one of {len(silent)} attributes"
+        note = (
+            f"It says so if the image does not show {escape(some)}. About every other attribute it gives an answer "
+            "even if the image does not show it, so check the confidence."
+        )
+    else:
+        note = "It gives an answer even if the image does not show the attribute, so check the confidence."
     if is_challenge(schema):
         return PageTexts("weights, dimensions and ratings", note, "item_weight", "eight")
     shown = [name.replace("_", " ") for name in names[:MAX_NAMES]]
-    subject = ", ".join(shown) if len(names) <= MAX_NAMES else f"{', '.join(shown)} and more"
+    subject = join_names(shown if len(names) <= MAX_NAMES else [*shown, "more"], "and")
     return PageTexts(subject, note, names[0], str(len(names)))
+
+
+def join_names(names: Sequence[str], word: str) -> str:
+    """`size, colour and brand`."""
+    return f" {word} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def as_text(prediction: str, attribute: Attribute) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
-from product_vqa.task.schema import CHALLENGE
+from product_vqa.tables.layout import COLUMNS_HELP, WIDE_HELP, Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,8 +66,8 @@ class EnsembleOptions:
     test_csv: str | None = field(
         default=None,
         metadata={
-            "help": "The challenge's test.csv: the rows of the output, their order and their attributes. Default: all "
-            "rows of the predictions, by index."
+            "help": "The table that was predicted: the rows of the output, their order and their attributes. Default: "
+            "all rows of the predictions, by index."
         },
     )
     leave_empty: list[str] | None = field(
@@ -80,6 +80,8 @@ class EnsembleOptions:
             "the challenge."
         },
     )
+    wide: bool = field(default=False, metadata={"help": WIDE_HELP})
+    columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
     ranges: Literal["leave_out", "first", "last"] = field(
         default="leave_out",
         metadata={
@@ -148,13 +150,17 @@ def combine(options: EnsembleOptions) -> tuple["pa.Table", dict[str, Any]]:
     from inference.vote_weights import identify
     from inference.votes import count_votes, read_files
 
-    schema = choose_schema(options)
+    schema = find_schema(options)
+    layout = Layout.of(wide=options.wide, columns=options.columns)
+    layout.check(schema)
     if unknown := sorted(set(options.leave_empty or ()) - set(schema.names)):
         raise InputError(f"--leave_empty: unknown {unknown[0]!r}; choose from {', '.join(schema.names)}")
-    references = None if options.references is None else read_references(options.references, schema=schema)
+    references = (
+        None if options.references is None else read_references(options.references, schema=schema, layout=layout)
+    )
     with argument("predictions"):
         tables = read_files(options.predictions, schema=schema)
-    rows = join_rows(tables, test_csv=options.test_csv, labels=references, schema=schema)
+    rows = join_rows(tables, test_csv=options.test_csv, labels=references, schema=schema, layout=layout)
     with argument("predictions"):
         votes, counts = count_votes(tables, rows, ranges=options.ranges)
         sources = [identify(name, has_confidences=count.has_confidences) for name, count in counts.items()]
@@ -172,15 +178,15 @@ def combine(options: EnsembleOptions) -> tuple["pa.Table", dict[str, Any]]:
     return table, made_with
 
 
-def choose_schema(options: EnsembleOptions) -> "Schema":
+def find_schema(options: EnsembleOptions) -> "Schema":
     """The schema of the dataset that the references are of, or of --schema, or the challenge's."""
-    from inference.references import find_schema
-    from product_vqa.task.schema_file import read_schema
+    from inference import references
+    from product_vqa.schemas import choose_schema
 
     if options.references is not None:
-        return find_schema(options.references, file=options.schema)
+        return references.find_schema(options.references, file=options.schema)
     with argument("schema"):
-        return CHALLENGE if options.schema is None else read_schema(options.schema)
+        return choose_schema(options.schema)
 
 
 def find_weights(

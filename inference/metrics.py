@@ -23,7 +23,7 @@ GROUPS_LISTED = 20  # in `by_group`: the largest
 THRESHOLDS = tuple(step / 20 for step in range(20))  # of a sweep
 
 
-def score_table(table: pd.DataFrame, *, schema: Schema = CHALLENGE, resamples: int = 0) -> dict[str, Any]:
+def score_table(table: pd.DataFrame, *, schema: Schema, resamples: int = 0) -> dict[str, Any]:
     """The scores of all rows, `by_entity` and `by_group` (the largest groups), and `mistakes`: rows by kind.
 
     With `resamples`, the intervals of `f1_intervals` too. For a schema that is not the challenge's, the scores have
@@ -107,7 +107,7 @@ def describe_mistakes(schema: Schema) -> dict[str, str]:
     return KINDS if is_challenge(schema) else ANSWER_KINDS
 
 
-def mistakes(table: pd.DataFrame, *, schema: Schema = CHALLENGE) -> pd.Series:
+def mistakes(table: pd.DataFrame, *, schema: Schema) -> pd.Series:
     """The kind of each row's mistake, None if there is none. An image's other labels are found in the table."""
     return _find_mistakes(table, Comparison(schema))
 
@@ -134,7 +134,7 @@ def _count_mistakes(found: pd.Series, comparison: Comparison) -> dict[str, int]:
     return {kind: int(counted[kind]) for kind in describe_mistakes(comparison.schema) if kind in counted.index}
 
 
-def f1_intervals(table: pd.DataFrame, *, schema: Schema = CHALLENGE, resamples: int) -> dict[str, list[float]]:
+def f1_intervals(table: pd.DataFrame, *, schema: Schema, resamples: int) -> dict[str, list[float]]:
     """`f1_interval` and `f1_quantity_interval`: the 2.5th to the 97.5th percentile over resampled images.
 
     And `f1_meaning_interval` for a schema that is not the challenge's. Images are resampled instead of rows, because
@@ -151,9 +151,7 @@ def _measures_with_interval(comparison: Comparison) -> list[str]:
     return [name for name in ("f1", "f1_quantity", "f1_meaning") if name in comparison.measures]
 
 
-def score_weighted(
-    table: pd.DataFrame, entities: pd.Series, *, schema: Schema = CHALLENGE, resamples: int = 0
-) -> dict[str, Any]:
+def score_weighted(table: pd.DataFrame, entities: pd.Series, *, schema: Schema, resamples: int = 0) -> dict[str, Any]:
     """The F1 scores that `table` would have with the distribution of attributes in `entities` (one name per row).
 
     A row counts as its attribute's share in `entities`, divided by the attribute's number of rows in `table`.
@@ -240,7 +238,7 @@ def apply_threshold(table: pd.DataFrame, min_confidence: float) -> pd.DataFrame:
     return table.assign(prediction=table["prediction"].where(~(certainty(table) < min_confidence), ""))
 
 
-def mark_right(answers: pd.DataFrame, labels: list[str], *, schema: Schema = CHALLENGE) -> pd.DataFrame:
+def mark_right(answers: pd.DataFrame, labels: list[str], *, schema: Schema) -> pd.DataFrame:
     """The answers whose prediction and label can be compared, with `is_right`, `is_number_right` and `is_shown`.
 
     Those are quantities for the challenge, and what the schema allows for another one; an empty one where it says

@@ -20,7 +20,7 @@ from product_vqa.cli import parse_options, run
 from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError, argument
 from product_vqa.rank import is_first_process, num_processes
-from product_vqa.row_selection import RowSelection, RowSelectionOptions
+from product_vqa.row_selection import RowSelectionOptions, read_selection
 from product_vqa.sharding import MergeOptions, Shard
 
 if TYPE_CHECKING:
@@ -136,13 +136,12 @@ def main() -> None:
 
     from inference.batch_files import BatchFiles, check_output
     from inference.prediction_shards import open_predictions_repo, shard_file
-    from inference.sources import find_selection, find_sources
+    from inference.sources import find_sources
     from inference.submission import PREDICTIONS
     from product_vqa.atomic_io import one_writer
 
     with argument("output"):
         output = check_output(options.output)
-    selection = find_selection(row_options, dataset=options.dataset)
     if shard_options.shard is not None and options.batch_size is None:
         raise InputError("--shard needs --batch_size, the same for all shards: other batches would be other shards")
     if options.push_to_hub and shard_options.shard is None and shard_options.merge is None:
@@ -152,7 +151,7 @@ def main() -> None:
     if shard_options.merge is not None:
         if is_first_process():
             with one_writer(output, argument="output"):
-                merge(options, selection, output=output, count=shard_options.merge)
+                merge(options, row_options, output=output, count=shard_options.merge)
         return
     shard = shard_options.chosen
     with argument("output"):
@@ -172,6 +171,7 @@ def main() -> None:
     from product_vqa.downloads import download_all
 
     sources = find_sources(options.dataset, adapter=options.adapter, base_model=options.base_model)
+    selection = read_selection(row_options, schema=sources.dataset_schema)
     settings = Settings.of(options, selection)
     if engine.is_ray:
         download_all(base_model=None, dataset=sources.dataset, split=options.split)  # workers download the model
@@ -367,7 +367,7 @@ def push_if_asked(shard: Shard, options: PredictOptions, *, output: Path, run: d
         print(f"pushed: {commit.commit_url}")
 
 
-def merge(options: PredictOptions, selection: RowSelection, *, output: Path, count: int) -> None:
+def merge(options: PredictOptions, row_options: RowSelectionOptions, *, output: Path, count: int) -> None:
     """Merge the predictions of all shards, from the Hub or from the folder of `output`."""
     from inference.prediction_shards import download_shards, find_shards, merge_shards
     from inference.sources import find_sources
@@ -381,6 +381,7 @@ def merge(options: PredictOptions, selection: RowSelection, *, output: Path, cou
         with argument("output"):
             files = find_shards(output, count)
     sources = find_sources(options.dataset, adapter=options.adapter, base_model=options.base_model)
+    selection = read_selection(row_options, schema=sources.dataset_schema)
     expected: dict[str, Any] = {name: getattr(options, name) for name in RECORDED}
     expected |= sources.describe()
     expected["row_selection"] = None if selection.is_all else selection.describe()

@@ -12,9 +12,9 @@ from product_vqa.dataset import load_split
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from product_vqa.schemas import choose_schema, load_schema
-from product_vqa.tables.layout import LONG, Layout
+from product_vqa.tables.layout import Layout
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 
 
 def find_schema(references: str | Path, *, file: str | None = None) -> Schema:
@@ -32,9 +32,7 @@ def find_schema(references: str | Path, *, file: str | None = None) -> Schema:
     return choose_schema(file, own=own, of=str(location))
 
 
-def join(
-    predictions: str | Path, references: str | Path, *, schema: Schema = CHALLENGE, layout: Layout = LONG
-) -> pd.DataFrame:
+def join(predictions: str | Path, references: str | Path, *, schema: Schema, layout: Layout) -> pd.DataFrame:
     """Each reference with its prediction: index, entity_name, group_id, image_link, reference, prediction, confidence.
 
     A reference without a prediction has the prediction "". The confidence may be NaN. A wide table has no reference
@@ -55,7 +53,7 @@ def join(
     return table.fillna({"prediction": ""})
 
 
-def read_references(name: str, *, schema: Schema = CHALLENGE, layout: Layout = LONG) -> pd.DataFrame:
+def read_references(name: str, *, schema: Schema, layout: Layout) -> pd.DataFrame:
     """index, entity_name, image_link, group_id and reference (the raw label, "" for none).
 
     For a schema that is not the challenge's, the reference is in canonical form, unless it has none.
@@ -112,7 +110,7 @@ def _read_labels_split(name: str) -> pd.DataFrame:
     return _to_pandas(_load_split(name), columns).rename(columns={"entity_value_raw": "reference"})
 
 
-def read_entities(name: str, *, schema: Schema = CHALLENGE, layout: Layout = LONG) -> pd.Series:
+def read_entities(name: str, *, schema: Schema, layout: Layout) -> pd.Series:
     """The attribute of each row of a CSV or of a dataset's split. Raises InputError for an unknown one."""
     with argument("weights"):
         if _is_csv(name):

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.tables.layout import LONG
+from product_vqa.task.kinds import QuantityKind
+from product_vqa.task.schema import is_challenge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +78,7 @@ def main() -> None:
         location = locate(options.dataset, repo_type="dataset")
         dataset = load_split(location, options.split)
         schema = load_schema(location)
-    table = join(options.predictions, options.references or f"{location}:{options.split}", schema=schema)
+    table = join(options.predictions, options.references or f"{location}:{options.split}", schema=schema, layout=LONG)
     if (table["reference"] == "").all():
         raise InputError(
             f"--dataset {location}: split {options.split} has no labels; pass a CSV of them as --references"
@@ -84,7 +87,7 @@ def main() -> None:
     page = render(
         table,
         dataset,
-        title=options.title or f"Predictions of {made_by.get('adapter') or Path(options.predictions).name}",
+        title=options.title or f"Predictions of {_short_name(made_by.get('adapter'), options.predictions)}",
         about=describe_sources(made_by, location=location, split=options.split),
         max_errors=options.max_errors,
         bootstrap=options.bootstrap,
@@ -93,6 +96,11 @@ def main() -> None:
     with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"{output}: {len(page) / 1e6:.1f} MB")
+
+
+def _short_name(adapter: Any, predictions: str) -> str:
+    """The adapter without its commit, which is in the list below the heading; or else the file."""
+    return re.sub("@[0-9a-f]{40}$", "", str(adapter)) if adapter else Path(predictions).name
 
 
 def describe_sources(
@@ -123,7 +131,7 @@ def render(
     about: list[tuple[str, str, str | None]],
     max_errors: int,
     bootstrap: int = 0,
-    schema: "Schema" = CHALLENGE,
+    schema: "Schema",
 ) -> str:
     """The HTML. `table` is of `inference.references.join`, for this schema; `dataset` has the images by `index`."""
     from importlib.metadata import version
@@ -144,6 +152,7 @@ def render(
         "title": title,
         "about": about,
         "is_challenge": is_challenge(schema),
+        "quantities": [name for name, one in schema.attributes.items() if isinstance(one.kind, QuantityKind)],
         "scores": score_table(table, schema=schema, resamples=bootstrap),
         "kinds": describe_mistakes(schema),
         "confusion": confused_units(table, schema=schema),
@@ -193,7 +202,7 @@ def script_hash(template: Path) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def confused_units(table: "pd.DataFrame", *, schema: "Schema" = CHALLENGE) -> list[dict[str, Any]]:
+def confused_units(table: "pd.DataFrame", *, schema: "Schema") -> list[dict[str, Any]]:
     """Pairs of the label's unit and another one that was predicted, the most frequent first."""
     import pandas as pd
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from inference.tables import read_indexes, read_table
+from inference.tables import read_attribute_rows
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
+from product_vqa.tables.layout import Layout
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE, is_challenge
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Rows:
     indexes: np.ndarray  # int64, each once
     entities: np.ndarray  # position in the schema's names, or `unknown`
     image_links: np.ndarray  # text, "" if no file has it
-    schema: Schema = CHALLENGE
+    schema: Schema
 
     @property
     def unknown(self) -> int:
@@ -45,9 +45,10 @@ def join_rows(
     *,
     test_csv: str | Path | None = None,
     labels: pd.DataFrame | None = None,
-    schema: Schema = CHALLENGE,
+    schema: Schema,
+    layout: Layout,
 ) -> Rows:
-    """The rows of `test_csv`, in its order, or else of all tables, by index.
+    """The rows of `test_csv`, which has this layout, in its order, or else of all tables, by index.
 
     Each table has the column `index`, and may have `entity_name` and `image_link`, as text. An attribute comes from
     any of the tables, `test_csv` and `labels`. Raises InputError, which names the table, if they are not about the
@@ -58,9 +59,8 @@ def join_rows(
         indexes = np.unique(np.concatenate([table["index"].to_numpy(np.int64) for table in tables.values()]))
     else:
         with argument("test_csv"):
-            columns, as_written = ("index", "entity_name"), not is_challenge(schema)
-            test = read_table(test_csv, columns=columns, optional=("image_link",), as_written=as_written)
-            test = test.assign(index=read_indexes(test, path=test_csv))
+            columns, optional = ("index", "entity_name"), ("image_link",)
+            test = read_attribute_rows(test_csv, schema=schema, layout=layout, columns=columns, optional=optional)
         for name, table in tables.items():
             _check_known(table["index"], test["index"], name=name, test_csv=test_csv)
         indexes = test["index"].to_numpy(np.int64)

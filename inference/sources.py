@@ -1,16 +1,15 @@
 """What a prediction is made from: the dataset, the adapter and the base model, pinned to commits."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
 from product_vqa.provenance import BASE_MODEL_FILES, DATASET_FILES, content_sha256
-from product_vqa.row_selection import RowSelection, RowSelectionOptions, read_selection
 from product_vqa.schemas import load_schema
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,15 +21,21 @@ class Sources:
     adapter: Adapter | None
     base_model: Location
 
+    @cached_property
+    def dataset_schema(self) -> Schema:
+        """The dataset's schema.yaml, which is read once."""
+        with argument("dataset"):
+            return load_schema(self.dataset)
+
     @property
     def schema(self) -> Schema:
         """The questions and answers: the adapter's, or the dataset's for a base model alone."""
-        return self.adapter.schema if self.adapter else load_schema(self.dataset)
+        return self.adapter.schema if self.adapter else self.dataset_schema
 
     def check_schema(self, rows: "Dataset") -> None:
         """Raise InputError if the dataset asks for the attributes of these rows otherwise than the adapter answers."""
         if self.adapter is not None:
-            check_schema(self.schema, self.dataset, rows, adapter=self.adapter.location)
+            check_schema(self.schema, self.dataset_schema, rows, dataset=self.dataset, adapter=self.adapter.location)
 
     def describe(self) -> dict[str, str | None]:
         """What shards record: the same on all machines, by content for folders, which are elsewhere on each."""
@@ -44,13 +49,13 @@ class Sources:
         }
 
 
-def check_schema(schema: Schema, dataset: Location, rows: "Dataset", *, adapter: Location) -> None:
-    """Raise InputError if a dataset asks for the attributes of these rows otherwise than the adapter's schema.
+def check_schema(schema: Schema, own: Schema, rows: "Dataset", *, dataset: Location, adapter: Location) -> None:
+    """Raise InputError if a dataset's `own` schema asks for the attributes of these rows otherwise than the adapter's.
 
     Whether an answer may be that the image does not show the attribute is the adapter's matter: the question is the
     same, and so are all other answers.
     """
-    own, schema = (one.with_not_shown(()) for one in (load_schema(dataset), schema))
+    own, schema = (one.with_not_shown(()) for one in (own, schema))
     if own == schema:
         return
     names = sorted(set(rows.select_columns("entity_name")["entity_name"][:]))
@@ -75,12 +80,3 @@ def find_sources(dataset: str, *, adapter: str | None, base_model: str | None) -
         with argument("adapter"):
             downloaded = download_adapter(locate(adapter))
     return Sources(location, downloaded, locate_base_model(downloaded, base_model=base_model))
-
-
-def find_selection(options: RowSelectionOptions, *, dataset: str) -> RowSelection:
-    """Read which rows are predicted. The attributes among which `entities` chooses are those of the dataset."""
-    schema = CHALLENGE
-    if options.entities is not None:
-        with argument("dataset"):
-            schema = load_schema(locate(dataset, repo_type="dataset"))
-    return read_selection(options, schema=schema)

@@ -19,7 +19,7 @@ from product_vqa.bootstrap import f1
 from product_vqa.errors import InputError
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import LabelError
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 
 PRIOR_ROWS = 20  # an attribute's share of empty labels is drawn towards that of all attributes by so many rows
 FOLDS = 5
@@ -52,7 +52,7 @@ class Prior:
     overall: Spread
     between_entities: Spread  # of an attribute's parameters around the overall ones
 
-    def precision(self, files: int, num_entities: int = len(CHALLENGE.names) + 1) -> np.ndarray:
+    def precision(self, files: int, num_entities: int) -> np.ndarray:
         """The inverse of the covariance of all parameters: attribute by attribute, each as in `Answers.features`."""
         varies = np.eye(num_entities)
         varies[-1, -1] = 1e-4  # an unknown attribute is the mean of the others

@@ -20,7 +20,6 @@ from product_vqa.errors import InputError, first_line
 from product_vqa.paths import open_regular, readable_file
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
 
 DEFAULT_INTERCEPT, DEFAULT_VOTE, DEFAULT_SLOPE = -1.0, 1.0, 1.0  # one vote alone is as likely right as its confidence
 _UNKNOWN = "unknown"  # after the attributes: the parameters of rows whose attribute is not known
@@ -66,7 +65,7 @@ class FittedOn:
         return f"{self.rows} rows of {one_line(self.references)}"
 
 
-def default_weights(num_files: int, *, schema: Schema = CHALLENGE) -> VoteWeights:
+def default_weights(num_files: int, *, schema: Schema) -> VoteWeights:
     """The weights without any labels: all files count the same, and confidences are taken as they are."""
     num_entities = len(schema.names) + 1
     shape = (num_entities, num_files)
@@ -87,7 +86,7 @@ def identify(predictions: str | Path, *, has_confidences: bool) -> Source:
     return Source(str(predictions), sha256, adapter if isinstance(adapter, str) else None, has_confidences)
 
 
-def save_weights(file: Path, weights: VoteWeights, fitted_on: FittedOn, *, schema: Schema = CHALLENGE) -> None:
+def save_weights(file: Path, weights: VoteWeights, fitted_on: FittedOn, *, schema: Schema) -> None:
     """Write the weights of files, and what they were fitted on."""
     content = {
         **asdict(fitted_on),
@@ -106,9 +105,7 @@ def save_weights(file: Path, weights: VoteWeights, fitted_on: FittedOn, *, schem
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def load_weights(
-    path: str | Path, sources: Sequence[Source], *, schema: Schema = CHALLENGE
-) -> tuple[VoteWeights, FittedOn]:
+def load_weights(path: str | Path, sources: Sequence[Source], *, schema: Schema) -> tuple[VoteWeights, FittedOn]:
     """Read the weights of these files, and what they were fitted on.
 
     A file belongs to the one that the weights were fitted on by its place in the list. Raises InputError for a file

@@ -23,7 +23,7 @@ from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import LabelError, QuantityKind, key_of
 from product_vqa.task.quantity import Quantity, parse_quantity
-from product_vqa.task.schema import CHALLENGE, ENTITIES, is_challenge, is_suitable
+from product_vqa.task.schema import ENTITIES, is_challenge, is_suitable
 from product_vqa.task.unit_conversion import to_base_unit
 
 NO_VOTE = NO_ROW = -1
@@ -87,7 +87,7 @@ class Votes:
         return np.append(self.amounts, NO_VOTE)[self.choices]
 
 
-def read_files(paths: Sequence[str], *, schema: Schema = CHALLENGE) -> dict[str, pd.DataFrame]:
+def read_files(paths: Sequence[str], *, schema: Schema) -> dict[str, pd.DataFrame]:
     """The table of each file of predictions, by its name: index, prediction, confidence, and more if it has them.
 
     Raises InputError for a file that `read_predictions` refuses, and for one that is given twice, because its votes

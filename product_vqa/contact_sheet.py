@@ -11,7 +11,7 @@ from product_vqa.entity_f1.scoring import equal_as_quantities
 from product_vqa.images import as_image
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import LabelError
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ _MAX_IMAGE_SIDE = 224  # px
 _CELL_WIDTH, _CELL_HEIGHT = 256, 308
 
 
-def draw_contact_sheet(rows: Sequence[SheetRow], *, schema: Schema = CHALLENGE) -> Image.Image:
+def draw_contact_sheet(rows: Sequence[SheetRow], *, schema: Schema) -> Image.Image:
     """Draw the images in rows of four, each with its question, its label and, if there is one, its prediction.
 
     The prediction is green if it equals the label (for another schema than the challenge's: by meaning), else red.

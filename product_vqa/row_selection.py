@@ -11,7 +11,6 @@ from product_vqa.documents import read_bytes
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
 
 MAX_ROWS_FILE_BYTES = 512 * 1024**2
 
@@ -129,7 +128,7 @@ def _is_described(name: str, value: object, schema: Schema) -> bool:
     return name in ("max_rows", "seed") and type(value) is int
 
 
-def read_selection(options: RowSelectionOptions, *, seed: int = 0, schema: Schema = CHALLENGE) -> RowSelection:
+def read_selection(options: RowSelectionOptions, *, seed: int = 0, schema: Schema) -> RowSelection:
     """Read the file of `rows`.
 
     Raises InputError for an attribute that the schema lacks, for a line that is not an index, and for a file without

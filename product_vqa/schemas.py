@@ -18,7 +18,11 @@ def load_schema(location: Location, *, repo_type: str = "dataset") -> Schema:
     """
     if location.folder is None and SCHEMA_FILE not in list_files(location, repo_type=repo_type):
         return CHALLENGE  # without a download, which would warn that it found nothing
-    folder = download(location, patterns=[SCHEMA_FILE], repo_type=repo_type)
+    return schema_of(location, download(location, patterns=[SCHEMA_FILE], repo_type=repo_type))
+
+
+def schema_of(location: Location, folder: Path) -> Schema:
+    """What `load_schema` returns, from the folder that the dataset or adapter was downloaded to."""
     file = find_file(location, folder, SCHEMA_FILE)
     if file is None:
         return CHALLENGE

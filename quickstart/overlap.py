@@ -40,7 +40,7 @@ class OverlapOptions:
     json: bool = field(default=False, metadata={"help": "Print JSON."})
 
 
-def measure_overlap(labels: Path, predictions: Path | None = None, *, schema: Schema = CHALLENGE) -> dict[str, Any]:
+def measure_overlap(labels: Path, predictions: Path | None = None, *, schema: Schema) -> dict[str, Any]:
     """Count over the folder that `quickstart.rendering.render` wrote.
 
     Returns `test_pictures` and `pictures_in_both` (images with the same bytes in both splits); `test_pairs` (different

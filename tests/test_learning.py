@@ -19,16 +19,18 @@ from PIL import Image
 from dataset_builder.labels import LabelForm, label_form
 from inference import AttributeReader
 from inference.calibrate import measure
-from inference.metrics import mark_right, sweep
+from inference.metrics import sweep
 from product_vqa.hub import Location
 from product_vqa.modeling.calibration import fit_calibration
-from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
 from product_vqa.task.quantity import format_quantity, parse_quantity
+from product_vqa.task.schema import CHALLENGE
 from quickstart.rendering.levels import PLAIN
 from quickstart.rendering.writer import write_labels
 from tests.commands import ROOT
+from tests.inference.challenge import mark_right
+from tests.product_vqa.modeling.challenge import TrainingCollator
 from training.evaluation import answer_sample, score
 from training.options import TrainingOptions
 from training.trainer import PaliGemmaTrainer
@@ -77,6 +79,7 @@ def fine_tune(train: Dataset, output_dir: Path, *, steps: int) -> PaliGemmaTrain
         train_dataset=train,
         processing_class=processor,
         data_collator=TrainingCollator(processor),
+        schema=CHALLENGE,
         peft_config=LoraConfig(
             r=32, lora_alpha=32, target_modules=f"{LANGUAGE_MODEL_LINEARS}|{PROJECTOR_LINEAR}", task_type="CAUSAL_LM"
         ),
@@ -88,7 +91,9 @@ def fine_tune(train: Dataset, output_dir: Path, *, steps: int) -> PaliGemmaTrain
 
 def f1(trainer: PaliGemmaTrainer, test: Dataset) -> float:
     rows = test.select(range(48))
-    return score(answer_sample(trainer.model, rows, processor=trainer.processing_class, batch_size=48))["f1_quantity"]
+    processor = trainer.processing_class
+    answered = answer_sample(trainer.model, rows, processor=processor, batch_size=48, schema=CHALLENGE)
+    return score(answered, schema=CHALLENGE)["f1_quantity"]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +131,7 @@ def test_f1_does_not_rise_with_shuffled_labels(labels: tuple[Dataset, Dataset], 
 def answers(labels: tuple[Dataset, Dataset], fine_tuned: PaliGemmaTrainer) -> pd.DataFrame:
     """Its predictions for all test rows, with their uncalibrated confidences."""
     _, test = labels
-    reader = AttributeReader(fine_tuned.model.eval(), fine_tuned.processing_class)
+    reader = AttributeReader(fine_tuned.model.eval(), fine_tuned.processing_class, schema=CHALLENGE)
     predictions = []
     for start in range(0, len(test), 50):
         rows = test[start : start + 50]

@@ -140,8 +140,7 @@ def make_gemma_tokenizer() -> "GemmaTokenizer":  # noqa: F821
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import GemmaTokenizer
 
-    from product_vqa.task.prompt import format_prompt
-    from product_vqa.task.schema import ENTITIES, UNITS
+    from product_vqa.task.schema import CHALLENGE, UNITS
 
     learner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     learner.normalizer = normalizers.Replace(" ", "▁")
@@ -155,7 +154,9 @@ def make_gemma_tokenizer() -> "GemmaTokenizer":  # noqa: F821
         initial_alphabet=[*string.ascii_letters, *string.digits, *".,?-/▁\n"],
         show_progress=False,
     )
-    learner.train_from_iterator([*map(format_prompt, ENTITIES), *(f"a {unit}" for unit in UNITS)] * 2, trainer)
+    learner.train_from_iterator(
+        [*(one.question for one in CHALLENGE.attributes.values()), *(f"a {unit}" for unit in UNITS)] * 2, trainer
+    )
     learnt = json.loads(learner.to_str())["model"]
     return GemmaTokenizer(
         vocab=learnt["vocab"],

@@ -15,7 +15,6 @@ from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.generation import generate_answers, normalize_answer
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import QuantityKind
-from product_vqa.task.schema import CHALLENGE
 
 RESAMPLES = 1000  # of the bootstrap
 
@@ -55,7 +54,7 @@ def answer_sample(
     *,
     processor: PaliGemmaProcessor,
     batch_size: int,
-    schema: Schema = CHALLENGE,
+    schema: Schema,
     before_batch: Callable[[], None] = lambda: None,
 ) -> list[Answered]:
     """Answer the rows of `dataset`, in their order. Each process answers a share, and all get all answers.
@@ -99,7 +98,7 @@ def answer_sample(
     return sorted(gather_object(answered), key=lambda answer: answer.row)
 
 
-def score(answered: Sequence[Answered], *, schema: Schema = CHALLENGE) -> dict[str, float]:
+def score(answered: Sequence[Answered], *, schema: Schema) -> dict[str, float]:
     """Compute the task's scores.
 
     Returns `f1` (exact string against entity_value_raw, the challenge's score) and `f1_quantity` (number and unit, or

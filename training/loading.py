@@ -32,7 +32,6 @@ from product_vqa.modeling.loading import check_image_size, load_base_model, load
 from product_vqa.schemas import load_schema
 from product_vqa.streaming import count_streamed_entities, open_split
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
 from training.evaluation import sample_rows, split_rows
 from training.options import DatasetOptions, ModelOptions, TrainingOptions, samples_per_step, steps_per_epoch
 from training.oversampling import repeat_rows
@@ -58,7 +57,7 @@ class Sources:
     named_base_model: Location
     named_dataset: Location
     base_license: str | list[str] | None  # as the base model's card states it; the adapter inherits it
-    schema: Schema = CHALLENGE  # the dataset's; the adapter answers its questions
+    schema: Schema  # the dataset's; the adapter answers its questions
 
 
 def locate_sources(

@@ -25,7 +25,7 @@ from product_vqa.task.kinds import (
     QuantityKind,
     TextKind,
 )
-from product_vqa.task.schema import CHALLENGE, is_challenge
+from product_vqa.task.schema import is_challenge
 from training.loading import Sources
 from training.options import samples_per_step
 from training.streaming import StreamedRows
@@ -70,7 +70,7 @@ class TrainingFacts:
     scores: dict[str, float] | None  # as `trainer.evaluate()` returns them
     is_selected_by_scores: bool  # whether the rows of these scores selected the checkpoint that is kept
     max_new_tokens: int  # of the longest answer
-    schema: Schema = CHALLENGE
+    schema: Schema
 
 
 def describe_training(
@@ -199,7 +199,7 @@ def _make_score_table(scores: dict[str, float], schema: Schema) -> dict[str, str
 
 def _score_titles(schema: Schema) -> dict[str, str]:
     has_quantities_only = all(isinstance(one.kind, QuantityKind) for one in schema.attributes.values())
-    return _SCORES if has_quantities_only else _SCORES | {"f1_quantity": "F1, by meaning"}
+    return _SCORES if has_quantities_only else _SCORES | {"f1_quantity": "F1, in canonical form"}
 
 
 def _link(location: Location, *, repo_type: str = "model") -> str:

@@ -14,7 +14,6 @@ from product_vqa.errors import InputError, argument
 from product_vqa.modeling.collator import Row
 from product_vqa.streaming import StreamedSplit
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import is_worker
 from training.read_ahead import ReadAhead
 
@@ -28,7 +27,7 @@ class StreamedRows(Dataset[Row]):
     each row is read once, however many workers decode images.
     """
 
-    def __init__(self, split: StreamedSplit, rows: np.ndarray, *, schema: Schema = CHALLENGE) -> None:
+    def __init__(self, split: StreamedSplit, rows: np.ndarray, *, schema: Schema) -> None:
         """`rows` (N,) has the row of the split at each position."""
         self._split, self._rows, self._schema = split, rows, schema
         self.row_groups = split.row_groups_of(rows)  # (N,) of each position
@@ -117,7 +116,7 @@ class RowReference(int):
             return RuntimeError, (traceback.format_exc(),)
 
 
-def check_labels(table: pa.Table, *, schema: Schema = CHALLENGE, name: str, remedy: str) -> None:
+def check_labels(table: pa.Table, *, schema: Schema, name: str, remedy: str) -> None:
     """Raise InputError if a row has no label, and its attribute cannot be without one."""
     if schema.not_shown:
         may_be_empty = pc.is_in(table.column("entity_name"), pa.array(schema.not_shown))

@@ -19,7 +19,6 @@ from product_vqa.errors import InputError, first_line, library_errors
 from product_vqa.modeling.collator import IGNORED, normalize_images
 from product_vqa.task.attributes import Schema
 from product_vqa.task.features import FEATURES
-from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import TIMEOUT_S
 from training.callbacks import Clock, PreemptedError, SaveOnSigterm
 from training.checkpoints import find_damage, remove_checkpoint, save_manifest
@@ -54,7 +53,7 @@ class PaliGemmaTrainer(SFTTrainer):
         shuffle: BufferedShuffle | None = None,
         sigterm: SaveOnSigterm | None = None,
         run: dict[str, Any] | None = None,
-        schema: Schema = CHALLENGE,
+        schema: Schema,
         **kwargs: Any,
     ) -> None:
         """`run` is written to the manifest of every checkpoint (see `training.run_config.describe_run`).

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from product_vqa.documents import read_bytes
-from product_vqa.errors import InputError, argument, first_line
+from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, download, find_file, locate
 from product_vqa.modeling.adapter_config import check_config, check_weights
 from product_vqa.modeling.model_files import (
@@ -19,11 +18,10 @@ from product_vqa.modeling.model_files import (
     read_json_file,
 )
 from product_vqa.provenance import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CALIBRATION_FILE, adapter_sha256
+from product_vqa.schemas import schema_of
 from product_vqa.task.attributes import Schema
 from product_vqa.task.prompt import TASK_FILE, BaseSettings, format_prompt, load_task
-from product_vqa.task.schema import CHALLENGE
-from product_vqa.task.schema_file import SCHEMA_FILE, parse_schema
-from product_vqa.task.yaml_nodes import MAX_BYTES
+from product_vqa.task.schema_file import SCHEMA_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +87,7 @@ def download_adapter(location: Location) -> Adapter:
     check_config(config, name=name)
     tensors = read_header(location, weights, ADAPTER_WEIGHTS)
     check_weights(config, tensors, name=name)
+    schema = schema_of(location, folder)
     task_file = find_file(location, folder, TASK_FILE)
     if task_file is None:
         logger.warning(
@@ -96,7 +95,7 @@ def download_adapter(location: Location) -> Adapter:
             "answers will be worse",
             location,
             TASK_FILE,
-            format_prompt("item_weight"),
+            format_prompt(schema.names[0], schema=schema),
         )
     return Adapter(
         location,
@@ -107,18 +106,8 @@ def download_adapter(location: Location) -> Adapter:
         base_settings=load_task(task_file, adapter=name) if task_file else None,
         config=config,
         tensors=tensors,
-        schema=_read_schema(location, folder),
+        schema=schema,
     )
-
-
-def _read_schema(location: Location, folder: Path) -> Schema:
-    file = find_file(location, folder, SCHEMA_FILE)
-    if file is None:
-        return CHALLENGE
-    try:
-        return parse_schema(read_bytes(file, max_bytes=MAX_BYTES), name=f"{location}: {SCHEMA_FILE}")
-    except OSError as error:
-        raise InputError(f"{location}: its {SCHEMA_FILE} cannot be read ({first_line(error)})") from error
 
 
 def locate_base_model(adapter: Adapter | None, *, base_model: str | Location | None) -> Location:

@@ -62,7 +62,7 @@ class AttributeReader:
         calibration: Calibration | None = None,
         provenance: dict[str, str | None] | None = None,
         base_model: Location | None = None,
-        schema: Schema = CHALLENGE,
+        schema: Schema,
     ) -> None:
         """See `from_pretrained`."""
         self.schema = schema
@@ -305,7 +305,7 @@ def describe_reader(
     *,
     dtype: str,
     load_in_4bit: bool | None,
-    schema: Schema | None = None,
+    schema: Schema | None,
 ) -> dict[str, str | None]:
     """The provenance of what `from_pretrained` would load, without loading it. `dtype` is that of the weights."""
     return _provenance(

@@ -23,7 +23,6 @@ from product_vqa.modeling.answer_tokens import spell_answer
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
 from product_vqa.task.prompt import format_prompt
-from product_vqa.task.schema import CHALLENGE
 from product_vqa.workers import is_worker, to_arrays
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ IMAGE_TOKEN = "<image>"
 _NOT_NORMALIZED = {"do_rescale": False, "do_normalize": False}  # uint8 images, resized
 
 
-def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor, schema: Schema = CHALLENGE) -> Batch:
+def make_training_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor, schema: Schema) -> Batch:
     """Batch rows (`image`, `entity_name`, `entity_value`) for training.
 
     Returns input_ids, attention_mask, token_type_ids and labels (B, T) int64, padded on the right, and pixel_values
@@ -92,7 +91,7 @@ def _insert_answers(batch: Batch, answers: Mapping[int, Sequence[int]], *, pad: 
     return batch | inserted
 
 
-def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor, schema: Schema = CHALLENGE) -> Batch:
+def make_generation_batch(rows: Sequence[Row], *, processor: PaliGemmaProcessor, schema: Schema) -> Batch:
     """Batch rows (`image`, `entity_name`) for generation. Rows with the same image object (by `id`) share one image.
 
     Returns input_ids, attention_mask and token_type_ids (B, T) int64, padded on the left; pixel_values (P, 3, H, W)
@@ -183,7 +182,7 @@ class TrainingCollator:
     """
 
     processor: PaliGemmaProcessor
-    schema: Schema = CHALLENGE
+    schema: Schema
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         batch = make_training_batch(rows, processor=self.processor, schema=self.schema)

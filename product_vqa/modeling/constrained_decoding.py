@@ -28,7 +28,6 @@ from product_vqa.task.kinds import (
     QuantityKind,
     TextKind,
 )
-from product_vqa.task.schema import CHALLENGE
 
 MAX_ENTRIES = 2**26  # of a table, half a gigabyte
 _NO_TOKEN = -1
@@ -103,9 +102,7 @@ class AnswerAutomaton:
     text: TextStates | None = None
 
     @classmethod
-    def from_tokenizer(
-        cls, tokenizer: Any, *, schema: Schema = CHALLENGE, allow_empty: bool = False
-    ) -> "AnswerAutomaton":
+    def from_tokenizer(cls, tokenizer: Any, *, schema: Schema, allow_empty: bool = False) -> "AnswerAutomaton":
         """Build the automaton for a tokenizer of the PaliGemma family. With `allow_empty`, any answer may be empty.
 
         Each answer but a text has one path, its tokens in training: those into which the tokenizer splits it, or those
@@ -142,7 +139,7 @@ def number_pattern(*, decimals: int, integer_digits: int, signed: bool) -> str:
     return rf"{number}|-({integer}\.(0|{not_zero})|0\.{not_zero})" if signed else number
 
 
-def max_answer_tokens(tokenizer: Any, *, schema: Schema = CHALLENGE) -> int:
+def max_answer_tokens(tokenizer: Any, *, schema: Schema) -> int:
     """Return the length of the longest valid answer, including the end token, for any tokenizer."""
 
     def count(text: str) -> int:

@@ -17,7 +17,6 @@ from product_vqa.modeling.constrained_decoding import AnswerAutomaton, TextState
 from product_vqa.modeling.silence import find_shown
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import IntegerKind, LabelError, QuantityKind
-from product_vqa.task.schema import CHALLENGE
 
 if TYPE_CHECKING:
     from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
@@ -41,7 +40,7 @@ def generate_answers(
     entity_names: Sequence[str],
     processor: PaliGemmaProcessor,
     automaton: AnswerAutomaton | None,
-    schema: Schema = CHALLENGE,
+    schema: Schema,
     num_beams: int = 1,
     max_new_tokens: int | None = None,
     synced_gpus: bool = False,

@@ -14,7 +14,7 @@ from PIL import Image
 from product_vqa.errors import InputError, first_line
 from product_vqa.modeling.collator import make_generation_batch, normalize_images
 from product_vqa.modeling.model_files import is_integer, is_number, wrong_field
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.schema import CHALLENGE, ENTITIES
 
 if TYPE_CHECKING:
     from transformers import PaliGemmaProcessor
@@ -83,7 +83,7 @@ def check_processor(processor: PaliGemmaProcessor, *, name: str) -> None:
         if len(tokenizer.encode(f"{ENTITIES[0]}\n")) > MAX_PROMPT_TOKENS:
             raise ValueError(f"more than {MAX_PROMPT_TOKENS} tokens for a prompt")
         rows = [{"image": Image.new("RGB", (1, 1)), "entity_name": max(ENTITIES, key=len)}]
-        batch = make_generation_batch(rows, processor=processor)
+        batch = make_generation_batch(rows, processor=processor, schema=CHALLENGE)  # any questions will do
         found = int((batch["input_ids"] == processor.image_token_id).sum())
         length = batch["input_ids"].shape[1] - num_tokens
         if found != num_tokens or not 1 < length <= MAX_PROMPT_TOKENS:

@@ -7,7 +7,6 @@ from pathlib import Path
 from product_vqa.documents import read_json
 from product_vqa.errors import InputError, first_line
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
 
 PROMPT_TEMPLATE = "What is the {entity}?"  # of attributes without a question of their own in the schema
 TASK_FILE = "product_vqa.json"
@@ -31,7 +30,7 @@ class BaseSettings:
                 raise ValueError(f"{name} is {str(getattr(self, name))[:100]!r}")
 
 
-def format_prompt(entity_name: str, *, schema: Schema = CHALLENGE) -> str:
+def format_prompt(entity_name: str, *, schema: Schema) -> str:
     """`item_weight` -> `What is the item weight?`. Raises InputError for an unknown entity."""
     return schema[entity_name].question
 

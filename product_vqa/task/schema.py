@@ -23,15 +23,6 @@ def is_challenge(schema: Schema) -> bool:
     return schema.with_not_shown(()) == CHALLENGE
 
 
-def canonical_unit(text: str) -> str | None:
-    """Return the allowed unit that `text` spells, or None.
-
-    Like the official checker, it accepts `ter` for `tre` (meter, centiliter) and `feet` for `foot` (cubic feet), but
-    no other plurals, no abbreviations and no capitals.
-    """
-    return CHALLENGE.unit_by_spelling.get(text)
-
-
 def is_suitable(unit: str, entity_name: str) -> bool:
     """Return whether `unit` (canonical) is allowed for `entity_name`."""
     return unit in UNITS_BY_ENTITY[entity_name]

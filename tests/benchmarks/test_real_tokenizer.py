@@ -14,11 +14,11 @@ from transformers import PaliGemmaProcessor
 from benchmarks.base_models import VOCABULARY
 from benchmarks.real_tokenizer import cache_folder, find_tokenizer, missing_reason
 from product_vqa.hub import Location
-from product_vqa.modeling.collator import make_generation_batch, make_training_batch
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.loading import load_processor
-from product_vqa.task.schema import UNITS, UNITS_BY_ENTITY
+from product_vqa.task.schema import CHALLENGE, UNITS, UNITS_BY_ENTITY
 from tests.commands import run_module
+from tests.product_vqa.modeling.challenge import make_generation_batch, make_training_batch
 from tests.tiny import make_rows
 
 
@@ -68,7 +68,7 @@ def test_the_golden_batches(processor: PaliGemmaProcessor) -> None:
 
 def test_every_answer_has_one_token_per_digit_and_the_tokens_of_its_unit(processor: PaliGemmaProcessor) -> None:
     tokenizer, rng = processor.tokenizer, random.Random(0)
-    automaton = AnswerAutomaton.from_tokenizer(tokenizer)
+    automaton = AnswerAutomaton.from_tokenizer(tokenizer, schema=CHALLENGE)
     assert automaton.max_tokens == 15
     for _ in range(3_000):
         number = f"{rng.randrange(10 ** rng.randint(1, 6))}.{rng.choice('0123456789')}{rng.choice(['', '25', '5'])}"
@@ -86,7 +86,9 @@ def test_a_processor_that_was_saved_makes_the_same_batches(processor: PaliGemmaP
         expected, found = make(rows, processor=processor), make(rows, processor=loaded)
         assert all(found[name].equal(expected[name]) for name in expected)
     assert loaded.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
-    assert set(UNITS_BY_ENTITY) == set(AnswerAutomaton.from_tokenizer(loaded.tokenizer).start_by_entity)
+    assert set(UNITS_BY_ENTITY) == set(
+        AnswerAutomaton.from_tokenizer(loaded.tokenizer, schema=CHALLENGE).start_by_entity
+    )
 
 
 def test_the_folder_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,15 +11,14 @@ import pandas as pd
 import pytest
 
 from dataset_builder import ProductVqa
-from dataset_builder.csv_reader import read_train_csv
 from dataset_builder.image_preparation import prepare_image
 from dataset_builder.labels import label_judge
 from dataset_builder.leakage import find_leaks
-from dataset_builder.row_filter import filter_labels
 from dataset_builder.split import hold_out
 from product_vqa.task.schema import CHALLENGE
 from product_vqa.task.schema_file import read_schema
 from tests.commands import run_module
+from tests.dataset_builder.challenge import filter_labels, read_train_csv
 
 DATA = Path(os.environ.get("PRODUCT_VQA_DATA") or Path(__file__).resolve().parents[2].parent / "shared" / "data")
 pytestmark = [

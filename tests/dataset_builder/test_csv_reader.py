@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.csv_reader import Tables, read_tables, read_test_csv, read_train_csv
+from dataset_builder.csv_reader import read_tables
 from dataset_builder.options import TableOptions
 from product_vqa.errors import InputError
 from product_vqa.tables.rows import Table
 from product_vqa.task.schema import ENTITIES
+from tests.dataset_builder.challenge import Tables, read_test_csv, read_train_csv
 from tests.dataset_builder.files import TEST_COLUMNS, TRAIN_COLUMNS, write_csv
 
 TRAIN = "image_link,group_id,entity_name,entity_value\n"

@@ -3,16 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from dataset_builder.csv_reader import read_train_csv
-from dataset_builder.label_quality import (
-    LABELS_PER_RARE,
-    MIN_LABELS,
-    MIN_LABELS_OF_CHOICE,
-    find_suspicious,
-    write_suspicious,
-)
+from dataset_builder.label_quality import LABELS_PER_RARE, MIN_LABELS, MIN_LABELS_OF_CHOICE, write_suspicious
 from product_vqa.tables.rows import Table
 from product_vqa.task.schema_file import parse_schema
+from tests.dataset_builder.challenge import find_suspicious, read_train_csv
 from tests.dataset_builder.files import TRAIN_COLUMNS, write_csv
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dataset_builder.label_table import MAX_COLUMNS, MAX_LABEL_LENGTH, read_label_table
+from dataset_builder.label_table import MAX_COLUMNS, MAX_LABEL_LENGTH
 from product_vqa.errors import InputError
 from product_vqa.tables.layout import Layout
+from tests.dataset_builder.challenge import read_label_table
 from tests.dataset_builder.files import TRAIN_COLUMNS, write_csv
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from dataset_builder import build
 from dataset_builder.leakage import Leak
-from dataset_builder.manifest import find_earlier_build
 from product_vqa.errors import InputError
 from tests.commands import call
+from tests.dataset_builder.challenge import find_earlier_build
 from tests.dataset_builder.files import Shop
 
 KEYS = [

@@ -68,7 +68,7 @@ def test_the_card_describes_the_attributes(tmp_path: Path, monkeypatch: pytest.M
         "nutrition": "| salt | `What is the salt?` | quantity | a number (at most 4 decimals) and one of the units "
         "`gram`, `milligram`; empty if the image does not show it |",
         "clothes": "| material | `What is the material?` | multi_choice | some of `cotton`, `wool`, `elastane` |",
-        "electronics": "| model | `What is the model?` | pattern | a text like `[A-Z]{2}-[0-9]{3,4}` |",
+        "electronics": "| model | `What is the model?` | pattern | a text that matches `[A-Z]{2}-[0-9]{3,4}` |",
     }.items():
         assert line in cards[name].splitlines(), cards[name]
     assert "such as `How much energy does the panel state?`, with their answers" in cards["nutrition"]
@@ -76,6 +76,9 @@ def test_the_card_describes_the_attributes(tmp_path: Path, monkeypatch: pytest.M
     assert "| waterproof | `What is the waterproof?` | yes_no | `yes`, `no` |" in cards["electronics"]
     assert "| not_a_choice (none of the values) | 2 |" in cards["clothes"]
     assert "| refresh rate | 2 |" in cards["electronics"]
+    assert "; empty where the image does not show the attribute, and in `test` |" in cards["nutrition"]
+    assert "as the attribute's kind defines it; empty in `test` |" in cards["clothes"]
+    assert "and the unit `hertz` |" in cards["electronics"] and "times that" not in cards["electronics"]
 
 
 def test_the_challenges_schema_as_a_file_is_the_default(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from dataset_builder.csv_reader import Tables, read_test_csv, read_train_csv
 from dataset_builder.row_filter import DatasetRow, Dropped, FilteredRows, as_frame, filter_rows
 from dataset_builder.stored_image import StoredImage
 from product_vqa.errors import InputError
 from product_vqa.tables.rows import Table
+from tests.dataset_builder.challenge import Tables, read_test_csv, read_train_csv
 from tests.dataset_builder.files import TEST_COLUMNS, TRAIN_COLUMNS, write_csv
 
 IMAGE = StoredImage(num_bytes=900, width=48, height=32, sha256="ab" * 32, phash=-(2**63) + 1)

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from dataset_builder.csv_reader import Tables
 from dataset_builder.options import SelectionOptions
 from dataset_builder.unanswered_sources import check_unanswered, describe, read_file
 from product_vqa.errors import InputError
 from product_vqa.tables.rows import Row, Table
+from tests.dataset_builder.challenge import Tables
 
 HEADER = "image_link,entity_name,shown\n"
 

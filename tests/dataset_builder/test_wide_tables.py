@@ -27,7 +27,9 @@ def test_a_wide_table_becomes_a_row_for_each_of_its_values(
     assert labels_of(folder) == labels  # an empty cell gives none, but where the schema says "not shown"
     assert dropped_of(folder) == dropped
     assert json.loads((folder / "build.json").read_text())["layout"] == {"wide": True}
-    assert "  --wide \\\n" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "  --wide \\\n" in card
+    assert f"; for a CSV with one row per product, {len(catalogue.columns)} times that, plus the position" in card
     rows = pq.read_table(folder / "rows" / "train.parquet").to_pylist()
     names = list(parse_schema(SCHEMAS[name], name="s").names)
     for row in rows:

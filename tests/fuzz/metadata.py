@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 import safetensors.numpy
 from datasets import Dataset, config
 
-from inference.rows import join_rows
 from inference.vote_decision import decide
-from inference.vote_weights import Source, load_weights
+from inference.vote_weights import Source
 from inference.votes import NO_VOTE, count_votes
 from product_vqa.dataset import find_splits, load_splits
 from product_vqa.errors import InputError
@@ -34,6 +33,7 @@ from product_vqa.task.prompt import PROMPT_TEMPLATE, TASK_FILE, load_task
 from product_vqa.task.schema import ENTITIES
 from tests.fuzz.documents import WORDS, generate_json, generate_yaml, random_value
 from tests.fuzz.target import Target, assert_message
+from tests.inference.challenge import join_rows, load_weights
 from tests.tiny import make_rows
 
 _VOTER = Source("a.csv", "0" * 64, adapter_sha256=None, has_confidences=True)

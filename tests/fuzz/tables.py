@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dataset_builder.csv_reader import read_test_csv, read_train_csv
-from inference.check import Verdict, check_submission
+from inference.check import Verdict
 from inference.submission import PREDICTIONS, read_predictions, write_submission
 from product_vqa.errors import InputError
 from product_vqa.tables.rows import Table
 from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
+from tests.dataset_builder.challenge import read_test_csv, read_train_csv
 from tests.fuzz.target import Target, assert_message
+from tests.inference.challenge import check_submission
 
 TRAIN = b"""index,image_link,group_id,entity_name,entity_value
 0,https://x/a.jpg,1,width,12.5 centimetre

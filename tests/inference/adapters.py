@@ -9,9 +9,10 @@ from huggingface_hub import HfApi
 from peft import LoraConfig
 
 from product_vqa.hub import Location
-from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
+from product_vqa.task.schema import CHALLENGE
+from tests.product_vqa.modeling.challenge import TrainingCollator
 from tests.tiny import make_rows
 from training.options import TrainingOptions
 from training.trainer import PaliGemmaTrainer
@@ -35,6 +36,7 @@ def train_adapter(folder: Path, tiny_base: Path, *, load_in_4bit: bool = False, 
         train_dataset=Dataset.from_list(make_rows(16), features=FEATURES),
         processing_class=processor,
         data_collator=TrainingCollator(processor),
+        schema=CHALLENGE,
         peft_config=LoraConfig(r=16, target_modules=LANGUAGE_MODEL_LINEARS),
     )
     trainer.train()

@@ -10,8 +10,8 @@ from PIL import Image
 
 from inference import AttributeReader
 from product_vqa.modeling import attribute_reader
-from product_vqa.modeling.collator import make_generation_batch
 from tests.inference.pngs import encode_png
+from tests.product_vqa.modeling.challenge import make_generation_batch
 from tests.tiny import make_image, make_rows
 
 

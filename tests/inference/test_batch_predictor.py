@@ -9,12 +9,12 @@ from datasets import Dataset
 
 from inference import AttributeReader
 from inference.batch_predictor import Settings, find_indexes, load_rows, predict_batches
-from inference.dataloader import RowBatches
 from inference.predict import PredictOptions
 from product_vqa.errors import InputError
 from product_vqa.hub import Location
 from product_vqa.row_selection import ALL_ROWS, RowSelection
 from product_vqa.task.features import FEATURES
+from tests.inference.challenge import RowBatches
 from tests.tiny import make_rows, save_dataset
 
 SETTINGS = Settings("test", ALL_ROWS, "float32", None, "on", allow_empty=False, num_beams=1, min_confidence=0.0)

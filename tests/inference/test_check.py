@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference import check
-from inference.check import check_answer, check_prediction, check_submission
+from inference.check import check_answer, check_prediction
 from product_vqa.errors import InputError
 from product_vqa.modeling.constrained_decoding import number_pattern
 from product_vqa.task.schema_file import parse_schema
 from tests.commands import call, run_here, run_module
+from tests.inference.challenge import check_submission
 from tests.inference.schemas import SCHEMAS, TEXTS
 
 TEST_CSV = """index,image_link,group_id,entity_name

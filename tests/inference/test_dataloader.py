@@ -8,12 +8,13 @@ import torch
 from datasets import Dataset
 
 from inference import AttributeReader
-from inference.dataloader import RowBatches, default_workers, load_batches
+from inference.dataloader import default_workers, load_batches
 from inference.predictions import to_table
 from inference.submission import NO_IMAGE
 from product_vqa.dataset import load_split
 from product_vqa.hub import Location
 from product_vqa.task.features import FEATURES
+from tests.inference.challenge import RowBatches
 from tests.tiny import make_rows, save_dataset
 
 

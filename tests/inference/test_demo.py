@@ -38,7 +38,9 @@ def page(reader: AttributeReader, tmp_path_factory: pytest.TempPathFactory) -> I
     with upload_folder() as folder:
         uploads = Uploads(folder)
         title = "local/trained-adapter"
-        blocks = demo.make_page(reader, title=title, examples=demo.find_examples(str(examples)), uploads=uploads)
+        blocks = demo.make_page(
+            reader, title=title, examples=demo.find_examples(str(examples)), uploads=uploads, schema=CHALLENGE
+        )
         uploads.keep_all()
         url = demo.serve(blocks, uploads, folder=folder, host="127.0.0.1", port=0, prevent_thread_lock=True)
         yield url
@@ -74,6 +76,22 @@ def test_programs_get_the_answers_of_the_reader(page: str, reader: AttributeRead
         client.predict(handle_file(files["large"]), "item_weight", api_name="/read")
     # After these errors it still answers.
     assert client.predict(handle_file(files["image"]), "item_weight", api_name="/read")["label"] == answer.prediction
+
+
+@pytest.mark.slow
+def test_a_click_on_an_example_opens_it(page: str) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with open_browser() as browser:
+        wait = WebDriverWait(browser, 60)
+        browser.get(page)
+        (example,) = wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "img[src*='example-1.png']"))
+        assert "Drop Image Here" in browser.find_element(By.TAG_NAME, "body").text
+        example.click()
+        wait.until(lambda b: len(b.find_elements(By.CSS_SELECTOR, "img[src*='example-1.png']")) == 2)
+        assert "Drop Image Here" not in browser.find_element(By.TAG_NAME, "body").text
+        assert console_errors(browser) == []
 
 
 @pytest.mark.slow
@@ -182,8 +200,11 @@ def test_wrong_options(
 def test_a_page_is_about_the_attributes_of_its_schema() -> None:
     assert demo.describe_page(CHALLENGE).count == "eight"
     clothes = demo.describe_page(SCHEMAS["clothes"])
-    assert (clothes.subject, clothes.first, clothes.count) == ("size, colour, material", "size", "3")
-    assert clothes.note.startswith("It gives an answer even if the image does not show")
+    assert (clothes.subject, clothes.first, clothes.count) == ("size, colour and material", "size", "3")
+    assert clothes.note.startswith(
+        "It says so if the image does not show colour. About every other attribute it gives"
+    )
+    assert demo.describe_page(CHALLENGE).note.startswith("It gives an answer even if the image does not show")
     many = "".join(f"  a_{number}: {{kind: integer, not_shown: true}}\n" for number in range(7))
     texts = demo.describe_page(parse_schema(f"version: 1\nattributes:\n{many}", name="schema.yaml"))
     assert texts.subject == "a 0, a 1, a 2, a 3, a 4, a 5 and more"

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference import ensemble
-from inference.check import check_submission
+from inference import check, ensemble
 from inference.evaluate import evaluate
 from inference.submission import read_run
 from product_vqa.errors import InputError
 from product_vqa.task.schema import ENTITIES, UNITS
 from tests.commands import call, run_here
+from tests.inference.challenge import check_submission
 from tests.inference.schemas import SCHEMAS, TEXTS
 from tests.inference.vote_files import write_csv, write_parquet
 
@@ -344,3 +344,42 @@ def test_files_about_other_attributes_are_combined(
             ensemble.main, monkeypatch, *given, "--weights", tmp_path / "weights.json", "--output", tmp_path / "n.csv"
         )
     assert not (tmp_path / "no.csv").exists()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_wide_table_is_read_as_check_and_evaluate_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Three products of four attributes; nothing is known about two cells, for which there are predictions too."""
+    (tmp_path / "schema.yaml").write_text(TEXTS["nutrition"])
+    table, submission = tmp_path / f"products{suffix}", tmp_path / "out.csv"
+    products = pd.DataFrame(
+        {
+            "photo": ["a.jpg", "b.jpg", "c.jpg"], "energy": ["100 kcal", "5 kJ", "7 kJ"],
+            "fat": ["1.0 g", "2.0 g", ""], "salt": ["3 mg", "", "4.0 g"], "servings": ["4", "5", "6"],
+        }
+    )  # fmt: skip
+    if suffix == ".parquet":
+        products.to_parquet(table)
+    elif suffix == ".jsonl":
+        products.to_json(table, orient="records", lines=True)
+    else:
+        products.to_csv(table, index=False)
+    right = ["100.0 kilocalorie", "1.0 gram", "3.0 milligram", "4", "5.0 kilojoule", "2.0 gram", "9.0 gram", "5"]
+    right += ["7.0 kilojoule", "9.0 gram", "4.0 gram", "6"]
+    # Each file leaves a third of the rows empty, about which the two others agree.
+    files = [
+        write_csv(tmp_path / f"{file}.csv", {row: "" if row % 3 == file else text for row, text in enumerate(right)})
+        for file in range(3)
+    ]
+    wide = ("--schema", tmp_path / "schema.yaml", "--wide", "--columns", "image_link=photo")
+    given = ("--predictions", *files, *wide, "--output", submission)
+    call(ensemble.main, monkeypatch, *given, "--test_csv", table, "--references", table)
+    assert pd.read_csv(submission)["prediction"].tolist() == right
+    assert call(check.main, monkeypatch, "--submission", submission, "--test_csv", table, *wide) == 0
+    options = {"schema": str(tmp_path / "schema.yaml"), "wide": True, "columns": "image_link=photo"}
+    assert evaluate(submission, table, **options)["f1_meaning"] == 1.0
+    with pytest.raises(InputError, match=r"^--test_csv .*0\.csv: no column photo \(image_link\)"):
+        call(ensemble.main, monkeypatch, *given[:-2], "--output", tmp_path / "n.csv", "--test_csv", files[0])
+    with pytest.raises(InputError, match=r"^--columns: unknown 'colour'"):
+        call(ensemble.main, monkeypatch, *given, "--columns", "colour=Colour", "--test_csv", table)

@@ -13,7 +13,6 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor, 
 
 from inference import AttributeReader, export
 from product_vqa.errors import InputError
-from product_vqa.modeling.constrained_decoding import max_answer_tokens
 from product_vqa.modeling.exported_model import EXPORT_FILE
 from product_vqa.provenance import adapter_sha256
 from product_vqa.schemas import save_schema
@@ -22,6 +21,7 @@ from product_vqa.task.schema import CHALLENGE
 from product_vqa.task.schema_file import parse_schema
 from tests.commands import call
 from tests.inference.adapters import train_adapter
+from tests.product_vqa.modeling.challenge import max_answer_tokens
 from tests.tiny import make_image, make_rows, save_dataset
 from training import sft
 
@@ -40,7 +40,7 @@ def answer_plainly(folder: Path, rows: list[dict[str, Any]], *, batch_size: int 
         some = rows[start : start + batch_size]
         inputs = processor(
             images=[row["image"] for row in some],
-            text=[f"<image>{format_prompt(row['entity_name'])}" for row in some],
+            text=[f"<image>{format_prompt(row['entity_name'], schema=CHALLENGE)}" for row in some],
             return_tensors="pt", padding=True, padding_side="left",
         )  # fmt: skip
         inputs.pop("labels", None)

@@ -6,21 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from inference.metrics import (
-    THRESHOLDS,
-    calibration_error,
-    compare,
-    mark_right,
-    mistakes,
-    reliability,
-    score_table,
-    score_weighted,
-    sweep,
-)
-from inference.references import join, read_entities
+from inference.metrics import THRESHOLDS, calibration_error, compare, reliability, sweep
 from product_vqa.errors import InputError
 from product_vqa.task.schema import CHALLENGE
 from product_vqa.task.schema_file import format_schema, parse_schema
+from tests.inference.challenge import join, mark_right, mistakes, read_entities, score_table, score_weighted
 from tests.inference.schemas import SCHEMAS, TEXTS
 from tests.inference.tables import write_clothes, write_labels, write_many_rows, write_predictions
 

@@ -12,12 +12,13 @@ from bitsandbytes.nn import Linear4bit
 from inference import AttributeReader, predict
 from product_vqa.errors import InputError
 from product_vqa.hub import Location
-from product_vqa.modeling.collator import make_generation_batch, normalize_images
-from product_vqa.modeling.constrained_decoding import max_answer_tokens
+from product_vqa.modeling.collator import normalize_images
 from product_vqa.modeling.loading import dequantize, load_base_model, load_processor
 from product_vqa.task.prompt import PROMPT_TEMPLATE, TASK_FILE, BaseSettings, save_task
+from product_vqa.task.schema import CHALLENGE
 from tests.commands import call
 from tests.inference.adapters import train_adapter
+from tests.product_vqa.modeling.challenge import make_generation_batch, max_answer_tokens
 from tests.tiny import make_image, make_rows
 from training import sft
 
@@ -61,7 +62,7 @@ def test_an_nf4_adapter_answers_on_the_weights_it_was_trained_on(nf4: tuple[Path
     # So do the answers: probabilities of complete answers to rows that were not trained on.
     rows = make_rows(40, start=700)
     asked = [row["image"] for row in rows], [row["entity_name"] for row in rows]
-    expected = AttributeReader(model, processor).read_batch(*asked)
+    expected = AttributeReader(model, processor, schema=CHALLENGE).read_batch(*asked)
     moved = {
         choice: sum(
             abs(one.confidence - other.confidence) if one.text == other.text else 1.0

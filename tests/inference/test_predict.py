@@ -22,6 +22,7 @@ from inference.dataloader import RowBatch
 from product_vqa.errors import InputError
 from product_vqa.hub import Location
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
+from product_vqa.task.schema import CHALLENGE
 from quickstart.pretraining.small_paligemma import save_base
 from tests.commands import CPU_2, ROOT, call, launch
 from tests.inference.pngs import encode_png, png_without_pixels
@@ -37,7 +38,7 @@ def test_an_adapter_pushed_and_pulled_answers_like_the_one_in_memory(
     name, model = adapter
     table = run_predict(f"{name}@main", tiny_repos[1], tmp_path / "out" / "submission.csv")
     rows = make_rows(11, labelled=False, start=5000)
-    reader = AttributeReader(model, load_processor(Location(str(tiny_base))))
+    reader = AttributeReader(model, load_processor(Location(str(tiny_base))), schema=CHALLENGE)
     assert list(table.columns)[:6] == ["index", "image_link", "entity_name", "prediction", "answer", "confidence"]
     assert list(table["index"]) == [row["index"] for row in rows]
     for start in range(0, 11, 4):

@@ -97,7 +97,7 @@ def test_what_would_be_loaded_is_described_without_loading_it(
             sources.adapter, base_model=sources.base_model, dtype="float32", load_in_4bit=load_in_4bit
         )
         described = describe_reader(
-            sources.adapter, sources.base_model, dtype="torch.float32", load_in_4bit=load_in_4bit
+            sources.adapter, sources.base_model, dtype="torch.float32", load_in_4bit=load_in_4bit, schema=None
         )
         assert described == reader.provenance
 

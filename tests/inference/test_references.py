@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from inference.references import find_schema, join, read_entities, read_references
+from inference.references import find_schema
 from product_vqa.errors import InputError
 from product_vqa.tables.layout import Layout
 from product_vqa.task.schema import CHALLENGE
 from product_vqa.task.schema_file import format_schema, parse_schema
+from tests.inference.challenge import join, read_entities, read_references
 from tests.inference.schemas import SCHEMAS, TEXTS
 from tests.inference.tables import write_clothes, write_labels, write_predictions
 from tests.tiny import save_dataset

@@ -13,11 +13,11 @@ from datasets import Dataset
 
 from inference import report
 from inference.evaluate import evaluate
-from inference.references import read_references
 from product_vqa.errors import InputError
 from product_vqa.task.features import FEATURES
 from tests.browser import console_errors, open_browser, requested_urls
 from tests.commands import call
+from tests.inference.challenge import read_references
 from tests.inference.schemas import SCHEMAS, TEXTS
 from tests.inference.tables import write_clothes
 from tests.tiny import make_image, make_rows
@@ -175,7 +175,8 @@ def test_a_report_about_other_attributes_has_their_questions_kinds_and_confused_
     text = unescape(re.sub(r"<style.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL))
     text = " ".join(text.split())
     assert "F1 (exact strings)" in text and "of the challenge" not in text
-    assert "F1 by meaning" in text
+    assert "F1 by meaning: synonyms and capitals ignored" in text
+    assert "within 2" not in text and "units converted" not in text  # no attribute has a unit
     assert "Scores by kind of attribute" in text
     # One of four answers is right, and no label is without one: 2 * 1 / (2 * 1 + 3).
     assert "choice 4 0.400 0.400 0.250 1 answered not shown, 2 other value" in text

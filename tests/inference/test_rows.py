@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from inference.rows import join_rows
 from product_vqa.errors import InputError
 from product_vqa.task.schema import ENTITIES
+from tests.inference.challenge import join_rows
 
 
 def table(*indexes: int, **columns: object) -> pd.DataFrame:

@@ -19,7 +19,6 @@ from product_vqa.errors import InputError
 from product_vqa.hub import Location
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import Calibration, Scaling, fit_calibration
-from product_vqa.schemas import save_schema
 from product_vqa.task.schema import CHALLENGE, is_challenge
 from tests.commands import call
 from tests.inference.schemas import SCHEMAS
@@ -162,19 +161,16 @@ def test_the_threshold_of_calibrated_answers_holds_on_others() -> None:
     assert is_given.mean() > 0.1 and 1 - fresh["is_right"][is_given].mean() <= 0.2
 
 
-def test_a_dataset_whose_answers_may_be_empty_is_answered_by_an_adapter_that_is_never_silent(tmp_path: Path) -> None:
+def test_a_dataset_whose_answers_may_be_empty_is_answered_by_an_adapter_that_is_never_silent() -> None:
     from datasets import Dataset
 
     rows = Dataset.from_dict({"entity_name": ["width"]})
-    adapter = Location("user/adapter", "1" * 40)
-    save_schema(SILENT, tmp_path)
+    adapter, dataset = Location("user/adapter", "1" * 40), Location("user/dataset", "2" * 40)
     assert is_challenge(SILENT)
-    check_schema(CHALLENGE, Location(str(tmp_path)), rows, adapter=adapter)
-    (tmp_path / "schema.yaml").unlink()
-    check_schema(SILENT, Location(str(tmp_path)), rows, adapter=adapter)
-    save_schema(SCHEMAS["nutrition"], tmp_path)
+    check_schema(CHALLENGE, SILENT, rows, dataset=dataset, adapter=adapter)
+    check_schema(SILENT, CHALLENGE, rows, dataset=dataset, adapter=adapter)
     with pytest.raises(InputError, match="width is only in one of them"):
-        check_schema(SILENT, Location(str(tmp_path)), rows, adapter=adapter)
+        check_schema(SILENT, SCHEMAS["nutrition"], rows, dataset=dataset, adapter=adapter)
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def test_a_dataset_that_asks_for_the_same_attributes_otherwise_is_refused(
     rows = Dataset.from_dict({"entity_name": ["colour", "colour"]})
     sources.check_schema(rows)
     save_schema(parse_schema(colour.replace("blue", "green"), name="s"), dataset)
+    sources = find_sources(str(dataset), adapter=str(adapter), base_model=None)
     with pytest.raises(
         InputError,
         match=r"^`dataset` .*/dataset: its schema differs from that of .*/adapter \(values of colour: "

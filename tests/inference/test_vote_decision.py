@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from inference.submission import PREDICTIONS
 from inference.vote_decision import DEFAULT_CONFIDENCE, decide, find_answers, log_odds, softmax, to_table
-from inference.vote_weights import VoteWeights, default_weights
+from inference.vote_weights import VoteWeights
+from tests.inference.challenge import default_weights
 from tests.inference.vote_files import chosen, make_table, make_votes
 
 TEXTS = ("1 kilogram", "1000 gram", "1000.0 gram", "2 gram", "2.0 gram", "3 ounce", "", "2 gms", "[1, 2] gram")

@@ -8,10 +8,10 @@ import pytest
 
 from inference.vote_decision import decide, find_answers
 from inference.vote_fitting import ALIKE, DIFFERENT, Labels, choose_prior, cross_fit, fit_weights, match_labels
-from inference.vote_weights import default_weights
 from inference.votes import Votes
 from product_vqa.errors import InputError
 from product_vqa.task.schema import ENTITIES
+from tests.inference.challenge import default_weights
 from tests.inference.vote_files import chosen, make_table, make_votes, simulate
 
 
@@ -101,7 +101,7 @@ def test_the_fitted_weights_are_the_most_likely_ones() -> None:
     is_right = votes.amounts_chosen()[answers.rows] == labels.quantities[answers.rows][:, None]
     is_right = (is_right & (answers.features[:, 1:3] > 0)).any(axis=1)
     best = fit_weights(votes, labels, prior=ALIKE).coefficients
-    precision = ALIKE.precision(2)
+    precision = ALIKE.precision(2, 9)
 
     def log_posterior(coefficients: np.ndarray) -> float:
         scores = (answers.features * coefficients[votes.rows.entities[answers.rows]]).sum(axis=1)

@@ -6,7 +6,7 @@ import pytest
 from inference.vote_decision import DEFAULT_CONFIDENCE
 from inference.vote_fitting import Labels
 from inference.vote_scores import score_votes
-from inference.vote_weights import default_weights
+from tests.inference.challenge import default_weights
 from tests.inference.vote_files import make_table, make_votes
 
 

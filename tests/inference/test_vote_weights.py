@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from inference.submission import PREDICTIONS, write_submission
-from inference.vote_weights import FittedOn, Source, VoteWeights, identify, load_weights, save_weights
+from inference.vote_weights import FittedOn, Source, VoteWeights, identify
 from product_vqa.errors import InputError
+from tests.inference.challenge import load_weights, save_weights
 
 A = Source("a.parquet", sha256="1" * 64, adapter_sha256="2" * 64, has_confidences=True)
 B = Source("b.csv", sha256="3" * 64, adapter_sha256=None, has_confidences=False)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.rows import join_rows
-from inference.votes import NO_VOTE, Count, count_votes, find_copies, parse_vote, read_files
+from inference.votes import NO_VOTE, Count, count_votes, find_copies, parse_vote
 from product_vqa.errors import InputError
 from product_vqa.task.quantity import parse_quantity
+from tests.inference.challenge import join_rows, read_files
 from tests.inference.schemas import SCHEMAS
 from tests.inference.vote_files import make_table, make_votes, write_csv, write_parquet
 

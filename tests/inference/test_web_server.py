@@ -21,6 +21,7 @@ pytest.importorskip("gradio", reason="the page needs the extra `demo`")
 from inference import demo, web_server
 from inference.web_server import Uploads, upload_folder
 from product_vqa.images import MAX_BYTES
+from product_vqa.task.schema import CHALLENGE
 from tests.commands import ROOT
 from tests.tiny import make_image
 
@@ -52,7 +53,9 @@ def served(examples: Path) -> Iterator[tuple[str, Path]]:
     """The URL of a page, and the folder of its files."""
     with upload_folder() as folder:
         uploads = Uploads(folder)
-        page = demo.make_page(Reader(), title="u/x", examples=demo.find_examples(str(examples)), uploads=uploads)  # type: ignore[arg-type]
+        page = demo.make_page(
+            Reader(), title="u/x", examples=demo.find_examples(str(examples)), uploads=uploads, schema=CHALLENGE
+        )  # type: ignore[arg-type]
         uploads.keep_all()
         yield demo.serve(page, uploads, folder=folder, host="127.0.0.1", port=0, prevent_thread_lock=True), folder
         page.close()

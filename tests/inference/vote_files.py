@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from inference.rows import Rows, join_rows
+from inference.rows import Rows
 from inference.vote_fitting import Labels
 from inference.votes import Votes, count_votes
 from product_vqa.task.quantity import parse_quantity
-from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
+from product_vqa.task.schema import CHALLENGE, ENTITIES, UNITS_BY_ENTITY
+from tests.inference.challenge import join_rows
 
 
 def write_csv(file: Path, predictions: Mapping[int, str]) -> str:
@@ -75,7 +76,7 @@ def simulate(
     unit = UNITS_BY_ENTITY["width"][0]
     quantities = tuple(parse_quantity(f"{number} {unit}") for number in range(1000))
     votes = Votes(
-        Rows(np.arange(rows), entities, np.full(rows, "", object)),
+        Rows(np.arange(rows), entities, np.full(rows, "", object), CHALLENGE),
         quantities,
         np.arange(1000),
         choices,

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builder import inspect
-from dataset_builder.csv_reader import read_test_csv
 from inference import check, evaluate
 from inference.tables import read_indexes, read_table
 from product_vqa.csv_files import MAX_LINE_BYTES, parse_index
 from product_vqa.errors import InputError, argument
 from tests.commands import call
+from tests.dataset_builder.challenge import read_test_csv
 
 CSV = b"index,image_link,group_id,entity_name\n3,https://shop.example/a.jpg,1,width\n7,https://shop.example/b.jpg,1,depth\n"
 

@@ -21,6 +21,7 @@ from dataset_builder import build
 from product_vqa import images
 from product_vqa.errors import argument
 from product_vqa.images import FORMATS, ImageError, as_image, load_image, to_rgb
+from product_vqa.task.schema import CHALLENGE
 from tests.commands import call
 from tests.product_vqa.png_files import chunk, png
 from tests.tiny import make_rows, write_rows
@@ -541,7 +542,7 @@ def read_tensors(processor: Any, values: list[Any]) -> "torch.Tensor":  # noqa: 
         def answer(self, batch: Any, entity_names: Any) -> Any:
             return list(batch["pixel_values"][batch["image_index"]])
 
-    return levels(torch.stack(Tensors(None, processor).read_batch(values, ["width"] * len(values))))
+    return levels(torch.stack(Tensors(None, processor, schema=CHALLENGE).read_batch(values, ["width"] * len(values))))
 
 
 @pytest.mark.slow
@@ -575,8 +576,8 @@ def test_training_prediction_and_report_make_the_readers_tensor_of_a_file(
 
     with argument("dataset"):
         dataset = load_split(Location(str(built / name)), "train")
-    trained = levels(TrainingCollator(processor)(list(dataset))["pixel_values"])
-    batch = RowBatches(dataset, processor=processor, batch_size=len(dataset))[0]
+    trained = levels(TrainingCollator(processor, CHALLENGE)(list(dataset))["pixel_values"])
+    batch = RowBatches(dataset, processor=processor, batch_size=len(dataset), schema=CHALLENGE)[0]
     assert batch.failures == [None] * 302
     assert torch.equal(levels(batch.inputs["pixel_values"])[batch.inputs["image_index"]], trained)
     if name == "448":  # stored as JPEG

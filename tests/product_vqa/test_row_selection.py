@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from product_vqa.errors import InputError
 from product_vqa.row_selection import RowKey, RowSelection, RowSelectionOptions, read_selection
+from product_vqa.task.schema import CHALLENGE
 
 
 def make_rows(**counts: int) -> list[RowKey]:
@@ -18,7 +19,7 @@ def make_rows(**counts: int) -> list[RowKey]:
 
 
 def test_without_options_all_rows_are_used() -> None:
-    selection = read_selection(RowSelectionOptions(), seed=0)
+    selection = read_selection(RowSelectionOptions(), schema=CHALLENGE)
     assert selection.is_all and selection.describe() == {}
     assert selection.positions(make_rows(width=3), name="t") == [0, 1, 2]
     assert selection.positions([], name="t") == RowSelection(max_rows=3).positions([], name="t") == []
@@ -27,7 +28,7 @@ def test_without_options_all_rows_are_used() -> None:
 def test_attributes_and_indexes_select_together(tmp_path: Path) -> None:
     file = tmp_path / "rows.txt"
     file.write_text("index\n102\n101\n\n104.0\n999\n")
-    selection = read_selection(RowSelectionOptions(entities="depth, width", rows=str(file)), seed=0)
+    selection = read_selection(RowSelectionOptions(entities="depth, width", rows=str(file)), schema=CHALLENGE)
     rows = [row._replace(entity_name="depth" if row.index % 2 else "voltage") for row in make_rows(width=6)]
     rows[4] = rows[4]._replace(entity_name="width")
     assert [rows[position].index for position in selection.positions(rows, name="t")] == [101, 104]
@@ -71,7 +72,7 @@ def test_a_smaller_part_is_in_a_larger_one_whatever_the_order(counts, first, sec
 )
 def test_a_wrong_option_is_named(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_selection(RowSelectionOptions(**options))
+        read_selection(RowSelectionOptions(**options), schema=CHALLENGE)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,6 @@ def test_a_broken_file_of_indexes_is_named_with_its_line(tmp_path: Path, content
     file = tmp_path / "rows.txt"
     file.write_bytes(content)
     with pytest.raises(InputError, match=rf"`rows` .*{message}"):
-        read_selection(RowSelectionOptions(rows=str(file)), seed=0)
+        read_selection(RowSelectionOptions(rows=str(file)), schema=CHALLENGE)
     with pytest.raises(InputError, match=r"`rows` .*missing"):
-        read_selection(RowSelectionOptions(rows=str(tmp_path / "missing")), seed=0)
+        read_selection(RowSelectionOptions(rows=str(tmp_path / "missing")), schema=CHALLENGE)

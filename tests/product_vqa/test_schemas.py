@@ -1,3 +1,4 @@
+import ast
 import os
 from pathlib import Path
 
@@ -101,3 +102,21 @@ def test_synonyms_may_differ_from_the_own_ones(tmp_path: Path) -> None:
 
 def test_the_challenges_file_is_the_default() -> None:
     assert choose_schema(str(ROOT / "product_vqa/task/challenge.yaml"), own=CHALLENGE, of="x") is CHALLENGE
+
+
+def test_no_function_or_field_has_the_challenges_schema_or_layout_by_default() -> None:
+    """A caller that forgets the argument would judge the answers of another catalogue by the challenge's units."""
+    taking, wrong = 0, []
+    for room in ("product_vqa", "dataset_builder", "training", "inference", "quickstart", "benchmarks"):
+        for file in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                defaults: list[ast.expr | None] = []
+                if isinstance(node, ast.arguments):
+                    taking += any(one.arg in ("schema", "layout") for one in (*node.args, *node.kwonlyargs))
+                    defaults = [*node.defaults, *node.kw_defaults]
+                elif isinstance(node, ast.AnnAssign):
+                    defaults = [node.value] if ast.unparse(node.annotation) in ("Schema", "Layout") else []
+                names = {one.id for value in defaults if value for one in ast.walk(value) if isinstance(one, ast.Name)}
+                wrong += [f"{file}:{value.lineno}" for value in defaults if value and names & {"CHALLENGE", "LONG"}]
+    assert not wrong
+    assert taking > 100

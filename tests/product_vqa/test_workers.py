@@ -18,10 +18,10 @@ from inference import dataloader, predict
 from inference.dataloader import RowBatches
 from product_vqa import workers
 from product_vqa.errors import InputError
-from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.workers import QUEUE_BYTES, limit_queue, worker_errors
 from quickstart.pretraining.small_paligemma import make_processor, save_base
 from tests.commands import ROOT, call
+from tests.product_vqa.modeling.challenge import TrainingCollator
 from tests.tiny import make_rows, save_dataset
 
 MB = 2**20

@@ -9,7 +9,8 @@ from product_vqa.atomic_io import one_writer
 from product_vqa.errors import InputError
 from product_vqa.task.schema_file import read_schema
 from quickstart import __main__ as quickstart
-from tests.commands import ROOT, call, run_module
+from tests.commands import call, run_module
+from tests.example_schemas import FOLDER
 
 
 @pytest.mark.slow
@@ -41,7 +42,7 @@ def test_the_complete_pipeline_runs_offline_and_writes_all_outputs(tmp_path: Pat
 
 @pytest.mark.faults
 def test_the_complete_pipeline_runs_for_another_schema(tmp_path: Path) -> None:
-    folder, schema = tmp_path / "quickstart", ROOT / "tests" / "quickstart" / "schemas" / "electronics.yaml"
+    folder, schema = tmp_path / "quickstart", FOLDER / "electronics.yaml"
     completed = run_module("quickstart", "--schema", schema, "--output_dir", folder, "--train_rows", 48,
                            "--test_rows", 21, "--seed", 5, "--num_processes", 1)  # fmt: skip
     summary = json.loads((folder / "summary.json").read_text())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from product_vqa.errors import InputError
+from product_vqa.task.schema import CHALLENGE
 from product_vqa.task.schema_file import format_schema, parse_schema
 from quickstart.overlap import measure_overlap
 from quickstart.rendering.printed_numbers import is_held_out
@@ -47,7 +48,7 @@ def predict(folder: Path, correct: set[str]) -> Path:
 
 
 def test_seen_images_and_pairs_are_counted(labels: Path) -> None:
-    assert measure_overlap(labels) == {
+    assert measure_overlap(labels, schema=CHALLENGE) == {
         "test_pictures": 2,
         "pictures_in_both": 1,
         "test_pairs": 6,
@@ -64,15 +65,15 @@ def test_seen_images_and_pairs_are_counted(labels: Path) -> None:
 def test_f1_on_unseen_pairs_excludes_the_pairs_of_training_and_pretraining(
     labels: Path, correct: set[str], f1: float
 ) -> None:
-    assert measure_overlap(labels, predict(labels, correct))["f1_quantity_unseen"] == f1
+    assert measure_overlap(labels, predict(labels, correct), schema=CHALLENGE)["f1_quantity_unseen"] == f1
 
 
 def test_a_missing_file_is_reported_with_its_argument(labels: Path) -> None:
     with pytest.raises(InputError, match=r"`predictions` .*none\.csv: no such file"):
-        measure_overlap(labels, labels / "none.csv")
+        measure_overlap(labels, labels / "none.csv", schema=CHALLENGE)
     (labels / "test.csv").unlink()
     with pytest.raises(InputError, match=r"`labels` .*test\.csv: no such file"):
-        measure_overlap(labels)
+        measure_overlap(labels, schema=CHALLENGE)
 
 
 def test_answers_about_another_schema_are_counted_by_attribute(tmp_path: Path) -> None:
@@ -128,4 +129,4 @@ def test_answers_about_another_schema_are_counted_by_attribute(tmp_path: Path) -
 def test_f1_on_unseen_answers_is_none_where_all_were_seen(labels: Path) -> None:
     file = labels / "train.csv"
     file.write_text("image_link,entity_value\n" + "".join(f"u/0.jpg,{value}\n" for value in REFERENCES))
-    assert measure_overlap(labels, predict(labels, set()))["f1_quantity_unseen"] is None
+    assert measure_overlap(labels, predict(labels, set()), schema=CHALLENGE)["f1_quantity_unseen"] is None

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 from product_vqa.errors import argument
 from product_vqa.hub import Location
-from product_vqa.modeling.collator import TrainingCollator
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model, load_processor
 from product_vqa.task.features import FEATURES
+from product_vqa.task.schema import CHALLENGE
 from tests.commands import ROOT
+from tests.product_vqa.modeling.challenge import TrainingCollator
 from tests.tiny import make_rows
 from training.callbacks import SaveOnSigterm
 from training.options import TrainingOptions
@@ -108,6 +109,7 @@ def make_trainer(
             eval_dataset=Dataset.from_list(make_rows(8), features=FEATURES),
             processing_class=processor,
             data_collator=TrainingCollator(processor),
+            schema=CHALLENGE,
             peft_config=lora,
         )
 

@@ -19,6 +19,7 @@ from datasets import Dataset
 from product_vqa.errors import InputError
 from product_vqa.hub import Location
 from product_vqa.task.features import FEATURES
+from product_vqa.task.schema import CHALLENGE
 from tests.commands import call
 from tests.tiny import make_rows, save_tiny_base
 from tests.training.runs import check_equal_adapters
@@ -653,7 +654,7 @@ def test_the_folders_of_the_base_model_of_the_dataset_and_of_other_models_are_re
         ),
         (remote, remote, "other", f"holds a model (checkpoint-500) {foreign}"),
     ):
-        sources = Sources(base_model, dataset, base_model, dataset, base_license=None)
+        sources = Sources(base_model, dataset, base_model, dataset, base_license=None, schema=CHALLENGE)
         with pytest.raises(InputError) as refused:
             check_folder(tmp_path / folder, sources)
         assert str(refused.value) == f"`output_dir` {tmp_path / folder} {message}"

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from product_vqa.errors import InputError
 from product_vqa.modeling.collator import TrainingCollator
+from product_vqa.task.schema import CHALLENGE
 from tests.training.runs import make_trainer
 from training.divergence import DivergenceDetector
 from training.trainer import PaliGemmaTrainer
@@ -46,7 +47,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved_and_names_th
     trainer = make_trainer(
         PaliGemmaTrainer, tiny_base, tmp_path, max_steps=8, save_steps=8, save_strategy="steps", logging_steps=100
     )
-    trainer.data_collator = Poisoned(trainer.data_collator.processor)
+    trainer.data_collator = Poisoned(trainer.data_collator.processor, CHALLENGE)
     with pytest.raises(InputError, match=r"the loss is nan per token at step \d, in the batch of .* index .*\b20\b"):
         trainer.train()
     assert not list(tmp_path.glob("checkpoint-*"))

@@ -12,6 +12,7 @@ from product_vqa.errors import argument
 from product_vqa.hub import Location
 from product_vqa.modeling.loading import load_base_model, load_processor
 from product_vqa.task.features import FEATURES
+from product_vqa.task.schema import CHALLENGE
 from tests.product_vqa.modeling.schemas import ALL_KINDS
 from tests.tiny import make_rows
 from training import evaluation
@@ -45,7 +46,7 @@ def test_scores_and_their_intervals_by_hand() -> None:
         )
         for row in range(40)
     ]
-    scores = score(answered)
+    scores = score(answered, schema=CHALLENGE)
     # 20 predictions, all right, and 20 missing: precision 1, recall 0.5. Exactly right: precision 0.5, recall 1/3.
     assert scores["f1_quantity"] == pytest.approx(2 / 3)
     assert scores["f1"] == pytest.approx(0.4)
@@ -100,7 +101,9 @@ def test_processes_together_answer_every_row_once(
         state = SimpleNamespace(process_index=process, num_processes=processes)
         monkeypatch.setattr(evaluation, "init_distributed", lambda state=state: state)
         before = len(rounds)
-        mine = answer_sample(model, dataset, processor=processor, batch_size=2, before_batch=lambda: rounds.append(1))
+        mine = answer_sample(
+            model, dataset, processor=processor, batch_size=2, schema=CHALLENGE, before_batch=lambda: rounds.append(1)
+        )
         assert len(rounds) - before == -(-5 // processes), "the others would wait for it"
         answered += mine
     assert sorted(one.row for one in answered) == list(range(9))
@@ -108,7 +111,7 @@ def test_processes_together_answer_every_row_once(
         row = dataset[one.row]
         assert (one.entity_name, one.reference) == (row["entity_name"], row["entity_value_raw"])
         assert one.prediction, "even a random model answers"
-    assert score(answered)["samples"] == 9
+    assert score(answered, schema=CHALLENGE)["samples"] == 9
 
 
 def test_an_evaluation_can_be_stopped_between_two_batches(tiny_base: Path) -> None:
@@ -126,7 +129,7 @@ def test_an_evaluation_can_be_stopped_between_two_batches(tiny_base: Path) -> No
     with pytest.raises(InterruptedError):
         answer_sample(
             model, Dataset.from_list(make_rows(9), features=FEATURES), processor=processor, batch_size=2,
-            before_batch=stop_after_two,
+            schema=CHALLENGE, before_batch=stop_after_two,
         )  # fmt: skip
 
 
@@ -139,7 +142,8 @@ def test_an_evaluation_survives_logits_that_are_not_numbers(tiny_base: Path) -> 
         model,
         Dataset.from_list(make_rows(5), features=FEATURES),
         processor=load_processor(location),
+        schema=CHALLENGE,
         batch_size=2,
     )
     assert [one.prediction for one in answered] == [""] * 5
-    assert score(answered)["f1"] == 0.0
+    assert score(answered, schema=CHALLENGE)["f1"] == 0.0

@@ -7,9 +7,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from benchmarks.base_models import PALIGEMMA_3B, make_base_config
-from product_vqa.modeling.collator import make_training_batch, normalize_images
+from product_vqa.modeling.collator import normalize_images
 from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, PROJECTOR_LINEAR, VISION_ATTENTION
 from quickstart.pretraining.small_paligemma import make_model, make_processor
+from tests.product_vqa.modeling.challenge import make_training_batch
 from tests.tiny import make_rows
 from training.memory import NF4_BYTES, MemoryEstimate, advise, estimate_memory
 

@@ -7,7 +7,7 @@ import pytest
 
 from product_vqa.hub import Location
 from product_vqa.task.quantity import parse_quantity
-from product_vqa.task.schema import ENTITIES, is_suitable
+from product_vqa.task.schema import CHALLENGE, ENTITIES, is_suitable
 from training.model_card import TrainingFacts, make_card
 
 CONFIG = {
@@ -29,6 +29,7 @@ def facts(**changed: Any) -> TrainingFacts:
         "trainable_parameters": 1000, "train_rows": 100, "distinct_rows": 100, "entities": list(ENTITIES),
         "samples_per_step": 4, "steps": 10, "epochs": 1.0, "processes": 1, "hardware": "CPU", "minutes": 1.0,
         "final_loss": 0.5, "scores": SCORES, "is_selected_by_scores": False, "max_new_tokens": 16,
+        "schema": CHALLENGE,
     }  # fmt: skip
     return TrainingFacts(**(values | changed))
 

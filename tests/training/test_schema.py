@@ -52,7 +52,7 @@ def test_every_kind_from_the_dataset_to_the_predictions(
     assert (tmp_path / "adapter" / SCHEMA_FILE).read_text() == format_schema(ALL_KINDS)
     card = (tmp_path / "adapter" / "README.md").read_text()
     assert "What is the storage?" in card and "it answers in the form `12 gigabyte`" in card
-    assert "| F1, by meaning |" in card and "| right answer: colour |" in card and "challenge" not in card
+    assert "| F1, in canonical form |" in card and "| right answer: colour |" in card and "challenge" not in card
     sources = ["--adapter", tmp_path / "adapter", "--base_model", tiny_base, "--dataset", dataset]
     call(predict.main, monkeypatch, *sources, "--output", tmp_path / "s.csv", "--dtype", "float32")
     table = pd.read_parquet(tmp_path / "s.parquet")

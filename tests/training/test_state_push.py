@@ -24,6 +24,7 @@ from product_vqa.errors import InputError
 from product_vqa.hub import locate
 from product_vqa.modeling.adapter import download_adapter
 from product_vqa.provenance import adapter_sha256
+from product_vqa.task.attributes import Schema
 from tests.commands import CPU_2, call
 from tests.training.runs import (
     ADAPTER_FILES,
@@ -447,9 +448,9 @@ def test_the_best_adapter_survives_on_the_hub_and_a_run_that_was_stopped_early_s
     hub: LocalHub, tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     def run(name: str, scores: list[float], *more: str | int) -> None:
-        def replaced(answered: Any) -> dict[str, float]:
+        def replaced(answered: Any, *, schema: Schema) -> dict[str, float]:
             value = scores.pop(0)
-            return score(answered) | {"f1_quantity": value, "f1": value / 2}
+            return score(answered, schema=schema) | {"f1_quantity": value, "f1": value / 2}
 
         monkeypatch.setattr(trainer, "score", replaced)
         call(

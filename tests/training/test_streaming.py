@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, constants
 
 from product_vqa.errors import InputError
 from product_vqa.hub import Location, locate
+from product_vqa.task.schema import CHALLENGE
 from tests.faulty_hub import FaultyHub, answer, hang, reset, skip_waits
 from tests.tiny import make_rows, save_row_groups
 from tests.training.streams import REPO, hub_with_faults, push, save_streamed
@@ -33,7 +34,7 @@ def repo(hub: object, folder: Path) -> str:
 
 
 def load(dataset: Location, *, is_best_kept: bool = True, **options: Any) -> Data:
-    sources = Sources(Location("base"), dataset, Location("base"), dataset, base_license=None)
+    sources = Sources(Location("base"), dataset, Location("base"), dataset, base_license=None, schema=CHALLENGE)
     chosen = DatasetOptions(**({"dataset_name": "", "shuffle_buffer_size": 20} | options))
     return load_data(sources, chosen, seed=5, is_best_kept=is_best_kept)
 

@@ -9,6 +9,7 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from product_vqa.hub import Location
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.loading import load_base_model, load_processor
+from product_vqa.task.schema import CHALLENGE
 
 BASES = [
     "paligemma",
@@ -42,4 +43,4 @@ def model(base: Path) -> PaliGemmaForConditionalGeneration:
 
 @pytest.fixture(scope="module")
 def automaton(processor: PaliGemmaProcessor) -> AnswerAutomaton:
-    return AnswerAutomaton.from_tokenizer(processor.tokenizer)
+    return AnswerAutomaton.from_tokenizer(processor.tokenizer, schema=CHALLENGE)

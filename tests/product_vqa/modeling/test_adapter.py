@@ -59,10 +59,14 @@ def test_a_config_that_is_not_from_peft_is_refused(folder: Path, content: bytes)
         download_adapter(Location(str(folder)))
 
 
-def test_an_adapter_has_the_challenges_schema_or_its_own(folder: Path) -> None:
+def test_an_adapter_has_the_challenges_schema_or_its_own(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert download_adapter(Location(str(folder))).schema == CHALLENGE
     save_schema(ALL_KINDS, folder)
     assert download_adapter(Location(str(folder))).schema == ALL_KINDS
+    (folder / "task.json").unlink(missing_ok=True)
+    download_adapter(Location(str(folder)))
+    question = ALL_KINDS[ALL_KINDS.names[0]].question
+    assert f"If it was trained with other prompts than {question!r}" in caplog.text
     (folder / SCHEMA_FILE).write_text("version: 1\nattributes:\n  colour: {kind: colour}\n")
     with pytest.raises(InputError, match=rf"{folder}: schema\.yaml, line 3: .*unknown kind 'colour'"):
         download_adapter(Location(str(folder)))

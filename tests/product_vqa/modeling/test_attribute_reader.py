@@ -17,7 +17,7 @@ from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_re
 from product_vqa.modeling.calibration import Calibration, Scaling
 from product_vqa.schemas import save_schema
 from product_vqa.task.prompt import BaseSettings, save_task
-from product_vqa.task.schema import UNITS_BY_ENTITY
+from product_vqa.task.schema import CHALLENGE, UNITS_BY_ENTITY
 from tests.product_vqa.modeling.adapters import save_adapter
 from tests.product_vqa.modeling.schemas import ALL_KINDS
 from tests.tiny import make_image, make_rows
@@ -25,7 +25,7 @@ from tests.tiny import make_image, make_rows
 
 @pytest.fixture(scope="module")
 def reader(model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> AttributeReader:
-    return AttributeReader(model, processor)
+    return AttributeReader(model, processor, schema=CHALLENGE)
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -93,8 +93,10 @@ def test_confidences_are_calibrated_and_answers_stay(
     model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor, reader: AttributeReader
 ) -> None:
     scaling = Scaling(temperature=2.0, bias=0.5)
-    calibrated = AttributeReader(model, processor, num_beams=2, calibration=Calibration(answer=scaling))
-    plain = AttributeReader(model, processor, num_beams=2)
+    calibrated = AttributeReader(
+        model, processor, num_beams=2, calibration=Calibration(answer=scaling), schema=CHALLENGE
+    )
+    plain = AttributeReader(model, processor, num_beams=2, schema=CHALLENGE)
     rows = make_rows(3)
     asked = [row["image"] for row in rows], [row["entity_name"] for row in rows]
     for answer, raw in zip(calibrated.read_batch(*asked), plain.read_batch(*asked), strict=True):
@@ -158,7 +160,7 @@ def test_what_is_missing_is_named_as_an_argument(tiny_base: Path, tmp_path: Path
 def test_logits_that_are_not_finite_are_reported_once_with_a_remedy(
     model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader = AttributeReader(model, processor)
+    reader = AttributeReader(model, processor, schema=CHALLENGE)
     hook = model.lm_head.register_forward_hook(lambda module, inputs, output: output * float("nan"))
     with caplog.at_level(logging.WARNING):
         answers = [reader.read(make_image(seed), "width") for seed in range(2)]

@@ -12,18 +12,13 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.errors import InputError
-from product_vqa.modeling.collator import (
-    TrainingCollator,
-    load_row_image,
-    make_generation_batch,
-    make_training_batch,
-    normalize_images,
-    take_rows,
-)
+from product_vqa.modeling.collator import load_row_image, normalize_images, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.task.prompt import format_prompt
+from product_vqa.task.schema import CHALLENGE
 from product_vqa.task.schema_file import parse_schema
 from quickstart.pretraining.small_paligemma import make_processor
+from tests.product_vqa.modeling.challenge import TrainingCollator, make_generation_batch, make_training_batch
 from tests.product_vqa.modeling.schemas import ALL_KINDS, accepts_tokens, draw_answer
 from tests.tiny import make_rows
 
@@ -123,7 +118,7 @@ def test_a_batch_to_be_answered_is_the_processors_own(processor: PaliGemmaProces
     batch = make_generation_batch(rows, processor=processor)
     expected = processor(
         images=[row["image"] for row in rows],
-        text=[f"<image>{format_prompt(row['entity_name'])}" for row in rows],
+        text=[f"<image>{format_prompt(row['entity_name'], schema=CHALLENGE)}" for row in rows],
         padding=True, padding_side="left", return_tensors="pt",
     )  # fmt: skip
     assert batch["image_index"].tolist() == [0, 1, 2, 3, 4]
@@ -284,7 +279,7 @@ def test_a_training_batch_of_every_kind_has_the_labels_that_the_automaton_accept
         for row, name in zip(make_rows(len(names)), names, strict=True)
     ]
     rows[names.index("slogan")]["entity_value"] = rows[names.index("model")]["entity_value"] = ""
-    batch = TrainingCollator(processor, ALL_KINDS)(rows)
+    batch = TrainingCollator(processor, schema=ALL_KINDS)(rows)
     for number, row in enumerate(rows):
         labels = batch["labels"][number]
         tokens = labels[labels != -100].tolist()

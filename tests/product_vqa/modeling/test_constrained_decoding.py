@@ -13,15 +13,12 @@ from transformers import PaliGemmaProcessor, PreTrainedTokenizerBase
 
 from product_vqa.errors import InputError
 from product_vqa.modeling.answer_tokens import spell_answer
-from product_vqa.modeling.constrained_decoding import (
-    AnswerAutomaton,
-    max_answer_tokens,
-    number_pattern,
-)
+from product_vqa.modeling.constrained_decoding import AnswerAutomaton, number_pattern
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import PatternKind, TextKind
-from product_vqa.task.schema import ENTITIES, UNITS_BY_ENTITY
+from product_vqa.task.schema import CHALLENGE, ENTITIES, UNITS_BY_ENTITY
 from product_vqa.task.schema_file import parse_schema
+from tests.product_vqa.modeling.challenge import max_answer_tokens
 from tests.product_vqa.modeling.schemas import ALL_KINDS, accepts_tokens, draw_answer
 
 
@@ -105,7 +102,7 @@ def test_the_start_states_are_on_the_device_of_the_tables(automaton: AnswerAutom
 
 
 def test_an_answer_may_be_empty_if_it_is_allowed(processor: PaliGemmaProcessor) -> None:
-    allowed = AnswerAutomaton.from_tokenizer(processor.tokenizer, allow_empty=True)
+    allowed = AnswerAutomaton.from_tokenizer(processor.tokenizer, schema=CHALLENGE, allow_empty=True)
     assert accepts(allowed, processor.tokenizer, "width", "")
     assert accepts(allowed, processor.tokenizer, "width", "3.0 inch")
 
@@ -120,7 +117,7 @@ def test_a_token_that_the_tokenizer_puts_before_every_text_is_not_part_of_an_ans
         single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)]
     )
     assert tokenizer.encode("3")[0] == tokenizer.bos_token_id
-    made = AnswerAutomaton.from_tokenizer(tokenizer)
+    made = AnswerAutomaton.from_tokenizer(tokenizer, schema=CHALLENGE)
     assert accepts(made, tokenizer, "width", "3.0 inch")
     assert made.max_tokens == max_answer_tokens(tokenizer) == automaton.max_tokens
 
@@ -166,7 +163,7 @@ def test_a_tokenizer_without_one_path_per_answer_is_refused_with_a_remedy(
     )  # fmt: skip
     message = f"the base model's tokenizer {what}. Answers cannot be constrained with it: turn `constrain` off"
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        AnswerAutomaton.from_tokenizer(tokenizer)
+        AnswerAutomaton.from_tokenizer(tokenizer, schema=CHALLENGE)
 
 
 # ---- Every kind -------------------------------------------------------------------------------------------------

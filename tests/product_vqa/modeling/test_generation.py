@@ -11,16 +11,22 @@ import pytest
 import torch
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
-from inference.check import check_submission
 from product_vqa.hub import Location
 from product_vqa.modeling.answer import Answer
-from product_vqa.modeling.collator import make_generation_batch, make_training_batch, normalize_images
-from product_vqa.modeling.constrained_decoding import AnswerAutomaton, max_answer_tokens
-from product_vqa.modeling.generation import generate_answers, is_not_finite, normalize_answer
+from product_vqa.modeling.collator import normalize_images
+from product_vqa.modeling.constrained_decoding import AnswerAutomaton
+from product_vqa.modeling.generation import is_not_finite, normalize_answer
 from product_vqa.modeling.loading import load_base_model, load_processor
 from product_vqa.task.quantity import format_quantity, parse_quantity
 from product_vqa.task.schema import CHALLENGE, ENTITIES, UNITS_BY_ENTITY
 from product_vqa.task.schema_file import parse_schema
+from tests.inference.challenge import check_submission
+from tests.product_vqa.modeling.challenge import (
+    generate_answers,
+    make_generation_batch,
+    make_training_batch,
+    max_answer_tokens,
+)
 from tests.tiny import make_image, make_rows, save_letters_base
 
 
@@ -227,7 +233,7 @@ def test_hundreds_of_answers_spelled_by_letters_are_complete_and_valid(
     processor = load_processor(Location(str(letters_base)))
     pieces = processor.tokenizer.tokenize("666666.3333 imperial gallon")
     assert len(pieces) == 27 and all(len(piece) == 1 for piece in pieces)
-    automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer)
+    automaton = AnswerAutomaton.from_tokenizer(processor.tokenizer, schema=CHALLENGE)
     assert automaton.max_tokens == max_answer_tokens(processor.tokenizer) == 28
     rows = rows_of([ENTITIES[n % len(ENTITIES)] for n in range(100)])
     predictions = []

@@ -17,15 +17,14 @@ from product_vqa.modeling.loading import load_base_model
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import ChoiceKind, MultiChoiceKind, PatternKind, QuantityKind
 from product_vqa.task.schema import CHALLENGE
-from product_vqa.task.schema_file import read_schema
+from tests.example_schemas import SCHEMAS as EXAMPLES
 from tests.product_vqa.modeling.schemas import accepts_tokens, draw_answer
 from tests.tiny import make_image
 
 # Up to four minutes each with the real tokenizers; `test_generation_of_all_kinds` has the same in small.
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
-FILES = sorted((Path(__file__).parents[3] / "docs/schemas").glob("*.yaml"))
-SCHEMAS = {"challenge": CHALLENGE} | {file.stem: read_schema(file) for file in FILES}
+SCHEMAS = {"challenge": CHALLENGE} | EXAMPLES
 ANSWERS_PER_SCHEMA = 2_500
 
 

@@ -21,7 +21,7 @@ from tests.tiny import make_image
 
 @pytest.fixture(scope="module")
 def reader(model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> AttributeReader:
-    return AttributeReader(model, processor)
+    return AttributeReader(model, processor, schema=CHALLENGE)
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from product_vqa.modeling.attribute_reader import AttributeReader
-from product_vqa.modeling.collator import make_generation_batch
 from product_vqa.modeling.token_probabilities import (
     answer_token_log_p,
     first_token_log_p,
@@ -15,6 +14,7 @@ from product_vqa.modeling.token_probabilities import (
 )
 from product_vqa.task.prompt import format_prompt
 from product_vqa.task.schema import CHALLENGE
+from tests.product_vqa.modeling.challenge import make_generation_batch
 from tests.tiny import make_rows
 
 
@@ -30,7 +30,9 @@ def test_the_first_token_has_the_probabilities_of_plain_transformers(reader: Att
     assert torch.allclose(found[0], found[5])
     for row, own in zip(rows, found[:5], strict=True):
         inputs = reader.processor(
-            images=row["image"], text=f"<image>{format_prompt(row['entity_name'])}", return_tensors="pt"
+            images=row["image"],
+            text=f"<image>{format_prompt(row['entity_name'], schema=CHALLENGE)}",
+            return_tensors="pt",
         )
         inputs.pop("labels", None)
         with torch.inference_mode():
@@ -54,7 +56,7 @@ def test_an_answers_tokens_have_their_conditional_probabilities(reader: Attribut
     ]
     assert [one.log_p for one in tokens[0].most_likely] == pytest.approx(best.values.tolist(), abs=1e-4)
     # An answer that is not constrained has the model's own probability.
-    free = AttributeReader(reader.model, reader.processor, constrain=False)
+    free = AttributeReader(reader.model, reader.processor, constrain=False, schema=CHALLENGE)
     free.max_new_tokens = 1
     answer = free.read(row["image"], row["entity_name"])
     assert answer.confidence == pytest.approx(float(first.exp().max()), rel=1e-3)

@@ -5,18 +5,21 @@ import pytest
 
 from product_vqa.errors import InputError
 from product_vqa.task.prompt import DTYPES, TASK_FILE, BaseSettings, format_prompt, load_task, save_task
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.schema import CHALLENGE, ENTITIES
 
 
 def test_each_entity_is_asked_for_in_words() -> None:
-    assert format_prompt("item_weight") == "What is the item weight?"
-    assert format_prompt("maximum_weight_recommendation") == "What is the maximum weight recommendation?"
-    assert len({format_prompt(entity) for entity in ENTITIES}) == 8
+    assert format_prompt("item_weight", schema=CHALLENGE) == "What is the item weight?"
+    assert (
+        format_prompt("maximum_weight_recommendation", schema=CHALLENGE)
+        == "What is the maximum weight recommendation?"
+    )
+    assert len({format_prompt(entity, schema=CHALLENGE) for entity in ENTITIES}) == 8
 
 
 def test_an_unknown_entity_is_refused_with_its_name() -> None:
     with pytest.raises(InputError, match="'colour'"):
-        format_prompt("colour")
+        format_prompt("colour", schema=CHALLENGE)
 
 
 @pytest.mark.parametrize("load_in_4bit", [False, True])

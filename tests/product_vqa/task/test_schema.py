@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY, canonical_unit, is_suitable
+from product_vqa.task import schema
+from product_vqa.task.schema import ENTITIES, UNITS, UNITS_BY_ENTITY, is_suitable
 from tests.commands import ROOT
 
 # `entity_unit_map` of the challenge's constants.py, in its own order.
@@ -52,11 +53,11 @@ def test_the_entities_and_units_are_those_of_the_challenge() -> None:
     ],
 )
 def test_the_spellings_of_a_unit(text: str, unit: str | None) -> None:
-    assert canonical_unit(text) == unit
+    assert schema.CHALLENGE.unit_by_spelling.get(text) == unit
 
 
 def test_every_unit_is_its_own_canonical_spelling() -> None:
-    assert [canonical_unit(unit) for unit in sorted(UNITS)] == sorted(UNITS)
+    assert [schema.CHALLENGE.unit_by_spelling[unit] for unit in sorted(UNITS)] == sorted(UNITS)
 
 
 def test_a_unit_suits_the_attributes_that_are_measured_in_it() -> None:

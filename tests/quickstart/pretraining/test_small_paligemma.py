@@ -9,7 +9,7 @@ from product_vqa.modeling.loading import load_base_model, load_processor
 from quickstart.rendering.levels import STANDARD
 from quickstart.rendering.schema_text import SchemaText
 from tests.commands import ROOT
-from tests.quickstart.schemas import SCHEMAS
+from tests.example_schemas import SCHEMAS
 
 BASE = ROOT / "quickstart" / "base"
 

@@ -1,7 +1,7 @@
 import random
 
 from product_vqa.task.prompt import format_prompt
-from product_vqa.task.schema import ENTITIES
+from product_vqa.task.schema import CHALLENGE, ENTITIES
 from quickstart.pretraining.tasks import KINDS, Question, ask, ask_several
 from quickstart.rendering.general_text import GeneralLabel, make_general_label
 from quickstart.rendering.label_text import Label, Line, make_label
@@ -14,7 +14,9 @@ def test_pretraining_never_asks_the_questions_of_fine_tuning() -> None:
     asked = [question for label in labels for question in ask_several(label, rng, count=6)]
     assert len(asked) > 1000
     assert {question.kind for question in asked} == set(KINDS)
-    assert not {question.prompt for question in asked} & {format_prompt(entity) for entity in ENTITIES}
+    assert not {question.prompt for question in asked} & {
+        format_prompt(entity, schema=CHALLENGE) for entity in ENTITIES
+    }
 
 
 def test_questions_are_answered_as_printed() -> None:

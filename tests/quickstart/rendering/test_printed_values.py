@@ -13,13 +13,16 @@ from product_vqa.task.schema_file import parse_schema
 from quickstart.rendering.drawing import fits_line
 from quickstart.rendering.printed_numbers import is_held_out, may_show, numbers_in
 from quickstart.rendering.printed_values import PrintedValue, ValuePrinter
-from tests.quickstart.schemas import SCHEMAS
-
-ATTRIBUTES = [(schema, name) for schema in SCHEMAS.values() for name in schema.names]
+from tests.example_schemas import SCHEMAS
 
 
 def make_schema(attribute: str, units: str = "") -> Schema:
     return parse_schema(f"version: 1\n{units}\nattributes:\n  thing: {attribute}\n", name="schema.yaml")
+
+
+TEMPERATURE = "units: {temperature: {degree Celsius: {size: 1, spellings: [°C, C]}}}"
+SIGNED = make_schema("{kind: quantity, units: temperature, decimals: 0, signed: true}", TEMPERATURE)
+ATTRIBUTES = [(schema, name) for schema in (*SCHEMAS.values(), SIGNED) for name in schema.names]
 
 
 def make_printer(schema: Schema, name: str = "thing") -> ValuePrinter:

@@ -5,6 +5,7 @@ import pytest
 from product_vqa.errors import InputError
 from quickstart.rendering.render import main
 from tests.commands import ROOT
+from tests.example_schemas import FOLDER
 
 
 def test_the_command_writes_the_files_and_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,17 +22,14 @@ def test_the_command_writes_the_files_and_prints_nothing(tmp_path: Path, capsys:
         main([*options, "--level", "easy"])
 
 
-SCHEMAS = ROOT / "tests" / "quickstart" / "schemas"
-
-
 def test_a_schema_decides_what_is_printed(tmp_path: Path) -> None:
     def write(name: str, *options: str) -> str:
         main(["--output_dir", str(tmp_path / name), "--train_rows", "6", "--test_rows", "4", *options])
         return (tmp_path / name / "train.csv").read_text()
 
-    assert "model_number" in write("long", "--schema", str(SCHEMAS / "electronics.yaml"))
-    wide = write("wide", "--schema", str(SCHEMAS / "electronics.yaml"), "--wide")
-    assert wide.startswith("image_link,group_id,memory,battery_capacity,")
+    assert "model_number" in write("long", "--schema", str(FOLDER / "electronics.yaml"))
+    wide = write("wide", "--schema", str(FOLDER / "electronics.yaml"), "--wide")
+    assert wide.startswith("image_link,group_id,memory,storage,")
     challenge = str(ROOT / "product_vqa" / "task" / "challenge.yaml")
     assert write("challenge", "--schema", challenge) == write("default")
     assert write("wide_challenge", "--wide").startswith("image_link,group_id,width,depth,")

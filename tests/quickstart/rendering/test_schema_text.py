@@ -12,7 +12,7 @@ from product_vqa.task.schema_file import parse_schema
 from quickstart.rendering.drawing import SIZE, draw, fits_line
 from quickstart.rendering.levels import HARD, LEVELS, STANDARD, Level
 from quickstart.rendering.schema_text import MAX_LINES, SchemaLabel, SchemaText
-from tests.quickstart.schemas import SCHEMAS
+from tests.example_schemas import SCHEMAS
 
 TEXTS = [SchemaText(schema) for schema in (*SCHEMAS.values(), CHALLENGE)]
 

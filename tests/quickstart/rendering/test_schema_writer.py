@@ -12,14 +12,20 @@ from quickstart.rendering.drawing import SIZE
 from quickstart.rendering.levels import HARD, PLAIN
 from quickstart.rendering.schema_writer import write_schema_labels
 from tests.commands import call
-from tests.quickstart.schemas import SCHEMAS
+from tests.example_schemas import FOLDER, SCHEMAS
 
-NUTRITION = SCHEMAS["nutrition"]
+# A pack may show no serving size and no salt, and a table says the latter by an empty cell.
+NUTRITION = parse_schema(
+    (FOLDER / "nutrition.yaml")
+    .read_text()
+    .replace("  salt: {", "  salt: {not_shown: true, missing_is_not_shown: true, "),
+    name="nutrition.yaml",
+)
 
 
-def write(folder: Path, name: str = "nutrition", *, rows: int = 60, seed: int = 5, wide: bool = False) -> Path:
+def write(folder: Path, name: str | None = None, *, rows: int = 60, seed: int = 5, wide: bool = False) -> Path:
     write_schema_labels(
-        folder, schema=SCHEMAS[name], train_rows=rows, test_rows=rows, seed=seed, level=PLAIN, base_url="http://x/i/",
+        folder, schema=SCHEMAS[name] if name else NUTRITION, train_rows=rows, test_rows=rows, seed=seed, level=PLAIN, base_url="http://x/i/",
         wide=wide,
     )  # fmt: skip
     return folder
@@ -69,7 +75,7 @@ def test_a_long_table_has_the_challenges_columns_and_equal_shares(long: Path) ->
 def test_only_attributes_with_not_shown_have_empty_answers(long: Path) -> None:
     for name in ("train.csv", "test_answers.csv"):
         empty = Counter(row["entity_name"] for row in read(long / name) if not row["entity_value"])
-        assert set(empty) == {"sugars", "vitamin_c"}
+        assert set(empty) == {"serving_size", "salt"}
         assert all(1 <= count <= 10 for count in empty.values())  # of 20
 
 
@@ -78,17 +84,17 @@ def test_a_wide_table_has_a_row_per_image_and_a_column_per_attribute(tmp_path: P
     train = read(tmp_path / "train.csv")
     assert list(train[0]) == ["image_link", "group_id", *NUTRITION.names]
     assert len({row["image_link"] for row in train}) == len(train)
-    labels = [(name, row[name]) for row in train for name in NUTRITION.names if row[name] or name == "vitamin_c"]
-    assert 60 <= len(labels) < 64  # the rows of a dataset: a missing value of vitamin_c means that it is not shown
+    labels = [(name, row[name]) for row in train for name in NUTRITION.names if row[name] or name == "salt"]
+    assert 60 <= len(labels) < 64  # the rows of a dataset: a missing value of salt means that it is not shown
     shares = Counter(name for name, _ in labels)
-    assert shares.pop("vitamin_c") == len(train) and 0 < Counter(labels)["vitamin_c", ""] < len(train) / 2
-    assert set(shares) == set(NUTRITION.names) - {"vitamin_c"}
+    assert shares.pop("salt") == len(train) and 0 < Counter(labels)["salt", ""] < len(train) / 2
+    assert set(shares) == set(NUTRITION.names) - {"salt"}
     assert max(shares.values()) - min(shares.values()) <= 2
     for name, value in labels:
-        assert NUTRITION[name].normalize(value) or name == "vitamin_c"
-    # A missing value of sugars makes no row, so no label says that they are not shown.
+        assert NUTRITION[name].normalize(value) or name == "salt"
+    # A missing serving size makes no row, so no label says that it is not shown.
     empty = {row["entity_name"] for row in read(tmp_path / "test_answers.csv") if not row["entity_value"]}
-    assert empty == {"vitamin_c"}
+    assert empty == {"salt"}
 
 
 def test_a_wide_train_csv_and_a_long_test_csv_make_one_dataset(
@@ -104,7 +110,7 @@ def test_a_wide_train_csv_and_a_long_test_csv_make_one_dataset(
     train, test = (pq.read_table(out / "rows" / f"{split}.parquet").to_pylist() for split in ("train", "test"))
     assert 60 <= len(train) < 64 and len(test) == 60
     assert (out / "left_out.csv").read_text().count("\n") == 1  # the header: every label has a canonical form
-    assert {row["entity_name"] for row in train if not row["entity_value"]} == {"vitamin_c"}
+    assert {row["entity_name"] for row in train if not row["entity_value"]} == {"salt"}
     asked = [(row["index"], row["entity_name"]) for row in read(tmp_path / "test.csv")]
     assert [(str(row["index"]), row["entity_name"]) for row in test] == asked
 
