@@ -51,6 +51,7 @@ COMMANDS = [
     "quickstart.pretraining.pretrain",
     "quickstart.pretraining.evaluate",
     "benchmarks.ablation",
+    "benchmarks.attribution",
     "benchmarks.base_models",
     "benchmarks.build",
     "benchmarks.disk_space",

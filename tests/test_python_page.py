@@ -25,7 +25,7 @@ def test_every_snippet_runs(
         make_image(number).save(tmp_path / name)
     (tmp_path / "photos" / "c.jpg").write_bytes(b"no image")
     monkeypatch.chdir(tmp_path)
-    assert len(SNIPPETS) == 6
+    assert len(SNIPPETS) == 7
     names: dict[str, object] = {"__name__": "docs"}
     for snippet in SNIPPETS:
         exec(compile(snippet.replace("user/adapter", str(adapter)), "docs/python.md", "exec"), names)
