@@ -121,7 +121,7 @@ def _signature(method: object) -> str:
 
 def make_reference() -> str:
     from dataset_builder import ProductVqa
-    from product_vqa import Answer, AttributeReader
+    from product_vqa import Answer, AnswerRegion, AttributeReader
 
     own, trl = own_training_options(), "The other options are those of TRL's `SFTConfig`; `--help` lists them."
     inherited: dict[str, tuple[set[str], str]] = {
@@ -135,9 +135,16 @@ def make_reference() -> str:
         commands.append(describe_command(module, text, own=shown, others=others))
     classes = [
         describe_class(
-            "product_vqa.AttributeReader", AttributeReader, "from_pretrained", "read", "read_many", "read_batch"
+            "product_vqa.AttributeReader",
+            AttributeReader,
+            "from_pretrained",
+            "read",
+            "read_many",
+            "read_batch",
+            "locate",
         ),
         describe_class("product_vqa.Answer", Answer, "as_dict"),
+        describe_class("product_vqa.AnswerRegion", AnswerRegion),
         describe_class("dataset_builder.ProductVqa", ProductVqa),
     ]
     return "\n".join(

@@ -3,9 +3,11 @@
     python -m inference.demo --adapter user/adapter
     python -m inference.demo --adapter user/adapter --push_to_hub --space_id user/reader
 
-Its API is Gradio's: `/read` and `/read_all`, for gradio_client and for HTTP requests.
+Its API is Gradio's: `/read`, `/read_all` and `/read_files`, for gradio_client and for HTTP requests.
 """
 
+import base64
+import html
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 MAX_WAITING = 32  # requests; beyond this they are rejected
 MAX_NAMES = 6  # of attributes, in the page's first sentence
 EXAMPLE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+# Rendered with `quickstart.rendering.render --test_rows 40 --train_rows 0 --seed 11`.
+EXAMPLES = Path(__file__).parent / "examples"
 
 
 @dataclass
@@ -43,7 +47,12 @@ class DemoOptions:
         default=None, metadata={"help": "As in inference.predict.", "nargs": "?", "const": True}
     )
     num_beams: int = field(default=3, metadata={"help": "Number of beams; the other beams are shown as alternatives."})
-    examples: str | None = field(default=None, metadata={"help": "Folder of example images to choose from."})
+    examples: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of example images to choose from; default: rendered labels of the challenge's attributes."
+        },
+    )
     host: str = field(
         default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0: every address of this machine."}
     )
@@ -93,6 +102,8 @@ def main() -> None:
         load_in_4bit=options.load_in_4bit,
         num_beams=options.num_beams,
     )
+    if options.examples is None and is_challenge(reader.schema):
+        examples = find_examples(str(EXAMPLES))
     with upload_folder() as folder:
         uploads = Uploads(folder)
         page = make_page(reader, title=options.adapter, examples=examples, uploads=uploads, schema=reader.schema)
@@ -186,8 +197,13 @@ def make_page(
     """Build the page; the caller serves it. `schema` has the attributes that the reader knows."""
     import gradio as gr
 
+    from inference.region_image import draw_region
+    from inference.upload_table import MAX_FILES, header, read_uploads, write_csv
+    from product_vqa.modeling.items import load_item
+
     texts = describe_page(schema)
     has_shown = bool(schema.not_shown)  # the probability that the image shows an attribute, where an answer has it
+    read_file = uploads.read if uploads else read_bytes
 
     def open_upload(payload: Any) -> "Image.Image":
         if payload is None or payload.path is None:
@@ -196,6 +212,15 @@ def make_page(
             return open_image(payload.path, uploads=uploads)
         except ValueError as error:
             raise gr.Error(str(error), duration=8, print_exception=False) from error
+
+    def list_uploads(payload: Any) -> list[Path]:
+        files = [Path(file.path) for file in payload or []]
+        if not files:
+            raise gr.Error("Upload images first.", duration=6, print_exception=False)
+        if len(files) > MAX_FILES:
+            message = f"These are {len(files)} images; at most {MAX_FILES} are read at once."
+            raise gr.Error(message, duration=8, print_exception=False)
+        return files
 
     def read(image: Any, entity_name: str) -> dict[str, float]:
         answer = reader.read(image, entity_name)
@@ -213,6 +238,22 @@ def make_page(
             for name, answer in zip(schema.names, answers, strict=True)
         ]
 
+    def locate(image: Any, entity_name: str) -> str:
+        image = load_item(image)  # Gradio hands an array on
+        region = reader.locate(image, entity_name)
+        return region_html(draw_region(image, region), entity_name, as_text(region.prediction, schema[entity_name]))
+
+    def locate_row(image: Any, event: gr.SelectData) -> str:
+        return locate(image, schema.names[event.index[0]])
+
+    def read_files(files: list[Path], entity_names: list[str]) -> tuple[list[list[Any]], str]:
+        if not entity_names:
+            raise gr.Error("Choose an attribute.", duration=6, print_exception=False)
+        rows = read_uploads(
+            reader, files, entity_names, read_file=lambda file: read_file(file, max_bytes=MAX_BYTES + 1)
+        )
+        return rows, csv_link(write_csv(rows, has_shown=has_shown))
+
     choices = [(name.replace("_", " "), name) for name in schema.names]
     page: gr.Blocks
     with gr.Blocks(title=f"{title}: product attributes", analytics_enabled=False) as page:
@@ -220,7 +261,7 @@ def make_page(
             f"# Product attributes from images\n{escape(title)} extracts {escape(texts.subject)} from a product "
             f"image. {texts.note}"
         )
-        with gr.Row():
+        with gr.Tab("One image"), gr.Row():
             with gr.Column():
                 image = gr.Image(label="image", sources=["upload", "clipboard"], height=360)
                 # Gradio's own preprocessing would not say what is wrong with a file. Not a subclass: for that, Gradio
@@ -231,21 +272,61 @@ def make_page(
                     one = gr.Button("Extract", variant="primary")
                     every = gr.Button(f"Extract all {texts.count}")
                 if examples:
-                    gr.Examples([[example] for example in examples], inputs=[image], cache_examples=False)
+                    # Not gr.Examples, which makes a new image component, with Gradio's own preprocessing.
+                    samples = gr.Dataset(
+                        components=["image"], samples=[[one] for one in examples], type="index", label="examples"
+                    )
+                    samples.click(
+                        lambda index: samples.samples[index][0]["path"], [samples], [image], api_visibility="private"
+                    )
             with gr.Column():
                 ranking = gr.Label(label="answer and alternatives", elem_id="answer")
+                where = gr.Markdown(sanitize_html=False, elem_id="where")  # of our own HTML
                 table = gr.Dataframe(
                     headers=["attribute", "answer", "confidence", *(["shown"] if has_shown else [])],
-                    column_widths=["40%", "26%", "18%", "16%"] if has_shown else ["50%", "28%", "22%"],
+                    column_widths=["34%", "26%", "22%", "18%"] if has_shown else ["39%", "27%", "34%"],
                     interactive=False,
-                    label=f"all {texts.count} attributes",
+                    label=f"all {texts.count} attributes; select a row to see where it was read",
                     wrap=True,
                 )
-        one.click(read, [image, entity], [ranking], api_name="read")
+        with gr.Tab("Many images"):
+            gr.Markdown(
+                f"Up to {MAX_FILES} images, {MAX_BYTES // 2**20} MiB together, to a CSV. For more, use "
+                "`product-vqa predict --images`."
+            )
+            files = gr.File(label="images", file_count="multiple", elem_id="files")
+            files.preprocess = list_uploads  # type: ignore[method-assign, assignment]  # reads nothing yet
+            names = gr.Dropdown(choices, value=[texts.first], label="attributes", multiselect=True)
+            many = gr.Button("Extract to CSV", variant="primary")
+            link = gr.Markdown(sanitize_html=False, elem_id="csv")
+            rows = gr.Dataframe(
+                headers=header(has_shown=has_shown), interactive=False, label="answers", wrap=True, max_height=400
+            )
+        read_one = one.click(read, [image, entity], [ranking], api_name="read")
+        read_one.success(locate, [image, entity], [where], api_visibility="private")
         every.click(read_all, [image], [table], api_name="read_all")
-    for function in page.fns.values():
-        function.queue = True  # Gradio's own for examples would ask past the queue, which `PageGuard` refuses
+        table.select(locate_row, [image], [where], api_visibility="private")
+        image.change(lambda: (None, "", None), None, [ranking, where, table], api_visibility="private")
+        many.click(read_files, [files, names], [rows, link], api_name="read_files")
     return page
+
+
+def region_html(jpeg: bytes, entity_name: str, answer: str) -> str:
+    """The image with the region that an answer was read from, as HTML; nothing of it is on disk."""
+    text = html.escape(f"{entity_name.replace('_', ' ')}: {answer}")
+    source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    return (
+        f'<figure style="margin: 0"><img src="{source}" alt="where the answer was read" '
+        'style="max-width: 100%; max-height: 360px">'
+        f"<figcaption>Where <b>{text}</b> was read: the answer depends most on the bright part. That does not say "
+        "that it is right.</figcaption></figure>"
+    )
+
+
+def csv_link(text: str) -> str:
+    """A link to save a CSV, which is in the link itself."""
+    source = f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+    return f'<a href="{source}" download="answers.csv">Save answers.csv</a>'
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from product_vqa.hub import Location
+    from product_vqa.modeling.attribute_reader import AttributeReader
     from product_vqa.task.attributes import Schema
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,6 +44,13 @@ class ReportOptions:
     references: str | None = field(
         default=None,
         metadata={"help": "Labels, if not those of the split: a CSV with index, entity_name, entity_value."},
+    )
+    adapter: str | None = field(
+        default=None,
+        metadata={"help": "The adapter that made the predictions, to show where in an image a mistake was read."},
+    )
+    base_model: str | None = field(
+        default=None, metadata={"help": "Its base model, if not the one that the adapter names: a repo or a folder."}
     )
     output: str = field(default="report.html", metadata={"help": "The file to write."})
     title: str | None = field(default=None, metadata={"help": "Heading of the report; default: the adapter's name."})
@@ -83,6 +91,11 @@ def main() -> None:
         raise InputError(
             f"--dataset {location}: split {options.split} has no labels; pass a CSV of them as --references"
         )
+    reader = None
+    if options.adapter is not None:
+        from product_vqa.modeling.attribute_reader import AttributeReader
+
+        reader = AttributeReader.from_pretrained(options.adapter, base_model=options.base_model)
     made_by = read_run(options.predictions)
     page = render(
         table,
@@ -92,6 +105,7 @@ def main() -> None:
         max_errors=options.max_errors,
         bootstrap=options.bootstrap,
         schema=schema,
+        reader=reader,
     )
     with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -132,8 +146,12 @@ def render(
     max_errors: int,
     bootstrap: int = 0,
     schema: "Schema",
+    reader: "AttributeReader | None" = None,
 ) -> str:
-    """The HTML. `table` is of `inference.references.join`, for this schema; `dataset` has the images by `index`."""
+    """The HTML. `table` is of `inference.references.join`, for this schema; `dataset` has the images by `index`.
+
+    With a `reader`, the images of the mistakes show where they were read.
+    """
     from importlib.metadata import version
 
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -161,9 +179,15 @@ def render(
         "shown_bins": shown_bins(table),
         "wrong": len(wrong),
         "errors": [
-            _error(row, dataset[row_of_index[row["index"]]]["image"], question=schema[row["entity_name"]].question)
+            _error(
+                row,
+                dataset[row_of_index[row["index"]]]["image"],
+                question=schema[row["entity_name"]].question,
+                reader=reader,
+            )
             for row in wrong.head(max_errors).to_dict("records")
         ],
+        "has_regions": reader is not None,
         "version": version("product-vqa"),
         "script_hash": script_hash(TEMPLATES / "report.html"),
     }
@@ -258,11 +282,14 @@ def _part(entity_name: str, text: str, kinds: tuple[str, ...], schema: "Schema")
     return unit or value
 
 
-def _error(row: Mapping[str, Any], image: object, *, question: str) -> dict[str, Any]:
+def _error(
+    row: Mapping[str, Any], image: object, *, question: str, reader: "AttributeReader | None"
+) -> dict[str, Any]:
     from product_vqa.images import ImageError, as_image
 
     try:
-        thumbnail = None if image is None else _thumbnail(as_image(image))
+        decoded = None if image is None else as_image(image)
+        thumbnail = None if decoded is None else (_region(decoded, row, reader) or _thumbnail(decoded))
     except ImageError:  # predict left the row empty, with the reason
         thumbnail = None
     return {
@@ -276,6 +303,19 @@ def _error(row: Mapping[str, Any], image: object, *, question: str) -> dict[str,
         "kind": row["kind"],
         "thumbnail": thumbnail,
     }
+
+
+def _region(image: "Image.Image", row: Mapping[str, Any], reader: "AttributeReader | None") -> str | None:
+    """The image with the region of the prediction, in base64; None if there is none."""
+    if reader is None:
+        return None
+    from inference.region_image import draw_region
+
+    attribute = reader.schema.attributes.get(row["entity_name"])
+    if attribute is None or not attribute.is_valid(row["prediction"]):
+        return None
+    region = reader.locate(image, row["entity_name"], prediction=row["prediction"])
+    return base64.b64encode(draw_region(image, region)).decode() if region.box else None
 
 
 def _thumbnail(image: "Image.Image") -> str:

@@ -86,6 +86,6 @@ def _make_files(space_id: str, *, settings: dict[str, Any], examples: list[str])
     }
     for package in ("product_vqa", "inference"):
         for file in sorted((_ROOM.parent / package).rglob("*")):
-            if file.suffix in (".py", ".yaml"):  # the YAML is the challenge's schema
+            if file.suffix in (".py", ".yaml", ".jpg"):  # the YAML is the challenge's schema, the JPEGs are examples
                 files[file.relative_to(_ROOM.parent).as_posix()] = file
     return files | {f"examples/{Path(example).name}": Path(example) for example in examples}

@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from product_vqa.modeling.answer import Answer as Answer
     from product_vqa.modeling.attribute_reader import AttributeReader as AttributeReader
+    from product_vqa.modeling.attribution import AnswerRegion as AnswerRegion
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "AttributeReader"]
+__all__ = ["Answer", "AnswerRegion", "AttributeReader"]
 
-_MODULES = {"Answer": "product_vqa.modeling.answer", "AttributeReader": "product_vqa.modeling.attribute_reader"}
+_MODULES = {
+    "Answer": "product_vqa.modeling.answer",
+    "AnswerRegion": "product_vqa.modeling.attribution",
+    "AttributeReader": "product_vqa.modeling.attribute_reader",
+}
 
 
 def _normalize_endpoint() -> None:

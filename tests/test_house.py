@@ -51,6 +51,7 @@ COMMANDS = [
     "quickstart.pretraining.pretrain",
     "quickstart.pretraining.evaluate",
     "benchmarks.ablation",
+    "benchmarks.attribution",
     "benchmarks.base_models",
     "benchmarks.build",
     "benchmarks.disk_space",
@@ -352,6 +353,7 @@ def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> 
         "assert (files('product_vqa') / 'task' / 'schema.json').is_file()\n"
         "from product_vqa.task.schema import CHALLENGE\n"
         "assert len(CHALLENGE.names) == 8\n"
+        "assert len(list((files('inference') / 'examples').iterdir())) == 4\n"
         "assert (files('quickstart') / 'rendering' / 'fonts' / 'OpenSans-Regular.ttf').is_file()\n"
     )
     subprocess.run(

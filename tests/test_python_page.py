@@ -30,7 +30,7 @@ def test_every_snippet_runs(
         make_image(number).save(tmp_path / name)
     (tmp_path / "photos" / "c.jpg").write_bytes(b"no image")
     monkeypatch.chdir(tmp_path)
-    assert len(SNIPPETS) == 7
+    assert len(SNIPPETS) == 8
     server.answers["/photo.jpg"] = (tmp_path / "photo.jpg").read_bytes()
     here = {"user/adapter": str(adapter), "https://shop.example": server.url,
             "allow_urls=True": "allow_urls=True, allow_private_hosts=True"}  # fmt: skip

@@ -16,6 +16,7 @@ from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
 from product_vqa.modeling.answer import Answer
+from product_vqa.modeling.attribution import AnswerRegion, find_box, make_heat_map
 from product_vqa.modeling.calibration import Calibration, load_calibration
 from product_vqa.modeling.collator import Batch, Row, make_generation_batch, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
@@ -31,10 +32,10 @@ from product_vqa.modeling.item_batches import (
 from product_vqa.modeling.items import ImageItem, Item, load_rows
 from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
 from product_vqa.modeling.lora import apply_adapter
-from product_vqa.provenance import CALIBRATION_FILE, processor_sha256
+from product_vqa.modeling.reader_provenance import make_provenance
+from product_vqa.provenance import CALIBRATION_FILE
 from product_vqa.schemas import load_schema
 from product_vqa.task.attributes import Schema
-from product_vqa.task.schema import CHALLENGE
 
 if TYPE_CHECKING:
     from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
@@ -140,7 +141,7 @@ class AttributeReader:
                 allow_empty=allow_empty,
                 num_beams=num_beams,
                 calibration=calibration,
-                provenance=_provenance(
+                provenance=make_provenance(
                     loaded,
                     base,
                     calibration,
@@ -218,6 +219,28 @@ class AttributeReader:
         rows = load_rows(images, entity_names, schema=self.schema)
         with self._lock:
             return self.answer(self.make_batch(rows), [row["entity_name"] for row in rows]) if rows else []
+
+    def locate(self, image: ImageItem, entity_name: str, *, prediction: str | None = None) -> AnswerRegion:
+        """Return which part of the image an answer was read from: a heat map over the image tokens, and a box.
+
+        `prediction` is the answer to locate, in canonical form; default: that of `read`. It takes one forward and one
+        backward pass, the memory of the activations and no memory for weights. Raises ValueError as `read_batch` does,
+        and for a `prediction` that is not a valid answer.
+        """
+        (row,) = load_rows([image], [entity_name], schema=self.schema)
+        if prediction is None:
+            prediction = self.read(row["image"], entity_name).prediction
+        elif prediction and not self.schema[entity_name].is_valid(prediction):
+            raise ValueError(f"`prediction` {prediction!r} is not a valid {entity_name}")
+        if not prediction:
+            return AnswerRegion(prediction)
+        with self._lock:
+            heat_map = make_heat_map(
+                self.model, {**row, "entity_value": prediction}, processor=self.processor, schema=self.schema
+            )
+        if heat_map is None:
+            return AnswerRegion(prediction)
+        return AnswerRegion(prediction, heat_map, find_box(heat_map, size=row["image"].size))
 
     def make_batch(self, rows: Sequence[Row]) -> Batch:
         """Batch rows (`image`, `entity_name`) for `answer`."""
@@ -308,7 +331,7 @@ def describe_reader(
     schema: Schema | None,
 ) -> dict[str, str | None]:
     """The provenance of what `from_pretrained` would load, without loading it. `dtype` is that of the weights."""
-    return _provenance(
+    return make_provenance(
         adapter,
         base_model,
         _load_calibration(adapter, base_model),
@@ -360,38 +383,3 @@ def _load_calibration(adapter: Adapter | None, base_model: Location) -> Calibrat
         return load_export_calibration(base_model)
     file = adapter.folder / CALIBRATION_FILE
     return load_calibration(file, adapter_sha256=adapter.sha256) if file.is_file() else None
-
-
-def _provenance(
-    adapter: Adapter | None,
-    base_model: Location,
-    calibration: Calibration | None,
-    *,
-    dtype: str,
-    in_4bit: bool | None,
-    dequantized: bool,
-    schema: Schema,
-) -> dict[str, str | None]:
-    """Return what predictions record about the model that made them."""
-    provenance: dict[str, str | None] = {
-        "adapter": "None",
-        "adapter_sha256": None,
-        "processor_sha256": None,
-        "base_model": str(base_model),
-        "base_precision": "not quantized",
-        "adapter_merged": None,
-        "dtype": dtype,
-        "calibration": str(calibration or Calibration()),
-    }
-    if dequantized:
-        provenance["base_precision"] = "nf4, dequantized"
-    elif in_4bit:
-        provenance["base_precision"] = "nf4"
-    if adapter is not None:
-        provenance["adapter"] = str(adapter.location)
-        provenance["adapter_sha256"] = adapter.sha256
-        provenance["processor_sha256"] = processor_sha256(adapter.folder) if adapter.processor else None
-        provenance["adapter_merged"] = "no" if in_4bit else "yes"
-    if schema != CHALLENGE:
-        provenance["schema_sha256"] = schema.sha256
-    return provenance

@@ -37,6 +37,7 @@ class Character:
     line: int
     position: int
     width: float  # px of its cell
+    height: float  # px of a capital of its font
 
 
 _OVERHANG = 3  # px by which a glyph may exceed its cell on either side
@@ -51,6 +52,7 @@ class _Face:
         _, self.top, _, self.bottom = (int(side) for side in self.font.getbbox("(Hgj$|"))  # of all characters
         _, capital, _, baseline = self.font.getbbox("H")
         self.middle = (capital + baseline) / 2 - self.top  # of capitals, below `top`
+        self.capital_height = baseline - capital
         self._glyphs: dict[str, Image.Image] = {}
 
     def glyph(self, char: str) -> Image.Image:
@@ -299,7 +301,8 @@ def _print(
             advance = style.face.advances[char]
             if char != " ":
                 image.paste(style.ink, (x - _OVERHANG, y), style.face.glyph(char))
-                characters.append(Character(char, x + advance / 2, y + style.face.middle, index, position, advance))
+                middle = x + advance / 2, y + style.face.middle
+                characters.append(Character(char, *middle, index, position, advance, style.face.capital_height))
             x += advance
     return characters
 

@@ -1,5 +1,6 @@
 """The page, served and used as people and programs use it."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from product_vqa.errors import InputError
 from product_vqa.images import MAX_BYTES
 from product_vqa.task.schema import CHALLENGE, ENTITIES
 from product_vqa.task.schema_file import parse_schema
+from quickstart.rendering.writer import write_labels
 from tests.browser import console_errors, open_browser, requested_urls
 from tests.commands import call
 from tests.inference.schemas import SCHEMAS
@@ -69,6 +71,20 @@ def test_programs_get_the_answers_of_the_reader(page: str, reader: AttributeRead
     table = client.predict(handle_file(files["image"]), api_name="/read_all")
     assert [row[0] for row in table["data"]] == [name.replace("_", " ") for name in ENTITIES]
     assert [row[1] for row in table["data"]][3] == answer.prediction
+    several = [handle_file(files[name]) for name in ("image", "text")]
+    table, link = client.predict(several, ["item_weight", "width"], api_name="/read_files")
+    assert table["headers"] == ["file", "entity_name", "value", "unit", "confidence", "error"]
+    assert [row[:2] for row in table["data"]] == [
+        [f"{name}.png", entity] for name in ("image", "text") for entity in ("item_weight", "width")
+    ]
+    assert table["data"][0][2:4] == [answer.value, answer.unit]
+    assert table["data"][2][5] == "not_a_picture"
+    assert 'download="answers.csv"' in link
+    for wrong, message in ((([], ["width"]), "Upload images first"), ((several, []), "Choose an attribute")):
+        with pytest.raises(Exception, match=message):
+            client.predict(*wrong, api_name="/read_files")
+    with pytest.raises(Exception, match="These are 101 images; at most 100 are read at once"):
+        client.predict(several[:1] * 101, ["width"], api_name="/read_files")
     for broken in ("broken", "text"):
         with pytest.raises(Exception, match="This file cannot be opened as an image"):
             client.predict(handle_file(files[broken]), "item_weight", api_name="/read")
@@ -141,6 +157,69 @@ def test_people_upload_an_image_and_see_what_is_wrong_with_it(
                 wait_for_upload()
                 click("Extract")
             wait.until(lambda b, message=message: message in text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_people_choose_an_example_see_where_it_was_read_and_save_a_table(
+    page: str, reader: AttributeReader, files: dict[str, Path], width: int
+) -> None:
+    from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    ignored = [ElementClickInterceptedException, StaleElementReferenceException, StopIteration]
+    with open_browser(width=width) as browser:
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 1400, "deviceScaleFactor": 1, "mobile": width < 500},
+        )
+        wait = WebDriverWait(browser, 60, ignored_exceptions=ignored)
+
+        def click(selector: str, text: str | None = None) -> None:
+            def clicked(_: Any) -> bool:
+                found = browser.find_elements(By.CSS_SELECTOR, selector)
+                next(one for one in found if text is None or one.text == text).click()
+                return True
+
+            wait.until(clicked)
+
+        def located() -> str:
+            found = browser.find_elements(By.CSS_SELECTOR, "#where img[src^='data:image/jpeg']")
+            return found[0].get_attribute("src") or "" if found else ""
+
+        browser.get(page)
+        click(".gallery-item, .gallery button")
+        wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "[data-testid=image] img[src*='example-0']"))
+        click("button", "Extract")
+        first = wait.until(lambda _: located())
+        answer = reader.read(make_image(10), "item_weight")
+        assert answer.prediction in browser.find_element(By.ID, "where").text
+        click("button", "Extract all eight")
+        click("[data-testid=cell-5-0], [data-row='5'][data-col='0']")
+        wait.until(lambda _: located() not in ("", first))
+        voltage = reader.read(make_image(10), "voltage")
+        assert f"voltage: {voltage.prediction}" in browser.find_element(By.ID, "where").text
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+        click("button[role=tab]", "Many images")
+        browser.find_element(By.CSS_SELECTOR, "#files input[type=file]").send_keys(str(files["image"]))
+        wait.until(lambda b: "image" in b.find_element(By.ID, "files").text)
+        click("button", "Extract to CSV")
+        (link,) = wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#csv a[download='answers.csv']"))
+        content = base64.b64decode((link.get_attribute("href") or "").partition(",")[2]).decode()
+        assert content.splitlines()[0] == "file,entity_name,value,unit,confidence,error"
+        assert content.splitlines()[1].startswith("image.png,item_weight,")
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        assert {url for url in requested_urls(browser) if not url.startswith(page.rstrip("/"))} == set()
+        assert console_errors(browser) == []
+
+
+def test_the_examples_that_are_shipped_are_rendered_labels(tmp_path: Path) -> None:
+    write_labels(tmp_path, train_rows=0, test_rows=40, seed=11, base_url="http://127.0.0.1:8000")
+    rendered = {file.read_bytes() for file in (tmp_path / "images").iterdir()}
+    examples = demo.find_examples(str(demo.EXAMPLES))
+    assert len(examples) == 4 and {Path(example).read_bytes() for example in examples} < rendered
 
 
 def test_images_are_opened_upright_in_rgb_or_refused_with_a_message(tmp_path: Path) -> None:

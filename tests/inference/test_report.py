@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
-from inference import report
+from inference import AttributeReader, report
 from inference.evaluate import evaluate
+from inference.region_image import draw_region
 from product_vqa.errors import InputError
 from product_vqa.task.features import FEATURES
 from tests.browser import console_errors, open_browser, requested_urls
@@ -91,6 +92,33 @@ def test_a_prediction_without_confidences_or_mistakes_has_a_report_too(
     page = make_report(monkeypatch, dataset, tmp_path / "all_right.csv")
     assert '<b id="f1">1.0000</b>' in page
     assert "There are none." in page
+
+
+@pytest.mark.slow
+def test_with_the_adapter_it_shows_where_mistakes_were_read(
+    dataset: Path, predictions: Path, adapter: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each valid prediction has an image with its region; others, and rows without an image, are as without it."""
+
+    def images(page: str) -> dict[str, str]:
+        rows = re.findall(r"<li data-entity=.*?</li>", page, re.DOTALL)
+        return {
+            re.findall(r"index (\d+)", row)[0]: "".join(re.findall(r'src="data:image/jpeg;base64,([^"]+)"', row))
+            for row in rows
+        }
+
+    plain = make_report(monkeypatch, dataset, predictions)
+    located = make_report(monkeypatch, dataset, predictions, "--adapter", adapter[0])
+    assert "what the prediction depends on most" in located and "what the prediction depends on most" not in plain
+    before, after = images(plain), images(located)
+    assert before.keys() == after.keys() >= {"3", "5", "8", "20"}
+    changed = {index for index in before if before[index] != after[index]}
+    assert changed >= {"3", "20"} and not changed & {"5", "8"}
+    reader = AttributeReader.from_pretrained(adapter[0])
+    image = make_image(3)
+    region = reader.locate(image, "width", prediction="12.25 foot")
+    assert base64.b64decode(after["3"]) == draw_region(image, region)
+    assert after["5"] == "" and after["8"] != ""
 
 
 def test_a_split_without_labels_is_refused(
