@@ -30,7 +30,7 @@ quickstart: install
 	$(BIN)/python -m quickstart
 
 test: install
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # Before a commit: all tests that take less than a second each.
 test-fast: install

@@ -235,7 +235,7 @@ def test_the_workflows_are_safe() -> None:
 # What is in the repository and in the distributions.
 
 PROGRAMS = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"PK\x03\x04")
-BINARY = {".ttf", ".otf", ".png", ".safetensors"}
+BINARY = {".ttf", ".otf", ".png", ".jpg", ".safetensors"}
 
 
 def test_no_file_is_a_pickle_or_a_program() -> None:

@@ -33,11 +33,11 @@ def test_a_box_is_compared_with_the_hottest_tenth(
 
 
 def test_chance_is_the_mean_over_all_positions() -> None:
-    box = (10, 20, 40, 31)
+    box = (10, 20, 190, 170)  # with few positions
     expected = [
-        list(compare(HEAT, (left, top, left + 30, top + 11)).values())
-        for top in range(SIZE - 10)
-        for left in range(SIZE - 29)
+        list(compare(HEAT, (left, top, left + 180, top + 150)).values())
+        for top in range(SIZE - 149)
+        for left in range(SIZE - 179)
     ]
     assert list(compare_everywhere(HEAT, box).values()) == pytest.approx(np.mean(expected, axis=0))
 

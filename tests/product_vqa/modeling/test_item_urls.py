@@ -13,13 +13,14 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from product_vqa.images import ImageError
 from product_vqa.modeling import item_urls
 from product_vqa.modeling.attribute_reader import AttributeReader
+from product_vqa.task.schema import CHALLENGE
 from tests.dataset_builder.image_server import ImageServer, send
 from tests.tiny import make_image
 
 
 @pytest.fixture(scope="module")
 def reader(model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> AttributeReader:
-    return AttributeReader(model, processor)
+    return AttributeReader(model, processor, schema=CHALLENGE)
 
 
 def encode_png(image: Image.Image) -> bytes:
