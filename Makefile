@@ -29,8 +29,9 @@ ray: install
 quickstart: install
 	$(BIN)/python -m quickstart
 
+# For two cores: some tests wait for servers and processes, and the third worker uses that time.
 test: install
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 # Before a commit: all tests that take less than a second each.
 test-fast: install

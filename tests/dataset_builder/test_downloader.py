@@ -203,7 +203,7 @@ def test_nothing_is_recorded_against_urls_that_no_network_led_to(
     assert set(store.failures(urls).values()) == {"not_fetched"}
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_network_that_breaks_off_stops_the_run_and_records_nothing_against_what_was_not_reached(
     server: ImageServer, tmp_path: Path
 ) -> None:
@@ -227,7 +227,7 @@ def test_a_network_that_breaks_off_stops_the_run_and_records_nothing_against_wha
     assert 150 < len(failures) < 260
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_host_that_is_down_costs_its_own_urls_only_until_it_is_up_again(server: ImageServer, tmp_path: Path) -> None:
     reserved = socket.socket()  # bound, so that no other server gets the port, but it does not listen
     reserved.bind(("127.0.0.1", 0))

@@ -155,7 +155,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         catalogue.list_images(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_images_are_predicted_without_any_extra(photos: Path, tiny_base: Path, tmp_path: Path) -> None:
     program = "from product_vqa.console import main; main()"
     done = run_without_extras(

@@ -95,22 +95,6 @@ def test_programs_get_the_answers_of_the_reader(page: str, reader: AttributeRead
 
 
 @pytest.mark.slow
-def test_a_click_on_an_example_opens_it(page: str) -> None:
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    with open_browser() as browser:
-        wait = WebDriverWait(browser, 60)
-        browser.get(page)
-        (example,) = wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "img[src*='example-1.png']"))
-        assert "Drop Image Here" in browser.find_element(By.TAG_NAME, "body").text
-        example.click()
-        wait.until(lambda b: len(b.find_elements(By.CSS_SELECTOR, "img[src*='example-1.png']")) == 2)
-        assert "Drop Image Here" not in browser.find_element(By.TAG_NAME, "body").text
-        assert console_errors(browser) == []
-
-
-@pytest.mark.slow
 def test_people_upload_an_image_and_see_what_is_wrong_with_it(
     page: str, reader: AttributeReader, files: dict[str, Path]
 ) -> None:
@@ -160,7 +144,7 @@ def test_people_upload_an_image_and_see_what_is_wrong_with_it(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.faults), 390])
 def test_people_choose_an_example_see_where_it_was_read_and_save_a_table(
     page: str, reader: AttributeReader, files: dict[str, Path], width: int
 ) -> None:

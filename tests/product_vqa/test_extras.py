@@ -45,7 +45,7 @@ def test_images_and_urls_are_read_without_any_extra(tiny_base: Path, tmp_path: P
     assert done.stderr == ""
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_an_adapter_on_an_nf4_base_model_names_the_extra_that_it_needs(tiny_base: Path, tmp_path: Path) -> None:
     folder = save_adapter(tmp_path / "adapter", tiny_base)
     save_task(folder, BaseSettings("bfloat16", load_in_4bit=True))

@@ -113,6 +113,7 @@ def test_only_a_checkpoint_that_is_saved_can_be_the_best(
     assert card_scores(tmp_path) == {"F1, number and unit": 0.3, "F1, exact string": 0.15}
 
 
+@pytest.mark.faults
 def test_the_best_checkpoint_is_found_where_the_folder_was_moved_to(
     tiny_run: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

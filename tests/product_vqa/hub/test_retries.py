@@ -114,6 +114,7 @@ def test_a_wait_that_is_asked_for_is_kept_within_bounds(
         slept.clear()
 
 
+@pytest.mark.faults
 def test_a_hub_that_never_answers_is_asked_again(
     bad_hub: FaultyHub, slept: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
