@@ -1,16 +1,7 @@
 """PNG files, encoded in memory."""
 
-import io
 import struct
 import zlib
-
-from PIL import Image
-
-
-def encode_png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def png_without_pixels(width: int, height: int) -> bytes:

@@ -1,7 +1,6 @@
 """A server in this process, with a real adapter, and requests to it."""
 
 import base64
-import io
 import socket
 import threading
 import time
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2 as httpx
-from PIL import Image
 
 from inference.request_batches import RequestBatches
 from inference.request_bodies import BodyReader
@@ -46,12 +44,6 @@ def chat_body(image: bytes | str, text: str, **options: Any) -> dict[str, Any]:
     url = image if isinstance(image, str) else f"data:image/png;base64,{base64.b64encode(image).decode()}"
     parts = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}]
     return {"messages": [{"role": "user", "content": parts}], **options}
-
-
-def png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from PIL import Image
 
 from inference import AttributeReader
 from product_vqa.modeling import attribute_reader
-from tests.inference.pngs import encode_png
 from tests.product_vqa.modeling.challenge import make_generation_batch
+from tests.product_vqa.png_files import encode_png
 from tests.tiny import make_image, make_rows
 
 

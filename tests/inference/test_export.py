@@ -70,16 +70,9 @@ def exported(adapter: tuple[str, Any], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.slow
-def test_plain_transformers_answers_as_the_adapter(adapter: tuple[str, Any], exported: Path) -> None:
-    rows = make_rows(40, start=600)
-    answers = answer_plainly(exported, rows)
-    assert answers == answer_with_adapter(adapter[0], rows)
-    assert len(set(answers)) >= 4
-
-
-@pytest.mark.faults
-def test_plain_transformers_answers_500_rows_as_the_adapter(adapter: tuple[str, Any], exported: Path) -> None:
-    rows = make_rows(500, start=600)
+@pytest.mark.parametrize("number", [40, pytest.param(500, marks=pytest.mark.faults)])
+def test_plain_transformers_answers_as_the_adapter(adapter: tuple[str, Any], exported: Path, number: int) -> None:
+    rows = make_rows(number, start=600)
     answers = answer_plainly(exported, rows)
     assert answers == answer_with_adapter(adapter[0], rows)
     assert len(set(answers)) >= 4

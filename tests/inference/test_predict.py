@@ -25,8 +25,9 @@ from product_vqa.modeling.loading import LANGUAGE_MODEL_LINEARS, load_base_model
 from product_vqa.task.schema import CHALLENGE
 from quickstart.pretraining.small_paligemma import save_base
 from tests.commands import CPU_2, ROOT, call, launch
-from tests.inference.pngs import encode_png, png_without_pixels
+from tests.inference.pngs import png_without_pixels
 from tests.inference.runs import arguments, run_predict
+from tests.product_vqa.png_files import encode_png
 from tests.tiny import make_image, make_rows, save_dataset, save_tiny_base, write_rows
 from training import sft
 

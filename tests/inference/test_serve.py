@@ -22,7 +22,8 @@ from inference import predict, serve
 from inference.serving_connections import bind
 from product_vqa.errors import InputError
 from tests.commands import ROOT, call
-from tests.inference.servers import HTTP, chat_body, png
+from tests.inference.servers import HTTP, chat_body
+from tests.product_vqa.png_files import encode_png
 from tests.tiny import make_image
 
 pytestmark = pytest.mark.slow
@@ -64,7 +65,7 @@ def test_served_answers_are_those_of_predict_and_sigterm_ends_it_after_the_last_
         with ThreadPoolExecutor(16) as clients:
 
             def ask(row: dict[str, Any]) -> httpx.Response:
-                files = {"image": ("a.png", png(row["image"]))}
+                files = {"image": ("a.png", encode_png(row["image"]))}
                 return HTTP.post(f"{url}/read", files=files, data={"entity_name": row["entity_name"]})
 
             waiting = [clients.submit(ask, row) for row in rows]
@@ -97,7 +98,7 @@ def test_two_adapters_are_served_by_their_names(
     with started("--adapter", adapter[0], "--adapter", folder) as (_, url):
         assert [one["id"] for one in HTTP.get(f"{url}/v1/models").json()["data"]] == [adapter[0], "second"]
         for model in (adapter[0], "second"):
-            body = chat_body(png(make_image(1)), "What is the voltage?", model=model)
+            body = chat_body(encode_png(make_image(1)), "What is the voltage?", model=model)
             response = HTTP.post(f"{url}/v1/chat/completions", json=body).json()
             assert response["model"] == model
             assert response["choices"][0]["message"]["content"] == "230.0 volt"

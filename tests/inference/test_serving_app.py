@@ -14,7 +14,8 @@ from inference import AttributeReader
 from inference.request_bodies import MAX_BODY_BYTES
 from inference.shared_readers import SharedReaders
 from product_vqa.images import MAX_BYTES
-from tests.inference.servers import HTTP, RunningServer, chat_body, png, running_server
+from tests.inference.servers import HTTP, RunningServer, chat_body, running_server
+from tests.product_vqa.png_files import encode_png
 from tests.tiny import make_image, make_rows
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,7 @@ def test_answers_are_those_of_the_reader(served: RunningServer, reader: Attribut
     rows = make_rows(24, start=400)
     expected = reader.read_batch([row["image"] for row in rows], [row["entity_name"] for row in rows])
     with ThreadPoolExecutor(12) as clients:
-        responses = list(clients.map(lambda row: served.read(png(row["image"]), row["entity_name"]), rows))
+        responses = list(clients.map(lambda row: served.read(encode_png(row["image"]), row["entity_name"]), rows))
     for row, response, answer in zip(rows, responses, expected, strict=True):
         assert response.status_code == 200, response.text
         found = response.json()
@@ -55,7 +56,7 @@ def test_the_chat_form_answers_questions_and_names(served: RunningServer, reader
     image = make_image(5)
     answer = reader.read(image, "item_weight")
     for text in ("What is the item weight?", "what is  the ITEM weight", "item_weight", "item weight"):
-        response = served.chat(png(image), text)
+        response = served.chat(encode_png(image), text)
         assert response.status_code == 200, response.text
         body = response.json()
         assert body["object"] == "chat.completion" and body["model"] == "local/trained-adapter"
@@ -68,7 +69,7 @@ def test_the_chat_form_answers_questions_and_names(served: RunningServer, reader
 
 
 def test_log_probabilities_are_those_of_each_token_of_the_answer(served: RunningServer) -> None:
-    body = served.chat(png(make_image(5)), "item_weight", logprobs=True, top_logprobs=5).json()
+    body = served.chat(encode_png(make_image(5)), "item_weight", logprobs=True, top_logprobs=5).json()
     tokens = body["choices"][0]["logprobs"]["content"]
     assert "".join(token["token"] for token in tokens) == "500.0 gram<eos>"
     for token in tokens:
@@ -76,7 +77,7 @@ def test_log_probabilities_are_those_of_each_token_of_the_answer(served: Running
         assert len(listed) == 5 and listed == sorted(listed, reverse=True)
         assert token["logprob"] <= listed[0] <= 0
         assert bytes(token["bytes"]).decode() == token["token"]
-    (choice,) = served.chat(png(make_image(5)), "item_weight", logprobs=True).json()["choices"]
+    (choice,) = served.chat(encode_png(make_image(5)), "item_weight", logprobs=True).json()["choices"]
     assert [token["top_logprobs"] for token in choice["logprobs"]["content"]] == [[]] * len(tokens)
 
 
@@ -95,7 +96,7 @@ def message(response: httpx.Response, status: int) -> str:
 
 
 def test_a_wrong_request_is_refused_with_the_field(served: RunningServer) -> None:
-    image = png(make_image(1))
+    image = encode_png(make_image(1))
     assert "`entity_name` 'colour' is none of width, " in message(served.read(image, "colour"), 400)
     assert "the image cannot be used: not_a_picture" in message(served.read(b"garbage", "width"), 400)
     assert "`adapter` 'x/y' is none of" in message(served.read(image, "width", adapter="x/y"), 404)
@@ -125,7 +126,7 @@ def test_a_body_beyond_the_limit_is_refused(served: RunningServer) -> None:
     assert "the body has more than" in message(HTTP.post(f"{served.url}/v1/chat/completions", content=large), 413)
     assert "the body has more than" in message(served.read(large, "width"), 413)
     assert "too_many_bytes" in message(served.read(b"x" * (MAX_BYTES + 1), "width"), 400)
-    assert served.read(png(make_image(1)), "width").status_code == 200
+    assert served.read(encode_png(make_image(1)), "width").status_code == 200
 
 
 def test_other_pages_and_host_names_are_refused(served: RunningServer) -> None:
@@ -142,7 +143,7 @@ def head(path: str, length: int, *headers: str) -> bytes:
 
 
 def test_garbage_and_clients_that_hang_slow_no_other(reader: AttributeReader) -> None:
-    image = png(make_image(2))
+    image = encode_png(make_image(2))
     with running_server(SharedReaders({"a": reader}), body_timeout_s=2.0) as server:
         hanging = [server.connect() for _ in range(20)]
         for number, client in enumerate(hanging):
@@ -164,7 +165,7 @@ def test_garbage_and_clients_that_hang_slow_no_other(reader: AttributeReader) ->
 
 
 def test_a_full_server_refuses_at_once_and_answers_again_later(reader: AttributeReader) -> None:
-    image = png(make_image(2))
+    image = encode_png(make_image(2))
     with running_server(SharedReaders({"a": reader}), batch_size=1, max_questions=2) as server:
         is_free = threading.Event()
         hook = reader.model.register_forward_pre_hook(lambda *_: is_free.wait(60) and None)
@@ -187,10 +188,10 @@ def test_a_client_that_leaves_costs_no_answer(reader: AttributeReader) -> None:
         is_free = threading.Event()
         hook = reader.model.register_forward_pre_hook(lambda *_: is_free.wait(60) and None)
         with ThreadPoolExecutor(1) as clients:
-            first = clients.submit(server.read, png(make_image(1)), "width")
+            first = clients.submit(server.read, encode_png(make_image(1)), "width")
             while server.batches.num_questions < 1:
                 time.sleep(0.01)
-            body = json.dumps(chat_body(png(make_image(2)), "width")).encode()
+            body = json.dumps(chat_body(encode_png(make_image(2)), "width")).encode()
             leaving = server.connect()
             leaving.sendall(head("/v1/chat/completions", len(body)) + body)
             while server.batches.num_questions < 2:

@@ -1,11 +1,20 @@
 """PNG files, chunk by chunk: also those that no encoder writes."""
 
+import io
 import struct
 import zlib
+
+from PIL import Image
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def encode_png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def png(

@@ -20,18 +20,13 @@ from product_vqa.task.prompt import BaseSettings, save_task
 from product_vqa.task.schema import CHALLENGE, UNITS_BY_ENTITY
 from tests.product_vqa.modeling.adapters import save_adapter
 from tests.product_vqa.modeling.schemas import ALL_KINDS
+from tests.product_vqa.png_files import encode_png
 from tests.tiny import make_image, make_rows
 
 
 @pytest.fixture(scope="module")
 def reader(model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> AttributeReader:
     return AttributeReader(model, processor, schema=CHALLENGE)
-
-
-def encode_png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def test_an_image_may_be_pillows_the_bytes_of_a_file_or_stored_by_datasets(reader: AttributeReader) -> None:

@@ -1,6 +1,5 @@
 """`AttributeReader.read_many`: items in order, whatever they are, with an error for each that cannot be read."""
 
-import io
 import itertools
 import threading
 from collections.abc import Iterator
@@ -16,18 +15,13 @@ from product_vqa.images import ImageError
 from product_vqa.modeling import item_batches
 from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.task.schema import CHALLENGE
+from tests.product_vqa.png_files import encode_png
 from tests.tiny import make_image
 
 
 @pytest.fixture(scope="module")
 def reader(model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> AttributeReader:
     return AttributeReader(model, processor, schema=CHALLENGE)
-
-
-def encode_png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def test_items_of_all_kinds_are_answered_in_order_with_an_error_for_each_broken_one(

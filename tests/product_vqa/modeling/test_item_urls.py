@@ -1,13 +1,11 @@
 """URLs among the items of `AttributeReader.read_many`: downloaded where asked for, each with its own error."""
 
-import io
 import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.images import ImageError
@@ -15,18 +13,13 @@ from product_vqa.modeling import item_urls
 from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.task.schema import CHALLENGE
 from tests.dataset_builder.image_server import ImageServer, send
+from tests.product_vqa.png_files import encode_png
 from tests.tiny import make_image
 
 
 @pytest.fixture(scope="module")
 def reader(model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> AttributeReader:
     return AttributeReader(model, processor, schema=CHALLENGE)
-
-
-def encode_png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def read(reader: AttributeReader, items: list[Any], **options: Any) -> list[Any]:

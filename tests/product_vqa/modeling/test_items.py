@@ -1,22 +1,15 @@
 """What an item may be, and which image it is."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from product_vqa.images import ImageError
 from product_vqa.modeling.items import load_item
+from tests.product_vqa.png_files import encode_png
 from tests.tiny import make_image
-
-
-def encode_png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def test_a_path_a_file_an_array_and_an_image_are_the_same(tmp_path: Path) -> None:
