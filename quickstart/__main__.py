@@ -39,7 +39,15 @@ class QuickstartOptions:
     output_dir: str = field(
         default="runs/quickstart", metadata={"help": "Folder for all output; it is emptied first."}
     )
-    train_rows: int = field(default=7200, metadata={"help": "Number of training rows, one question each."})
+    train_rows: int = field(
+        default=7200,
+        metadata={
+            "help": (
+                "Number of training rows, one question each; rows about attributes that are asked of every product "
+                "(missing_is_not_shown in a schema) come on top."
+            )
+        },
+    )
     test_rows: int = field(
         default=320, metadata={"help": "Number of test rows, about labels that are not trained on."}
     )

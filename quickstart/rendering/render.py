@@ -27,7 +27,12 @@ class RenderOptions:
     output_dir: str = field(metadata={"help": "Folder for images/, train.csv, test.csv and test_answers.csv."})
     train_rows: int = field(
         default=2000,
-        metadata={"help": "Number of rows of train.csv; with --wide, of a dataset built from it."},
+        metadata={
+            "help": (
+                "Number of rows of train.csv; with --wide, of its cells with a value. Rows about attributes that are "
+                "asked of every product (missing_is_not_shown) come on top."
+            )
+        },
     )
     test_rows: int = field(default=400, metadata={"help": "Number of rows of test.csv."})
     seed: int = field(default=0, metadata={"help": "Random seed; the same seed gives the same files."})

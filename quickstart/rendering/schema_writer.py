@@ -17,12 +17,16 @@ _ABSENT_SHARE = 0.2  # of the questions about attributes that need not be shown;
 
 @dataclass(frozen=True)
 class _Pack:
-    """An image with its label; `asked` are the attributes in question, with those that it does not show."""
+    """An image with its label; `asked` are the attributes in question, with those that it does not show.
+
+    `drawn` of them were drawn for this image; the others are asked about every image.
+    """
 
     image_link: str
     group_id: int
     label: SchemaLabel
     asked: tuple[str, ...]
+    drawn: int
 
     def rows(self, *, canonical: bool) -> list[Row]:
         return [
@@ -54,10 +58,10 @@ def write_schema_labels(
     """Write `images/*.jpg`, `train.csv`, `test.csv` and `test_answers.csv` for a schema.
 
     They have the challenge's columns. With `wide`, train.csv has a row per image and a column per attribute instead,
-    and `train_rows` counts the rows that a dataset has from it: the cells with a value, and the empty ones that mean
-    "not shown". Some labels of train.csv are as printed (`16 GB`); those of test_answers.csv are canonical. The
-    attributes have equal shares in the rows, but for those of a wide table whose missing values mean "not shown": they
-    have a row for each image. Raises InputError for an attribute that cannot be printed, with its name.
+    and `train_rows` counts its cells with a value. Attributes whose missing values mean "not shown" have a row for
+    each image: these rows are not counted, so that the other attributes have as many as without them. Some labels of
+    train.csv are as printed (`16 GB`); those of test_answers.csv are canonical. Attributes have equal shares in the
+    rows that are counted. Raises InputError for an attribute that cannot be printed, with its name.
     """
     text = SchemaText(schema)
     images = folder / "images"
@@ -104,11 +108,11 @@ def write_schema_labels(
 
 
 def _until_rows(packs: Iterator[_Pack], count: int) -> Iterator[_Pack]:
-    """Packs until they have at least so many rows; the last one may have a few more."""
+    """Packs until at least so many rows were drawn for them; the last one may have a few more."""
     while count > 0:
         pack = next(packs)
         yield pack
-        count -= len(pack.asked)
+        count -= pack.drawn
 
 
 def _make_packs(
@@ -132,12 +136,14 @@ def _make_packs(
         rng = random.Random(f"{seed}/{split}/{number}")  # one per image: images do not depend on each other
         rarest_first = sorted((row_counts[name], rng.random(), name) for name in names)
         question_count = rng.choices((1, 2, 3), QUESTION_WEIGHTS[split])[0]
-        candidates = [name for _, _, name in rarest_first[:question_count]]
-        candidates += [name for name in names if name in always_asked and name not in candidates]
+        drawn = [name for _, _, name in rarest_first[:question_count]]
+        candidates = drawn + [name for name in names if name in always_asked and name not in drawn]
         absent = [name for name in candidates if name in may_be_absent and rng.random() < _ABSENT_SHARE]
         present = [name for name in candidates if name not in absent]
         label = text.make_label(rng, level=level, entity_names=present, absent=absent, held_out=split == "test")
         file_name = write_image(folder, label.label, rng, level=level)
         asked = tuple(name for name in candidates if name in absent or name in label.values or name in always_asked)
         row_counts.update(asked)
-        yield _Pack(f"{base_url}/{file_name}", rng.choice(GROUP_IDS), label, asked)
+        yield _Pack(
+            f"{base_url}/{file_name}", rng.choice(GROUP_IDS), label, asked, drawn=sum(name in asked for name in drawn)
+        )
