@@ -2,19 +2,17 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
-from pathlib import Path
 
 from product_vqa.quoting import one_line
-from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import MAX_LABEL_LENGTH
+from product_vqa.task.known_units import find_unit, known_units, loose_unit
 from product_vqa.task.numbers import NUMBER_PATTERN
-from product_vqa.task.schema_file import MAX_DIGITS, read_schema
+from product_vqa.task.schema_file import MAX_DIGITS
 
-KNOWN_UNITS = Path(__file__).with_name("known_units.yaml")
 MIN_SHARE = 0.7  # of the labels of a quantity have a unit of its dimension
 MIN_SHARE_OF_UNIT = 0.0001  # a rarer one is a mistake more often than a unit of the attribute
 MIN_SHARE_OF_UNKNOWN = 0.01
@@ -93,40 +91,6 @@ def _parse(label: str) -> tuple[str, str, str] | None:
         if found := pattern.fullmatch(label):
             return found[1], found[2], found[3]
     return (plain[1], plain[2], plain[3]) if plain else None
-
-
-@cache
-def known_units() -> Schema:
-    return read_schema(KNOWN_UNITS)
-
-
-def find_unit(text: str) -> str | None:
-    """The known unit of a spelling: as it is in the file, or else but for case, points or a plural, if one fits.
-
-    `mW` and `MW` are two units; `GRAMS` and `lbs.` are each one.
-    """
-    units = find_units(text)
-    return next(iter(units)) if len(units) == 1 else None
-
-
-def find_units(text: str) -> Collection[str]:
-    """The known units that a spelling may mean: `mw` is a milliwatt or a megawatt."""
-    unit = known_units().unit_by_spelling.get(text)
-    return _units_by_loose_spelling().get(loose_unit(text), ()) if unit is None else (unit,)
-
-
-def loose_unit(text: str) -> str:
-    """What the spellings of a unit have in common: case, spaces, points and a plural do not count."""
-    text = " ".join(text.casefold().replace(".", " ").split())
-    return text.removesuffix("s") if len(text) > 2 else text
-
-
-@cache
-def _units_by_loose_spelling() -> dict[str, set[str]]:
-    units: defaultdict[str, set[str]] = defaultdict(set)
-    for spelling, unit in known_units().unit_by_spelling.items():
-        units[loose_unit(spelling)].add(unit)
-    return dict(units)
 
 
 @cache

@@ -17,8 +17,6 @@ from dataset_builder.label_quantities import (
     describe_numbers,
     digit_fields,
     find_quantities,
-    known_units,
-    loose_unit,
     used_units,
 )
 from dataset_builder.label_table import LabelTable
@@ -28,6 +26,7 @@ from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import SCHEMA_VERSION, Attribute, Schema
 from product_vqa.task.kinds import SEPARATOR, LabelError, key_of
+from product_vqa.task.known_units import known_units, loose_unit
 from product_vqa.task.schema_file import MAX_ATTRIBUTES, MAX_NAME_CHARS, parse_schema
 
 NUM_EXAMPLES = 3  # of the labels that do not fit, by reason
@@ -317,7 +316,7 @@ def _format(
     head = [
         f"Proposed from the labels of {table.name} ({table.num_rows:,} rows). Correct it, and pass it as --schema.",
         "Comments count labels. Labels that do not fit are dropped by a build, with their reasons.",
-        "Units that are not in the labels: dataset_builder/known_units.yaml has lines to copy.",
+        "Units that are not in the labels: product_vqa/task/known_units.yaml has lines to copy.",
         *(f"skipped: {one_line(repr(name), max_length=100)}: {reason}"
           for name, reason in list(skipped.items())[:MAX_SHOWN]),
         *([f"skipped: {len(skipped) - MAX_SHOWN} more"] if len(skipped) > MAX_SHOWN else []),

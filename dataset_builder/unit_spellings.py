@@ -8,10 +8,10 @@ import hashlib
 import re
 from functools import cache
 
-from dataset_builder.label_quantities import KNOWN_UNITS, find_units, loose_unit
 from product_vqa.errors import InputError
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import MAX_LABEL_LENGTH, Kind, LabelError, QuantityKind
+from product_vqa.task.known_units import KNOWN_UNITS, find_units, loose_unit
 from product_vqa.task.schema import is_challenge
 
 UNIT_AMBIGUOUS = "unit_ambiguous"  # 5 mv: millivolt or megavolt

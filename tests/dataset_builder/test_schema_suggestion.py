@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_shown_with_examples_and_counts() -> None:
         text
         == r"""# Proposed from the labels of t.csv (10 rows). Correct it, and pass it as --schema.
 # Comments count labels. Labels that do not fit are dropped by a build, with their reasons.
-# Units that are not in the labels: dataset_builder/known_units.yaml has lines to copy.
+# Units that are not in the labels: product_vqa/task/known_units.yaml has lines to copy.
 version: 1
 units:
   # not in the labels: nanogram, microgram, milligram, ton, carat, grain, ounce, troy ounce, pound, stone, short
