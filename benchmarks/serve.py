@@ -6,11 +6,13 @@ The base model is `benchmarks.small_model` with random weights and an adapter of
 
 predict     the loop of inference.predict
 served      `--clients` clients of a server in a process of its own, each with one request at a time
-disturbed   the same, while 8 clients hang in the middle of a body and 8 send garbage as fast as they can
+disturbed   the same, while 8 clients hang in the middle of a body and 8 send garbage, up to 100 times a second each
 """
 
 import argparse
 import io
+import itertools
+import multiprocessing
 import os
 import re
 import socket
@@ -43,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=512, help="number of images, each with one question")
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=64, help="of both; default: as many as clients")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each variant, in turn; the median counts")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()
@@ -145,9 +147,18 @@ def nothing() -> Iterator[None]:
 
 @contextmanager
 def disturbing(url: str) -> Iterator[None]:
-    """Clients that hang, and clients that send garbage, until the block ends."""
+    """Clients that hang, and clients that send garbage, in a process of their own until the block ends."""
+    process = multiprocessing.get_context("spawn").Process(target=disturb, args=(url,), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def disturb(url: str) -> None:
     host, _, port = url.removeprefix("http://").partition(":")
-    is_over = threading.Event()
 
     def connect() -> socket.socket:
         return socket.create_connection((host, int(port)), timeout=10)
@@ -157,7 +168,7 @@ def disturbing(url: str) -> Iterator[None]:
             client.sendall(
                 b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{"
             )
-            is_over.wait()
+            threading.Event().wait()
 
     def send_garbage() -> None:
         contents: list[bytes] = [
@@ -165,24 +176,20 @@ def disturbing(url: str) -> Iterator[None]:
             b"POST /read HTTP/1.1\r\nHost: localhost\r\n\r\n",
             os.urandom(1000),
         ]
-        while not is_over.wait(0.01):
-            for content in contents:
-                try:
-                    with connect() as client:
-                        client.sendall(content)
-                        client.recv(1000)
-                except OSError:  # the server closes such connections
-                    continue
+        for content in itertools.cycle(contents):
+            time.sleep(0.01)
+            try:
+                with connect() as client:
+                    client.sendall(content)
+                    client.recv(1000)
+            except OSError:  # the server closes such connections
+                continue
 
     threads = [threading.Thread(target=work, daemon=True) for work in [hang] * 8 + [send_garbage] * 8]
     for thread in threads:
         thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,11 @@ from product_vqa.modeling.token_probabilities import AnswerToken, answer_token_l
 
 logger = logging.getLogger(__name__)
 
-MAX_WAIT_S = 0.005  # for more questions, before a batch that is not full begins
+# A batch that is not full begins when no question has come for a while and no image is being decoded, or after the
+# longest wait. Both are shares of the time that the last batch took: the clients of a batch ask again at the same
+# time, and the first of them would be a batch of its own.
+MIN_WAIT_S = 0.005
+WAIT_SHARE, MAX_WAIT_SHARE = 0.02, 0.2
 
 
 class QueueFullError(Exception):
@@ -66,6 +70,8 @@ class RequestBatches:
         self._waiting: deque[Question] = deque()
         self._changed = threading.Condition()
         self._num_admitted = 0
+        self._last_batch_s = 0.0
+        self._last_asked = 0.0  # time.monotonic
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
@@ -91,6 +97,7 @@ class RequestBatches:
         finally:
             with self._changed:
                 self._num_admitted -= 1
+                self._changed.notify_all()
 
     def resize(self, model: str, image: Image.Image) -> torch.Tensor:
         """Return an image in the size of a model. Called in any thread, ahead of the model's."""
@@ -100,6 +107,7 @@ class RequestBatches:
         """Queue a question. A future that is cancelled before its batch begins costs nothing."""
         with self._changed:
             self._waiting.append(question)
+            self._last_asked = time.monotonic()
             self._changed.notify_all()
         return question.answered
 
@@ -123,7 +131,8 @@ class RequestBatches:
                 for one in running:
                     one.answered.set_exception(error)
                 continue
-            self._metrics.record_batch(running[0].model, len(running), time.monotonic() - start)
+            self._last_batch_s = time.monotonic() - start
+            self._metrics.record_batch(running[0].model, len(running), self._last_batch_s)
             for one, result in zip(running, answered, strict=True):
                 one.answered.set_result(result)
 
@@ -134,8 +143,11 @@ class RequestBatches:
                 if self._is_closed:
                     return []
                 self._changed.wait()
-            until = time.monotonic() + MAX_WAIT_S
+            wait_s = max(MIN_WAIT_S, WAIT_SHARE * self._last_batch_s)
+            latest = time.monotonic() + max(MIN_WAIT_S, MAX_WAIT_SHARE * self._last_batch_s)
             while len(batch := self._next_batch()) < self.batch_size and not self._is_closed:
+                is_decoding = self._num_admitted > len(self._waiting)
+                until = latest if is_decoding else min(latest, self._last_asked + wait_s)
                 if (left := until - time.monotonic()) <= 0:
                     break
                 self._changed.wait(left)

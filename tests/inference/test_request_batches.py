@@ -90,6 +90,30 @@ def test_what_waits_is_answered_in_batches_of_one_adapter_oldest_first(readers: 
     batches.close()
 
 
+def test_a_batch_waits_for_images_that_are_being_decoded_but_not_for_ever(readers: Readers) -> None:
+    batches = make(readers)
+    batches.readers.is_free.set()  # type: ignore[attr-defined]
+    batches._last_batch_s = 60.0  # as after a batch of a large model
+    with batches.admit(), batches.admit():
+        (first,) = ask(batches, "a", "width")
+        time.sleep(0.1)
+        assert not first.done()  # the other question is still being decoded
+        (second,) = ask(batches, "a", "height")
+        assert [one.result(30).answer.text for one in (first, second)] == ["width", "height"]
+    assert readers.batches == [("a", ["width", "height"])]
+    batches._last_batch_s = 0.1
+    with batches.admit(), batches.admit():  # the second one never comes
+        (alone,) = ask(batches, "a", "voltage")
+        assert alone.result(30).answer.text == "voltage"
+    batches._last_batch_s = 60.0
+    with batches.admit():
+        with batches.admit():
+            (left,) = ask(batches, "a", "depth")  # its client is gone before its image is decoded
+        with pytest.raises(RuntimeError, match="broken"):
+            left.result(30)
+    batches.close()
+
+
 def test_a_cancelled_question_is_not_answered(readers: Readers) -> None:
     batches = make(readers)
     ask_behind(batches, readers)
