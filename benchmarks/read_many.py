@@ -108,7 +108,8 @@ def measure(work: Path, *, items: int, batch_size: int, repeats: int) -> dict[st
             to_table(batch, reader.answer(batch.inputs, batch.entity_names))
         return items / (time.perf_counter() - start)
 
-    list(reader.read_many([(files[0], names[0])] * batch_size, batch_size=batch_size))  # allocates what a batch takes
+    first = [(file, names[0]) for file in files[:batch_size]]
+    list(reader.read_many(first, batch_size=batch_size))  # allocates what a batch takes
     growth = {}
     for name, run in (("one_thread", read_all), ("eight_threads", read_in_threads)):
         sampler = _Growth()

@@ -32,6 +32,7 @@ from product_vqa.modeling.item_batches import (
 from product_vqa.modeling.items import ImageItem, Item, load_rows
 from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
 from product_vqa.modeling.lora import apply_adapter
+from product_vqa.modeling.model_thread import ModelThread
 from product_vqa.modeling.reader_provenance import make_provenance
 from product_vqa.provenance import CALIBRATION_FILE
 from product_vqa.schemas import load_schema
@@ -80,6 +81,7 @@ class AttributeReader:
         self.base_model = base_model
         self.max_new_tokens: int | None = None  # None: the length of the longest valid answer
         self._has_warned = False
+        self._model_thread = ModelThread()
         self._lock = threading.RLock()  # neither a model nor a tokenizer may be used by two threads at a time
         self._batch_size: int | None = None  # what `find_batch_size` found
 
@@ -171,16 +173,16 @@ class AttributeReader:
         allow_urls: bool = False,
         allow_private_hosts: bool = False,
     ) -> Iterator[Answer]:
-        """Answer a question about each item, in order, while the images of the next batch are decoded.
+        """Answer a question about each item, in order; with a GPU, while the images of the next batch are decoded.
 
         An item is a path, the bytes of an image file, a NumPy array (height, width, 3) of uint8, a Pillow image, or a
         pair of one of them and an attribute; `entity_name` is the attribute of all other items. `items`
-        may be a generator of any length: about two batches are held in memory.
+        may be a generator of any length: at most two batches are held in memory.
 
         - `on_error` "return" gives an answer with an `error`, which names the item, for an item whose image cannot be
           loaded or whose attribute is unknown. "raise" raises it as an ImageError, after the answers before it.
         - `batch_size` is the number of items that the model answers at once; default: what fits on the GPU, or 32.
-        - `num_threads` decode images; default: up to 8 for a GPU, and 1 on a CPU, where they compete with the model.
+        - `num_threads` decode images; default: as many as the machine has cores, up to 8.
         - `allow_urls` downloads items that are http or https URLs, from public addresses only; with
           `allow_private_hosts` from others too, for URLs that you wrote yourself. Otherwise a URL is an error.
 
@@ -193,7 +195,8 @@ class AttributeReader:
         batches = prepare_batches(
             items, entity_name=entity_name, schema=self.schema, processor=self.processor,
             batch_size=batch_size or self._default_batch_size(),
-            num_threads=num_threads or (1 if self.model.device.type == "cpu" else min(8, os.cpu_count() or 1)),
+            num_threads=num_threads or min(8, os.cpu_count() or 1),
+            reads_ahead=allow_urls or self.model.device.type != "cpu",
             allow_urls=allow_urls, allow_private_hosts=allow_private_hosts,
         )  # fmt: skip
         return answer_batches(batches, self._answer_items, raises=on_error == "raise")
@@ -205,9 +208,12 @@ class AttributeReader:
             return self._batch_size
 
     def _answer_items(self, items: Sequence[PreparedItem]) -> list[Answer]:
-        with self._lock:
-            batch = collate_items(items, processor=self.processor, schema=self.schema)
-            return self.answer(batch, [item.entity_name for item in items])
+        def answer() -> list[Answer]:
+            with self._lock:
+                batch = collate_items(items, processor=self.processor, schema=self.schema)
+                return self.answer(batch, [item.entity_name for item in items])
+
+        return self._model_thread.run(answer)
 
     def read_batch(self, images: Sequence[ImageItem], entity_names: Sequence[str]) -> list[Answer]:
         """Answer one question about each image, in one batch. An object that occurs twice is encoded once.
@@ -217,8 +223,12 @@ class AttributeReader:
         or exceeds the limits of `product_vqa.images`. The message names the position in the list.
         """
         rows = load_rows(images, entity_names, schema=self.schema)
-        with self._lock:
-            return self.answer(self.make_batch(rows), [row["entity_name"] for row in rows]) if rows else []
+
+        def answer() -> list[Answer]:
+            with self._lock:
+                return self.answer(self.make_batch(rows), [row["entity_name"] for row in rows]) if rows else []
+
+        return self._model_thread.run(answer)
 
     def locate(self, image: ImageItem, entity_name: str, *, prediction: str | None = None) -> AnswerRegion:
         """Return which part of the image an answer was read from: a heat map over the image tokens, and a box.

@@ -98,11 +98,13 @@ def prepare_batches(
     processor: PaliGemmaProcessor,
     batch_size: int,
     num_threads: int,
+    reads_ahead: bool = True,
     allow_urls: bool = False,
     allow_private_hosts: bool = False,
 ) -> Generator[list[PreparedItem]]:
     """Give the items in batches, in order. While a batch is used, the images of the next one are decoded.
 
+    Not without `reads_ahead`: on a CPU, decoding would compete with the model for the cores, and both would be slower.
     Images and arrays are decoded at once, because whoever gives them may close or overwrite them afterwards. Of files
     and bytes, at most two batches are held. With `allow_urls`, URLs are downloaded by other threads.
     """
@@ -128,7 +130,7 @@ def prepare_batches(
             if len(batch.items) == batch_size:
                 waiting.append(batch)
                 batch = _Waiting()
-            if len(waiting) == 2:
+            if len(waiting) == 1 + reads_ahead:
                 yield _collect(waiting.popleft())
         waiting.append(batch)
         for last in waiting:

@@ -91,17 +91,32 @@ def test_a_wrong_argument_is_named_at_once(
         reader.read_many(items, **options)
 
 
-def test_an_endless_generator_is_read_two_batches_ahead(reader: AttributeReader) -> None:
+@pytest.mark.parametrize(("reads_ahead", "num_given"), [(True, 9), (False, 6)])
+def test_an_endless_generator_is_read_at_most_one_batch_ahead(
+    reader: AttributeReader, reads_ahead: bool, num_given: int
+) -> None:
     given = itertools.count()
 
     def items() -> Iterator[Image.Image]:
         while True:
             yield make_image(next(given))
 
-    answers = reader.read_many(items(), entity_name="width", batch_size=3)
     before = threading.active_count()
+    batches = item_batches.prepare_batches(
+        items(), entity_name="width", schema=CHALLENGE, processor=reader.processor, batch_size=3, num_threads=2,
+        reads_ahead=reads_ahead,
+    )  # fmt: skip
+    assert [[item.entity_name for item in next(batches)] for _ in range(2)] == [["width"] * 3] * 2
+    assert next(given) == num_given
+    batches.close()
+    assert threading.active_count() <= before
+
+
+def test_an_endless_generator_gives_answers_and_leaves_no_thread(reader: AttributeReader) -> None:
+    reader.read(make_image(0), "width")  # starts the model's thread
+    before = threading.active_count()
+    answers = reader.read_many(map(make_image, itertools.count()), entity_name="width", batch_size=3)
     assert [next(answers).entity_name for _ in range(4)] == ["width"] * 4
-    assert next(given) == 9  # the second batch is answered, and the third one is ready
     answers.close()  # type: ignore[attr-defined]
     assert threading.active_count() <= before
     assert list(reader.read_many([], entity_name="width")) == []
