@@ -125,10 +125,13 @@ def compare(folder: Path, *, seed: int) -> dict[str, Any]:
         for way in WAYS
     }  # fmt: skip
     silent, always = (score_table(tables[way], schema=schema) for way in WAYS)
+    pools = {
+        way: join(folder / f"{way}_pool.parquet", f"{folder / 'pool'}:train", schema=schema, layout=LONG)
+        for way in WAYS
+    }  # fmt: skip
+    silent_pool, always_pool = (score_table(pools[way], schema=schema) for way in WAYS)
     pooled = pd.read_parquet(folder / "silent_pool.parquet")
-    labels = join(folder / "silent_pool.parquet", f"{folder / 'pool'}:train", schema=schema, layout=LONG).set_index(
-        "index"
-    )
+    labels = pools["silent"].set_index("index")
     answers = mark_right(pooled, list(labels["reference"][pooled["index"]]), schema=schema)
     return {
         "rows": silent["rows"],
@@ -142,27 +145,33 @@ def compare(folder: Path, *, seed: int) -> dict[str, Any]:
         "f1_always_answering": always["f1_quantity"],
         "f1_answerable": silent["silence"]["answerable"]["f1_quantity"],
         "f1_answerable_always_answering": always["silence"]["answerable"]["f1_quantity"],
+        "pool": {  # more rows, so smaller differences can be seen
+            "rows_answerable": silent_pool["silence"]["answerable"]["rows"],
+            "f1_answerable": silent_pool["silence"]["answerable"]["f1_quantity"],
+            "f1_answerable_always_answering": always_pool["silence"]["answerable"]["f1_quantity"],
+        },
         "threshold": resample_thresholds(answers, seed=seed),
     }
 
 
-def resample_thresholds(answers: pd.DataFrame, *, seed: int, splits: int = RESAMPLES) -> dict[str, float | int]:
-    """Divide the images into a quarter that fits, a quarter that tests the threshold and a half that judges it.
+def resample_thresholds(answers: pd.DataFrame, *, seed: int, splits: int = RESAMPLES) -> dict[str, float | int | None]:
+    """Divide the images into an eighth that fits, a half that tests the threshold, and the others, which judge it.
 
-    `kept` is the share of the splits with a threshold in which at most `AT_MOST_WRONG` of the answers that are given
-    in the other half are wrong; `answered` is the share of its rows with a value that get an answer, on average.
+    `kept` is the share of the splits in which at most `AT_MOST_WRONG` of the answers that are given to the others are
+    wrong: none is given where there is no threshold. `found` counts the splits that have one, and `kept_where_found`
+    is the share of these; `answered` is the share of the rows with a value that get an answer there, on average.
     """
     rng = np.random.default_rng(seed)
     images = answers["image_link"].astype("category").cat.codes.to_numpy()
     found = kept = 0
     answered: list[float] = []
     for _ in range(splits):
-        part = rng.permutation(images.max() + 1)[images] % 4
+        part = rng.permutation(images.max() + 1)[images] % 8
         calibration = fit_calibration(answers[part == 0])
-        threshold = find_threshold(answers[part == 1], calibration, AT_MOST_WRONG)
+        threshold = find_threshold(answers[(part > 0) & (part < 5)], calibration, AT_MOST_WRONG)
         if threshold is None:
             continue
-        judged = apply_calibration(answers[part >= 2], calibration)
+        judged = apply_calibration(answers[part >= 5], calibration)
         is_given = (judged["prediction"] != "") & (certainty(judged) >= threshold.min_confidence)
         found += 1
         kept += (~judged["is_right"][is_given].astype(bool)).sum() <= AT_MOST_WRONG * is_given.sum()
@@ -170,7 +179,8 @@ def resample_thresholds(answers: pd.DataFrame, *, seed: int, splits: int = RESAM
     return {
         "splits": splits,
         "found": found,
-        "kept": round(kept / found, 4) if found else 0.0,
+        "kept": round(float(kept + splits - found) / splits, 4),
+        "kept_where_found": round(float(kept) / found, 4) if found else None,
         "answered": round(float(np.mean(answered)), 4) if found else 0.0,
     }
 
