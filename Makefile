@@ -99,7 +99,7 @@ lock:
 	cat requirements.lock requirements-cuda.lock requirements-ray.lock > .lock-venv/all.lock
 	$(COMPILE) --all-extras pyproject.toml --output-file .lock-venv/all.lock
 	cp .lock-venv/all.lock .lock-venv/without-ray.lock
-	$(COMPILE) --extra all --extra hub --extra serve --extra trackers --extra demo --extra dev pyproject.toml --output-file .lock-venv/without-ray.lock
+	$(COMPILE) --extra all --extra ocr --extra hub --extra serve --extra trackers --extra demo --extra dev pyproject.toml --output-file .lock-venv/without-ray.lock
 	awk 'FNR == NR { if (/^[a-z]/) needed[substr($$1, 1, index($$1, "=") - 1)]; next } \
 	  /^[a-z]/ && !/;/ { sub(/ \\$$/, " ; python_version >= \"3.11\" \\") } \
 	  /^[a-z]/ { file = /^(cuda-|nvidia-|triton=)/ ? "requirements-cuda.lock" : "requirements.lock" } \

@@ -65,5 +65,7 @@ class CatalogueOptions:
         for name, value in (given | {"engine": engine.is_ray}).items():
             if value:
                 raise InputError(f"`{name}` is for a dataset: drop it, or `images` and `table`")
+        if options.reader != "model":
+            raise InputError("`reader` ocr is for a dataset: drop it, or build a dataset of these images")
         if num_processes() > 1:
             raise InputError("`images` and `table` are read by one process: run `python -m inference.predict`")

@@ -11,11 +11,12 @@ computed, and with --push_to_hub only the missing shards.
 
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from inference.catalogue_options import CatalogueOptions
+from inference.predict_options import PredictOptions
 from product_vqa.cli import parse_options, run
 from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError, argument
@@ -32,92 +33,6 @@ if TYPE_CHECKING:
     from inference.sources import Sources
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class PredictOptions:
-    """The model, the rows to predict, and the output."""
-
-    output: str = field(metadata={"help": "The submission to write, X.csv; X.parquet is written next to it."})
-    dataset: str = field(
-        default=None,  # type: ignore[assignment]  # `main` refuses that, but for images of one's own
-        metadata={"help": "Dataset: a repo (user/name[@revision]) or a folder. Required without --images or --table."},
-    )
-    adapter: str | None = field(
-        default=None,
-        metadata={
-            "help": "Adapter: a repo (user/name[@revision]) or a folder. Without one, --base_model alone answers."
-        },
-    )
-    base_model: str | None = field(
-        default=None, metadata={"help": "Base model, if not the one that the adapter names: a repo or a folder."}
-    )
-    split: str = field(default="test", metadata={"help": "The split to predict."})
-    batch_size: int | None = field(
-        default=None,
-        metadata={"help": "Rows per batch, in the order of the split; default: what fits on the GPU, or 32 on a CPU."},
-    )
-    dataloader_num_workers: int | None = field(
-        default=None,
-        metadata={
-            "help": "Worker processes that decode images; default: up to 8 for a GPU, and 0 on a CPU, where they "
-            "would compete with the model for cores."
-        },
-    )
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
-        default="auto",
-        metadata={
-            "help": "auto: the dtype of the adapter's training if the device supports it natively; else bfloat16 "
-            "where it is fast, float16 on other GPUs and float32 on other CPUs."
-        },
-    )
-    load_in_4bit: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Keep the base model's language model in 4-bit NF4: less memory, but slower. Default: no; an "
-            "adapter trained on NF4 is merged into the dequantized weights.",
-            "nargs": "?",
-            "const": True,
-        },
-    )
-    constrain: Literal["on", "off"] = field(
-        default="on", metadata={"help": "on: only a valid answer about the attribute can be generated; off: any text."}
-    )
-    allow_empty: bool = field(default=False, metadata={"help": "With --constrain on: allow an empty answer too."})
-    num_beams: int = field(default=1, metadata={"help": "Number of beams; the other beams are saved as alternatives."})
-    min_confidence: float = field(
-        default=0.0,
-        metadata={
-            "help": "Leave predictions whose confidence or `shown` is below this (0 to 1) empty; X.parquet keeps them."
-        },
-    )
-
-    push_to_hub: bool = field(
-        default=False,
-        metadata={
-            "help": "With --shard: push the predictions to --hub_predictions_id. With --merge: merge those there."
-        },
-    )
-    hub_predictions_id: str | None = field(
-        default=None, metadata={"help": "Dataset repo for the predictions of all shards (user/name)."}
-    )
-    hub_private_repo: bool = field(
-        default=True, metadata={"help": "Create that repo as private. If false, everyone can see it."}
-    )
-
-    def __post_init__(self) -> None:
-        if self.push_to_hub and not self.hub_predictions_id:
-            raise InputError("--push_to_hub needs --hub_predictions_id user/name")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"--batch_size must be at least 1, got {self.batch_size}")
-        if not 1 <= self.num_beams <= 8:
-            raise InputError(f"--num_beams must be 1 to 8, got {self.num_beams}")
-        if not 0 <= self.min_confidence <= 1:
-            raise InputError(f"--min_confidence must be 0 to 1, got {self.min_confidence}")
-        if self.dataloader_num_workers is not None and self.dataloader_num_workers < 0:
-            raise InputError(f"--dataloader_num_workers must not be negative, got {self.dataloader_num_workers}")
-        if not self.output.endswith(".csv"):
-            raise InputError(f"--output {self.output} must end in .csv: the challenge accepts no other file")
 
 
 def main() -> None:
@@ -142,6 +57,9 @@ def main() -> None:
 
     with argument("output"):
         output = check_output(options.output)
+    if options.reader == "ocr":
+        predict_without_model(options, row_options, shard_options, engine, output=output)
+        return
     if shard_options.shard is not None and options.batch_size is None:
         raise InputError("--shard needs --batch_size, the same for all shards: other batches would be other shards")
     if options.push_to_hub and shard_options.shard is None and shard_options.merge is None:
@@ -185,6 +103,33 @@ def main() -> None:
         predict(options, sources, settings, output=output, shard=shard, files=files, state=state)
     state.wait_for_everyone()
     state.destroy_process_group()
+
+
+def predict_without_model(
+    options: PredictOptions,
+    row_options: RowSelectionOptions,
+    shards: MergeOptions,
+    engine: EngineOptions,
+    *,
+    output: Path,
+) -> None:
+    """Predict by OCR and rules."""
+    if shards.shard is not None or shards.merge is not None or engine.is_ray or num_processes() > 1:
+        raise InputError(
+            "--reader ocr uses the cores of one machine: drop --shard, --merge and --engine ray, and run `python -m "
+            "inference.predict`"
+        )
+
+    from inference.batch_files import BatchFiles
+    from inference.ocr_prediction import check_ocr_options, predict_by_ocr
+    from inference.submission import PREDICTIONS
+    from product_vqa.atomic_io import one_writer
+
+    check_ocr_options(options)
+    with argument("output"):
+        files = BatchFiles(output.with_suffix(".parts"), schema=PREDICTIONS)
+    with one_writer(output, argument="output"):
+        predict_by_ocr(options, row_options, output=output, files=files)
 
 
 def check_ray_options(options: PredictOptions, shards: MergeOptions) -> None:

@@ -28,7 +28,7 @@ _PATHS = {
     "answer": "BYTE_ARRAY", "confidence": "DOUBLE", "shown": "DOUBLE", "number_confidence": "DOUBLE",
     "unit_confidence": "DOUBLE", "allowed_probability": "DOUBLE", "reason": "BYTE_ARRAY",
 }  # fmt: skip
-_ALTERNATIVES = {f"alternatives.list.element.{name}" for name in ("prediction", "confidence")}
+_LISTS = {"box.list.element", *(f"alternatives.list.element.{name}" for name in ("prediction", "confidence"))}
 
 
 def shard_file(output: Path, shard: Shard) -> Path:
@@ -133,7 +133,7 @@ def read_shard(file: Path, *, shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
     """The rows and the run of a shard. Raises InputError unless they are as they were written, and of this shard."""
     try:
         paths = check_parquet(file, {path: (kind,) for path, kind in _PATHS.items()})
-        if set(paths) != _PATHS.keys() | _ALTERNATIVES:
+        if set(paths) != _PATHS.keys() | _LISTS:
             raise ParquetError(f"it has other columns: {', '.join(paths)[:200]}")
         with pq.ParquetFile(file) as parquet:
             table = parquet.read()

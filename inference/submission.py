@@ -34,6 +34,8 @@ PREDICTIONS = pa.schema(
         pa.field("unit_confidence", pa.float64()),
         pa.field("allowed_probability", pa.float64()),
         pa.field("alternatives", pa.list_(pa.struct({"prediction": pa.string(), "confidence": pa.float64()}))),
+        # The text that supports the answer: left, top, right and bottom, as fractions of the image; null without OCR.
+        pa.field("box", pa.list_(pa.float64())),
         pa.field("reason", pa.string()),  # why no image could be read: `no_image`, or as in `left_out.csv`; else null
     ]
 )

@@ -18,6 +18,7 @@ from tests.commands import call
         (["--images", "x", "--shard", "1/2", "--batch_size", "3"], "--shard is for a dataset"),
         (["--images", "x", "--max_rows", "3"], "--max_rows is for a dataset"),
         (["--images", "x", "--engine", "ray", "--batch_size", "3"], "--engine is for a dataset"),
+        (["--images", "x", "--reader", "ocr"], "--reader ocr is for a dataset"),
         (["--images", "x", "--columns", "key=sku"], "--columns is for --table"),
         (["--table", "x", "--columns", "sku"], "--columns must be image_link=NAME,key=NAME, got sku"),
         (["--table", "x", "--columns", "key=a,key=b"], "--columns must be image_link=NAME,key=NAME"),

@@ -1,0 +1,181 @@
+"""Predictions by OCR and rules alone, without a model: the baseline that every adapter has to beat.
+
+Which units are usual comes from the labels of the dataset's split `train`, if it has one. Nothing else is learned.
+"""
+
+import logging
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Image
+from tqdm import tqdm
+
+from inference.batch_files import BatchFiles
+from inference.batch_predictor import Settings, find_indexes, load_rows
+from inference.predict_options import PredictOptions
+from inference.submission import NO_IMAGE, PREDICTIONS, RECORDED, summarize, write_submission
+from product_vqa.dataset import DAMAGED, dataset_error, download_splits, find_rows, find_splits
+from product_vqa.errors import InputError, argument, first_line
+from product_vqa.hub import Location, locate
+from product_vqa.images import ImageError, as_image
+from product_vqa.ocr.candidate import Candidate
+from product_vqa.ocr.candidates import find_candidates
+from product_vqa.ocr.engine import OcrEngine, load_engine
+from product_vqa.ocr.image_text import ImageText
+from product_vqa.provenance import DATASET_FILES, content_sha256
+from product_vqa.row_selection import RowSelectionOptions, read_selection
+from product_vqa.schemas import load_schema
+from product_vqa.task.attributes import Schema
+from product_vqa.task.kinds import QuantityKind
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 32
+_MODEL_OPTIONS = (
+    "adapter",
+    "base_model",
+    "dtype",
+    "load_in_4bit",
+    "constrain",
+    "allow_empty",
+    "num_beams",
+    "push_to_hub",
+)
+
+
+def check_ocr_options(options: PredictOptions) -> None:
+    """Raise InputError for options of a model, which `reader` ocr does not have."""
+    defaults = {field.name: field.default for field in fields(PredictOptions) if field.default is not MISSING}
+    for name in _MODEL_OPTIONS:
+        if getattr(options, name) != defaults[name]:
+            raise InputError(f"`reader` ocr answers without a model: drop `{name}`, or drop `reader`")
+
+
+def predict_by_ocr(
+    options: PredictOptions, row_options: RowSelectionOptions, *, output: Path, files: BatchFiles
+) -> None:
+    """Predict the rows of a split, on all cores, and write the submission. Resumes as a prediction by a model does."""
+    engine = load_engine()
+    with argument("dataset"):
+        location = locate(options.dataset, repo_type="dataset")
+        schema = load_schema(location)
+    selection = read_selection(row_options, schema=schema)
+    dataset = load_rows(location, Settings.of(options, selection)).cast_column("image", Image(decode=False))
+    batch_size = options.batch_size or files.recorded_batch_size() or BATCH_SIZE
+    indexes = find_indexes(dataset, batch_size=batch_size, location=location, split=options.split)
+    run = {
+        "dataset": str(location),
+        "dataset_sha256": content_sha256(location, DATASET_FILES),
+        "rows": len(dataset),
+        "batch_size": batch_size,
+        **{name: getattr(options, name) for name in RECORDED},
+        "reader": "ocr",
+        "ocr_engine": engine.description,
+    }
+    if not selection.is_all:
+        run["row_selection"] = selection.describe()
+    files.open(run)
+    missing = [number for number in range(len(indexes)) if not files.has(number, indexes[number])]
+    rules = Rules(schema, count_unit_shares(location, schema))
+    tables = read_batches(
+        dataset, missing, batch_size=batch_size, engine=engine, rules=rules, min_confidence=options.min_confidence
+    )
+    for number, table in tqdm(tables, total=len(missing), desc="batches"):
+        files.save(number, table)
+    table = files.load(dict(enumerate(indexes)))
+    write_submission(table, output, run=run)
+    print(f"{output}: {summarize(table)}")
+    files.remove()
+
+
+class Rules:
+    """Chooses among the candidates of an image: the schema, and how usual each unit is, by attribute."""
+
+    def __init__(self, schema: Schema, unit_shares: Mapping[str, Mapping[str, float]]) -> None:
+        self._schema, self._unit_shares = schema, unit_shares
+
+    def find(self, text: ImageText, entity_name: str) -> list[Candidate]:
+        return find_candidates(text, self._schema[entity_name], unit_shares=self._unit_shares.get(entity_name, {}))
+
+
+def read_batches(
+    dataset: Dataset,
+    numbers: Sequence[int],
+    *,
+    batch_size: int,
+    engine: OcrEngine,
+    rules: Rules,
+    min_confidence: float,
+) -> Iterator[tuple[int, pa.Table]]:
+    """The predictions of the batches of these numbers, in this order. In a batch, each image is read once."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for number in numbers:
+            start = number * batch_size
+            rows = dataset.select(range(start, min(start + batch_size, len(dataset)))).to_list()
+            stored = {row["image"]["bytes"]: row["image"] for row in rows if row["image"] is not None}
+            texts = dict(zip(stored, pool.map(lambda image: _read(image, engine), stored.values()), strict=True))
+            records = []
+            for row in rows:
+                text = NO_IMAGE if row["image"] is None else texts[row["image"]["bytes"]]
+                records.append(_make_record(row, text, rules, min_confidence=min_confidence))
+            yield number, pa.Table.from_pylist(records, schema=PREDICTIONS)
+
+
+def _read(image: Mapping[str, Any], engine: OcrEngine) -> ImageText | str:
+    try:
+        return engine.read(as_image(image))
+    except ImageError as error:
+        return str(error)
+
+
+def _make_record(
+    row: Mapping[str, Any], text: ImageText | str, rules: Rules, *, min_confidence: float
+) -> dict[str, Any]:
+    record = {name: row[name] for name in ("index", "image_link", "entity_name")}
+    if isinstance(text, str):
+        return record | {"prediction": "", "reason": text}
+    candidates = rules.find(text, row["entity_name"])
+    answers = list(zip(candidates, _confidences(candidates), strict=True))
+    if not answers:
+        return record | {"prediction": "", "answer": "", "alternatives": []}  # the rules know nothing about silence
+    (best, confidence), *others = answers
+    return record | {
+        "prediction": best.answer if confidence >= min_confidence else "",
+        "answer": best.answer,
+        "confidence": confidence,
+        "alternatives": [{"prediction": other.answer, "confidence": share} for other, share in others],
+        "box": list(best.box),
+    }
+
+
+def _confidences(candidates: Sequence[Candidate]) -> list[float]:
+    """The share of each candidate, by its points, times the engine's score: an order, and not yet a probability."""
+    weights = [math.exp(candidate.rank_score - candidates[0].rank_score) for candidate in candidates]
+    return [candidate.score * weight / sum(weights) for candidate, weight in zip(candidates, weights, strict=True)]
+
+
+def count_unit_shares(location: Location, schema: Schema) -> dict[str, dict[str, float]]:
+    """Attribute -> unit -> its share of the labels of the split `train`; empty without such a split."""
+    if "train" not in find_splits(location):
+        return {}
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    names = find_rows(location, "train")
+    for path, name in zip(download_splits(location, names)["train"], names["train"], strict=True):
+        try:
+            table = pq.read_table(path, columns=["entity_name", "entity_value"])
+            grouped = table.group_by(["entity_name", "entity_value"]).aggregate([([], "count_all")]).to_pylist()
+        except DAMAGED as error:
+            raise dataset_error(location, f"{name}: {first_line(error)}") from error
+        for row in grouped:
+            attribute = schema.attributes.get(row["entity_name"])
+            if attribute is not None and isinstance(attribute.kind, QuantityKind) and row["entity_value"]:
+                counts[attribute.name][attribute.kind.split(row["entity_value"])[1]] += row["count_all"]
+    return {name: {unit: count / found.total() for unit, count in found.items()} for name, found in counts.items()}

@@ -1,0 +1,121 @@
+"""From the texts of an image to possible answers about an attribute.
+
+    text = load_engine().read(image)
+    find_candidates(text, schema["item_weight"])  # best first
+
+Numbers with units, whole numbers, values of a choice and texts that match a pattern are found; free texts are not.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from product_vqa.ocr.candidate import Candidate, Evidence
+from product_vqa.ocr.geometry import Line, is_below, is_next_to, measure_lines, union
+from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.quantities import TextQuantity, find_quantities, find_unit, normalize_text
+from product_vqa.ocr.ranking import Context, rank
+from product_vqa.task.attributes import Attribute
+from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind, key_of
+
+MAX_CANDIDATES = 16  # of a question, the best ones
+_LENGTH = ("length",)  # dimensions of which `30 x 20 x 10` are several values, and not a number of pieces
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A candidate with where in the text of which line it is, for the rules that rank it."""
+
+    candidate: Candidate
+    line: Line
+    quantity: TextQuantity | None = None
+
+
+def find_candidates(
+    text: ImageText, attribute: Attribute, *, unit_shares: Mapping[str, float] | None = None
+) -> list[Candidate]:
+    """The answers that the text supports, best first, each once, at most MAX_CANDIDATES.
+
+    `unit_shares` are the shares of the units in the attribute's labels, if they are known.
+    """
+    lines = measure_lines(text)
+    readings = list(_find(lines, attribute))
+    context = Context(attribute, lines, unit_shares=unit_shares or {})
+    best: dict[str, Candidate] = {}
+    for reading in readings:
+        score = rank(reading.candidate, reading.line, reading.quantity, context)
+        candidate = replace(reading.candidate, rank_score=score)
+        known = best.get(candidate.answer)
+        if known is None or known.rank_score < score:
+            best[candidate.answer] = candidate
+    return sorted(best.values(), key=lambda candidate: -candidate.rank_score)[:MAX_CANDIDATES]
+
+
+def _find(lines: list[Line], attribute: Attribute) -> Iterator[Reading]:
+    match attribute.kind:
+        case QuantityKind():
+            yield from _find_quantities(lines, attribute, attribute.kind)
+        case IntegerKind():
+            for line in lines:
+                for match in re.finditer(r"(?<![\w.,/-])[0-9]+(?![\w.,/%°])", normalize_text(line.text)):
+                    yield from _reading(match[0], attribute, line, Evidence.NUMBER)
+        case ChoiceKind() | MultiChoiceKind() as kind if attribute.kind.name != "yes_no":
+            for line in lines:
+                key = f" {_words(line.text)} "
+                for value, synonyms in kind.values.items():
+                    if any(f" {_words(one)} " in key for one in (value, *synonyms)):
+                        yield from _reading(value, attribute, line, Evidence.VALUE)
+        case PatternKind(pattern=pattern):
+            for line in lines:
+                for word in (line.text, *line.text.split()):
+                    if pattern.matches(word.strip(",.;:()[]")):
+                        yield from _reading(word.strip(",.;:()[]"), attribute, line, Evidence.VALUE)
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", key_of(text)))
+
+
+def _reading(answer: str, attribute: Attribute, line: Line, evidence: Evidence) -> Iterator[Reading]:
+    if attribute.is_valid(answer) and not attribute.excess(answer):
+        yield Reading(Candidate(answer, evidence, line.box, line.score, 0.0), line)
+
+
+def _find_quantities(lines: list[Line], attribute: Attribute, kind: QuantityKind) -> Iterator[Reading]:
+    bare: list[tuple[Line, TextQuantity]] = []
+    units_seen: dict[str, None] = {}
+    for line in lines:
+        for one in find_quantities(normalize_text(line.text), kind):
+            if one.unit is None:
+                if not one.has_other_unit:
+                    bare.append((line, one))
+                continue
+            units_seen[one.unit] = None
+            if one.count > 1 and kind.dimension not in _LENGTH and not one.has_own_unit:
+                continue  # 6 x 500 ml
+            evidence = Evidence.AXIS if one.count > 1 or one.axis else Evidence.VALUE
+            yield from _quantity_reading(one, one.unit, attribute, kind, line, evidence)
+    unit_lines = [(line, unit) for line in lines if (unit := find_unit(normalize_text(line.text), kind))]
+    units_seen |= dict.fromkeys(unit for _, unit in unit_lines)
+    for line, one in bare:
+        joined = [
+            (other, unit)
+            for other, unit in unit_lines
+            if (one.end == len(normalize_text(line.text)) and is_next_to(line, other)) or is_below(line, other)
+        ]
+        for other, unit in joined:
+            both = replace(line, box=union(line.box, other.box), score=min(line.score, other.score))
+            yield from _quantity_reading(one, unit, attribute, kind, both, Evidence.JOINED)
+        if not joined:
+            for unit in units_seen:
+                yield from _quantity_reading(one, unit, attribute, kind, line, Evidence.NUMBER)
+
+
+def _quantity_reading(
+    one: TextQuantity, unit: str, attribute: Attribute, kind: QuantityKind, line: Line, evidence: Evidence
+) -> Iterable[Reading]:
+    if kind.decimals == 0 and one.number != one.number.to_integral_value():
+        return
+    answer = f"{kind.format_number(one.number)} {unit}"
+    if attribute.is_valid(answer) and not attribute.excess(answer) and one.number:
+        yield Reading(Candidate(answer, evidence, line.box, line.score, 0.0), line, one)

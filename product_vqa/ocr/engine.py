@@ -1,0 +1,84 @@
+"""The OCR engine behind one small interface, so that another one can take its place.
+
+engine = load_engine()
+text = engine.read(Image.open("pack.jpg"))
+[box.text for box in text.boxes]
+"""
+
+import logging
+import threading
+from importlib.metadata import version
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from product_vqa.errors import InputError, first_line
+from product_vqa.images import to_rgb
+from product_vqa.ocr.image_text import ImageText, make_box, select_boxes
+
+try:
+    import rapidocr
+    from rapidocr.utils.output import RapidOCROutput
+except ImportError as error:
+    rapidocr = None  # type: ignore[assignment]
+    _MISSING = first_line(error)
+
+
+class OcrEngine(Protocol):
+    """Reads the text of an image. Any number of threads may use one engine."""
+
+    @property
+    def description(self) -> str:
+        """Its name, version and models: texts of another engine are not mixed with its own."""
+        ...
+
+    def read(self, image: Image.Image) -> ImageText: ...
+
+
+class RapidOcr:
+    """PP-OCRv6 by onnxruntime on the CPU; the wheel of rapidocr has the models, so nothing is downloaded.
+
+    Each thread of the caller has an engine of its own, which uses one core. An image is enlarged until its shorter
+    side has 736 px, and reduced until its longer one has 2,000.
+    """
+
+    def __init__(self) -> None:
+        if rapidocr is None:
+            raise InputError(f"reading text needs an OCR engine ({_MISSING}): pip install 'product-vqa[ocr]'")
+        logging.getLogger("RapidOCR").setLevel(logging.ERROR)
+        self._own = threading.local()
+
+    @property
+    def description(self) -> str:
+        return f"rapidocr {version('rapidocr')}, PP-OCRv6 small"
+
+    def read(self, image: Image.Image) -> ImageText:
+        """The texts of an image, an upright RGB one or any that `product_vqa.images` accepts."""
+        image = to_rgb(image)
+        pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])  # BGR, as OpenCV has it
+        found = self._engine()(pixels)
+        if not isinstance(found, RapidOCROutput) or found.boxes is None or not found.txts or not found.scores:
+            return ImageText(image.width, image.height)
+        boxes = [
+            make_box(text, score, (np.asarray(corners, dtype=float) / image.size).flatten())
+            for text, score, corners in zip(found.txts, found.scores, found.boxes, strict=True)
+        ]
+        return ImageText(image.width, image.height, select_boxes(boxes))
+
+    def _engine(self) -> "rapidocr.RapidOCR":
+        engine = getattr(self._own, "engine", None)
+        if engine is None:
+            engine = self._own.engine = rapidocr.RapidOCR(
+                params={
+                    "Global.log_level": "error",
+                    "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+                    "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+                }
+            )
+        return engine
+
+
+def load_engine() -> OcrEngine:
+    """The engine of the extra `ocr`. Raises InputError if it is not installed."""
+    return RapidOcr()

@@ -1,0 +1,111 @@
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from product_vqa.ocr.candidates import MAX_CANDIDATES, find_candidates
+from product_vqa.ocr.image_text import ImageText, make_box, select_boxes
+from product_vqa.task.attributes import Schema
+from product_vqa.task.schema import CHALLENGE
+from tests.example_schemas import SCHEMAS
+
+Placed = tuple[str, float, float, float, float]  # text, and left, top, right, bottom in px of a 1000 x 1000 image
+
+
+def image_text(*placed: Placed, size: int = 1000) -> ImageText:
+    boxes = [
+        make_box(text, 0.99, [value / 1000 for value in (left, top, right, top, right, bottom, left, bottom)])
+        for text, left, top, right, bottom in placed
+    ]
+    return ImageText(size, size, select_boxes(boxes))
+
+
+def answers(
+    text: ImageText, name: str, *, schema: Schema = CHALLENGE, shares: Mapping[str, float] | None = None
+) -> list[str]:
+    return [candidate.answer for candidate in find_candidates(text, schema[name], unit_shares=shares)]
+
+
+def test_the_words_next_to_a_quantity_decide() -> None:
+    text = image_text(
+        ("Protein 24 g", 100, 100, 400, 140),
+        ("Net Wt. 500 g", 100, 200, 400, 240),
+        ("per serving 30 g", 100, 300, 400, 340),
+    )
+    assert answers(text, "item_weight")[0] == "500.0 gram"
+    assert set(answers(text, "item_weight")) == {"500.0 gram", "24.0 gram", "30.0 gram"}
+    assert answers(text, "item_volume") == [] == answers(text, "voltage")
+
+
+def test_the_unit_that_labels_usually_have_decides_between_two() -> None:
+    text = image_text(("NET WT 16 OZ (454g)", 100, 100, 600, 140))
+    assert answers(text, "item_weight", shares={"gram": 0.6, "ounce": 0.08})[0] == "454.0 gram"
+    assert answers(text, "item_weight", shares={"gram": 0.01, "ounce": 0.9})[0] == "16.0 ounce"
+
+
+def test_a_number_and_its_unit_in_two_boxes() -> None:
+    nearby = image_text(("500", 100, 100, 200, 150), ("g", 210, 105, 240, 150), ("2024", 600, 800, 700, 830))
+    below = image_text(("500", 100, 100, 200, 150), ("ml", 120, 155, 180, 185))
+    (first, *others) = find_candidates(nearby, CHALLENGE["item_weight"])
+    assert (first.answer, first.evidence, first.box) == ("500.0 gram", "joined", (0.1, 0.1, 0.24, 0.15))
+    assert all(other.evidence == "number" for other in others)
+    assert answers(below, "item_volume")[0] == "500.0 millilitre"
+
+
+def test_letters_and_order_say_which_side_a_length_is() -> None:
+    letters = image_text(("L30 x W20 x H10 cm", 100, 100, 700, 140))
+    found = {name: answers(letters, name)[0] for name in ("depth", "width", "height")}
+    assert found == {"depth": "30.0 centimetre", "width": "20.0 centimetre", "height": "10.0 centimetre"}
+    order = image_text(("30 x 20 x 10 cm", 100, 100, 700, 140))
+    assert answers(order, "height")[0] == "10.0 centimetre"
+
+
+def test_a_height_is_next_to_the_product_and_a_width_below_it() -> None:
+    text = image_text(("80 cm", 20, 480, 120, 520), ("45 cm", 450, 950, 550, 990), ("Chair", 400, 20, 600, 60))
+    assert answers(text, "height")[0] == "80.0 centimetre"
+    assert answers(text, "width")[0] == "45.0 centimetre"
+
+
+def test_pieces_are_not_a_weight() -> None:
+    assert answers(image_text(("6 x 500 g", 100, 100, 400, 140)), "item_weight") == ["500.0 gram"]
+
+
+def test_other_kinds_than_quantities() -> None:
+    clothes, electronics = SCHEMAS["clothes"], SCHEMAS["electronics"]
+    text = image_text(
+        ("Colour: NAVY blue", 1, 1, 300, 40), ("Model AB-1234C/56.", 1, 50, 300, 90), ("8 cores", 1, 100, 90, 130)
+    )
+    assert answers(text, "colour", schema=clothes)[0] == "navy blue"
+    assert answers(text, "model_number", schema=electronics) == ["AB-1234C/56"]
+    assert answers(text, "cores", schema=electronics) == ["8"]
+    assert answers(text, "bluetooth", schema=electronics) == []
+    assert answers(text, "brand", schema=clothes) == []
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.text(alphabet="0123456789.,/-x gkmloz\"'½ACBDnet:wt", max_size=30),
+            st.lists(st.floats(0, 1), min_size=8, max_size=8),
+        ),
+        max_size=25,
+    )
+)
+def test_candidates_of_any_text_are_valid_answers(boxes: list[tuple[str, list[float]]]) -> None:
+    text = ImageText(640, 480, select_boxes(make_box(one, 0.9, corners) for one, corners in boxes))
+    for schema in (CHALLENGE, *SCHEMAS.values()):
+        for attribute in schema.attributes.values():
+            found = find_candidates(text, attribute)
+            assert len(found) <= MAX_CANDIDATES
+            assert len({one.answer for one in found}) == len(found)
+            assert [one.rank_score for one in found] == sorted((one.rank_score for one in found), reverse=True)
+            for one in found:
+                assert one.answer and attribute.is_valid(one.answer) and not attribute.excess(one.answer)
+
+
+@pytest.mark.parametrize("name", ["height", "item_weight"])
+def test_five_hundred_boxes_of_numbers_end(name: str) -> None:
+    text = image_text(*[(f"{number} " * 60, 1, number, 900, number + 1) for number in range(500)])
+    assert len(find_candidates(text, CHALLENGE[name])) <= MAX_CANDIDATES

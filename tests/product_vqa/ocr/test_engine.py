@@ -1,0 +1,45 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from product_vqa.errors import InputError
+from product_vqa.ocr import engine
+from product_vqa.ocr.engine import load_engine
+from quickstart.rendering.drawing import FONT_FOLDER
+
+needs_engine = pytest.mark.skipif(engine.rapidocr is None, reason="the extra `ocr` is not installed")
+
+
+def printed(text: str, *, degrees: int = 0) -> Image.Image:
+    image = Image.new("RGB", (200, 200), "white")  # a square: a strip would be enlarged to thousands of px
+    font = ImageFont.truetype(str(FONT_FOLDER / "LiberationSans-Bold.ttf"), 24)
+    ImageDraw.Draw(image).text((20, 80), text, font=font, fill="black")
+    return image.rotate(degrees, expand=True, fillcolor="white")
+
+
+@needs_engine
+def test_printed_text_is_read_with_its_place() -> None:
+    text = load_engine().read(printed("Net wt. 500 g"))
+    assert (text.width, text.height) == (200, 200)
+    (box,) = text.boxes
+    assert box.text.replace(" ", "").casefold() == "netwt.500g" and box.score > 0.9
+    left, top, right, bottom = box.box
+    assert 0.05 < left < 0.15 and 0.7 < right < 1 and 0.3 < top < 0.45 and 0.45 < bottom < 0.6
+
+
+@needs_engine
+def test_an_image_without_text_and_threads_that_share_an_engine() -> None:
+    reader = load_engine()
+    images = [Image.new("RGB", (200, 200), "navy"), printed("1,500 mAh"), printed("20 cm", degrees=90)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(reader.read, images))
+    assert together == [reader.read(image) for image in images]
+    assert [[box.text.replace(" ", "") for box in one.boxes] for one in together] == [[], ["1,500mAh"], ["20cm"]]
+
+
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "rapidocr", None)
+    monkeypatch.setattr(engine, "_MISSING", "No module named 'rapidocr'", raising=False)
+    with pytest.raises(InputError, match=r"No module named 'rapidocr'\): pip install 'product-vqa\[ocr\]'"):
+        load_engine()
