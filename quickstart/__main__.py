@@ -39,12 +39,13 @@ class QuickstartOptions:
     output_dir: str = field(
         default="runs/quickstart", metadata={"help": "Folder for all output; it is emptied first."}
     )
-    train_rows: int = field(
-        default=7200,
+    train_rows: int | None = field(
+        default=None,
         metadata={
             "help": (
-                "Number of training rows, one question each; rows about attributes that are asked of every product "
-                "(missing_is_not_shown in a schema) come on top."
+                "Number of training rows, one question each; default: 7200, or 9600 for a --schema, of which the base "
+                "model knows nothing. Rows about attributes that are asked of every product (missing_is_not_shown in "
+                "a schema) come on top."
             )
         },
     )
@@ -61,6 +62,12 @@ class QuickstartOptions:
         default=2,
         metadata={"help": "Number of processes that train and predict, 1 or 2; two are faster on two cores."},
     )
+
+    @property
+    def num_train_rows(self) -> int:
+        if self.train_rows is not None:
+            return self.train_rows
+        return 7200 if self.schema is None else 9600
 
 
 def main() -> None:
@@ -124,7 +131,7 @@ def build_dataset(steps: Steps, folder: Path, options: QuickstartOptions, *, ima
         form = "a train.csv with a row per product and a test.csv with a row per question"
     steps.run(
         "render", f"Render product labels, {form}",
-        "python", "-m", "quickstart.rendering.render", "--output_dir", labels, "--train_rows", options.train_rows,
+        "python", "-m", "quickstart.rendering.render", "--output_dir", labels, "--train_rows", options.num_train_rows,
         "--test_rows", options.test_rows, "--seed", options.seed, "--level", options.level, "--base_url", images_url,
         *layout,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from product_vqa.atomic_io import one_writer
 from product_vqa.errors import InputError
 from product_vqa.task.schema_file import read_schema
 from quickstart import __main__ as quickstart
+from quickstart.__main__ import QuickstartOptions
 from tests.commands import call, run_module
 from tests.example_schemas import FOLDER
 
@@ -38,6 +39,12 @@ def test_the_complete_pipeline_runs_offline_and_writes_all_outputs(tmp_path: Pat
     assert (folder / "contact_sheet.png").stat().st_size > 10_000
     for repo_type, repo in (("datasets", "product-labels"), ("models", "small-paligemma"), ("models", "label-reader")):
         assert (folder / "hub" / repo_type / "local" / repo).is_dir()
+
+
+def test_another_schema_has_more_rows_because_the_base_model_knows_nothing_of_it() -> None:
+    assert QuickstartOptions().num_train_rows == 7200
+    assert QuickstartOptions(schema="electronics.yaml").num_train_rows == 9600
+    assert QuickstartOptions(schema="electronics.yaml", train_rows=48).num_train_rows == 48
 
 
 @pytest.mark.faults
