@@ -64,6 +64,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[FULL, 1024, 448], help="longest sides in px; 0: full")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()
+    if (options.train_csv is None) != (options.image_dir is None):
+        parser.error("--train_csv and --image_dir must be used together")
     with stdout_to_stderr(), tempfile.TemporaryDirectory(prefix="benchmark-") as work:
         train_csv, image_dir, labels_csv = options.train_csv, options.image_dir, options.labels_csv
         if train_csv is None:

@@ -3,7 +3,6 @@
 Which units are usual comes from the labels of the dataset's split `train`, if it has one. Nothing else is learned.
 """
 
-import logging
 import math
 import os
 from collections import Counter, defaultdict
@@ -22,7 +21,7 @@ from inference.batch_files import BatchFiles
 from inference.batch_predictor import Settings, find_indexes, load_rows
 from inference.predict_options import PredictOptions
 from inference.submission import NO_IMAGE, PREDICTIONS, RECORDED, summarize, write_submission
-from product_vqa.dataset import DAMAGED, dataset_error, download_splits, find_rows, find_splits
+from product_vqa.dataset import COLUMNS, DAMAGED, dataset_error, download_splits, find_rows, find_splits
 from product_vqa.errors import InputError, argument, first_line
 from product_vqa.hub import Location, locate
 from product_vqa.images import ImageError, as_image
@@ -30,15 +29,15 @@ from product_vqa.ocr.candidate import Candidate
 from product_vqa.ocr.candidates import find_candidates
 from product_vqa.ocr.engine import OcrEngine, load_engine
 from product_vqa.ocr.image_text import ImageText
+from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.provenance import DATASET_FILES, content_sha256
 from product_vqa.row_selection import RowSelectionOptions, read_selection
 from product_vqa.schemas import load_schema
 from product_vqa.task.attributes import Schema
 from product_vqa.task.kinds import QuantityKind
 
-logger = logging.getLogger(__name__)
-
 BATCH_SIZE = 32
+LABEL_COLUMNS = {name: COLUMNS[name] for name in ("entity_name", "entity_value")}
 _MODEL_OPTIONS = (
     "adapter",
     "base_model",
@@ -159,7 +158,8 @@ def _make_record(
 def _confidences(candidates: Sequence[Candidate]) -> list[float]:
     """The share of each candidate, by its points, times the engine's score: an order, and not yet a probability."""
     weights = [math.exp(candidate.rank_score - candidates[0].rank_score) for candidate in candidates]
-    return [candidate.score * weight / sum(weights) for candidate, weight in zip(candidates, weights, strict=True)]
+    total = sum(weights)
+    return [candidate.score * weight / total for candidate, weight in zip(candidates, weights, strict=True)]
 
 
 def count_unit_shares(location: Location, schema: Schema) -> dict[str, dict[str, float]]:
@@ -170,9 +170,10 @@ def count_unit_shares(location: Location, schema: Schema) -> dict[str, dict[str,
     names = find_rows(location, "train")
     for path, name in zip(download_splits(location, names)["train"], names["train"], strict=True):
         try:
-            table = pq.read_table(path, columns=["entity_name", "entity_value"])
+            check_parquet(path, LABEL_COLUMNS)
+            table = pq.read_table(path, columns=list(LABEL_COLUMNS))
             grouped = table.group_by(["entity_name", "entity_value"]).aggregate([([], "count_all")]).to_pylist()
-        except DAMAGED as error:
+        except (ParquetError, *DAMAGED) as error:
             raise dataset_error(location, f"{name}: {first_line(error)}") from error
         for row in grouped:
             attribute = schema.attributes.get(row["entity_name"])

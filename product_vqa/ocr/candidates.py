@@ -7,7 +7,7 @@ Numbers with units, whole numbers, values of a choice and texts that match a pat
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from product_vqa.ocr.candidate import Candidate, Evidence
@@ -39,10 +39,9 @@ def find_candidates(
     `unit_shares` are the shares of the units in the attribute's labels, if they are known.
     """
     lines = measure_lines(text)
-    readings = list(_find(lines, attribute))
     context = Context(attribute, lines, unit_shares=unit_shares or {})
     best: dict[str, Candidate] = {}
-    for reading in readings:
+    for reading in _find(lines, attribute):
         score = rank(reading.candidate, reading.line, reading.quantity, context)
         candidate = replace(reading.candidate, rank_score=score)
         known = best.get(candidate.answer)
@@ -76,9 +75,12 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", key_of(text)))
 
 
-def _reading(answer: str, attribute: Attribute, line: Line, evidence: Evidence) -> Iterator[Reading]:
+def _reading(
+    answer: str, attribute: Attribute, line: Line, evidence: Evidence, quantity: TextQuantity | None = None
+) -> Iterator[Reading]:
+    """The reading, if it is an answer."""
     if attribute.is_valid(answer) and not attribute.excess(answer):
-        yield Reading(Candidate(answer, evidence, line.box, line.score, 0.0), line)
+        yield Reading(Candidate(answer, evidence, line.box, line.score, 0.0), line, quantity)
 
 
 def _find_quantities(lines: list[Line], attribute: Attribute, kind: QuantityKind) -> Iterator[Reading]:
@@ -113,9 +115,7 @@ def _find_quantities(lines: list[Line], attribute: Attribute, kind: QuantityKind
 
 def _quantity_reading(
     one: TextQuantity, unit: str, attribute: Attribute, kind: QuantityKind, line: Line, evidence: Evidence
-) -> Iterable[Reading]:
-    if kind.decimals == 0 and one.number != one.number.to_integral_value():
-        return
-    answer = f"{kind.format_number(one.number)} {unit}"
-    if attribute.is_valid(answer) and not attribute.excess(answer) and one.number:
-        yield Reading(Candidate(answer, evidence, line.box, line.score, 0.0), line, one)
+) -> Iterator[Reading]:
+    is_rounded = kind.decimals == 0 and one.number != one.number.to_integral_value()
+    if one.number and not is_rounded:
+        yield from _reading(f"{kind.format_number(one.number)} {unit}", attribute, line, evidence, one)

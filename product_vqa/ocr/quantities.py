@@ -89,7 +89,8 @@ def read_number(text: str) -> Decimal | None:
     if "/" in text:
         whole, _, fraction = text.replace("-", " ").rpartition(" ")
         numerator, _, denominator = fraction.partition("/")
-        if not int(denominator) or len(denominator) > 3:
+        # Decimal could not round a longer one, and packs do not print it.
+        if not int(denominator) or len(denominator) > 3 or max(len(whole), len(numerator)) > 6:
             return None
         value = Fraction(int(numerator), int(denominator)) + int(whole or 0)
         exact = Decimal(value.numerator) / Decimal(value.denominator)

@@ -93,7 +93,13 @@ def test_a_text_that_is_a_unit() -> None:
     assert find_unit("", kind_of("item_weight")) is None
 
 
-@pytest.mark.parametrize(("text", "number"), [("1/3", None), ("1/0", None), ("3/4", "0.75"), ("2-1/2", "2.5")])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1/3", None), ("1/0", None), ("3/4", "0.75"), ("2-1/2", "2.5"), ("9" * 40 + "/1", None),
+        ("9" * 40 + " 1/2", None), ("1/" + "1" * 40, None),
+    ],
+)  # fmt: skip
 def test_fractions(text: str, number: str | None) -> None:
     assert read_number(text) == (None if number is None else Decimal(number))
 
