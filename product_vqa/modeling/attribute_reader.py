@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -82,6 +83,7 @@ class AttributeReader:
         self.max_new_tokens: int | None = None  # None: the length of the longest valid answer
         self._has_warned = False
         self._model_thread = ModelThread()
+        self._decoding = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="product-vqa-images")
         self._lock = threading.RLock()  # neither a model nor a tokenizer may be used by two threads at a time
         self._batch_size: int | None = None  # what `find_batch_size` found
 
@@ -182,7 +184,7 @@ class AttributeReader:
         - `on_error` "return" gives an answer with an `error`, which names the item, for an item whose image cannot be
           loaded or whose attribute is unknown. "raise" raises it as an ImageError, after the answers before it.
         - `batch_size` is the number of items that the model answers at once; default: what fits on the GPU, or 32.
-        - `num_threads` decode images; default: as many as the machine has cores, up to 8.
+        - `num_threads` decode the images; default: as many as there are cores, up to 8, shared by all calls.
         - `allow_urls` downloads items that are http or https URLs, from public addresses only; with
           `allow_private_hosts` from others too, for URLs that you wrote yourself. Otherwise a URL is an error.
 
@@ -195,7 +197,7 @@ class AttributeReader:
         batches = prepare_batches(
             items, entity_name=entity_name, schema=self.schema, processor=self.processor,
             batch_size=batch_size or self._default_batch_size(),
-            num_threads=num_threads or min(8, os.cpu_count() or 1),
+            decoding=self._decoding, num_threads=num_threads,
             reads_ahead=allow_urls or self.model.device.type != "cpu",
             allow_urls=allow_urls, allow_private_hosts=allow_private_hosts,
         )  # fmt: skip

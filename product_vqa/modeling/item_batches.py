@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ from product_vqa.images import ImageError
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.collator import Batch, resize_images, tokenize_questions
 from product_vqa.modeling.item_urls import downloading
-from product_vqa.modeling.items import is_url, load_item
+from product_vqa.modeling.items import ImageItem, is_url, load_item
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
 
@@ -97,7 +97,8 @@ def prepare_batches(
     schema: Schema,
     processor: PaliGemmaProcessor,
     batch_size: int,
-    num_threads: int,
+    decoding: Executor,
+    num_threads: int | None = None,
     reads_ahead: bool = True,
     allow_urls: bool = False,
     allow_private_hosts: bool = False,
@@ -106,25 +107,27 @@ def prepare_batches(
 
     Not without `reads_ahead`: on a CPU, decoding would compete with the model for the cores, and both would be slower.
     Images and arrays are decoded at once, because whoever gives them may close or overwrite them afterwards. Of files
-    and bytes, at most two batches are held. With `allow_urls`, URLs are downloaded by other threads.
+    and bytes, at most two batches are held. With `allow_urls`, URLs are downloaded by other threads. Images are
+    decoded by `decoding`, which may be shared, or by `num_threads` of their own.
     """
 
     def prepare(image: object) -> torch.Tensor:
         return resize_images([load_item(image)], processor=processor)[0]
 
-    with ExitStack() as stack:
-        pool = ThreadPoolExecutor(num_threads, thread_name_prefix="product-vqa-images")
-        stack.callback(pool.shutdown, cancel_futures=True)
+    def submit(image: ImageItem) -> Future[torch.Tensor]:
+        return decoding.submit(prepare, image)
 
-        def submit(image: str | os.PathLike[str] | bytes) -> Future[torch.Tensor]:
-            return pool.submit(prepare, image)
+    with ExitStack() as stack:
+        if num_threads is not None:
+            decoding = stack.enter_context(ThreadPoolExecutor(num_threads, thread_name_prefix="product-vqa-images"))
 
         submit_url: Callable[[str], Future[torch.Tensor]] = submit
         if allow_urls:
             submit_url = stack.enter_context(downloading(submit, allow_private_hosts=allow_private_hosts))
-        add = partial(_submit, schema=schema, prepare=prepare, submit=submit, submit_url=submit_url)
+        add = partial(_submit, schema=schema, submit=submit, submit_url=submit_url)
         waiting: deque[_Waiting] = deque()
         batch = _Waiting()
+        stack.callback(lambda: [item[2].cancel() for one in (*waiting, batch) for item in one.items])
         for position, item in enumerate(items):
             batch.items.append(add(item, position, batch, entity_name))
             if len(batch.items) == batch_size:
@@ -145,8 +148,7 @@ def _submit(
     entity_name: str | None,
     *,
     schema: Schema,
-    prepare: Callable[[object], torch.Tensor],
-    submit: Callable[[str | os.PathLike[str] | bytes], Future[torch.Tensor]],
+    submit: Callable[[ImageItem], Future[torch.Tensor]],
     submit_url: Callable[[str], Future[torch.Tensor]],
 ) -> tuple[int, str, Future[torch.Tensor], str]:
     image, asked = item if isinstance(item, tuple) and len(item) == 2 else (item, entity_name)
@@ -163,10 +165,8 @@ def _submit(
         if key not in batch.by_file:
             batch.by_file[key] = submit_url(image) if is_url(image) else submit(image)
         return position, asked, batch.by_file[key], name
-    try:
-        done.set_result(prepare(image))
-    except ImageError as error:
-        done.set_exception(error)
+    done = submit(image)
+    wait([done])
     return position, asked, done, name
 
 

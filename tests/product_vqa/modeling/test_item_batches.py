@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,8 @@ def test_an_endless_generator_is_read_at_most_one_batch_ahead(
 
     before = threading.active_count()
     batches = item_batches.prepare_batches(
-        items(), entity_name="width", schema=CHALLENGE, processor=reader.processor, batch_size=3, num_threads=2,
-        reads_ahead=reads_ahead,
+        items(), entity_name="width", schema=CHALLENGE, processor=reader.processor, batch_size=3,
+        decoding=ThreadPoolExecutor(2), num_threads=2, reads_ahead=reads_ahead,
     )  # fmt: skip
     assert [[item.entity_name for item in next(batches)] for _ in range(2)] == [["width"] * 3] * 2
     assert next(given) == num_given
@@ -113,7 +114,7 @@ def test_an_endless_generator_is_read_at_most_one_batch_ahead(
 
 
 def test_an_endless_generator_gives_answers_and_leaves_no_thread(reader: AttributeReader) -> None:
-    reader.read(make_image(0), "width")  # starts the model's thread
+    list(reader.read_many(map(make_image, range(9)), entity_name="width"))  # starts the reader's own threads
     before = threading.active_count()
     answers = reader.read_many(map(make_image, itertools.count()), entity_name="width", batch_size=3)
     assert [next(answers).entity_name for _ in range(4)] == ["width"] * 4
@@ -171,7 +172,12 @@ def test_a_file_that_is_asked_twice_is_decoded_once_and_encoded_once(
     monkeypatch.setattr(item_batches, "load_item", count)
     questions = [(file, name) for name in CHALLENGE.names]
     batches = item_batches.prepare_batches(
-        questions, entity_name=None, schema=CHALLENGE, processor=reader.processor, batch_size=8, num_threads=2
+        questions,
+        entity_name=None,
+        schema=CHALLENGE,
+        processor=reader.processor,
+        batch_size=8,
+        decoding=ThreadPoolExecutor(2),
     )
     (batch,) = batches
     assert decoded == [file]
