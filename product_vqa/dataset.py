@@ -32,6 +32,7 @@ from product_vqa.task.columns import SPLITS
 from product_vqa.task.features import FEATURES
 
 ROWS_CONFIG = "rows"  # the configuration of the card that has all columns but the images
+OCR_CONFIG = "ocr"  # that with the texts of the images, if the dataset has them
 MAX_CARD_BYTES = 2 * 1024**2
 MAX_PATTERNS = 10_000  # of files, in a card
 MAX_TEXT_BYTES = 64 * 1024  # of a URL, a label, a group

@@ -77,9 +77,9 @@ class Source:
 def check_parquet(file: Path, columns: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Check that reading these columns takes no more memory and disk space than the limits allow.
 
-    `columns` maps the path of each column (`image.bytes`) to the physical types that it may have (`BYTE_ARRAY`). A
-    column that the file lacks is not an error. Returns the paths of all columns of the file. Raises ParquetError, or
-    OSError if the file cannot be read.
+    `columns` maps the path of each column (`image.bytes`; `x.list.element` of a list) to the physical types that it
+    may have (`BYTE_ARRAY`). A column that the file lacks is not an error. Returns the paths of all columns. Raises
+    ParquetError, or OSError if the file cannot be read.
     """
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb"):
@@ -134,7 +134,7 @@ def _check_columns(metadata: pq.FileMetaData, columns: Mapping[str, tuple[str, .
         column = seen.get(path)
         if column is None:
             continue
-        if column.physical_type not in types or column.max_repetition_level > 0:
+        if column.physical_type not in types or column.max_repetition_level != path.count(".list."):
             kind = f"a list of {column.physical_type}" if column.max_repetition_level else column.physical_type
             raise ParquetError(f"its column {path} is {kind}, not {' or '.join(types)}")
     return list(seen)
@@ -167,7 +167,8 @@ def measure_row_group(
         name = f"row group {number}, column {chunk.path}"
         if chunk.other_file:
             raise ParquetError(f"{name} is in another file: {chunk.other_file[:100]!r}")
-        if chunk.num_values != row_group.num_rows:
+        surplus = chunk.num_values - row_group.num_rows  # a list has a value for each element, and one if it is empty
+        if surplus < 0 or (surplus and ".list." not in chunk.path):
             raise ParquetError(f"{name} states {chunk.num_values} values for {row_group.num_rows} rows")
         chunks[chunk.path] = _measure_chunk(source, chunk, name=name)
     bound = sum(chunk.max_bytes for chunk in chunks.values())
@@ -199,14 +200,15 @@ def _measure_values(source: Source, row_group: int, path: str) -> int:
     """Return the bytes that a column's values take, without making them: each distinct value is read once."""
     with source.open(read_dictionary=[path]) as parquet:
         column = parquet.read_row_group(row_group, columns=[path], use_threads=False).column(0)
-    total = _BYTES_PER_VALUE * len(column)
+    total = 0
     for array in column.chunks:
-        if pa.types.is_struct(array.type):
-            array = array.field(0)
-        if not pa.types.is_dictionary(array.type):
-            return total + int(array.nbytes)
-        lengths = pc.binary_length(array.dictionary).cast(pa.int64()).take(array.indices)
-        total += pc.sum(lengths).as_py() or 0
+        while pa.types.is_nested(array.type):  # the one field of a struct, the elements of a list
+            array = array.field(0) if pa.types.is_struct(array.type) else array.flatten()
+        total += _BYTES_PER_VALUE * len(array)
+        if pa.types.is_dictionary(array.type):
+            total += pc.sum(pc.binary_length(array.dictionary).cast(pa.int64()).take(array.indices)).as_py() or 0
+        else:
+            total += int(array.nbytes)
     return total
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 CALIBRATION_FILE = "calibration.json"  # next to the adapter
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer*", "*token*.json")
 BASE_MODEL_FILES = ("*.safetensors", "*.json", "*.model")  # weights, configuration, processor
-DATASET_FILES = ("*.parquet", "schema.yaml")  # not the card, which may be edited
+# Not the card, which may be edited, nor the texts of the images, which may be read later, or again.
+DATASET_FILES = ("*.parquet", "schema.yaml", "!ocr/*")
+TEXT_FILES = ("ocr/*.parquet",)
 
 
 def adapter_sha256(folder: Path) -> str:
@@ -30,18 +33,22 @@ def processor_sha256(folder: Path) -> str:
 def content_sha256(location: Location, patterns: Sequence[str]) -> str | None:
     """Hash the names and contents of a folder's files that match the patterns, at any depth.
 
-    Hidden files and folders do not count. Takes about a second per GB. None for a repo, which its commit identifies.
-    Raises InputError for a link out of the folder, and for a file that cannot be read.
+    A pattern that begins with `!` excludes the files whose path in the folder it matches. Hidden files and folders do
+    not count. Takes about a second per GB. None for a repo, which its commit identifies. Raises InputError for a link
+    out of the folder, and for a file that cannot be read.
     """
     folder = location.folder
     if folder is None:
         return None
+    excluded = [pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")]
     files = {
         name
         for pattern in patterns
+        if not pattern.startswith("!")
         for file in folder.rglob(pattern)
         if file.is_file() and not (name := file.relative_to(folder).as_posix()).startswith(".") and "/." not in name
     }
+    files = {name for name in files if not any(fnmatchcase(name, pattern) for pattern in excluded)}
     for name in files:
         find_file(location, folder, name)
     return _sha256(sorted(files), folder)

@@ -1,0 +1,123 @@
+"""The texts of images that a dataset has in its configuration `ocr`: nobody needs to read the images again.
+
+The dataset may be a stranger's. Its files are checked before they are read, and each row when it is asked for.
+"""
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from product_vqa.dataset import DAMAGED, OCR_CONFIG, dataset_error, download_splits, find_splits
+from product_vqa.errors import InputError, first_line
+from product_vqa.hub import Location, list_files
+from product_vqa.ocr.image_text import MAX_BOXES, ImageText, clean_text
+from product_vqa.ocr.text_files import COLUMNS, ENGINE_KEY
+from product_vqa.parquet_files import ParquetError, check_parquet
+from product_vqa.quoting import one_line
+
+_COLUMNS = ("width", "height", "texts")
+_MAX_ROW_GROUPS = 16  # in memory: a prediction asks for images in about the order of the files
+
+
+def load_texts(location: Location, split: str) -> "StoredTexts | None":
+    """The texts of a split's images; None if the dataset has none. Only their files are downloaded.
+
+    The card names the files, or else they are `ocr/{split}-*.parquet`. Raises InputError for files that are damaged, or of which two are of different engines.
+    """
+    names = find_splits(location, config=OCR_CONFIG).get(split) or [
+        name
+        for name in list_files(location, repo_type="dataset")
+        if name.startswith(f"{OCR_CONFIG}/{split}-") and name.endswith(".parquet")
+    ]
+    if not names:
+        return None
+    return StoredTexts(location, names, download_splits(location, {split: names})[split])
+
+
+class StoredTexts:
+    """The texts of images by their URLs. Row groups are read as they are needed; any number of threads may ask."""
+
+    def __init__(self, location: Location, names: Sequence[str], paths: Sequence[Path]) -> None:
+        self._location, self._names = location, names
+        self._files: list[pq.ParquetFile] = []
+        self._rows: dict[str, int] = {}  # image_link -> its row, counted over all files
+        self._groups: list[tuple[int, int]] = []  # file and row group
+        group_sizes: list[int] = []
+        engines = []
+        for number, (name, path) in enumerate(zip(names, paths, strict=True)):
+            try:
+                present = check_parquet(path, COLUMNS)
+                if missing := [column for column in COLUMNS if column not in present]:
+                    raise ParquetError(f"it has no {', '.join(missing)}")
+                file = pq.ParquetFile(path)
+                links = file.read(columns=["image_link"]).column("image_link").cast(pa.string()).to_pylist()
+                engines.append((file.schema_arrow.metadata or {}).get(ENGINE_KEY, b"").decode("utf-8", "replace"))
+                metadata = file.metadata
+            except (ParquetError, *DAMAGED) as error:
+                raise dataset_error(location, f"{one_line(name)}: {first_line(error)}") from error
+            start = sum(group_sizes)
+            for row, link in enumerate(links):
+                if link is None:
+                    raise dataset_error(location, f"{one_line(name)}: the image_link of row {row} is null")
+                self._rows.setdefault(link, start + row)
+            self._files.append(file)
+            self._groups += [(number, group) for group in range(metadata.num_row_groups)]
+            group_sizes += [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        if len(set(engines)) > 1:
+            raise dataset_error(location, f"{one_line(', '.join(names))} have texts of different OCR engines")
+        self._starts = [0, *accumulate(group_sizes)]
+        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+        self._lock = threading.Lock()
+        self.description = clean_text(engines[0]) or "unknown"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def find(self, image_link: str) -> ImageText | None:
+        """The texts of the image of a URL; None if the dataset has none for it.
+
+        Raises InputError, with the file and the row, for what is not the texts of an image.
+        """
+        row = self._rows.get(image_link)
+        if row is None:
+            return None
+        group = bisect_right(self._starts, row) - 1
+        try:
+            values = self._table(group).slice(row - self._starts[group], 1)
+            _check_lengths(values.column("texts"))
+            return ImageText.from_dict(values.to_pylist()[0])
+        except DAMAGED as error:
+            file, _ = self._groups[group]
+            where = f"{one_line(self._names[file])}: row {row - self._starts[self._groups.index((file, 0))]}"
+            raise InputError(
+                f"{self._location}: {where}: {one_line(first_line(error), max_length=300)}; read the images again "
+                "with dataset_builder.ocr"
+            ) from error
+
+    def _table(self, group: int) -> pa.Table:
+        with self._lock:
+            if group in self._tables:
+                self._tables.move_to_end(group)
+            else:
+                file, number = self._groups[group]
+                self._tables[group] = self._files[file].read_row_group(number, columns=list(_COLUMNS))
+                if len(self._tables) > _MAX_ROW_GROUPS:
+                    self._tables.popitem(last=False)
+            return self._tables[group]
+
+
+def _check_lengths(texts: pa.ChunkedArray) -> None:
+    """Raise ValueError, before objects are made of them, for more texts or corners than an image has."""
+    for chunk in texts.chunks:
+        if (pc.max(pc.list_value_length(chunk)).as_py() or 0) > MAX_BOXES:
+            raise ValueError(f"more than {MAX_BOXES} texts")
+        corners = pc.list_value_length(chunk.flatten().field("corners"))
+        if not pc.all(pc.equal(corners, 8), min_count=0).as_py():
+            raise ValueError("a text has not eight numbers as its corners")
