@@ -14,15 +14,21 @@ import numpy as np
 from PIL import Image
 
 from product_vqa.errors import InputError, first_line
-from product_vqa.images import to_rgb
+from product_vqa.images import ImageError, to_rgb
 from product_vqa.ocr.image_text import ImageText, make_box, select_boxes
 
 try:
+    import cv2
     import rapidocr
+    from rapidocr.inference_engine.onnxruntime.main import ONNXRuntimeError
+    from rapidocr.main import RapidOCRError
     from rapidocr.utils.output import RapidOCROutput
 except ImportError as error:
     rapidocr = None  # type: ignore[assignment]
     _MISSING = first_line(error)
+
+
+MAX_ASPECT = 8  # a strip of 3 x 200 px would be enlarged to 736 x 49,000, which takes minutes and gigabytes
 
 
 class OcrEngine(Protocol):
@@ -40,7 +46,7 @@ class RapidOcr:
     """PP-OCRv6 by onnxruntime on the CPU; the wheel of rapidocr has the models, so nothing is downloaded.
 
     Each thread of the caller has an engine of its own, which uses one core. An image is enlarged until its shorter
-    side has 736 px, and reduced until its longer one has 2,000.
+    side has 736 px, and reduced until its longer one has 2,000. A strip gets a white margin first.
     """
 
     def __init__(self) -> None:
@@ -54,10 +60,16 @@ class RapidOcr:
         return f"rapidocr {version('rapidocr')}, PP-OCRv6 small"
 
     def read(self, image: Image.Image) -> ImageText:
-        """The texts of an image, an upright RGB one or any that `product_vqa.images` accepts."""
+        """The texts of an image, an upright RGB one or any that `product_vqa.images` accepts.
+
+        Raises ImageError for another one, and where the engine fails.
+        """
         image = to_rgb(image)
-        pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])  # BGR, as OpenCV has it
-        found = self._engine()(pixels)
+        pixels = np.ascontiguousarray(np.asarray(_widen(image))[:, :, ::-1])  # BGR, as OpenCV has it
+        try:
+            found = self._engine()(pixels)
+        except (ONNXRuntimeError, RapidOCRError, cv2.error) as error:
+            raise ImageError(f"ocr_failed: {first_line(error)}") from error
         if not isinstance(found, RapidOCROutput) or found.boxes is None or not found.txts or not found.scores:
             return ImageText(image.width, image.height)
         boxes = [
@@ -77,6 +89,16 @@ class RapidOcr:
                 }
             )
         return engine
+
+
+def _widen(image: Image.Image) -> Image.Image:
+    """The image, with white on its right or below it if it is a strip."""
+    shorter = -(-max(image.size) // MAX_ASPECT)
+    if min(image.size) >= shorter:
+        return image
+    widened = Image.new("RGB", (max(image.width, shorter), max(image.height, shorter)), "white")
+    widened.paste(image)
+    return widened
 
 
 def load_engine() -> OcrEngine:

@@ -38,6 +38,22 @@ def test_an_image_without_text_and_threads_that_share_an_engine() -> None:
     assert [[box.text.replace(" ", "") for box in one.boxes] for one in together] == [[], ["1,500mAh"], ["20cm"]]
 
 
+@needs_engine
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(3, 200), (400, 24)])
+def test_a_strip_takes_no_more_than_an_image(size: tuple[int, int]) -> None:
+    """One of 3 x 200 px was enlarged to 736 x 49,000."""
+    strip = Image.new("RGB", size, "white")
+    if size == (400, 24):
+        font = ImageFont.truetype(str(FONT_FOLDER / "LiberationSans-Bold.ttf"), 20)
+        ImageDraw.Draw(strip).text((100, 0), "500 g", font=font, fill="black")
+    text = load_engine().read(strip)
+    assert (text.width, text.height) == size
+    assert [box.text.replace(" ", "") for box in text.boxes] == (["500g"] if size == (400, 24) else [])
+    for box in text.boxes:
+        assert 0.2 < box.box[0] < 0.3 and box.box[1] < 0.3 and 0.7 < box.box[3] <= 1
+
+
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "rapidocr", None)
     monkeypatch.setattr(engine, "_MISSING", "No module named 'rapidocr'", raising=False)
