@@ -3,20 +3,23 @@
     text = load_engine().read(image)
     find_candidates(text, schema["item_weight"])  # best first
 
-Numbers with units, whole numbers, values of a choice and texts that match a pattern are found; free texts are not.
+Numbers with units, whole numbers, values of a choice, one or several, and texts that match a pattern are found; free
+texts are not.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from product_vqa.ocr.candidate import Candidate, Evidence
-from product_vqa.ocr.geometry import Line, is_below, is_next_to, measure_lines, union
+from product_vqa.ocr.choices import find_values
+from product_vqa.ocr.geometry import Line, group_neighbours, is_below, is_next_to, measure_lines, union
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.quantities import TextQuantity, find_quantities, find_unit, normalize_text
 from product_vqa.ocr.ranking import Context, rank
 from product_vqa.task.attributes import Attribute
-from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind, key_of
+from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind
 
 MAX_CANDIDATES = 16  # of a question, the best ones
 _LENGTH = ("length",)  # dimensions of which `30 x 20 x 10` are several values, and not a number of pieces
@@ -58,12 +61,12 @@ def _find(lines: list[Line], attribute: Attribute) -> Iterator[Reading]:
             for line in lines:
                 for match in re.finditer(r"(?<![\w.,/-])[0-9]+(?![\w.,/%°])", normalize_text(line.text)):
                     yield from _reading(match[0], attribute, line, Evidence.NUMBER)
-        case ChoiceKind() | MultiChoiceKind() as kind if attribute.kind.name != "yes_no":
-            for line in lines:
-                key = f" {_words(line.text)} "
-                for value, synonyms in kind.values.items():
-                    if any(f" {_words(one)} " in key for one in (value, *synonyms)):
-                        yield from _reading(value, attribute, line, Evidence.VALUE)
+        case ChoiceKind(values=values) if attribute.kind.name != "yes_no":
+            for line, found in find_values(lines, values).items():
+                for value in found:
+                    yield from _reading(value, attribute, line, Evidence.VALUE)
+        case MultiChoiceKind() as kind:
+            yield from _find_several(find_values(lines, kind.values), attribute, kind)
         case PatternKind(pattern=pattern):
             for line in lines:
                 for word in (line.text, *line.text.split()):
@@ -71,8 +74,24 @@ def _find(lines: list[Line], attribute: Attribute) -> Iterator[Reading]:
                         yield from _reading(word.strip(",.;:()[]"), attribute, line, Evidence.VALUE)
 
 
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+", key_of(text)))
+def _find_several(
+    values: Mapping[Line, Sequence[str]], attribute: Attribute, kind: MultiChoiceKind
+) -> Iterator[Reading]:
+    """Each value, and those that a line, neighbouring lines and the complete image show together."""
+    for line, found in values.items():
+        for answer in dict.fromkeys((*found, kind.join(found))):
+            yield from _reading(answer, attribute, line, Evidence.VALUE)
+    groups = [(group, Evidence.JOINED) for group in group_neighbours(list(values))]
+    for group, evidence in (*groups, (list(values), Evidence.ALL)):
+        answer = kind.join({value for line in group for value in values[line]})
+        for line in group if len(group) > 1 else ():
+            for reading in _reading(answer, attribute, line, evidence):
+                both = replace(
+                    reading.candidate,
+                    box=reduce(union, (one.box for one in group)),
+                    score=min(one.score for one in group),
+                )
+                yield replace(reading, candidate=both)
 
 
 def _reading(

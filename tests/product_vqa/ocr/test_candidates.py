@@ -83,11 +83,35 @@ def test_other_kinds_than_quantities() -> None:
     assert answers(text, "brand", schema=clothes) == []
 
 
+def test_values_of_a_line_or_of_neighbouring_lines_count_together() -> None:
+    def found(*placed: Placed) -> list[str]:
+        return answers(image_text(*placed), "material", schema=SCHEMAS["clothes"])
+
+    assert found(("20% merino WOOL, 80% Cotton", 100, 100, 600, 140)) == ["cotton, wool", "wool", "cotton"]
+    below = (("80% Wool", 100, 100, 300, 140), ("20% Cotton", 100, 145, 300, 185))
+    assert found(*below) == ["cotton, wool", "wool", "cotton"]
+    right = (("Wool 80%", 100, 100, 300, 140), ("Polyester 20%", 320, 100, 600, 140))
+    assert found(*right)[0] == "wool, polyester"
+    (both, *_) = find_candidates(image_text(*right), SCHEMAS["clothes"]["material"])
+    assert (both.evidence, both.box) == ("joined", (0.1, 0.1, 0.6, 0.14))
+    three = found(*below, ("Lining: linen", 100, 700, 400, 740))
+    assert set(three) == {"cotton, wool", "wool", "cotton", "linen", "cotton, wool, linen"}
+    assert three[0] == "cotton, wool" and three[-1] == "cotton, wool, linen"
+
+
+def test_five_hundred_lines_of_materials_end() -> None:
+    text = image_text(*[("cotton wool linen " * 11, 1, number, 900, number + 9) for number in range(500)])
+    assert answers(text, "material", schema=SCHEMAS["clothes"])[0] == "cotton, wool, linen"
+
+
 @settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(
-            st.text(alphabet="0123456789.,/-x gkmloz\"'½ACBDnet:wt", max_size=30),
+            st.text(alphabet="0123456789.,/-x gkmloz\"'½ACBDnet:wt", max_size=30)
+            | st.lists(st.sampled_from(["cotton", "merino", "Wool", "navy", "blue", "linen", "XL", "&"])).map(
+                " ".join
+            ),
             st.lists(st.floats(0, 1), min_size=8, max_size=8),
         ),
         max_size=25,
