@@ -20,9 +20,9 @@ from product_vqa.ocr.quantities import TextQuantity, find_quantities, find_unit,
 from product_vqa.ocr.ranking import Context, rank
 from product_vqa.task.attributes import Attribute
 from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind
+from product_vqa.task.known_units import is_length
 
 MAX_CANDIDATES = 16  # of a question, the best ones
-_LENGTH = ("length",)  # dimensions of which `30 x 20 x 10` are several values, and not a number of pieces
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def find_candidates(
 def _find(lines: list[Line], attribute: Attribute) -> Iterator[Reading]:
     match attribute.kind:
         case QuantityKind():
-            yield from _find_quantities(lines, attribute, attribute.kind)
+            # `30 x 20 x 10 cm` are three lengths, but `6 x 500 g` are six pieces of one weight.
+            yield from _find_quantities(lines, attribute, attribute.kind, has_pieces=not is_length(attribute.kind))
         case IntegerKind():
             for line in lines:
                 for match in re.finditer(r"(?<![\w.,/-])[0-9]+(?![\w.,/%°])", normalize_text(line.text)):
@@ -102,7 +103,9 @@ def _reading(
         yield Reading(Candidate(answer, evidence, line.box, line.score, 0.0), line, quantity)
 
 
-def _find_quantities(lines: list[Line], attribute: Attribute, kind: QuantityKind) -> Iterator[Reading]:
+def _find_quantities(
+    lines: list[Line], attribute: Attribute, kind: QuantityKind, *, has_pieces: bool
+) -> Iterator[Reading]:
     bare: list[tuple[Line, TextQuantity]] = []
     units_seen: dict[str, None] = {}
     for line in lines:
@@ -112,8 +115,8 @@ def _find_quantities(lines: list[Line], attribute: Attribute, kind: QuantityKind
                     bare.append((line, one))
                 continue
             units_seen[one.unit] = None
-            if one.count > 1 and kind.dimension not in _LENGTH and not one.has_own_unit:
-                continue  # 6 x 500 ml
+            if has_pieces and one.count > 1 and not one.has_own_unit:
+                continue
             evidence = Evidence.AXIS if one.count > 1 or one.axis else Evidence.VALUE
             yield from _quantity_reading(one, one.unit, attribute, kind, line, evidence)
     unit_lines = [(line, unit) for line in lines if (unit := find_unit(normalize_text(line.text), kind))]

@@ -8,6 +8,7 @@ from product_vqa.ocr.candidates import MAX_CANDIDATES, find_candidates
 from product_vqa.ocr.image_text import ImageText, make_box, select_boxes
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import parse_schema
 from tests.example_schemas import SCHEMAS
 
 Placed = tuple[str, float, float, float, float]  # text, and left, top, right, bottom in px of a 1000 x 1000 image
@@ -69,6 +70,28 @@ def test_a_height_is_next_to_the_product_and_a_width_below_it() -> None:
 
 def test_pieces_are_not_a_weight() -> None:
     assert answers(image_text(("6 x 500 g", 100, 100, 400, 140)), "item_weight") == ["500.0 gram"]
+
+
+def test_the_units_and_not_the_name_of_a_dimension_say_what_a_product_is() -> None:
+    schema = parse_schema(
+        """
+version: 1
+units:
+  measures: {Zentimeter: {size: 1, spellings: [cm]}}
+  length: {gram: {size: 1, spellings: [g]}}
+  capacity: {fluid ounce: {size: 1}, cup: {size: 8}}
+attributes:
+  width: {kind: quantity, units: measures}
+  weight: {kind: quantity, units: length}
+  volume: {kind: quantity, units: capacity}
+""",
+        name="schema.yaml",
+    )
+    text = image_text(("30 x 20 x 10 cm", 1, 1, 700, 40), ("6 x 500 g", 1, 100, 400, 140), ("8 oz", 1, 200, 90, 240))
+    found = {name: answers(text, name, schema=schema) for name in schema.names}
+    assert set(found["width"][:3]) == {"30.0 Zentimeter", "20.0 Zentimeter", "10.0 Zentimeter"}
+    assert found["weight"][0] == "500.0 gram" and "6.0 gram" not in found["weight"]
+    assert found["volume"][0] == "8.0 fluid ounce"
 
 
 def test_other_kinds_than_quantities() -> None:
