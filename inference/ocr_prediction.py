@@ -61,7 +61,7 @@ def check_ocr_options(options: PredictOptions) -> None:
 def predict_by_ocr(
     options: PredictOptions, row_options: RowSelectionOptions, *, output: Path, files: BatchFiles
 ) -> None:
-    """Predict the rows of a split, on all cores, and write the submission. Resumes as a prediction by a model does."""
+    """Predict the rows of a split, and write the submission. Resumes as a prediction by a model does."""
     engine = load_engine()
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
@@ -85,7 +85,13 @@ def predict_by_ocr(
     missing = [number for number in range(len(indexes)) if not files.has(number, indexes[number])]
     rules = Rules(schema, count_unit_shares(location, schema))
     tables = read_batches(
-        dataset, missing, batch_size=batch_size, engine=engine, rules=rules, min_confidence=options.min_confidence
+        dataset,
+        missing,
+        batch_size=batch_size,
+        engine=engine,
+        num_threads=find_num_threads(options),
+        rules=rules,
+        min_confidence=options.min_confidence,
     )
     for number, table in tqdm(tables, total=len(missing), desc="batches"):
         files.save(number, table)
@@ -93,6 +99,13 @@ def predict_by_ocr(
     write_submission(table, output, run=run)
     print(f"{output}: {summarize(table)}")
     files.remove()
+
+def find_num_threads(options: PredictOptions) -> int:
+    """How many images are read at the same time, each on one core; by default, all cores are used."""
+    if options.dataloader_num_workers is None:
+        return os.cpu_count() or 1
+    return max(1, options.dataloader_num_workers)
+
 
 
 class Rules:
@@ -110,12 +123,13 @@ def read_batches(
     numbers: Sequence[int],
     *,
     batch_size: int,
+    num_threads: int,
     engine: OcrEngine,
     rules: Rules,
     min_confidence: float,
 ) -> Iterator[tuple[int, pa.Table]]:
     """The predictions of the batches of these numbers, in this order. In a batch, each image is read once."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(num_threads) as pool:
         for number in numbers:
             start = number * batch_size
             rows = dataset.select(range(start, min(start + batch_size, len(dataset)))).to_list()
