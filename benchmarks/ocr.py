@@ -14,7 +14,6 @@ import random
 import statistics
 import tempfile
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from product_vqa.ocr.candidate import Candidate, Evidence
 from product_vqa.ocr.candidates import find_candidates
 from product_vqa.ocr.engine import load_engine
 from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.unit_shares import count_shares
 from product_vqa.tables.layout import Layout
 from product_vqa.task.kinds import LabelError
 from product_vqa.task.schema import CHALLENGE
@@ -74,7 +74,9 @@ def main() -> None:
                 Path(work), train_rows=options.rows, test_rows=1, level=LEVELS[options.level], base_url="http://x/i"
             )
         rows = read_labels(train_csv)
-        shares = unit_shares(labels_csv or train_csv, without={link for link, _, _ in rows} if labels_csv else set())
+        shares = read_unit_shares(
+            labels_csv or train_csv, without={link for link, _, _ in rows} if labels_csv else set()
+        )
         images = ImageDir(image_dir)
         result: dict[str, Any] = {"rows": len(rows), "images": len({link for link, _, _ in rows})}
         for size in options.sizes:
@@ -105,15 +107,11 @@ def read_labels(path: Path) -> list[tuple[str, str, str]]:
     return rows
 
 
-def unit_shares(path: Path, *, without: set[str]) -> dict[str, dict[str, float]]:
-    """Attribute -> unit -> its share of the labels."""
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+def read_unit_shares(path: Path, *, without: set[str]) -> dict[str, dict[str, float]]:
+    """Attribute -> unit -> its share of the labels of a CSV, but for those of some images."""
     with path.open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            unit = row["entity_value"].partition(" ")[2]
-            if row["image_link"] not in without and unit in CHALLENGE.units:
-                counts[row["entity_name"]][unit] += 1
-    return {name: {unit: number / found.total() for unit, number in found.items()} for name, found in counts.items()}
+        rows = (row for row in csv.DictReader(lines) if row["image_link"] not in without)
+        return count_shares(((row["entity_name"], row["entity_value"], 1) for row in rows), CHALLENGE)
 
 
 def read_images(images: ImageDir, links: Sequence[str], *, size: int) -> tuple[dict[str, ImageText], list[float]]:

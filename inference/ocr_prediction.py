@@ -5,7 +5,6 @@ Which units are usual comes from the labels of the dataset's split `train`, if i
 
 import math
 import os
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, fields
@@ -29,12 +28,12 @@ from product_vqa.ocr.candidate import Candidate
 from product_vqa.ocr.candidates import find_candidates
 from product_vqa.ocr.engine import OcrEngine, load_engine
 from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.unit_shares import count_shares
 from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.provenance import DATASET_FILES, content_sha256
 from product_vqa.row_selection import RowSelectionOptions, read_selection
 from product_vqa.schemas import load_schema
 from product_vqa.task.attributes import Schema
-from product_vqa.task.kinds import QuantityKind
 
 BATCH_SIZE = 32
 LABEL_COLUMNS = {name: COLUMNS[name] for name in ("entity_name", "entity_value")}
@@ -61,7 +60,7 @@ def check_ocr_options(options: PredictOptions) -> None:
 def predict_by_ocr(
     options: PredictOptions, row_options: RowSelectionOptions, *, output: Path, files: BatchFiles
 ) -> None:
-    """Predict the rows of a split, on all cores, and write the submission. Resumes as a prediction by a model does."""
+    """Predict the rows of a split, and write the submission. Resumes as a prediction by a model does."""
     engine = load_engine()
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
@@ -85,7 +84,13 @@ def predict_by_ocr(
     missing = [number for number in range(len(indexes)) if not files.has(number, indexes[number])]
     rules = Rules(schema, count_unit_shares(location, schema))
     tables = read_batches(
-        dataset, missing, batch_size=batch_size, engine=engine, rules=rules, min_confidence=options.min_confidence
+        dataset,
+        missing,
+        batch_size=batch_size,
+        engine=engine,
+        num_threads=find_num_threads(options),
+        rules=rules,
+        min_confidence=options.min_confidence,
     )
     for number, table in tqdm(tables, total=len(missing), desc="batches"):
         files.save(number, table)
@@ -93,6 +98,13 @@ def predict_by_ocr(
     write_submission(table, output, run=run)
     print(f"{output}: {summarize(table)}")
     files.remove()
+
+
+def find_num_threads(options: PredictOptions) -> int:
+    """How many images are read at the same time, each on one core; by default, all cores are used."""
+    if options.dataloader_num_workers is None:
+        return os.cpu_count() or 1
+    return max(1, options.dataloader_num_workers)
 
 
 class Rules:
@@ -111,11 +123,12 @@ def read_batches(
     *,
     batch_size: int,
     engine: OcrEngine,
+    num_threads: int,
     rules: Rules,
     min_confidence: float,
 ) -> Iterator[tuple[int, pa.Table]]:
     """The predictions of the batches of these numbers, in this order. In a batch, each image is read once."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(num_threads) as pool:
         for number in numbers:
             start = number * batch_size
             rows = dataset.select(range(start, min(start + batch_size, len(dataset)))).to_list()
@@ -166,7 +179,11 @@ def count_unit_shares(location: Location, schema: Schema) -> dict[str, dict[str,
     """Attribute -> unit -> its share of the labels of the split `train`; empty without such a split."""
     if "train" not in find_splits(location):
         return {}
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    return count_shares(_count_labels(location), schema)
+
+
+def _count_labels(location: Location) -> Iterator[tuple[str, str, int]]:
+    """The labels of the split `train` by attribute: entity_name, label, number of rows."""
     names = find_rows(location, "train")
     for path, name in zip(download_splits(location, names)["train"], names["train"], strict=True):
         try:
@@ -175,8 +192,4 @@ def count_unit_shares(location: Location, schema: Schema) -> dict[str, dict[str,
             grouped = table.group_by(["entity_name", "entity_value"]).aggregate([([], "count_all")]).to_pylist()
         except (ParquetError, *DAMAGED) as error:
             raise dataset_error(location, f"{name}: {first_line(error)}") from error
-        for row in grouped:
-            attribute = schema.attributes.get(row["entity_name"])
-            if attribute is not None and isinstance(attribute.kind, QuantityKind) and row["entity_value"]:
-                counts[attribute.name][attribute.kind.split(row["entity_value"])[1]] += row["count_all"]
-    return {name: {unit: count / found.total() for unit, count in found.items()} for name, found in counts.items()}
+        yield from ((row["entity_name"], row["entity_value"], row["count_all"]) for row in grouped)

@@ -40,7 +40,7 @@ class PredictOptions:
         default=None,
         metadata={
             "help": "Worker processes that decode images; default: up to 8 for a GPU, and 0 on a CPU, where they "
-            "would compete with the model for cores."
+            "would compete with the model for cores. With --reader ocr: threads that read images; default: all cores."
         },
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(

@@ -9,10 +9,11 @@ from product_vqa.ocr.image_text import Box
 class Evidence(StrEnum):
     """How a candidate was read, from the strongest to the weakest."""
 
-    VALUE = "value"  # number and unit in one text: `500 g`
-    JOINED = "joined"  # number and unit in neighbouring boxes: `500` `g`
+    VALUE = "value"  # all of it in one text: `500 g`
+    JOINED = "joined"  # in neighbouring boxes: `500` `g`
     AXIS = "axis"  # one of several numbers with a unit for all of them: `30 x 20 x 10 cm`
     NUMBER = "number"  # a number without a unit, with a unit that the image shows elsewhere
+    ALL = "all"  # all values of a choice of several that the image shows, wherever they are
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,26 @@
     text = load_engine().read(image)
     find_candidates(text, schema["item_weight"])  # best first
 
-Numbers with units, whole numbers, values of a choice and texts that match a pattern are found; free texts are not.
+Numbers with units, whole numbers, values of a choice, one or several, and texts that match a pattern are found; free
+texts are not.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from product_vqa.ocr.candidate import Candidate, Evidence
-from product_vqa.ocr.geometry import Line, is_below, is_next_to, measure_lines, union
+from product_vqa.ocr.choices import find_values
+from product_vqa.ocr.geometry import Line, group_neighbours, is_below, is_next_to, measure_lines, union
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.quantities import TextQuantity, find_quantities, find_unit, normalize_text
 from product_vqa.ocr.ranking import Context, rank
 from product_vqa.task.attributes import Attribute
-from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind, key_of
+from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind
+from product_vqa.task.known_units import is_length
 
 MAX_CANDIDATES = 16  # of a question, the best ones
-_LENGTH = ("length",)  # dimensions of which `30 x 20 x 10` are several values, and not a number of pieces
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,18 @@ def find_candidates(
 def _find(lines: list[Line], attribute: Attribute) -> Iterator[Reading]:
     match attribute.kind:
         case QuantityKind():
-            yield from _find_quantities(lines, attribute, attribute.kind)
+            # `30 x 20 x 10 cm` are three lengths, but `6 x 500 g` are six pieces of one weight.
+            yield from _find_quantities(lines, attribute, attribute.kind, has_pieces=not is_length(attribute.kind))
         case IntegerKind():
             for line in lines:
                 for match in re.finditer(r"(?<![\w.,/-])[0-9]+(?![\w.,/%°])", normalize_text(line.text)):
                     yield from _reading(match[0], attribute, line, Evidence.NUMBER)
-        case ChoiceKind() | MultiChoiceKind() as kind if attribute.kind.name != "yes_no":
-            for line in lines:
-                key = f" {_words(line.text)} "
-                for value, synonyms in kind.values.items():
-                    if any(f" {_words(one)} " in key for one in (value, *synonyms)):
-                        yield from _reading(value, attribute, line, Evidence.VALUE)
+        case ChoiceKind(values=values) if attribute.kind.name != "yes_no":
+            for line, found in find_values(lines, values).items():
+                for value in found:
+                    yield from _reading(value, attribute, line, Evidence.VALUE)
+        case MultiChoiceKind() as kind:
+            yield from _find_several(find_values(lines, kind.values), attribute, kind)
         case PatternKind(pattern=pattern):
             for line in lines:
                 for word in (line.text, *line.text.split()):
@@ -71,8 +75,24 @@ def _find(lines: list[Line], attribute: Attribute) -> Iterator[Reading]:
                         yield from _reading(word.strip(",.;:()[]"), attribute, line, Evidence.VALUE)
 
 
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+", key_of(text)))
+def _find_several(
+    values: Mapping[Line, Sequence[str]], attribute: Attribute, kind: MultiChoiceKind
+) -> Iterator[Reading]:
+    """Each value, and those that a line, neighbouring lines and the complete image show together."""
+    for line, found in values.items():
+        for answer in dict.fromkeys((*found, kind.join(found))):
+            yield from _reading(answer, attribute, line, Evidence.VALUE)
+    groups = [(group, Evidence.JOINED) for group in group_neighbours(list(values))]
+    for group, evidence in (*groups, (list(values), Evidence.ALL)):
+        answer = kind.join({value for line in group for value in values[line]})
+        for line in group if len(group) > 1 else ():
+            for reading in _reading(answer, attribute, line, evidence):
+                both = replace(
+                    reading.candidate,
+                    box=reduce(union, (one.box for one in group)),
+                    score=min(one.score for one in group),
+                )
+                yield replace(reading, candidate=both)
 
 
 def _reading(
@@ -83,7 +103,9 @@ def _reading(
         yield Reading(Candidate(answer, evidence, line.box, line.score, 0.0), line, quantity)
 
 
-def _find_quantities(lines: list[Line], attribute: Attribute, kind: QuantityKind) -> Iterator[Reading]:
+def _find_quantities(
+    lines: list[Line], attribute: Attribute, kind: QuantityKind, *, has_pieces: bool
+) -> Iterator[Reading]:
     bare: list[tuple[Line, TextQuantity]] = []
     units_seen: dict[str, None] = {}
     for line in lines:
@@ -93,8 +115,8 @@ def _find_quantities(lines: list[Line], attribute: Attribute, kind: QuantityKind
                     bare.append((line, one))
                 continue
             units_seen[one.unit] = None
-            if one.count > 1 and kind.dimension not in _LENGTH and not one.has_own_unit:
-                continue  # 6 x 500 ml
+            if has_pieces and one.count > 1 and not one.has_own_unit:
+                continue
             evidence = Evidence.AXIS if one.count > 1 or one.axis else Evidence.VALUE
             yield from _quantity_reading(one, one.unit, attribute, kind, line, evidence)
     unit_lines = [(line, unit) for line in lines if (unit := find_unit(normalize_text(line.text), kind))]

@@ -1,6 +1,7 @@
 """Where the lines of text are in an image: sizes, directions and neighbours."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from product_vqa.ocr.image_text import Box, ImageText, TextBox
@@ -59,6 +60,26 @@ def is_below(line: Line, other: Line) -> bool:
     """Whether the other one is a line right below, of about the same place: `500` over `g`."""
     gap = other.pixels[1] - line.pixels[3]
     return -0.3 * line.size <= gap <= 0.7 * line.size and _overlap(line, other, 0) > 0.5
+
+
+def group_neighbours(lines: Sequence[Line]) -> list[list[Line]]:
+    """The lines in groups: each is next to or below another one of its group, or alone."""
+    groups = []
+    left = dict.fromkeys(lines)
+    while left:
+        group = [next(iter(left))]
+        del left[group[0]]
+        for line in group:  # which grows
+            near = [other for other in left if _is_neighbour(line, other)]
+            group += near
+            for other in near:
+                del left[other]
+        groups.append(group)
+    return groups
+
+
+def _is_neighbour(line: Line, other: Line) -> bool:
+    return any(is_next_to(*pair) or is_below(*pair) for pair in ((line, other), (other, line)))
 
 
 def _overlap(line: Line, other: Line, axis: int) -> float:

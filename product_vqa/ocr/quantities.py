@@ -105,10 +105,10 @@ def read_number(text: str) -> Decimal | None:
 
 
 @lru_cache(maxsize=10_000)
-def _find_unit_of(text: str, units: tuple[str, ...], dimension: str) -> str | None:
+def _find_unit_of(text: str, units: tuple[str, ...]) -> str | None:
     text = _QUOTES.get(text, text)
     loose = loose_unit(text)
-    if dimension == "volume" and loose in _TWO_MEANINGS and _TWO_MEANINGS[loose] in units:
+    if loose in _TWO_MEANINGS and _TWO_MEANINGS[loose] in units:
         return _TWO_MEANINGS[loose]
     meanings = [unit for unit in find_units(text) if unit in units]
     if not meanings:  # printed in capitals, `MM`, where the exact spelling is another dimension's unit, `MV`
@@ -126,7 +126,7 @@ def _find_unit(words: str, kind: QuantityKind) -> tuple[str | None, int]:
             if not spelling:
                 continue
             own = kind.unit_by_spelling.get(spelling) or _own_unit(spelling, kind)
-            unit = own if own in kind.units else _find_unit_of(spelling, kind.units, kind.dimension)
+            unit = own if own in kind.units else _find_unit_of(spelling, kind.units)
             if unit is not None:
                 return unit, end
     return None, 0

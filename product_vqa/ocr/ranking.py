@@ -14,8 +14,10 @@ from product_vqa.ocr.candidate import Candidate, Evidence
 from product_vqa.ocr.geometry import Line
 from product_vqa.ocr.quantities import TextQuantity
 from product_vqa.task.attributes import Attribute
+from product_vqa.task.kinds import SEPARATOR, MultiChoiceKind
 
-_POINTS = {Evidence.VALUE: 3.0, Evidence.JOINED: 2.5, Evidence.AXIS: 2.5, Evidence.NUMBER: 0.0}
+_POINTS = {Evidence.VALUE: 3.0, Evidence.JOINED: 2.5, Evidence.AXIS: 2.5, Evidence.NUMBER: 0.0, Evidence.ALL: 2.0}
+_MORE = 1.0  # for each further value of a choice of several that is read next to the others
 _KEY, _OTHER_KEY = 2.0, -2.5  # a word next to it says so, or that it is another attribute's
 _NEAR_KEY_SHARE = 0.6  # of the points, for a word in the box above or on the left
 _SIZE = 1.5  # for the largest text of all candidates
@@ -90,6 +92,8 @@ def rank(candidate: Candidate, line: Line, quantity: TextQuantity | None, contex
         _POINTS[candidate.evidence] - _DOUBT * (1 - candidate.score) + _SIZE * min(1.0, line.size / context.largest)
     )
     points += context.key_points(line)
+    if isinstance(context.attribute.kind, MultiChoiceKind) and candidate.evidence != Evidence.ALL:
+        points += _MORE * candidate.answer.count(SEPARATOR)
     if quantity is None:
         return points
     unit = candidate.answer.partition(" ")[2]

@@ -227,7 +227,10 @@ class MultiChoiceKind:
 
     def normalize(self, label: str, *, ranges: str = "leave_out") -> str:
         """Values separated by `,`, `;`, `/`, `|`, `&`, `+` or `and`, in any order -> the canonical form."""
-        found = {self._one.normalize(part) for part in split_values(label)}
+        return self.join({self._one.normalize(part) for part in split_values(label)})
+
+    def join(self, found: Collection[str]) -> str:
+        """The canonical form of some of the values."""
         return SEPARATOR.join(value for value in self.values if value in found)
 
     @cached_property

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from product_vqa.task.attributes import Schema
+from product_vqa.task.kinds import QuantityKind
 from product_vqa.task.schema_file import read_schema
 
 KNOWN_UNITS = Path(__file__).with_name("known_units.yaml")
@@ -29,6 +30,15 @@ def find_units(text: str) -> Collection[str]:
     """The known units that a spelling may mean: `mw` is a milliwatt or a megawatt."""
     unit = known_units().unit_by_spelling.get(text)
     return _units_by_loose_spelling().get(loose_unit(text), ()) if unit is None else (unit,)
+
+
+def is_length(kind: QuantityKind) -> bool:
+    """Whether a unit of the kind's dimension is known as a length, by its name, or else by one of its spellings."""
+    meanings: dict[str, str] = {}
+    for text, unit in kind.unit_by_spelling.items():  # the name of a unit is before its spellings
+        if unit in kind.sizes and (known := find_unit(text)) is not None:
+            meanings.setdefault(unit, known)
+    return any(unit in known_units().dimensions["length"] for unit in meanings.values())
 
 
 def loose_unit(text: str) -> str:

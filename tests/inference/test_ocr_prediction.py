@@ -2,6 +2,7 @@
 
 import csv
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from inference.submission import read_run
 from product_vqa.errors import InputError
 from product_vqa.hub import locate
 from product_vqa.ocr import engine
+from product_vqa.ocr.image_text import ImageText
 from product_vqa.task.schema import CHALLENGE
 from quickstart.rendering.levels import PLAIN
 from quickstart.rendering.writer import write_labels
@@ -96,6 +98,25 @@ def test_a_run_that_was_interrupted_reads_only_the_other_batches(
     assert run_predict(labels, tmp_path / "s.csv", monkeypatch, "--max_rows", "8") == expected
     assert count - 10 <= 8 - 2 * num_done
     assert not (tmp_path / "s.parts").exists()
+
+
+@needs_engine
+@pytest.mark.parametrize(("num_workers", "num_threads"), [("0", 1), ("1", 1), ("3", 3)])
+def test_the_workers_are_threads_that_read_images(
+    labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: str, num_threads: int
+) -> None:
+    all_read = threading.Barrier(num_threads)
+    threads: list[int] = []
+
+    def read(self: engine.RapidOcr, image: Any) -> ImageText:
+        threads.append(threading.get_ident())
+        if threads.count(threading.get_ident()) == 1:
+            all_read.wait(timeout=60)  # until each of them reads an image
+        return ImageText(1, 1)
+
+    monkeypatch.setattr(engine.RapidOcr, "read", read)
+    run_predict(labels, tmp_path / "s.csv", monkeypatch, "--dataloader_num_workers", num_workers)
+    assert len(threads) > num_threads == len(set(threads))
 
 
 @pytest.mark.parametrize(

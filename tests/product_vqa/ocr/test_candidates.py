@@ -8,6 +8,7 @@ from product_vqa.ocr.candidates import MAX_CANDIDATES, find_candidates
 from product_vqa.ocr.image_text import ImageText, make_box, select_boxes
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import parse_schema
 from tests.example_schemas import SCHEMAS
 
 Placed = tuple[str, float, float, float, float]  # text, and left, top, right, bottom in px of a 1000 x 1000 image
@@ -71,6 +72,28 @@ def test_pieces_are_not_a_weight() -> None:
     assert answers(image_text(("6 x 500 g", 100, 100, 400, 140)), "item_weight") == ["500.0 gram"]
 
 
+def test_the_units_and_not_the_name_of_a_dimension_say_what_a_product_is() -> None:
+    schema = parse_schema(
+        """
+version: 1
+units:
+  measures: {Zentimeter: {size: 1, spellings: [cm]}}
+  length: {gram: {size: 1, spellings: [g]}}
+  capacity: {fluid ounce: {size: 1}, cup: {size: 8}}
+attributes:
+  width: {kind: quantity, units: measures}
+  weight: {kind: quantity, units: length}
+  volume: {kind: quantity, units: capacity}
+""",
+        name="schema.yaml",
+    )
+    text = image_text(("30 x 20 x 10 cm", 1, 1, 700, 40), ("6 x 500 g", 1, 100, 400, 140), ("8 oz", 1, 200, 90, 240))
+    found = {name: answers(text, name, schema=schema) for name in schema.names}
+    assert set(found["width"][:3]) == {"30.0 Zentimeter", "20.0 Zentimeter", "10.0 Zentimeter"}
+    assert found["weight"][0] == "500.0 gram" and "6.0 gram" not in found["weight"]
+    assert found["volume"][0] == "8.0 fluid ounce"
+
+
 def test_other_kinds_than_quantities() -> None:
     clothes, electronics = SCHEMAS["clothes"], SCHEMAS["electronics"]
     text = image_text(
@@ -83,11 +106,35 @@ def test_other_kinds_than_quantities() -> None:
     assert answers(text, "brand", schema=clothes) == []
 
 
+def test_values_of_a_line_or_of_neighbouring_lines_count_together() -> None:
+    def found(*placed: Placed) -> list[str]:
+        return answers(image_text(*placed), "material", schema=SCHEMAS["clothes"])
+
+    assert found(("20% merino WOOL, 80% Cotton", 100, 100, 600, 140)) == ["cotton, wool", "wool", "cotton"]
+    below = (("80% Wool", 100, 100, 300, 140), ("20% Cotton", 100, 145, 300, 185))
+    assert found(*below) == ["cotton, wool", "wool", "cotton"]
+    right = (("Wool 80%", 100, 100, 300, 140), ("Polyester 20%", 320, 100, 600, 140))
+    assert found(*right)[0] == "wool, polyester"
+    (both, *_) = find_candidates(image_text(*right), SCHEMAS["clothes"]["material"])
+    assert (both.evidence, both.box) == ("joined", (0.1, 0.1, 0.6, 0.14))
+    three = found(*below, ("Lining: linen", 100, 700, 400, 740))
+    assert set(three) == {"cotton, wool", "wool", "cotton", "linen", "cotton, wool, linen"}
+    assert three[0] == "cotton, wool" and three[-1] == "cotton, wool, linen"
+
+
+def test_five_hundred_lines_of_materials_end() -> None:
+    text = image_text(*[("cotton wool linen " * 11, 1, number, 900, number + 9) for number in range(500)])
+    assert answers(text, "material", schema=SCHEMAS["clothes"])[0] == "cotton, wool, linen"
+
+
 @settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(
-            st.text(alphabet="0123456789.,/-x gkmloz\"'½ACBDnet:wt", max_size=30),
+            st.text(alphabet="0123456789.,/-x gkmloz\"'½ACBDnet:wt", max_size=30)
+            | st.lists(st.sampled_from(["cotton", "merino", "Wool", "navy", "blue", "linen", "XL", "&"])).map(
+                " ".join
+            ),
             st.lists(st.floats(0, 1), min_size=8, max_size=8),
         ),
         max_size=25,

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from product_vqa.ocr.geometry import Line, is_below, is_next_to, measure_lines, union
+from product_vqa.ocr.geometry import Line, group_neighbours, is_below, is_next_to, measure_lines, union
 from product_vqa.ocr.image_text import ImageText, make_box
 
 
@@ -43,6 +43,13 @@ def test_neighbours() -> None:
     assert is_below(number, line(30, 64, 50, 74)) and not is_below(number, line(30, 90, 50, 99))
     assert not is_below(number, line(100, 64, 120, 74))
     assert union((0.1, 0.2, 0.3, 0.4), (0.0, 0.3, 0.2, 0.5)) == (0.0, 0.2, 0.3, 0.5)
+
+
+def test_neighbours_of_neighbours_are_one_group() -> None:
+    first, second, right = line(20, 10, 60, 20), line(20, 22, 60, 32), line(65, 23, 90, 33)
+    far = line(150, 80, 190, 90)
+    assert group_neighbours([first, far, right, second]) == [[first, second, right], [far]]
+    assert group_neighbours([]) == []
 
 
 def test_a_box_without_extent_has_no_direction() -> None:

@@ -70,3 +70,13 @@ def test_the_name_of_an_attribute_of_another_schema_is_its_word() -> None:
     assert named_points > plain_points
     choice = Candidate("red", Evidence.VALUE, LINE.box, 1.0, 0.0)
     assert rank(choice, LINE, None, Context(SCHEMAS["clothes"]["colour"], [LINE])) > 0
+
+
+def test_several_values_that_are_read_together_count_more_than_one_of_them_but_not_all_of_the_image() -> None:
+    context = Context(SCHEMAS["clothes"]["material"], [LINE])
+
+    def of(answer: str, evidence: Evidence) -> float:
+        return rank(Candidate(answer, evidence, LINE.box, 1.0, 0.0), LINE, None, context)
+
+    assert of("cotton, wool", Evidence.VALUE) > of("cotton, wool", Evidence.JOINED) > of("cotton", Evidence.VALUE)
+    assert of("cotton", Evidence.VALUE) > of("cotton, wool", Evidence.ALL) == of("cotton, wool, linen", Evidence.ALL)

@@ -2,8 +2,10 @@ from decimal import Decimal
 
 import pytest
 
-from product_vqa.task.known_units import find_unit, known_units
+from product_vqa.task.kinds import QuantityKind
+from product_vqa.task.known_units import find_unit, is_length, known_units
 from product_vqa.task.schema import CHALLENGE
+from product_vqa.task.schema_file import parse_schema
 
 
 def test_the_known_units_have_those_of_the_challenge() -> None:
@@ -85,3 +87,47 @@ def test_psi_and_inch_pounds_follow_from_pound_and_inch() -> None:
 )  # fmt: skip
 def test_units_are_found_by_their_spellings(text: str, unit: str | None) -> None:
     assert find_unit(text) == unit
+
+
+def kind_of(dimension: str, units: str, asked: str = "") -> QuantityKind:
+    """A quantity of a schema's own dimension, and of another one next to it, whose units do not count."""
+    content = f"""
+version: 1
+units:
+  {dimension}: {{{units}}}
+  length: {{metre: {{size: 1}}}}
+attributes:
+  asked: {{kind: quantity, units: {asked or dimension}}}
+"""
+    kind = parse_schema(content, name="schema.yaml")["asked"].kind
+    assert isinstance(kind, QuantityKind)
+    return kind
+
+
+@pytest.mark.parametrize(
+    ("dimension", "units", "asked", "expected"),
+    [
+        ("size", "centimetre: {size: 1}", "", True),
+        ("Länge", "Zentimeter: {size: 1, spellings: [cm]}, Zoll: {size: 2.54}", "", True),
+        ("Länge", "Zentimeter: {size: 1, spellings: [cm]}, Elle: {size: 60}", "[Elle]", True),
+        ("span", "pace: {size: 1}", "", False),
+        ("mass", "gram: {size: 1}", "", False),
+        (
+            "time",
+            "minute: {size: 1, spellings: ['\"']}",
+            "",
+            False,
+        ),  # the name is known, and says more than a spelling
+        ("area", "square metre: {size: 1, spellings: [m2]}", "", False),
+    ],
+)
+def test_a_length_is_known_by_its_units_whatever_the_dimension_is_called(
+    dimension: str, units: str, asked: str, expected: bool
+) -> None:
+    assert is_length(kind_of(dimension, units, asked)) is expected
+
+
+def test_the_lengths_of_the_challenge() -> None:
+    kinds = {name: one.kind for name, one in CHALLENGE.attributes.items()}
+    lengths = {name for name, kind in kinds.items() if isinstance(kind, QuantityKind) and is_length(kind)}
+    assert lengths == {"height", "width", "depth"}
