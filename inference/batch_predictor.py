@@ -39,6 +39,7 @@ class Settings:
     allow_empty: bool
     num_beams: int
     min_confidence: float
+    ground: str | None = "none"  # none, ocr; None where the calibration decides
 
     @classmethod
     def of(cls, options: Any, selection: RowSelection) -> "Settings":
@@ -111,7 +112,7 @@ def predict_batches(
     """Give the predictions of the batches of these numbers, in this order."""
     with worker_errors():
         for batch in load_batches(batches, numbers, num_workers=num_workers):
-            answers = reader.answer(batch.inputs, batch.entity_names)
+            answers = reader.answer(batch.inputs, batch.entity_names, candidates=batch.candidates)
             yield batch.number, predictions.to_table(batch, answers, min_confidence=min_confidence)
 
 

@@ -2,6 +2,7 @@
 
     python -m inference.calibrate --adapter user/adapter --dataset user/dataset --split validation --push_to_hub
     python -m inference.calibrate --adapter user/adapter --dataset user/dataset --at_most_wrong 0.05 --push_to_hub
+    python -m inference.calibrate --adapter user/adapter --dataset user/dataset --ground ocr --push_to_hub
 
 From then on `AttributeReader` applies it, and so do predict and the page. Use a split that was not trained on.
 """
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
+    from inference.candidate_finder import CandidateFinder, TextSource
+    from inference.grounding_fit import FittedGrounding
+    from inference.predicted_rows import PredictedRows
     from inference.threshold import Threshold
     from product_vqa.hub import Location
     from product_vqa.modeling.attribute_reader import AttributeReader
@@ -49,6 +53,14 @@ class CalibrateOptions:
     )
     load_in_4bit: bool | None = field(
         default=None, metadata={"help": "As in inference.predict.", "nargs": "?", "const": True}
+    )
+    ground: Literal["none", "ocr"] | None = field(
+        default=None,
+        metadata={
+            "help": "ocr: also find out how far to trust what OCR reads in an image, and whether predictions gain "
+            "from it (--ground of inference.predict). The texts are the dataset's, or read now. Default: ocr if the "
+            "dataset has them."
+        },
     )
     at_most_wrong: float | None = field(
         default=None,
@@ -160,6 +172,7 @@ def describe_none(at_most_wrong: float, *, rows: int) -> str:
 def main() -> None:
     (options,) = parse_options(CalibrateOptions, description="Calibrate an adapter's confidences on a labelled split.")
 
+    from inference.candidate_finder import find_texts
     from inference.metrics import mark_right
     from inference.sources import check_schema
     from product_vqa.dataset import load_split
@@ -186,7 +199,9 @@ def main() -> None:
     )
 
     check_schema(reader.schema, own, dataset, dataset=location, adapter=adapter)
-    answers = mark_right(predict(dataset, reader, options), dataset["entity_value"][:], schema=reader.schema)
+    source = find_texts(options.ground, dataset=location, split=options.split)
+    labels = dataset["entity_value"][:]
+    answers = mark_right(predict(dataset, reader, options).table(), labels, schema=reader.schema)
     if len(answers) < 20:
         raise InputError(
             f"--dataset {options.dataset}, split {options.split}: {len(answers)} labelled rows, at least 20 are needed"
@@ -203,10 +218,19 @@ def main() -> None:
     if options.at_most_wrong is not None:
         threshold = find_threshold(answers[is_tested], calibration, options.at_most_wrong)
         metrics["threshold"] = None if threshold is None else asdict(threshold)
+    grounding: dict[str, Any] = {}
+    if source is not None:
+        found = ground(dataset, reader, options, source=source, location=location, alone=fitted)
+        grounding = {"grounding": found.as_dict()}
+        if options.at_most_wrong is not None:
+            tested = found.answers[~found.answers.index.isin(fitted.index)]
+            grounded_threshold = find_threshold(tested, found.grounding.scalings, options.at_most_wrong)
+            grounding["grounding"]["threshold"] = grounded_threshold and asdict(grounded_threshold)
 
     content = {
         **{name: asdict(scaling) for name, scaling in calibration.parts().items()},
         **metrics,
+        **grounding,
         # The reader ignores the calibration of another adapter, which may replace this one in the repo or folder.
         "adapter_sha256": reader.provenance["adapter_sha256"],
         "made_with": {"dataset": str(location), "split": options.split, **reader.provenance},
@@ -227,6 +251,44 @@ def main() -> None:
         )
     if options.at_most_wrong is not None:
         print(threshold or describe_none(options.at_most_wrong, rows=int(is_tested.sum())))
+    if source is not None:
+        print(found)
+        if options.at_most_wrong is not None:
+            print(f"grounded: {grounded_threshold or describe_none(options.at_most_wrong, rows=len(tested))}")
+
+
+def ground(
+    dataset: "Dataset",
+    reader: "AttributeReader",
+    options: CalibrateOptions,
+    *,
+    source: "TextSource",
+    location: "Location",
+    alone: "pd.DataFrame",
+) -> "FittedGrounding":
+    """Answer the rows again with OCR, and fit how far to trust it, on the rows of `alone`."""
+    import numpy as np
+
+    from inference.candidate_finder import make_finder
+    from inference.grounding_fit import fit_grounding
+    from inference.ocr_prediction import count_unit_shares
+    from product_vqa.modeling.calibration import Calibration, Grounding
+
+    unit_shares = count_unit_shares(location, reader.schema)
+    reader.calibration = Calibration(
+        grounding=Grounding(unit_shares=unit_shares)
+    )  # candidates are scored, not weighed
+    scored = predict(dataset, reader, options, finder=make_finder(source, reader))
+    images = dataset.select_columns("image_link").to_pandas()
+    return fit_grounding(
+        scored,
+        dataset["entity_value"][:],
+        alone=alone,
+        parts=draw_images(images, 5, seed=options.seed),
+        is_fitted=np.isin(np.arange(len(dataset)), alone.index),
+        unit_shares=unit_shares,
+        schema=reader.schema,
+    )
 
 
 def find_folder(options: CalibrateOptions, adapter: "Location") -> Path | None:
@@ -247,26 +309,19 @@ def find_folder(options: CalibrateOptions, adapter: "Location") -> Path | None:
     return None
 
 
-def predict(dataset: "Dataset", reader: "AttributeReader", options: CalibrateOptions) -> "pd.DataFrame":
-    """The predictions of all rows, with the confidences of the model itself."""
-    import pyarrow as pa
-    from tqdm import tqdm
+def predict(
+    dataset: "Dataset",
+    reader: "AttributeReader",
+    options: CalibrateOptions,
+    *,
+    finder: "CandidateFinder | None" = None,
+) -> "PredictedRows":
+    """The answers to all rows, with the confidences of the model itself."""
+    from inference.predicted_rows import predict_rows
 
-    from inference.dataloader import RowBatches, default_workers, load_batches
-    from inference.predictions import to_table
-    from product_vqa.workers import worker_errors
-
-    batches = RowBatches(dataset, processor=reader.processor, batch_size=options.batch_size, schema=reader.schema)
-    num_workers = options.dataloader_num_workers
-    if num_workers is None:
-        num_workers = default_workers(reader.model.device)
-    with worker_errors():
-        loaded = load_batches(batches, range(len(batches)), num_workers=num_workers)
-        tables = [
-            to_table(batch, reader.answer(batch.inputs, batch.entity_names))
-            for batch in tqdm(loaded, total=len(batches), desc="batches")
-        ]
-    return pa.concat_tables(tables).to_pandas()
+    return predict_rows(
+        dataset, reader, batch_size=options.batch_size, num_workers=options.dataloader_num_workers, finder=finder
+    )
 
 
 def save(text: str, *, options: CalibrateOptions, folder: Path | None, adapter: "Location") -> None:

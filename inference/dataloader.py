@@ -11,10 +11,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import PaliGemmaProcessor
 
+from inference.candidate_finder import CandidateFinder
 from inference.submission import NO_IMAGE
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.collator import Batch, make_generation_batch
+from product_vqa.ocr.candidate import Candidate
 from product_vqa.task.attributes import Schema
 from product_vqa.workers import TIMEOUT_S, is_worker, limit_queue, to_arrays, to_tensors
 
@@ -27,6 +29,7 @@ class RowBatch:
     rows: list[dict[str, Any]]  # without their images
     failures: list[str | None]  # why a row has no readable image; None where it has one
     inputs: Batch  # empty where no row has one
+    candidates: list[list[Candidate]] | None = None  # of OCR, for each row of `inputs`; None without OCR
 
     @property
     def entity_names(self) -> list[str]:
@@ -48,11 +51,13 @@ class RowBatches(torch.utils.data.Dataset[RowBatch]):
         processor: PaliGemmaProcessor,
         batch_size: int,
         schema: Schema,
+        finder: CandidateFinder | None = None,
     ) -> None:
         self.dataset = dataset.cast_column("image", datasets.Image(decode=False))
         self.processor = processor
         self.batch_size = batch_size
         self.schema = schema
+        self.finder = finder  # of what OCR suggests
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
@@ -85,7 +90,10 @@ class RowBatches(torch.utils.data.Dataset[RowBatch]):
         inputs: Batch = {}
         if readable:
             inputs = make_generation_batch(readable, processor=self.processor, schema=self.schema)
-        return RowBatch(number, rows, failures, inputs)
+        candidates = None
+        if self.finder is not None:
+            candidates = self.finder.find(readable, [row["image"] for row in readable])
+        return RowBatch(number, rows, failures, inputs, candidates)
 
 
 def _decode(image: dict[str, Any]) -> Image.Image | ImageError:

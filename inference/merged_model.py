@@ -18,10 +18,11 @@ from transformers import GenerationConfig, PaliGemmaForConditionalGeneration, Pa
 from product_vqa.errors import InputError
 from product_vqa.hub import Location
 from product_vqa.modeling.adapter import Adapter
-from product_vqa.modeling.attribute_reader import AttributeReader, load_model_for
+from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.modeling.collator import make_generation_batch
 from product_vqa.modeling.loading import load_processor
 from product_vqa.modeling.lora import apply_adapter
+from product_vqa.modeling.reader_loading import load_model_for
 from product_vqa.modeling.token_probabilities import first_token_log_p
 from product_vqa.task.attributes import Schema
 

@@ -26,8 +26,9 @@ from product_vqa.hub import Location, locate
 from product_vqa.images import ImageError, as_image
 from product_vqa.ocr.candidate import Candidate
 from product_vqa.ocr.candidates import find_candidates
-from product_vqa.ocr.engine import OcrEngine, load_engine
+from product_vqa.ocr.engine import load_engine
 from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.interface import OcrEngine
 from product_vqa.ocr.unit_shares import count_shares
 from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.provenance import DATASET_FILES, content_sha256
@@ -39,6 +40,7 @@ BATCH_SIZE = 32
 LABEL_COLUMNS = {name: COLUMNS[name] for name in ("entity_name", "entity_value")}
 _MODEL_OPTIONS = (
     "adapter",
+    "ground",
     "base_model",
     "dtype",
     "load_in_4bit",

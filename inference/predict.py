@@ -158,6 +158,7 @@ def predict(
     from tqdm import tqdm
 
     from inference.batch_predictor import agree_on_batch_size, find_indexes, load_reader, load_rows, predict_batches
+    from inference.candidate_finder import describe_grounding, find_source, make_finder
     from inference.dataloader import RowBatches, default_workers
     from inference.prediction_shards import is_done, shard_file
 
@@ -167,11 +168,18 @@ def predict(
     reader = load_reader(sources, settings, device=state.device)
     assert reader.base_model is not None
     batch_size = agree_on_batch_size(options.batch_size, files=files, reader=reader, state=state)
-    batches = RowBatches(dataset, processor=reader.processor, batch_size=batch_size, schema=reader.schema)
+    source = find_source(
+        settings.ground, calibration=reader.calibration, constrain=settings.constrain, dataset=sources.dataset,
+        split=settings.split,
+    )  # fmt: skip
+    batches = RowBatches(
+        dataset, processor=reader.processor, batch_size=batch_size, schema=reader.schema,
+        finder=make_finder(source, reader),
+    )  # fmt: skip
     indexes = find_indexes(dataset, batch_size=batch_size, location=sources.dataset, split=options.split)
     this_run = settings.describe(
         dataset=sources.dataset, base_model=reader.base_model, rows=len(dataset), batch_size=batch_size,
-        provenance=reader.provenance,
+        provenance=reader.provenance | describe_grounding(source, reader.calibration),
     )  # fmt: skip
     if shard is not None and is_done(shard_file(output, shard), shard=shard, run=this_run | sources.describe()):
         if state.is_main_process:
@@ -219,14 +227,21 @@ def predict_on_ray(
     from tqdm import tqdm
 
     from inference.batch_predictor import find_indexes, load_rows
+    from inference.candidate_finder import describe_grounding, find_source
     from inference.ray_prediction import PredictionWork, count_workers, find_dtype, predict_on_cluster
-    from product_vqa.modeling.attribute_reader import describe_reader
+    from product_vqa.modeling.reader_loading import describe_reader, find_calibration
     from product_vqa.ray_cluster import connect
 
     assert options.batch_size is not None
     dataset = load_rows(sources.dataset, settings)
     sources.check_schema(dataset)
     indexes = find_indexes(dataset, batch_size=options.batch_size, location=sources.dataset, split=options.split)
+    calibration = find_calibration(sources.adapter, sources.base_model)
+    source = find_source(
+        settings.ground, calibration=calibration, constrain=settings.constrain, dataset=sources.dataset,
+        split=settings.split,
+    )  # fmt: skip
+    settings = replace(settings, ground="none" if source is None else "ocr")
     with connect(engine) as cluster:
         settings = replace(settings, dtype=find_dtype(cluster, sources, settings))
         provenance = describe_reader(
@@ -235,7 +250,7 @@ def predict_on_ray(
         )  # fmt: skip
         this_run = settings.describe(
             dataset=sources.dataset, base_model=sources.base_model, rows=len(dataset), batch_size=options.batch_size,
-            provenance=provenance,
+            provenance=provenance | describe_grounding(source, calibration),
         )  # fmt: skip
         files.open(this_run)
         missing = [number for number in range(len(indexes)) if not files.has(number, indexes[number])]

@@ -28,6 +28,14 @@ class PredictOptions:
             "The baseline that an adapter has to beat; needs the extra `ocr`."
         },
     )
+    ground: Literal["none", "ocr"] | None = field(
+        default=None,
+        metadata={
+            "help": "ocr: weigh the answers that OCR finds in the image, as far as the adapter's calibration.json "
+            "trusts it (`inference.calibrate --ground ocr`); the texts are the dataset's, or read now. Default: ocr "
+            "if that file says that it is better and the dataset has the texts."
+        },
+    )
     base_model: str | None = field(
         default=None, metadata={"help": "Base model, if not the one that the adapter names: a repo or a folder."}
     )

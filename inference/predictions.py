@@ -33,6 +33,7 @@ def to_table(batch: RowBatch, answers: Sequence[Answer], *, min_confidence: floa
                 "alternatives": [
                     {"prediction": other.prediction, "confidence": other.confidence} for other in answer.alternatives
                 ],
+                "box": None if answer.box is None else list(answer.box),
             }
         else:
             record |= {"prediction": "", "reason": failure}

@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from inference.batch_predictor import Settings, load_reader, load_rows, predict_batches
+from inference.candidate_finder import find_source, make_finder
 from inference.dataloader import RowBatches, default_workers
 from inference.sources import Sources
 from product_vqa.downloads import download_all
@@ -21,8 +22,8 @@ from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location
 from product_vqa.modeling.adapter import download_adapter
-from product_vqa.modeling.attribute_reader import trained_dtype
 from product_vqa.modeling.loading import resolve_dtype
+from product_vqa.modeling.reader_loading import trained_dtype
 from product_vqa.ray_cluster import Cluster
 
 # A worker prepares the images of the next batch while the model answers one, so several batches are one item. That is
@@ -89,7 +90,14 @@ class PredictionWork:
         download_all(base_model=sources.base_model, dataset=sources.dataset, split=self.settings.split)
         rows = load_rows(sources.dataset, self.settings)
         reader = load_reader(sources, self.settings, device=_device())
-        batches = RowBatches(rows, processor=reader.processor, batch_size=self.batch_size, schema=reader.schema)
+        source = find_source(
+            self.settings.ground, calibration=reader.calibration, constrain=self.settings.constrain,
+            dataset=sources.dataset, split=self.settings.split,
+        )  # fmt: skip
+        batches = RowBatches(
+            rows, processor=reader.processor, batch_size=self.batch_size, schema=reader.schema,
+            finder=make_finder(source, reader),
+        )  # fmt: skip
         num_workers = self.num_workers
         if num_workers is None:
             num_workers = default_workers(reader.model.device, num_processes=self.workers_per_machine)

@@ -8,10 +8,11 @@ from peft import PeftModel
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import Location, locate
 from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
-from product_vqa.modeling.attribute_reader import AttributeReader, load_model_for
+from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.modeling.calibration import load_calibration
 from product_vqa.modeling.loading import check_image_size, load_processor
 from product_vqa.modeling.lora import apply_adapters
+from product_vqa.modeling.reader_loading import load_model_for
 from product_vqa.provenance import CALIBRATION_FILE
 
 

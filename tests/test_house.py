@@ -63,6 +63,7 @@ COMMANDS = [
     "benchmarks.local_hub_attackers",
     "benchmarks.local_hub_load",
     "benchmarks.model_card",
+    "benchmarks.grounding",
     "benchmarks.ocr",
     "benchmarks.predict",
     "benchmarks.predict_scale",

@@ -29,6 +29,9 @@ class Answer:
     # The probability that the image shows the attribute: that the answer is not empty, whichever it is. None if the
     # answer is not constrained, and about an attribute of which the schema does not say `not_shown`.
     shown: float | None = None
+    # The text that supports a grounded answer: left, top, right and bottom as fractions of the image. None without
+    # OCR, and if OCR did not read the answer.
+    box: tuple[float, float, float, float] | None = None
     error: str | None = None  # why there is no answer: which item, and what is wrong with it
 
     @classmethod

@@ -18,11 +18,11 @@ from product_vqa.hub import Location, locate
 from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.attribution import AnswerRegion, find_box, make_heat_map
-from product_vqa.modeling.calibration import Calibration, load_calibration
+from product_vqa.modeling.calibration import Calibration, Grounding
 from product_vqa.modeling.collator import Batch, Row, make_generation_batch, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
-from product_vqa.modeling.exported_model import load_export_calibration, read_export
 from product_vqa.modeling.generation import generate_answers, is_not_finite
+from product_vqa.modeling.grounding import ground_answer, weigh_candidates
 from product_vqa.modeling.item_batches import (
     PreparedItem,
     answer_batches,
@@ -31,12 +31,15 @@ from product_vqa.modeling.item_batches import (
     prepare_batches,
 )
 from product_vqa.modeling.items import ImageItem, Item, load_rows
-from product_vqa.modeling.loading import check_image_size, dequantize, load_base_model, load_processor, resolve_dtype
+from product_vqa.modeling.loading import check_image_size, load_processor
 from product_vqa.modeling.lora import apply_adapter
 from product_vqa.modeling.model_thread import ModelThread
+from product_vqa.modeling.reader_loading import choose_schema, dequantizes_base, find_calibration, load_model_for
 from product_vqa.modeling.reader_provenance import make_provenance
-from product_vqa.provenance import CALIBRATION_FILE
-from product_vqa.schemas import load_schema
+from product_vqa.ocr.candidate import Candidate
+from product_vqa.ocr.candidates import find_candidates
+from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.interface import OcrEngine
 from product_vqa.task.attributes import Schema
 
 if TYPE_CHECKING:
@@ -129,14 +132,14 @@ class AttributeReader:
         base = locate_base_model(loaded, base_model=base_model)
         processor_location = (loaded.processor if loaded else None) or base
         processor = load_processor(processor_location)
-        dequantizes = _dequantizes(loaded, load_in_4bit=load_in_4bit)
+        dequantizes = dequantizes_base(loaded, load_in_4bit=load_in_4bit)
         model = load_model_for(loaded, base, dtype=dtype, load_in_4bit=load_in_4bit, device=device)
         check_image_size(model.config, processor, base_model=base)
         if loaded is not None:
             with argument("adapter"):
                 model = apply_adapter(model, loaded, base_model=base, merge=not load_in_4bit)
-        calibration = _load_calibration(loaded, base) if calibrated else None
-        schema = _choose_schema(loaded, base, schema)
+        calibration = find_calibration(loaded, base) if calibrated else None
+        schema = choose_schema(loaded, base, schema)
         try:
             return cls(
                 model.eval(),
@@ -160,9 +163,13 @@ class AttributeReader:
         except InputError as error:  # the tokenizer splits units otherwise
             raise InputError(f"{processor_location}: {error}") from error
 
-    def read(self, image: ImageItem, entity_name: str) -> Answer:
-        """Answer one question about one image. Raises ValueError as `read_batch` does."""
-        return self.read_batch([image], [entity_name])[0]
+    def read(self, image: ImageItem, entity_name: str, *, ocr: OcrEngine | ImageText | None = None) -> Answer:
+        """Answer one question about one image. Raises ValueError as `read_batch` does.
+
+        `ocr` grounds the answer in the text of the image: an engine that reads it (`product_vqa.ocr.load_engine()`),
+        or what it has read.
+        """
+        return self.read_batch([image], [entity_name], ocr=[ocr] if isinstance(ocr, ImageText) else ocr)[0]
 
     def read_many(
         self,
@@ -217,20 +224,60 @@ class AttributeReader:
 
         return self._model_thread.run(answer)
 
-    def read_batch(self, images: Sequence[ImageItem], entity_names: Sequence[str]) -> list[Answer]:
+    def read_batch(
+        self,
+        images: Sequence[ImageItem],
+        entity_names: Sequence[str],
+        *,
+        ocr: OcrEngine | Sequence[ImageText] | None = None,
+    ) -> list[Answer]:
         """Answer one question about each image, in one batch. An object that occurs twice is encoded once.
+
+        `ocr` grounds the answers in the text of the images: an engine, or the texts of each image.
 
         An image is a path, the bytes of an image file, a NumPy array or a Pillow image. Raises ValueError for lists of
         different lengths and for an unknown entity, and ImageError (a ValueError) for an image that cannot be decoded
         or exceeds the limits of `product_vqa.images`. The message names the position in the list.
         """
+        if ocr is not None:
+            self._check_grounding()
+            if isinstance(ocr, Sequence) and len(ocr) != len(images):
+                raise ValueError(f"`ocr` has the texts of {len(ocr)} images, but there are {len(images)} `images`")
         rows = load_rows(images, entity_names, schema=self.schema)
+        candidates = None
+        if ocr is not None:
+            texts = ocr if isinstance(ocr, Sequence) else self._read_texts([row["image"] for row in rows], ocr)
+            candidates = [
+                self.find_candidates(text, row["entity_name"]) for text, row in zip(texts, rows, strict=True)
+            ]
 
         def answer() -> list[Answer]:
             with self._lock:
-                return self.answer(self.make_batch(rows), [row["entity_name"] for row in rows]) if rows else []
+                batch = self.make_batch(rows)
+                return self.answer(batch, [row["entity_name"] for row in rows], candidates=candidates)
 
-        return self._model_thread.run(answer)
+        return self._model_thread.run(answer) if rows else []
+
+    def find_candidates(self, text: ImageText, entity_name: str) -> list[Candidate]:
+        """Return the answers that the text of an image suggests, as `answer` takes them."""
+        shares = self.calibration.grounding.unit_shares if self.calibration.grounding else {}
+        return find_candidates(text, self.schema[entity_name], unit_shares=shares.get(entity_name, {}))
+
+    def _read_texts(self, images: Sequence[Image.Image], engine: OcrEngine) -> list[ImageText]:
+        """The texts of each image; an object that occurs twice is read once."""
+        distinct = {id(image): image for image in images}
+        texts = dict(zip(distinct, self._decoding.map(engine.read, distinct.values()), strict=True))
+        return [texts[id(image)] for image in images]
+
+    def _check_grounding(self) -> Grounding:
+        if self.automaton is None:
+            raise ValueError("`ocr` needs constrained answers: leave `constrain` on")
+        if self.calibration.grounding is None:
+            raise ValueError(
+                "`ocr` needs an adapter whose calibration.json says how far to trust OCR: "
+                "`python -m inference.calibrate --ground ocr` finds it out"
+            )
+        return self.calibration.grounding
 
     def locate(self, image: ImageItem, entity_name: str, *, prediction: str | None = None) -> AnswerRegion:
         """Return which part of the image an answer was read from: a heat map over the image tokens, and a box.
@@ -268,7 +315,7 @@ class AttributeReader:
             images = [Image.new("RGB", (1, 1), (shade % 256, 0, 0)) for shade in range(size)]
             batch = self.make_batch([{"image": image, "entity_name": entity_name} for image in images])
             try:
-                self._answer_at_once(batch, [entity_name] * size)
+                self._answer_at_once(batch, [entity_name] * size, None)
                 break
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
@@ -278,16 +325,23 @@ class AttributeReader:
         clear_device_cache()
         return size
 
-    def answer(self, batch: Batch, entity_names: Sequence[str]) -> list[Answer]:
+    def answer(
+        self,
+        batch: Batch,
+        entity_names: Sequence[str],
+        *,
+        candidates: Sequence[Sequence[Candidate]] | None = None,
+    ) -> list[Answer]:
         """Answer a batch of `make_generation_batch`; none if it has no rows.
 
-        A batch that does not fit in the device's memory is answered in halves.
+        `candidates` are those of `find_candidates` for each row: they ground the answers in the text of the images. A
+        batch that does not fit in the device's memory is answered in halves.
         """
         if not entity_names:
             return []
         try:
             with self._lock:
-                return self._answer_at_once(batch, entity_names)
+                return self._answer_at_once(batch, entity_names, candidates)
         except RuntimeError as error:
             if len(entity_names) == 1 or not should_reduce_batch_size(error):
                 raise
@@ -301,10 +355,18 @@ class AttributeReader:
         return [
             answer
             for rows in (slice(0, half), slice(half, len(entity_names)))
-            for answer in self.answer(take_rows(batch, rows), entity_names[rows])
+            for answer in self.answer(
+                take_rows(batch, rows), entity_names[rows], candidates=None if candidates is None else candidates[rows]
+            )
         ]
 
-    def _answer_at_once(self, batch: Batch, entity_names: Sequence[str]) -> list[Answer]:
+    def _answer_at_once(
+        self, batch: Batch, entity_names: Sequence[str], candidates: Sequence[Sequence[Candidate]] | None
+    ) -> list[Answer]:
+        grounding, weighed = self.calibration.grounding, None
+        if candidates is not None:
+            grounding = self._check_grounding()
+            weighed = [weigh_candidates(row, grounding.weights) for row in candidates]
         answers = generate_answers(
             self.model,
             batch,
@@ -314,6 +376,7 @@ class AttributeReader:
             schema=self.schema,
             num_beams=self.num_beams,
             max_new_tokens=self.max_new_tokens,
+            candidates=weighed,
         )
         failed = sum(is_not_finite(answer.text, answer.confidence) for answer in answers)
         if failed and not self._has_warned:
@@ -324,7 +387,9 @@ class AttributeReader:
                 len(answers),
                 not_finite_remedy(self.model.dtype),
             )
-        return [self.calibration.apply(answer) for answer in answers]
+        if candidates is None or grounding is None:
+            return [self.calibration.apply(answer) for answer in answers]
+        return [ground_answer(answer, row, grounding) for answer, row in zip(answers, candidates, strict=True)]
 
 
 def not_finite_remedy(dtype: torch.dtype | str) -> str:
@@ -332,66 +397,3 @@ def not_finite_remedy(dtype: torch.dtype | str) -> str:
     if str(dtype) == "torch.float32":
         return "In float32, the cause is the weights: check those of the adapter"
     return f"Use `dtype` float32: {str(dtype).removeprefix('torch.')} overflows more easily"
-
-
-def describe_reader(
-    adapter: Adapter | None,
-    base_model: Location,
-    *,
-    dtype: str,
-    load_in_4bit: bool | None,
-    schema: Schema | None,
-) -> dict[str, str | None]:
-    """The provenance of what `from_pretrained` would load, without loading it. `dtype` is that of the weights."""
-    return make_provenance(
-        adapter,
-        base_model,
-        _load_calibration(adapter, base_model),
-        dtype=dtype,
-        in_4bit=load_in_4bit,
-        dequantized=_dequantizes(adapter, load_in_4bit=load_in_4bit),
-        schema=_choose_schema(adapter, base_model, schema),
-    )
-
-
-def load_model_for(
-    adapter: Adapter | None, base_model: Location, *, dtype: str, load_in_4bit: bool | None, device: str | torch.device
-) -> PaliGemmaForConditionalGeneration:
-    """Load the base model as an adapter needs it, without the adapter; see `AttributeReader.from_pretrained`."""
-    trained = adapter.base_settings if adapter else None
-    dequantizes = _dequantizes(adapter, load_in_4bit=load_in_4bit)
-    with argument("base_model"):
-        model = load_base_model(
-            base_model,
-            dtype=resolve_dtype(dtype, device=device, trained=trained_dtype(adapter, base_model)),
-            load_in_4bit=bool(load_in_4bit) or dequantizes,
-            disable_logit_softcapping=trained is not None and trained.disable_logit_softcapping,
-            device=device,
-        )
-    return dequantize(model) if dequantizes else model
-
-
-def trained_dtype(adapter: Adapter | None, base_model: Location) -> str | None:
-    """The dtype of an adapter's training, or of an exported model; None if it is not known."""
-    settings = adapter.base_settings if adapter else read_export(base_model)
-    return settings.dtype if settings else None
-
-
-def _choose_schema(adapter: Adapter | None, base_model: Location, schema: Schema | None) -> Schema:
-    if adapter is not None:
-        return adapter.schema
-    return schema or load_schema(base_model, repo_type="model")  # an exported model has one
-
-
-def _dequantizes(adapter: Adapter | None, *, load_in_4bit: bool | None) -> bool:
-    """Whether an adapter that was trained on an NF4 base model is merged into the dequantized weights."""
-    trained = adapter.base_settings if adapter else None
-    return load_in_4bit is None and trained is not None and trained.load_in_4bit
-
-
-def _load_calibration(adapter: Adapter | None, base_model: Location) -> Calibration | None:
-    """The calibration of an adapter, or of an exported model, which was fitted on the adapter that it is from."""
-    if adapter is None:
-        return load_export_calibration(base_model)
-    file = adapter.folder / CALIBRATION_FILE
-    return load_calibration(file, adapter_sha256=adapter.sha256) if file.is_file() else None

@@ -5,11 +5,14 @@ its log-odds are divided by a temperature, and a bias is added. Neither the answ
 temperature alone (Guo et al. 2017) would keep 0.5 at 0.5, for which there is no reason here.
 """
 
+from __future__ import annotations
+
 import logging
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +22,8 @@ from product_vqa.modeling.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MAX_WEIGHT = 15.0  # of a feature of an OCR candidate, absolute: the logarithm of 3.3 million
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +63,7 @@ class Calibration:
     unit: Scaling = Scaling()
     value: Scaling = Scaling()
     shown: Scaling = Scaling()
+    grounding: Grounding | None = None  # how far to trust OCR; None if that was not fitted
 
     def apply(self, answer: Answer) -> Answer:
         """Calibrate the confidences of an answer and its alternatives, but not of an unconstrained answer."""
@@ -89,7 +95,32 @@ class Calibration:
         return ", ".join(f"{name} {part.temperature:.4g} {part.bias:+.4g}" for name, part in self.parts().items())
 
 
-def fit_calibration(answers: "pd.DataFrame") -> Calibration:
+@dataclass(frozen=True)
+class Grounding:
+    """How candidates of an OCR engine weigh against the model, see `product_vqa.modeling.grounding`."""
+
+    weights: Mapping[str, float] = field(default_factory=dict)  # of features; 0 for one that is missing
+    # With which candidates are ranked: attribute -> unit -> its share of the labels.
+    unit_shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    scalings: Calibration = field(default_factory=Calibration)  # of grounded confidences
+    is_better: bool = False  # whether the labelled split showed a gain
+
+    def __str__(self) -> str:
+        """The weights and scalings: what predictions record."""
+        weights = ", ".join(f"{name} {value:+.4g}" for name, value in sorted(self.weights.items()))
+        return f"{weights}; {self.scalings}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As calibration.json has it."""
+        return {
+            "is_better": self.is_better,
+            "weights": dict(self.weights),
+            **{name: asdict(scaling) for name, scaling in self.scalings.parts().items()},
+            "unit_shares": {name: dict(shares) for name, shares in self.unit_shares.items()},
+        }
+
+
+def fit_calibration(answers: pd.DataFrame) -> Calibration:
     """Fit the scalings on answers whose label is known.
 
     Columns: `confidence`, `number_confidence` and `unit_confidence` (NaN for an answer without a unit), and the
@@ -114,7 +145,7 @@ def fit_calibration(answers: "pd.DataFrame") -> Calibration:
     )
 
 
-def _fit_column(answers: "pd.DataFrame", confidence: str, outcome: str) -> Scaling:
+def _fit_column(answers: pd.DataFrame, confidence: str, outcome: str) -> Scaling:
     return fit_scaling(answers[confidence].to_numpy(), answers[outcome].to_numpy(bool))
 
 
@@ -159,11 +190,9 @@ def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibr
     names = Calibration().parts()
     try:
         content = read_json(file)
-        more = [name for name in ("value", "shown") if name in content]  # only what was fitted is written
-        calibration = Calibration(**{name: Scaling(**content[name]) for name in (*names, *more)})
-        for name, scaling in asdict(calibration).items():
-            if not (1e-3 <= scaling["temperature"] <= 1e3 and abs(scaling["bias"]) <= 1e3):
-                raise ValueError(f"the scaling of {name} is {str(scaling)[:100]}")
+        calibration = _parse_scalings(content)
+        if "grounding" in content:
+            calibration = replace(calibration, grounding=_parse_grounding(content["grounding"]))
         fitted_on = content.get("adapter_sha256")
     except (ValueError, TypeError, KeyError, OverflowError, OSError) as error:
         raise InputError(
@@ -179,3 +208,26 @@ def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibr
         "was fitted on another adapter" if fitted_on else "does not record which adapter it was fitted on",
     )
     return None
+
+
+def _parse_scalings(content: Mapping[str, Any]) -> Calibration:
+    names = Calibration().parts()
+    more = [name for name in ("value", "shown") if name in content]  # only what was fitted is written
+    scalings: dict[str, Any] = {name: Scaling(**content[name]) for name in (*names, *more)}
+    for name, scaling in scalings.items():
+        if not (1e-3 <= scaling.temperature <= 1e3 and abs(scaling.bias) <= 1e3):
+            raise ValueError(f"the scaling of {name} is {str(scaling)[:100]}")
+    return Calibration(**scalings)
+
+
+def _parse_grounding(content: Mapping[str, Any]) -> Grounding:
+    weights = {str(name): float(value) for name, value in content["weights"].items()}
+    if wrong := [name for name, value in weights.items() if not abs(value) <= MAX_WEIGHT]:
+        raise ValueError(f"the weight of {wrong[0][:50]} is not a number from -{MAX_WEIGHT} to {MAX_WEIGHT}")
+    shares = {
+        str(name): {str(unit): float(share) for unit, share in units.items()}
+        for name, units in content["unit_shares"].items()
+    }
+    if not all(0 <= share <= 1 for units in shares.values() for share in units.values()):
+        raise ValueError("unit_shares are not shares")
+    return Grounding(weights, shares, _parse_scalings(content), is_better=content["is_better"] is True)

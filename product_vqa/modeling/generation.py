@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from product_vqa.modeling.answer import Answer
+from product_vqa.modeling.answer_scores import AnswerScores, score_answers
 from product_vqa.modeling.collator import Batch, normalize_images
-from product_vqa.modeling.constrained_decoding import AnswerAutomaton, TextStates, max_answer_tokens
+from product_vqa.modeling.constrained_decoding import AnswerAutomaton, max_answer_tokens
+from product_vqa.modeling.next_tokens import IMPOSSIBLE, NextTokens, find_likely_tokens, find_next_tokens
 from product_vqa.modeling.silence import find_shown
 from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import IntegerKind, LabelError, QuantityKind
 
 if TYPE_CHECKING:
-    from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
-
-_IMPOSSIBLE = float("-inf")  # the log probability of what is not allowed
+    from transformers import Cache, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 
 def normalize_answer(text: str, attribute: Attribute) -> str:
@@ -44,6 +44,7 @@ def generate_answers(
     num_beams: int = 1,
     max_new_tokens: int | None = None,
     synced_gpus: bool = False,
+    candidates: Sequence[Mapping[str, float]] | None = None,
 ) -> list[Answer]:
     """Answer each row of a batch from `make_generation_batch`, by greedy or beam search.
 
@@ -51,6 +52,11 @@ def generate_answers(
     renormalized over the allowed ones. Without it, the model generates any text. `max_new_tokens` defaults to the
     length of the longest valid answer. An answer depends on its own row only, up to rounding: in float32, the other
     rows of the batch change its probability by less than 1e-5.
+
+    With an automaton, the `candidates` of each row, canonical answers that something else suggests, are scored: their
+    exact probabilities are among those of the answer and its alternatives. Each has the logarithm of the weight that
+    the caller multiplies its probability by. With one beam, a row is not searched for other answers if none of them
+    could be above the best weighted candidate.
 
     A row whose logits are not finite (float16 may overflow) is answered with "" and confidence 0.0, see
     `is_not_finite`. It does not affect the other rows.
@@ -61,52 +67,100 @@ def generate_answers(
     tokenizer = processor.tokenizer
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
-    if automaton is not None:
-        automaton = automaton.to(model.device)
     if max_new_tokens is None:
         max_new_tokens = automaton.max_tokens if automaton else max_answer_tokens(tokenizer, schema=schema)
-    beams = _decode(
-        model,
-        batch,
-        automaton=automaton,
-        start=automaton.start_states(entity_names) if automaton else None,
-        num_beams=num_beams,
-        tokenizer=tokenizer,
-        max_new_tokens=max_new_tokens,
-        synced_gpus=synced_gpus,
-    )
+    prompt = _read_prompt(model, batch)
+    scores = [AnswerScores()] * len(entity_names)
+    if automaton is not None and candidates is not None and any(candidates):
+        scores = score_answers(
+            model,
+            [list(row) for row in candidates],
+            entity_names=entity_names,
+            logits=prompt.logits,
+            cache=prompt.cache,
+            mask=prompt.mask,
+            tokenizer=tokenizer,
+            automaton=automaton,
+            schema=schema,
+        )
+    if automaton is not None:
+        automaton = automaton.to(model.device)
+    start = automaton.start_states(entity_names) if automaton else None
+    shown: list[float | None] = [None] * len(entity_names)
+    if automaton is not None and start is not None:
+        found = find_shown(prompt.logits, start, automaton=automaton, eos=tokenizer.eos_token_id).tolist()
+        shown = [value if schema[name].not_shown else None for name, value in zip(entity_names, found, strict=True)]
+    searched = list(range(len(entity_names)))
+    if num_beams == 1 and candidates is not None:
+        searched = [row for row in searched if not _is_decided(scores[row], candidates[row])]
+    answers: list[list[Answer]] = [[] for _ in entity_names]
+    if searched:
+        if len(searched) < len(entity_names):
+            prompt, start = prompt.select(searched), start[searched] if start is not None else None
+        beams = _search(
+            model,
+            prompt,
+            automaton=automaton,
+            start=start,
+            num_beams=num_beams,
+            tokenizer=tokenizer,
+            max_new_tokens=max_new_tokens,
+            synced_gpus=synced_gpus,
+        )
+        is_constrained = automaton is not None
+        for row, values in zip(searched, _beam_values(beams, num_beams=num_beams, tokenizer=tokenizer), strict=True):
+            attribute = schema[entity_names[row]]
+            answers[row] = [
+                _make_answer(*one, attribute=attribute, shown=shown[row], is_constrained=is_constrained)
+                for one in values
+            ]
+    for row, (own, row_candidates) in enumerate(zip(scores, candidates or [{}] * len(scores), strict=True)):
+        attribute = schema[entity_names[row]]
+        for text, *log_p in zip(row_candidates, own.total, own.number, own.allowed, strict=False):
+            if log_p[0] > IMPOSSIBLE and text not in {answer.prediction for answer in answers[row]}:
+                total, number, allowed = map(math.exp, log_p)
+                answers[row].append(
+                    _make_answer(
+                        text, total, number, allowed, attribute=attribute, shown=shown[row], is_constrained=True
+                    )
+                )
+    return [_join(own) for own in answers]
+
+
+def _is_decided(scores: AnswerScores, candidates: Mapping[str, float]) -> bool:
+    """Whether no other answer can outweigh the best candidate: all of them together are less likely."""
+    if not any(total > IMPOSSIBLE for total in scores.total):
+        return False
+    best = max(total + weight for total, weight in zip(scores.total, candidates.values(), strict=True))
+    return math.exp(min(best, 0.0)) >= 1 - sum(map(math.exp, scores.total))
+
+
+def _join(answers: Sequence[Answer]) -> Answer:
+    """The most likely answer, with the others as its alternatives."""
+    best, *others = sorted(answers, key=lambda answer: -answer.confidence)  # stable: beams are in order
+    return replace(best, alternatives=tuple(other for other in others if other.confidence > 0))
+
+
+def _beam_values(beams: _Beams, *, num_beams: int, tokenizer: Any) -> list[list[tuple[str, float, float, float]]]:
+    """The text of each beam, row by row, with its probabilities: total, number and allowed; 0 of a failed row."""
     texts = tokenizer.batch_decode(beams.tokens, skip_special_tokens=True)
     failed = beams.failed.tolist()
     # Not in float32, which ends at 1e-45: an untrained model gives the valid tokens of an answer 1e-60.
-    totals, numbers, alloweds = (log_p.double().exp().tolist() for log_p in (beams.total, beams.number, beams.allowed))
-    shown = [None] * len(entity_names) if beams.shown is None else beams.shown.tolist()
-    answers = []
-    for row, entity_name in enumerate(entity_names):
-        candidates = [
-            _make_answer(
-                "" if failed[row] else texts[beam],
-                schema[entity_name],
-                total=0.0 if failed[row] else totals[beam],
-                number=0.0 if failed[row] else numbers[beam],
-                allowed=0.0 if failed[row] else alloweds[beam],
-                shown=None if failed[row] or not schema[entity_name].not_shown else shown[row],
-                is_constrained=automaton is not None,
-            )
-            for beam in range(row * num_beams, (row + 1) * num_beams)
-        ]
-        best, *others = candidates
-        possible = tuple(other for other in others if other.confidence > 0)
-        answers.append(replace(best, alternatives=possible))
-    return answers
+    probabilities = (log_p.double().exp().tolist() for log_p in (beams.total, beams.number, beams.allowed))
+    values = list(zip(texts, *probabilities, strict=True))
+    return [
+        [("", 0.0, 0.0, 0.0) if failed[row] else one for one in values[row * num_beams : (row + 1) * num_beams]]
+        for row in range(len(failed))
+    ]
 
 
 def _make_answer(
     text: str,
-    attribute: Attribute,
-    *,
     total: float,
     number: float,
     allowed: float,
+    *,
+    attribute: Attribute,
     shown: float | None,
     is_constrained: bool,
 ) -> Answer:
@@ -117,7 +171,7 @@ def _make_answer(
         answer = replace(answer, number=float(value))
     if not is_constrained:
         return answer
-    answer = replace(answer, allowed_probability=allowed, shown=shown)
+    answer = replace(answer, allowed_probability=allowed, shown=None if is_not_finite(text, total) else shown)
     if not isinstance(attribute.kind, QuantityKind):
         return answer
     return replace(answer, number_confidence=number, unit_confidence=min(1.0, total / number) if number else 0.0)
@@ -140,7 +194,6 @@ class _Beams:
     in_number: torch.Tensor  # (N,) bool: the unit has not begun
     ended: torch.Tensor  # (N,) bool
     failed: torch.Tensor  # (B,) bool: logits of the row were not finite
-    shown: torch.Tensor | None = None  # (B,): that the answer is not empty; None if answers are not constrained
 
     @classmethod
     def empty(cls, size: int, *, start: torch.Tensor | None, device: torch.device) -> _Beams:
@@ -157,25 +210,25 @@ class _Beams:
         )
 
 
-def _decode(
-    model: PaliGemmaForConditionalGeneration,
-    batch: Batch,
-    *,
-    automaton: AnswerAutomaton | None,
-    start: torch.Tensor | None,
-    num_beams: int,
-    tokenizer: Any,
-    max_new_tokens: int,
-    synced_gpus: bool,
-) -> _Beams:
-    """Run beam search (greedy with one beam). Each image is encoded once, whatever the number of its rows and beams.
+@dataclass
+class _Prompt:
+    """What the model has read: images and questions."""
 
-    Unlike this, `generate` would copy each image for each beam and compute the softmax over the whole vocabulary
-    instead of the few allowed tokens. Its speed is the same.
-    """
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    logits: torch.Tensor  # (B, V), of the first token of an answer
+    cache: Cache
+    mask: torch.Tensor  # (B, T)
+
+    def select(self, rows: Sequence[int]) -> _Prompt:
+        """Some of the rows. Their part of the cache replaces it."""
+        chosen = torch.tensor(rows, device=self.mask.device)
+        self.cache.batch_select_indices(chosen)
+        return _Prompt(self.logits[chosen], self.cache, self.mask[chosen])
+
+
+def _read_prompt(model: PaliGemmaForConditionalGeneration, batch: Batch) -> _Prompt:
+    """Run the model over the prompts. Each image is encoded once, whatever the number of its rows and beams."""
     mask = batch["attention_mask"]
-    size, width = mask.shape
+    width = mask.shape[1]
     cache = transformers.DynamicCache(config=model.config.get_text_config())
     logits = model(
         input_ids=batch["input_ids"],
@@ -189,11 +242,34 @@ def _decode(
         # matrix of lm_head once per row.
         logits_to_keep=torch.arange(width - 1, width, device=mask.device),
     ).logits[:, -1]
+    return _Prompt(logits, cache, mask)
 
+
+def _search(
+    model: PaliGemmaForConditionalGeneration,
+    prompt: _Prompt,
+    *,
+    automaton: AnswerAutomaton | None,
+    start: torch.Tensor | None,
+    num_beams: int,
+    tokenizer: Any,
+    max_new_tokens: int,
+    synced_gpus: bool,
+) -> _Beams:
+    """Run beam search (greedy with one beam) from the prompts.
+
+    Unlike this, `generate` would copy each image for each beam and compute the softmax over the whole vocabulary
+    instead of the few allowed tokens. Its speed is the same.
+    """
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    logits, cache, mask = prompt.logits, prompt.cache, prompt.mask
+    size = len(mask)
     beams = _Beams.empty(size, start=start, device=mask.device)
-    shown = None if automaton is None else find_shown(logits, beams.states, automaton=automaton, eos=eos)
     for step in range(max_new_tokens):
-        candidates = _find_candidates(logits, beams, automaton=automaton, pad=pad, num_candidates=num_beams)
+        if automaton is None:
+            candidates = find_likely_tokens(logits, beams.states, beams.ended, pad=pad, num_candidates=num_beams)
+        else:
+            candidates = find_next_tokens(logits, beams.states, automaton=automaton, num_candidates=num_beams)
         beams, parents = _select_beams(beams, candidates, size=size, num_beams=num_beams, eos=eos, pad=pad)
         if _all_ended(beams, synced_gpus=synced_gpus) or step == max_new_tokens - 1:
             break
@@ -211,7 +287,7 @@ def _decode(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-    return replace(beams, shown=shown)
+    return beams
 
 
 def _all_ended(beams: _Beams, *, synced_gpus: bool) -> bool:
@@ -231,105 +307,8 @@ def _image_inputs(model: PaliGemmaForConditionalGeneration, batch: Batch) -> dic
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
 
 
-@dataclass
-class _Candidates:
-    """The possible next tokens of each beam: (N, K). Unused entries have log probability -inf."""
-
-    token_ids: torch.Tensor
-    next_states: torch.Tensor
-    begins_unit: torch.Tensor
-    log_p: torch.Tensor  # normalized over these tokens
-    unit_log_p: torch.Tensor  # (N,): that any unit begins now
-    allowed_log_p: torch.Tensor  # (N,): of all these tokens, before the others were masked
-    is_finite: torch.Tensor  # (N,) bool; if False, all tokens are equally likely, so that no index is invalid
-
-
-def _find_candidates(
-    logits: torch.Tensor, beams: _Beams, *, automaton: AnswerAutomaton | None, pad: int, num_candidates: int
-) -> _Candidates:
-    """Return the automaton's next tokens; without one, the `num_candidates` most likely ones."""
-    if automaton is None:
-        return _find_unconstrained(logits, beams, pad=pad, num_candidates=num_candidates)
-    token_ids = automaton.token_ids[beams.states]
-    next_states = automaton.next_states[beams.states]
-    begins_unit = automaton.begins_unit[beams.states]
-    if (missing := num_candidates - token_ids.shape[1]) > 0:  # no state has as many tokens as there are beams
-        token_ids = functional.pad(token_ids, (0, missing), value=-1)
-        next_states = torch.cat([next_states, beams.states[:, None].repeat(1, missing)], dim=1)
-        begins_unit = functional.pad(begins_unit, (0, missing))
-    is_candidate = token_ids >= 0
-    allowed = logits.gather(1, token_ids.clamp(min=0)).float()
-    is_finite = (allowed.isfinite() | ~is_candidate).all(-1)
-    allowed = allowed.masked_fill(~is_finite[:, None], 0.0).masked_fill(~is_candidate, _IMPOSSIBLE)
-    log_p = allowed.log_softmax(-1)
-    # 64 rows at a time: in float32, a vocabulary of 257k takes 1 MB per row.
-    all_tokens = torch.cat([rows.float().logsumexp(-1) for rows in torch.split(logits, 64)])
-    allowed_log_p = (allowed.logsumexp(-1) - all_tokens).nan_to_num(nan=_IMPOSSIBLE, neginf=_IMPOSSIBLE).clamp(max=0.0)
-    candidates = _Candidates(
-        token_ids=token_ids,
-        next_states=next_states,
-        begins_unit=begins_unit,
-        log_p=log_p,
-        unit_log_p=log_p.masked_fill(~begins_unit, _IMPOSSIBLE).logsumexp(-1),
-        allowed_log_p=allowed_log_p.masked_fill(beams.ended, 0.0),
-        is_finite=is_finite,
-    )
-    if automaton.text is not None:
-        _find_text(
-            candidates, logits, beams, text=automaton.text, all_tokens=all_tokens, num_candidates=num_candidates
-        )
-    return candidates
-
-
-def _find_text(
-    candidates: _Candidates,
-    logits: torch.Tensor,
-    beams: _Beams,
-    *,
-    text: TextStates,
-    all_tokens: torch.Tensor,
-    num_candidates: int,
-) -> None:
-    """Fill in the `num_candidates` most likely tokens of the beams that are within a free text."""
-    in_text = (text.is_text[beams.states] & ~beams.ended).nonzero()[:, 0]
-    for rows in torch.split(in_text, 64):
-        states = beams.states[rows]
-        is_allowed = text.is_allowed(states)
-        allowed = logits[rows, : is_allowed.shape[1]].float()
-        is_finite = (allowed.isfinite() | ~is_allowed).all(-1)
-        allowed = allowed.masked_fill(~is_finite[:, None], 0.0).masked_fill(~is_allowed, _IMPOSSIBLE)
-        all_allowed = allowed.logsumexp(-1)
-        best, tokens = allowed.topk(num_candidates)
-        candidates.token_ids[rows], candidates.log_p[rows] = -1, _IMPOSSIBLE
-        candidates.token_ids[rows, :num_candidates] = tokens
-        following = torch.where(best == _IMPOSSIBLE, states[:, None], text.follow(states, tokens))
-        candidates.next_states[rows, :num_candidates] = following
-        candidates.log_p[rows, :num_candidates] = best - all_allowed[:, None]
-        allowed_log_p = (all_allowed - all_tokens[rows]).nan_to_num(nan=_IMPOSSIBLE, neginf=_IMPOSSIBLE)
-        candidates.allowed_log_p[rows] = allowed_log_p.clamp(max=0.0)
-        candidates.is_finite[rows] = is_finite
-
-
-def _find_unconstrained(logits: torch.Tensor, beams: _Beams, *, pad: int, num_candidates: int) -> _Candidates:
-    log_p, token_ids = logits.float().log_softmax(-1).topk(num_candidates)
-    is_finite = log_p[:, 0].isfinite()  # a single NaN or +inf makes all of them NaN
-    ended = beams.ended[:, None] | ~is_finite[:, None]
-    only_pad = torch.full_like(log_p, _IMPOSSIBLE)
-    only_pad[:, 0] = 0.0
-    log_p = torch.where(ended, only_pad, log_p)
-    return _Candidates(
-        token_ids=token_ids.masked_fill(ended, pad),
-        next_states=beams.states[:, None].expand_as(token_ids),
-        begins_unit=torch.zeros_like(token_ids, dtype=torch.bool),
-        log_p=log_p,
-        unit_log_p=log_p[:, 0],
-        allowed_log_p=torch.zeros_like(beams.total),
-        is_finite=is_finite,
-    )
-
-
 def _select_beams(
-    beams: _Beams, candidates: _Candidates, *, size: int, num_beams: int, eos: int, pad: int
+    beams: _Beams, candidates: NextTokens, *, size: int, num_beams: int, eos: int, pad: int
 ) -> tuple[_Beams, torch.Tensor]:
     """Return the `num_beams` most likely continuations of each row, and which beam each of them continues."""
     failed = beams.failed | (~candidates.is_finite & ~beams.ended).view(size, -1).any(dim=1)
@@ -341,7 +320,7 @@ def _select_beams(
     picked = (best.indices % num_candidates).flatten()
     total = best.values.flatten()
     log_p = candidates.log_p[parents, picked]
-    tokens = candidates.token_ids[parents, picked].masked_fill(log_p == _IMPOSSIBLE, pad)
+    tokens = candidates.token_ids[parents, picked].masked_fill(log_p == IMPOSSIBLE, pad)
     begins_unit = candidates.begins_unit[parents, picked]
     in_number = beams.in_number[parents]
     # Before the unit, the number's log probability is the answer's. When the unit begins, that of any unit is added.
@@ -354,7 +333,7 @@ def _select_beams(
         number=torch.where(in_number, number, beams.number[parents]),
         allowed=beams.allowed[parents] + candidates.allowed_log_p[parents],
         in_number=in_number & ~begins_unit,
-        ended=beams.ended[parents] | (tokens == eos) | (total == _IMPOSSIBLE) | failed.repeat_interleave(num_beams),
+        ended=beams.ended[parents] | (tokens == eos) | (total == IMPOSSIBLE) | failed.repeat_interleave(num_beams),
         failed=failed,
     )
     return selected, parents

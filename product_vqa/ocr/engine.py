@@ -8,7 +8,6 @@ text = engine.read(Image.open("pack.jpg"))
 import logging
 import threading
 from importlib.metadata import version
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -16,6 +15,7 @@ from PIL import Image
 from product_vqa.errors import InputError, first_line
 from product_vqa.images import ImageError, to_rgb
 from product_vqa.ocr.image_text import ImageText, make_box, select_boxes
+from product_vqa.ocr.interface import OcrEngine
 
 try:
     import cv2
@@ -29,17 +29,6 @@ except ImportError as error:
 
 
 MAX_ASPECT = 8  # a strip of 3 x 200 px would be enlarged to 736 x 49,000, which takes minutes and gigabytes
-
-
-class OcrEngine(Protocol):
-    """Reads the text of an image. Any number of threads may use one engine."""
-
-    @property
-    def description(self) -> str:
-        """Its name, version and models: texts of another engine are not mixed with its own."""
-        ...
-
-    def read(self, image: Image.Image) -> ImageText: ...
 
 
 class RapidOcr:

@@ -12,7 +12,7 @@ from datasets import Dataset
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from safetensors.torch import load_file, save_file
 
-from inference import AttributeReader, calibrate, predict, predictions
+from inference import AttributeReader, calibrate, predict, predicted_rows
 from inference.calibrate import cross_fit, measure
 from inference.dataloader import RowBatch
 from product_vqa.errors import InputError
@@ -30,13 +30,13 @@ def test_a_part_of_the_split_is_drawn_at_random(
     rows = make_rows(60)
     Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
     asked: list[int] = []
-    to_table = predictions.to_table
+    to_table = predicted_rows.to_table
 
     def record(batch: RowBatch, answers: Any) -> Any:
         asked.extend(row["index"] for row in batch.rows)
         return to_table(batch, answers)
 
-    monkeypatch.setattr(predictions, "to_table", record)
+    monkeypatch.setattr(predicted_rows, "to_table", record)
     options = ["--adapter", adapter[0], "--dataset", tmp_path, "--output_dir", tmp_path, "--max_samples", "30"]
     for seed in (0, 0, 1):
         call(calibrate.main, monkeypatch, *options, "--seed", str(seed))

@@ -18,7 +18,8 @@ from inference.sources import Sources, find_sources
 from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError
 from product_vqa.hub import Location
-from product_vqa.modeling.attribute_reader import AttributeReader, describe_reader
+from product_vqa.modeling.attribute_reader import AttributeReader
+from product_vqa.modeling.reader_loading import describe_reader
 from product_vqa.ray_cluster import Cluster
 from product_vqa.row_selection import ALL_ROWS
 from tests.commands import call

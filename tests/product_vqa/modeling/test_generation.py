@@ -1,6 +1,5 @@
 """Answers: valid by construction, their probabilities worked out by brute force, decoding equal to the library's."""
 
-import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,14 +18,9 @@ from product_vqa.modeling.generation import is_not_finite, normalize_answer
 from product_vqa.modeling.loading import load_base_model, load_processor
 from product_vqa.task.quantity import format_quantity, parse_quantity
 from product_vqa.task.schema import CHALLENGE, ENTITIES, UNITS_BY_ENTITY
-from product_vqa.task.schema_file import parse_schema
 from tests.inference.challenge import check_submission
-from tests.product_vqa.modeling.challenge import (
-    generate_answers,
-    make_generation_batch,
-    make_training_batch,
-    max_answer_tokens,
-)
+from tests.product_vqa.modeling.brute_force import ALL_WATTAGES, FEW_ANSWERS, log_probability
+from tests.product_vqa.modeling.challenge import generate_answers, make_generation_batch, max_answer_tokens
 from tests.tiny import make_image, make_rows, save_letters_base
 
 
@@ -103,40 +97,6 @@ def test_free_greedy_answers_are_what_generate_says(
         assert (answer.number_confidence, answer.unit_confidence, answer.allowed_probability) == (None, None, None)
 
 
-def log_probability(
-    model: PaliGemmaForConditionalGeneration,
-    processor: PaliGemmaProcessor,
-    automaton: AnswerAutomaton,
-    row: dict[str, Any],
-    text: str,
-) -> tuple[float, float, float]:
-    """(answer, number, the model's own of the answer): teacher-forced, a step at a time.
-
-    The first two are normalized at each step over what may come there, the third over the whole vocabulary.
-    """
-    batch = make_training_batch([row | {"entity_value": text}], processor=processor)
-    batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
-    with torch.inference_mode():
-        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits[0]
-    labels = batch["labels"][0]
-    state, answer, number, in_number = automaton.start_by_entity[row["entity_name"]], 0.0, 0.0, True
-    own = 0.0
-    for position in (labels != -100).nonzero().flatten().tolist():
-        ids = automaton.token_ids[state]
-        ids = ids[ids >= 0]
-        log_p = logits[position - 1, ids].log_softmax(-1)
-        place = int((ids == labels[position]).nonzero()[0, 0])
-        answer += float(log_p[place])
-        own += float(logits[position - 1].log_softmax(-1)[labels[position]])
-        if in_number:
-            units = automaton.begins_unit[state, : len(ids)]
-            begins = bool(units[place])
-            number += float(log_p[units].logsumexp(-1)) if begins else float(log_p[place])
-            in_number = not begins
-        state = int(automaton.next_states[state, place])
-    return answer, number, own
-
-
 def test_probabilities_are_those_worked_out_step_by_step(
     processor: PaliGemmaProcessor, model: PaliGemmaForConditionalGeneration, automaton: AnswerAutomaton
 ) -> None:
@@ -161,16 +121,9 @@ def test_enough_beams_find_the_likeliest_of_all_answers(
     processor: PaliGemmaProcessor, model: PaliGemmaForConditionalGeneration
 ) -> None:
     """Over a vocabulary small enough to try every answer: one digit before the point, one after it, two units."""
-    attributes = "attributes: {wattage: {kind: quantity, units: power, integer_digits: 1, decimals: 1}}"
-    schema = parse_schema(
-        f"version: 1\nunits: {{power: {{watt: {{size: 1}}, kilowatt: {{size: 1000}}}}}}\n{attributes}", name="s"
-    )
-    small = AnswerAutomaton.from_tokenizer(processor.tokenizer, schema=schema)
+    small = AnswerAutomaton.from_tokenizer(processor.tokenizer, schema=FEW_ANSWERS)
     row = make_rows(1)[0] | {"entity_name": "wattage"}
-    tried = {
-        f"{a}.{b} {unit}": log_probability(model, processor, small, row, f"{a}.{b} {unit}")[0]
-        for a, b, unit in itertools.product("0123456789", "0123456789", UNITS_BY_ENTITY["wattage"])
-    }
+    tried = {text: log_probability(model, processor, small, row, text)[0] for text in ALL_WATTAGES}
     assert sum(map(math.exp, tried.values())) == pytest.approx(1.0, abs=1e-4)
     ranked = sorted(tried, key=lambda text: -tried[text])
     (answer,) = answer_rows(model, [row], processor=processor, automaton=small, num_beams=10)

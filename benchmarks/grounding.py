@@ -1,0 +1,191 @@
+"""What OCR adds to an adapter, on rendered labels: alone, and as a second reader that grounds predictions.
+
+    python -m benchmarks.grounding --level hard --seeds 0,1,2 --output_dir runs/grounding --json
+
+For each seed, an adapter is trained (5 minutes on two cores), calibrated on the validation split with OCR, and asked
+the test split: alone, and grounded. `--reader ocr` answers the same rows by rules. Then the OCR is made worse on
+purpose, half of the texts dropped and a fifth of the digits confused, in both splits. Everything goes through the
+public commands. With `--output_dir`, the same command resumes.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from benchmarks.commands import BASE, CONFIG_FILE, launch, python
+from benchmarks.results import print_result
+from inference.metrics import score_table
+from inference.references import join
+from product_vqa.hub import Location
+from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.text_files import ENGINE_KEY, TextRow, write_texts
+from product_vqa.schemas import load_schema
+from product_vqa.tables.layout import LONG
+from quickstart.__main__ import computes_bfloat16
+from quickstart.rendering.levels import LEVELS
+
+VALIDATION_SIZE = 0.08  # some 580 rows, for calibration
+DROPPED, CONFUSED = 0.5, 0.2  # of the texts, and of the digits of the others
+SPLITS = ("validation", "test")
+RESAMPLES = 2000
+WAYS = ("alone", "ocr", "grounded", "worse_ocr", "grounded_in_worse")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--level", default="hard", choices=LEVELS, help="difficulty of the labels")
+    parser.add_argument("--seeds", default="0", help="seeds of the labels and the training, with commas")
+    parser.add_argument("--train_rows", type=int, default=7200)
+    parser.add_argument("--test_rows", type=int, default=320)
+    parser.add_argument("--output_dir", help="folder to keep everything in; the same command resumes in it")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    options = parser.parse_args()
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    with tempfile.TemporaryDirectory() if options.output_dir is None else nullcontext(options.output_dir) as name:
+        results = {}
+        for seed in seeds:
+            folder = Path(name) / f"{options.level}_{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            make_dataset(
+                folder, level=options.level, seed=seed, train_rows=options.train_rows, test_rows=options.test_rows
+            )
+            train(folder, seed=seed)
+            read_texts(folder)
+            predict_all(folder, seed=seed)
+            results[str(seed)] = compare(folder)
+    print_result({"level": options.level, "train_rows": options.train_rows, **results}, as_json=options.json)
+
+
+def make_dataset(folder: Path, *, level: str, seed: int, train_rows: int, test_rows: int) -> None:
+    labels = folder / "labels"
+    if not (labels / "train.csv").is_file():
+        python(
+            "quickstart.rendering.render", "--output_dir", labels, "--train_rows", train_rows, "--test_rows",
+            test_rows, "--seed", seed, "--level", level,
+        )  # fmt: skip
+    if not (folder / "data" / "build.json").is_file():
+        python(
+            "dataset_builder.build", "--train_csv", labels / "train.csv", "--test_csv", labels / "test.csv",
+            "--image_dir", labels / "images", "--output_dir", folder / "data",
+            "--validation_size", str(VALIDATION_SIZE),
+        )  # fmt: skip
+
+
+def train(folder: Path, *, seed: int) -> None:
+    if not (folder / "adapter" / "adapter_model.safetensors").is_file():
+        launch(
+            "training.sft", "--config", CONFIG_FILE, "--dataset_name", folder / "data", "--model_name_or_path", BASE,
+            "--base_model_id", "local/small-paligemma", "--output_dir", folder / "adapter", "--seed", seed,
+            "--max_eval_samples", 0, "--eval_strategy", "no", "--bf16", str(computes_bfloat16()).lower(),
+        )  # fmt: skip
+
+
+def read_texts(folder: Path) -> None:
+    """The dataset with the texts of the images of both splits, and a copy of it with worse ones."""
+    for split in SPLITS:
+        if not text_file(folder / "data", split).is_file():
+            python("dataset_builder.ocr", "--dataset", folder / "data", "--splits", ",".join(SPLITS))
+    worse = folder / "worse"
+    if not worse.is_dir():
+        temporary = folder / "worse.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(folder / "data", temporary)
+        for split in SPLITS:
+            make_worse(text_file(folder / "data", split), text_file(temporary, split), seed=split)
+        temporary.rename(worse)
+
+
+def text_file(dataset: Path, split: str) -> Path:
+    return dataset / "ocr" / f"{split}-00000-of-00001.parquet"
+
+
+def make_worse(file: Path, output: Path, *, seed: str) -> None:
+    """Drop DROPPED of the texts, and confuse CONFUSED of the digits of the others."""
+    rng = random.Random(seed)
+    table = pq.read_table(file)
+    rows = []
+    for row in table.to_pylist():
+        text = ImageText.from_dict(row)
+        kept = [box for box in text.boxes if rng.random() >= DROPPED]
+        confused = [replace(box, text="".join(confuse(char, rng) for char in box.text)) for box in kept]
+        rows.append(TextRow(row["image_link"], row["sha256"], replace(text, boxes=tuple(confused))))
+    write_texts(output, rows, engine=f"{table.schema.metadata[ENGINE_KEY].decode()}, made worse")
+
+
+def confuse(char: str, rng: random.Random) -> str:
+    return str(rng.randrange(10)) if char.isascii() and char.isdigit() and rng.random() < CONFUSED else char
+
+
+def predict_all(folder: Path, *, seed: int) -> None:
+    """The predictions of the test split in all ways. Each OCR has its own calibration."""
+    adapter, base = folder / "adapter", ("--base_model", BASE)
+    for dataset, name in (("data", "grounded"), ("worse", "grounded_in_worse")):
+        calibrated = folder / f"adapter_{dataset}"
+        if not (calibrated / "calibration.json").is_file():
+            shutil.copytree(adapter, calibrated, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*"))
+            python(
+                "inference.calibrate", "--adapter", calibrated, *base, "--dataset", folder / dataset, "--ground",
+                "ocr", "--seed", seed,
+            )  # fmt: skip
+        model = ("--adapter", calibrated, *base, "--dataset", folder / dataset, "--split", "test")
+        predict(folder / f"{name}.csv", *model)  # grounded, if the calibration says that it is better
+        predict(folder / f"forced_{name}.csv", *model, "--ground", "ocr")
+        rules = ("--reader", "ocr", "--dataset", folder / dataset, "--split", "test")
+        predict(folder / ("ocr.csv" if dataset == "data" else "worse_ocr.csv"), *rules)
+    predict(folder / "alone.csv", "--adapter", adapter, *base, "--dataset", folder / "data", "--ground", "none")
+
+
+def predict(output: Path, *arguments: str | Path) -> None:
+    if not output.is_file():
+        python("inference.predict", *arguments, "--output", output)
+
+
+def compare(folder: Path) -> dict[str, Any]:
+    """F1 in each way, and paired differences with 95 % intervals over resampled images."""
+    schema = load_schema(Location(str(folder / "data")))
+    references = str(folder / "labels" / "test_answers.csv")
+    tables = {
+        way: join(folder / f"{way}.parquet", references, schema=schema, layout=LONG)
+        for way in (*WAYS, "forced_grounded", "forced_grounded_in_worse")
+    }  # fmt: skip
+    result: dict[str, Any] = {f"f1_{way}": score_table(table, schema=schema)["f1"] for way, table in tables.items()}
+    for one, other in (
+        ("grounded", "alone"), ("grounded", "ocr"), ("grounded_in_worse", "alone"), ("forced_grounded", "alone"),
+    ):  # fmt: skip
+        result[f"{one}_minus_{other}"] = paired_difference(tables[one], tables[other])
+    for dataset in ("data", "worse"):
+        content = json.loads((folder / f"adapter_{dataset}" / "calibration.json").read_text())
+        result[f"validation_gain_{dataset}"] = content["grounding"]["gain"]
+    return result
+
+
+def paired_difference(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
+    """Of the share of right rows: its mean, and a 95 % interval."""
+    both = one.merge(other, on="index", suffixes=("", "_other"))
+    difference = (both["prediction"] == both["reference"]).astype(float) - (
+        both["prediction_other"] == both["reference_other"]
+    ).astype(float)
+    by_image = difference.groupby(both["image_link"]).agg(["sum", "size"]).to_numpy()
+    low, high = resample(by_image)
+    return {"mean": round(float(difference.mean()), 4), "low": round(low, 4), "high": round(high, 4)}
+
+
+def resample(by_image: np.ndarray) -> Sequence[float]:
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(len(by_image), np.full(len(by_image), 1 / len(by_image)), size=RESAMPLES) @ by_image
+    return [float(value) for value in np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])]
+
+
+if __name__ == "__main__":
+    main()

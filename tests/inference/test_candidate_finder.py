@@ -1,0 +1,98 @@
+"""Candidates of rows: from the texts of a dataset, or of an engine that reads each image once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from inference.candidate_finder import CandidateFinder, describe_grounding, find_source, find_texts, make_finder
+from product_vqa.errors import InputError
+from product_vqa.hub import locate
+from product_vqa.modeling.calibration import Calibration, Grounding
+from product_vqa.ocr.engine import RapidOcr
+from product_vqa.ocr.image_text import ImageText, make_box
+from product_vqa.ocr.stored_texts import StoredTexts
+from product_vqa.ocr.text_files import TextRow, write_texts
+from product_vqa.task.schema import CHALLENGE
+from tests.tiny import save_dataset
+
+CORNERS = (0.1, 0.2, 0.5, 0.2, 0.5, 0.3, 0.1, 0.3)
+
+
+class CountingEngine:
+    """Reads the width of an image as its weight."""
+
+    description = "a test's engine"
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def read(self, image: Image.Image) -> ImageText:
+        self.sizes.append(image.width)
+        return ImageText(image.width, image.height, (make_box(f"{image.width} g", 0.9, CORNERS),))
+
+
+def test_an_engine_reads_each_image_of_a_batch_once() -> None:
+    engine = CountingEngine()
+    small, large = Image.new("RGB", (30, 20)), Image.new("RGB", (50, 20))
+    rows = [{"image_link": "x", "entity_name": name} for name in ("item_weight", "item_weight", "voltage")]
+    found = CandidateFinder(engine, schema=CHALLENGE, unit_shares={}).find(rows, [small, large, small])
+    assert [[one.answer for one in row] for row in found] == [["30.0 gram"], ["50.0 gram"], []]
+    assert sorted(engine.sizes) == [30, 50]
+
+
+def test_texts_of_a_dataset_are_found_by_url_and_the_shares_of_units_rank_them(tmp_path: Path) -> None:
+    folder = save_dataset(tmp_path / "dataset")
+    (folder / "ocr").mkdir()
+    text = ImageText(800, 600, (make_box("20 g", 0.9, CORNERS), make_box("0.7 oz", 0.9, CORNERS)))
+    write_texts(folder / "ocr" / "test-00000-of-00001.parquet", [TextRow("http://x/1", None, text)], engine="e")
+    texts = find_texts(None, dataset=locate(str(folder)), split="test")
+    assert isinstance(texts, StoredTexts)
+    rows = [{"image_link": f"http://x/{number}", "entity_name": "item_weight"} for number in (1, 2)]
+    for shares, first in (({"gram": 0.9, "ounce": 0.001}, "20.0 gram"), ({"gram": 0.001, "ounce": 0.9}, "0.7 ounce")):
+        finder = CandidateFinder(texts, schema=CHALLENGE, unit_shares={"item_weight": shares})
+        (found, missing) = finder.find(rows, [Image.new("RGB", (9, 9))] * 2)
+        assert found[0].answer == first and len(found) == 2 and missing == []
+    assert find_texts("none", dataset=locate(str(folder)), split="test") is None
+    assert find_texts(None, dataset=locate(str(folder)), split="train") is None
+
+
+@pytest.mark.parametrize(
+    ("ground", "grounding", "constrain", "expected"),
+    [
+        (None, None, "on", None),
+        (None, Grounding(is_better=False), "on", None),
+        (None, Grounding(is_better=True), "on", StoredTexts),
+        (None, Grounding(is_better=True), "off", None),
+        ("none", Grounding(is_better=True), "on", None),
+        ("ocr", Grounding(is_better=False), "on", StoredTexts),
+        ("ocr", None, "on", "no calibration.json that says how far to trust OCR"),
+        ("ocr", Grounding(is_better=True), "off", "chooses among valid answers"),
+    ],
+)
+def test_the_calibration_decides_unless_the_user_does(
+    tmp_path: Path, ground: str | None, grounding: Grounding | None, constrain: str, expected: Any
+) -> None:
+    folder = save_dataset(tmp_path / "dataset")
+    (folder / "ocr").mkdir()
+    write_texts(folder / "ocr" / "test-00000-of-00001.parquet", [], engine="e")
+    options = {"calibration": Calibration(grounding=grounding), "constrain": constrain}
+
+    def find(split: str) -> Any:
+        return find_source(ground, **options, dataset=locate(str(folder)), split=split)
+
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected):
+            find("test")
+        return
+    source = find("test")
+    assert source is None if expected is None else isinstance(source, expected)
+    described = describe_grounding(source, options["calibration"])
+    assert described == ({} if source is None else {"ground": "ocr", "grounding": str(grounding), "ocr_engine": "e"})
+    if ground == "ocr":  # of a split without texts, an engine reads the images
+        assert isinstance(find("train"), RapidOcr)
+
+
+def test_without_a_source_there_is_no_finder() -> None:
+    assert make_finder(None, None) is None  # type: ignore[arg-type]  # the reader is not asked
