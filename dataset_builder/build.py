@@ -4,6 +4,7 @@ python -m dataset_builder.build --train_csv train.csv --test_csv test.csv --imag
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from dataset_builder.options import (
     ImageOptions,
     SelectionOptions,
     TableOptions,
+    check_machines,
 )
 from product_vqa.cli import parse_options, run
 from product_vqa.errors import InputError, argument
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from dataset_builder.csv_reader import Tables
     from dataset_builder.image_dir import ImageDir
     from dataset_builder.image_store import ImageStore
+    from dataset_builder.image_texts import ImageTexts
     from dataset_builder.shard_images import StoredImages
     from product_vqa.row_selection import RowSelection
 
@@ -37,9 +40,8 @@ def main() -> None:
         description=__doc__,
     )  # fmt: skip
 
-    if source.is_ray:
-        check_ray_options(options, shards, fetch_options)
-    elif source.image_store is None and (shards.shard is not None or shards.merge is not None):
+    check_machines(options, source, shards, fetch_options)
+    if not source.is_ray and source.image_store is None and (shards.shard is not None or shards.merge is not None):
         raise InputError("--shard and --merge need --image_store, the folder of this machine's images")
 
     from dataset_builder.output_folder import check_output_dir
@@ -60,19 +62,6 @@ def main() -> None:
             image_options=image_options,
             selection=selection,
             fetch_options=fetch_options,
-        )
-
-
-def check_ray_options(options: BuildOptions, shards: MergeOptions, fetch_options: FetchOptions) -> None:
-    """Raise InputError for options that a build by Ray does not have."""
-    if shards.shard is not None or shards.merge is not None:
-        raise InputError("--engine ray makes all shards and merges them: drop --shard and --merge")
-    if not options.download:
-        raise InputError("--engine ray downloads the images: drop --download false, or drop --engine ray")
-    if fetch_options.retry_failed:
-        raise InputError(
-            "--retry_failed needs the --image_store of a build without Ray; with --engine ray, another --output_dir "
-            "downloads everything again"
         )
 
 
@@ -98,6 +87,9 @@ def build(
     from dataset_builder.unanswered_sources import check_unanswered
     from product_vqa.atomic_io import restore_folder
     from product_vqa.row_selection import read_selection
+
+    if options.ocr:
+        from dataset_builder.image_texts import open_texts, read_stored  # and not the engine in other builds
 
     # Everything that can be refused is refused before the long work begins.
     if shards.chosen is not None:
@@ -143,21 +135,26 @@ def build(
         build_shard(folder, images, urls, shards.chosen, inputs=inputs, options=options, location=location,
                     fetch_options=fetch_options)  # fmt: skip
         return
-    if isinstance(images, ImageStore) and options.download:
-        check_space = partial(check_download, images, num_rows=tables.num_rows, output_dir=folder)
-        download(images, urls, fetch_options, check_space=check_space)
-    write(images)
+    with open_texts(images, folder) if options.ocr else nullcontext() as texts:
+        if isinstance(images, ImageStore):
+            if options.download:
+                check_space = partial(check_download, images, num_rows=tables.num_rows, output_dir=folder)
+                download(images, urls, fetch_options, check_space=check_space, texts=texts)
+            if texts is not None:
+                read_stored(images, urls, texts)
+        write(images, texts=texts)
 
 
 def write_build(
     images: "ImageDir | StoredImages",
     *,
-    write: Callable[["ImageDir | StoredImages"], None],
+    write: Callable[..., None],
     push: Callable[[], None],
+    texts: "ImageTexts | None" = None,
     remove_shards: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the dataset, and push it if asked for. The shards are removed last."""
-    write(images)
+    write(images, texts=texts)
     push()  # without what `write` made of the tables of rows, half a gigabyte for a million of them
     remove_shards()
 
@@ -167,6 +164,7 @@ def write_folder(
     tables: "Tables",
     images: "ImageDir | StoredImages",
     *,
+    texts: "ImageTexts | None",
     location: str,
     options: BuildOptions,
     image_size: int,
@@ -184,6 +182,7 @@ def write_folder(
     from dataset_builder.image_store import ImageStore
     from dataset_builder.leakage import check_split, find_leaks
     from dataset_builder.manifest import find_earlier_build, make_manifest, save_manifest
+    from dataset_builder.ocr_files import warn_if_small, write_ocr_files
     from dataset_builder.output_folder import check_own_files, temporary_folder, write_errors_explained
     from dataset_builder.placeholders import find_placeholders
     from dataset_builder.unanswered import choose_rows, schema_with
@@ -195,8 +194,9 @@ def write_folder(
     urls = tables.urls()
     earlier, license = find_earlier_build(folder, schema=tables.schema), license_of(options)
     fingerprint = compute_fingerprint(
-        tables, images, image_size=image_size, selection=selection, row_selection=row_selection
-    )
+        tables, images, image_size=image_size, selection=selection, row_selection=row_selection,
+        texts=texts.fingerprint(() if isinstance(images, ImageDir) else urls) if texts is not None else "",
+    )  # fmt: skip
 
     with write_errors_explained(folder, also=WRITE_ERRORS), temporary_folder(folder) as temporary:
         if earlier and earlier.fingerprint == fingerprint and is_intact(folder, earlier):
@@ -208,7 +208,7 @@ def write_folder(
             store: StoredImages
             if isinstance(images, ImageDir):
                 store = ImageStore(temporary / "images", image_size=image_size)
-                import_images(store, urls, images)
+                import_images(store, urls, images, texts=texts)
             else:
                 store = images
 
@@ -226,6 +226,7 @@ def write_folder(
             # Write, with the card last.
             complete = temporary / "dataset"
             dataset_info = write_dataset(splits, store, filtered.dropped, complete)
+            ocr = write_ocr_files(splits.images(), texts, complete) if texts is not None else {}
             save_schema(schema_with(tables.schema, unanswered), complete)
             manifest = make_manifest(
                 fingerprint=fingerprint,
@@ -241,6 +242,7 @@ def write_folder(
                 files=hash_files(complete),
                 dataset_info=dataset_info,
                 unanswered=unanswered,
+                ocr=ocr,
             )
             save_manifest(manifest, complete)
             save_card(manifest, complete, location=location, license=license, schema=tables.schema, earlier=folder)
@@ -252,6 +254,8 @@ def write_folder(
                 print(f"{split}: {len(rows)} rows")
             for finding in (*leaks, *placeholders):
                 print(finding)
+            if ocr and (small := warn_if_small(ocr["longer_side"])):
+                print(f"texts: {small}")
             print(f"written: {options.output_dir}")
 
 

@@ -10,6 +10,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm
 from dataset_builder.manifest import Manifest
+from dataset_builder.ocr_files import describe_texts, ocr_config
 from dataset_builder.options import LABELS, STATED, BuildOptions
 from dataset_builder.output_folder import ROWS_FOLDER
 from dataset_builder.push import NEEDED_METADATA
@@ -124,6 +125,7 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None, 
                 "config_name": ROWS_CONFIG,
                 "data_files": [{"split": split, "path": f"{ROWS_FOLDER}/{split}.parquet"} for split in rows],
             },
+            *([ocr_config(manifest.ocr["images"])] if manifest.ocr else []),
         ],
         dataset_info=manifest.dataset_info,
     )
@@ -143,6 +145,7 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None, 
         license=shown_license,
         is_stated=license is not None,
         unanswered_from=_UNANSWERED_FROM.get(manifest.unanswered.get("from", "")),
+        texts_section=describe_texts(manifest.ocr) if manifest.ocr else "",
         command=_command(manifest, license),
         code_span=code_span,
         file_name=file_name,
@@ -206,6 +209,7 @@ def _command(manifest: Manifest, license: License | None) -> str:
         arguments.append(f"--license {license.id}")
         if license.name:
             arguments.append(f"--license_name {shlex.quote(one_line(license.name))}")
+    arguments += ["--ocr"] if manifest.ocr else []
     arguments.append("--output_dir dataset")
     return " \\\n  ".join(["python -m dataset_builder.build", *arguments])
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -24,6 +24,9 @@ from product_vqa.errors import InputError
 from product_vqa.http.fetching import DEFAULT_LIMITS, Fetched, Fetcher, FetchError, FetchLimits, is_unreached, origin
 from product_vqa.images import ImageError
 from product_vqa.quoting import one_line
+
+if TYPE_CHECKING:
+    from dataset_builder.image_texts import ImageTexts
 
 logger = logging.getLogger(__name__)
 # The sample of URLs that shows how much disk space an image takes: about 100, but at most every fourth.
@@ -48,6 +51,7 @@ def download(
     check_space: Callable[[int, list[int]], bool] = lambda num_images, sampled: True,
     limits: FetchLimits = DEFAULT_LIMITS,
     cores: int | None = None,
+    texts: "ImageTexts | None" = None,
 ) -> Counter[str]:
     """Download the images of `urls` that the store lacks, and return how often each reason for a failure occurs.
 
@@ -58,13 +62,13 @@ def download(
     `check_space(number of images, sizes of a sample)` raises if the images do not fit on the disk. It is called before
     the first download. If it returns False, because it cannot tell without a sample, a sample is downloaded and it is
     called again before anything is written. `cores` is how many images are prepared at a time; by default as many as
-    the machine has cores.
+    the machine has cores. `texts` reads the text of each image before it is resized.
     """
     if store.is_read_only:
         _check_complete(store, urls, options)
     else:
         with _storage_errors_explained(store):
-            _download_missing(store, urls, options, check_space=check_space, limits=limits, cores=cores)
+            _download_missing(store, urls, options, check_space=check_space, limits=limits, cores=cores, texts=texts)
     reasons = count_reasons(store.failures(urls).values())
     logger.info("%s of %s URLs have an image in %s", len(urls) - reasons.total(), len(urls), store.folder)
     if reasons:
@@ -77,20 +81,22 @@ def download(
     return reasons
 
 
-def import_images(store: ImageStore, urls: Collection[str], image_dir: ImageDir) -> None:
-    """Store the images of `urls` from a folder, on all cores."""
+def import_images(
+    store: ImageStore, urls: Collection[str], image_dir: ImageDir, *, texts: "ImageTexts | None" = None
+) -> None:
+    """Store the images of `urls` from a folder, on all cores. `texts` reads their texts before they are resized."""
     image_dir.check_names(urls)
     pending = store.pending(urls, retry=lambda state: True)
     num_threads = os.cpu_count() or 1
     with (
         _storage_errors_explained(store),
         store.locked(),
-        _threads(num_threads) as pool,
-        _preparing(store) as prepare,
+        threads(num_threads) as pool,
+        _preparing(store, texts=texts) as prepare,
     ):
         obtain = partial(_obtain, read=image_dir.read, prepare=prepare, save=store.save)
         states = map_unordered(pool, obtain, pending, in_flight=4 * num_threads)
-        _record_all(store, states, num_pending=len(pending), num_urls=len(urls))
+        _record_all(store, states, num_pending=len(pending), num_urls=len(urls), texts=texts)
 
 
 def _check_complete(store: ImageStore, urls: Collection[str], options: FetchOptions) -> None:
@@ -124,10 +130,11 @@ def _download_missing(
     check_space: Callable[[int, list[int]], bool],
     limits: FetchLimits,
     cores: int | None,
+    texts: "ImageTexts | None",
 ) -> None:
     with (
         store.locked(),
-        _threads(options.connections) as pool,
+        threads(options.connections) as pool,
         # Closed before the pool, which waits for its threads, so that no thread waits for a server.
         Fetcher(
             connections=options.connections,
@@ -135,7 +142,7 @@ def _download_missing(
             limits=limits,
             requests_per_second=options.requests_per_second,
         ) as fetcher,
-        _preparing(store, cores) as prepare,
+        _preparing(store, cores, texts=texts) as prepare,
     ):
         network = Network(fetcher, store, urls)
         pending = _alternate_hosts(store.pending(urls, retry=_retry_policy(store, urls, options, network)))
@@ -152,7 +159,7 @@ def _download_missing(
                 states = obtain_all(pending, store.save)
             else:
                 states = _sample_first(store, pending, obtain_all, check_space=check_space)
-        _record_all(store, states, num_pending=len(pending), num_urls=len(urls))
+        _record_all(store, states, num_pending=len(pending), num_urls=len(urls), texts=texts)
         store.write_failures()
 
 
@@ -217,7 +224,7 @@ def _sample_first(
 
 
 @contextmanager
-def _threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
+def threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
     """A pool that drops what it has not begun when an error or SIGINT ends the block."""
     pool = ThreadPoolExecutor(num_threads)
     try:
@@ -229,17 +236,26 @@ def _threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 @contextmanager
-def _preparing(store: ImageStore, cores: int | None = None) -> Iterator[Callable[[bytes], PreparedImage]]:
+def _preparing(
+    store: ImageStore, cores: int | None = None, *, texts: "ImageTexts | None"
+) -> Iterator[Callable[[str, bytes], PreparedImage]]:
     """`prepare_image` on one thread per core: decoded images take memory, however many threads download."""
-    with _threads(cores or os.cpu_count() or 1) as pool:
-        yield lambda data: pool.submit(prepare_image, data, image_size=store.image_size).result()
+
+    def prepare(url: str, data: bytes) -> PreparedImage:
+        image = prepare_image(data, image_size=store.image_size)
+        if texts is not None:
+            texts.read(url, data, image.sha256)
+        return image
+
+    with threads(cores or os.cpu_count() or 1) as pool:
+        yield lambda url, data: pool.submit(prepare, url, data).result()
 
 
 def _obtain(
     url: str,
     *,
     read: Callable[[str], Fetched],
-    prepare: Callable[[bytes], PreparedImage],
+    prepare: Callable[[str, bytes], PreparedImage],
     save: Callable[[PreparedImage], None],
 ) -> UrlState:
     """Read, prepare and save the image of one URL, and return what is to be recorded."""
@@ -247,7 +263,7 @@ def _obtain(
     fetched = Fetched(b"")
     try:
         fetched = read(url)
-        image = prepare(fetched.data)
+        image = prepare(url, fetched.data)
         save(image)
     except FetchError as error:
         status = Status.FAILED if error.is_retryable else Status.REFUSED
@@ -303,11 +319,15 @@ def _next_result(waiting: set[Future[Result]], done: SimpleQueue[Future[Result]]
     return future.result()
 
 
-def _record_all(store: ImageStore, states: Iterable[UrlState], *, num_pending: int, num_urls: int) -> None:
+def _record_all(
+    store: ImageStore, states: Iterable[UrlState], *, num_pending: int, num_urls: int, texts: "ImageTexts | None"
+) -> None:
     """Record outcomes as they come, and show the progress."""
     num_failed = 0
     with tqdm(total=num_urls, initial=num_urls - num_pending, desc="Images", unit=" images") as progress:
         for number, state in enumerate(states, start=1):
+            if texts is not None:
+                texts.record(state.url)  # before the image counts as stored: a rerun reads only what has no text
             store.record(state)
             num_failed += state.status != Status.STORED
             progress.set_postfix_str(f"{num_failed / number:.1%} failed", refresh=False)

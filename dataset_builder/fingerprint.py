@@ -30,11 +30,12 @@ def compute_fingerprint(
     image_size: int,
     selection: SelectionOptions,
     row_selection: RowSelection = ALL_ROWS,
+    texts: str = "",
 ) -> str:
     """Hash the CSVs, which of their rows are used, a schema of their own, the images, the options, and FORMAT_VERSION.
 
     For a folder, the versions of the libraries that prepare its images count too. The images of a store are prepared
-    already.
+    already. `texts` identifies the texts of the images, if they are published.
     """
     sources = tuple(table and (table.name, table.sha256) for table in tables)
     libraries = IMAGE_LIBRARIES if isinstance(images, ImageDir) else ()
@@ -54,6 +55,8 @@ def compute_fingerprint(
         parts.append(repr(unanswered))
     if layout := tables.layout.describe():
         parts.append(repr(layout))
+    if texts:
+        parts.append(f"ocr {texts}")
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ import product_vqa
 from dataset_builder.csv_reader import Tables
 from dataset_builder.fingerprint import schema_digest
 from dataset_builder.leakage import Leak
+from dataset_builder.ocr_files import is_ocr
 from dataset_builder.options import SelectionOptions
 from dataset_builder.output_folder import MANIFEST_FILE, read_earlier_manifest
 from dataset_builder.placeholders import Placeholder
@@ -20,6 +21,7 @@ from dataset_builder.row_filter import FilteredRows
 from dataset_builder.split import JOINING_COLUMNS, Oversize, Splits
 from dataset_builder.unanswered_sources import describe
 from dataset_builder.unit_spellings import spellings_sha256
+from product_vqa.atomic_io import atomic_write
 from product_vqa.row_selection import RowSelection, is_description
 from product_vqa.tables.layout import is_layout
 from product_vqa.task.attributes import Schema
@@ -60,6 +62,7 @@ class Manifest:
     layout: dict[str, Any] = field(default_factory=dict)  # Layout.describe; not in the file if it is the default
     unit_spellings: str = ""  # sha256 of the table that labels were read with; not in the file if there is none
     unanswered: dict[str, Any] = field(default_factory=dict)  # `unanswered.choose_rows`; not in the file if empty
+    ocr: dict[str, Any] = field(default_factory=dict)  # `ocr_files.write_ocr_files`; not in the file if empty
     is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
 
 
@@ -78,6 +81,7 @@ def make_manifest(
     files: dict[str, str],
     dataset_info: dict[str, Any],
     unanswered: dict[str, Any],
+    ocr: dict[str, Any],
 ) -> Manifest:
     return Manifest(
         fingerprint=fingerprint,
@@ -103,6 +107,7 @@ def make_manifest(
         layout=tables.layout.describe(),
         unit_spellings=spellings_sha256() if selection.unit_spellings else "",
         unanswered=unanswered,
+        ocr=ocr,
         is_challenge=is_challenge(tables.schema)
         and all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
     )
@@ -120,9 +125,10 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     content = {
         name: value
         for name, value in asdict(manifest).items()
-        if name not in ("layout", "unit_spellings", "unanswered") or value
+        if name not in ("layout", "unit_spellings", "unanswered", "ocr") or value
     }
-    (folder / MANIFEST_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with atomic_write(folder / MANIFEST_FILE) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def find_earlier_build(folder: Path, *, schema: Schema) -> Manifest | None:
@@ -132,7 +138,7 @@ def find_earlier_build(folder: Path, *, schema: Schema) -> Manifest | None:
     does one with entities that the schema lacks.
     """
     content = read_earlier_manifest(folder)
-    return None if content is None else _from_json(content, schema)
+    return None if content is None else parse_manifest(content, schema)
 
 
 def is_made_from(
@@ -157,7 +163,7 @@ def is_made_from(
     )
 
 
-def _from_json(content: dict[str, Any], schema: Schema) -> Manifest | None:
+def parse_manifest(content: dict[str, Any], schema: Schema) -> Manifest | None:
     """The manifest; None unless it has the keys, and values of the types, that a build writes."""
     records = {"oversize": Oversize, "leaks": Leak, "placeholders": Placeholder}
     try:
@@ -211,6 +217,7 @@ def _is_valid(manifest: Manifest, schema: Schema) -> bool:
         and is_layout(manifest.layout)
         and re.fullmatch("([0-9a-f]{64})?", manifest.unit_spellings) is not None
         and _is_unanswered(manifest.unanswered, schema)
+        and is_ocr(manifest.ocr)
         and isinstance(manifest.is_challenge, bool)
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from product_vqa.engine import EngineOptions
 from product_vqa.errors import InputError
-from product_vqa.sharding import MAX_SHARDS
+from product_vqa.sharding import MAX_SHARDS, MergeOptions
 from product_vqa.tables.layout import COLUMNS_HELP, WIDE_HELP
 from product_vqa.task.quantity import RANGE_POLICIES
 
@@ -94,6 +94,14 @@ class BuildOptions:
     download: bool = field(
         default=True,
         metadata={"help": "Download missing images. If false, rows whose image is not in the store are dropped."},
+    )
+    ocr: bool = field(
+        default=False,
+        metadata={
+            "help": "Also read the texts of all images, while they have their full size, and publish them as the "
+            "configuration ocr. Seconds per image and core; needs the extra ocr. Not with --shard, --merge and "
+            "--engine ray: read the images of the dataset that they make with dataset_builder.ocr."
+        },
     )
     push_to_hub: bool = field(default=False, metadata={"help": "Publish the dataset as --hub_dataset_id."})
     hub_dataset_id: str | None = field(default=None, metadata={"help": "Dataset repo to push to (user/name)."})
@@ -222,3 +230,26 @@ class SelectionOptions:
             raise InputError(f"`ranges` must be one of {', '.join(RANGE_POLICIES)}, got {self.ranges}")
         if not 0 <= self.validation_size < 1:
             raise InputError(f"`validation_size` must be at least 0 and less than 1, got {self.validation_size}")
+
+
+def check_machines(
+    options: BuildOptions, source: BuildSourceOptions, shards: MergeOptions, fetch_options: FetchOptions
+) -> None:
+    """Raise InputError for options that a build on several machines, or by Ray, does not have."""
+    has_shards = shards.shard is not None or shards.merge is not None
+    if options.ocr and (source.is_ray or has_shards):
+        raise InputError(
+            "`ocr` reads the images of a build on one machine: drop `shard`, `merge` and `engine` ray, or drop `ocr` "
+            "and read the images of the dataset that they make with dataset_builder.ocr"
+        )
+    if not source.is_ray:
+        return
+    if has_shards:
+        raise InputError("`engine` ray makes all shards and merges them: drop `shard` and `merge`")
+    if not options.download:
+        raise InputError("`engine` ray downloads the images: drop `download` false, or drop `engine` ray")
+    if fetch_options.retry_failed:
+        raise InputError(
+            "`retry_failed` needs the `image_store` of a build without Ray; with `engine` ray, another `output_dir` "
+            "downloads everything again"
+        )

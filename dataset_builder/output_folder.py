@@ -20,11 +20,13 @@ from product_vqa.task.schema_file import SCHEMA_FILE
 
 MANIFEST_FILE = "build.json"
 ROWS_FOLDER = "rows"  # the rows without their images, one Parquet file per split
+OCR_FOLDER = "ocr"  # the texts of the images, one Parquet file per split; the name of the configuration, too
 DROPPED_FILE = "left_out.csv"
 
 _WRITTEN = re.compile(
     f"({'|'.join(map(re.escape, (CARD_FILE, MANIFEST_FILE, DROPPED_FILE, SCHEMA_FILE)))})"
-    rf"|data/({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.parquet|{ROWS_FOLDER}/({'|'.join(SPLITS)})\.parquet"
+    rf"|(data|{OCR_FOLDER})/({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.parquet"
+    rf"|{ROWS_FOLDER}/({'|'.join(SPLITS)})\.parquet"
 )
 # Of build_shards; the second form is what a kill while one was replaced leaves.
 _SHARD = re.compile(
@@ -124,6 +126,16 @@ def remove_temporary(folder: Path) -> None:
 
 def _temporary(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.building")
+
+
+@contextmanager
+def texts_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder next to `folder` for texts of images while they are read. Unlike the temporary folder, it is
+    kept after an error or a kill, so that no image is read again; removed once the block has ended."""
+    texts = folder.with_name(f".{folder.name}.texts")
+    texts.mkdir(exist_ok=True)
+    yield texts
+    shutil.rmtree(texts, ignore_errors=True)
 
 
 @contextmanager

@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 NEEDED_METADATA = ("configs", "dataset_info")  # of the card: `load_dataset` needs them to find and read the splits
 
 
-def check_target(repo_id: str, *, private: bool) -> str:
+def check_target(repo_id: str, *, private: bool | None) -> str:
     """Check that a push to `repo_id` can succeed, before the long work begins, and return its full id (`user/name`).
 
     Raises InputError for an invalid id, a token that is missing, invalid or may not write there, an unreachable Hub,
-    and an existing repo with the other visibility.
+    and an existing repo with the other visibility; `private` None allows both.
     """
     with argument("hub_dataset_id"), hub_errors(repo_id, repo_type="dataset"):
         validate_repo_id(repo_id)
@@ -44,7 +44,7 @@ def check_target(repo_id: str, *, private: bool) -> str:
             return repo_id
         is_private = info.private
         _check_files(repo_id, [file.rfilename for file in info.siblings or []])
-    if private != is_private:
+    if private not in (None, is_private):
         raise InputError(
             f"`hub_dataset_id` {repo_id} exists already and is {'private' if is_private else 'public'}: change its "
             f"visibility on the Hub, or set `hub_private_repo` to {str(is_private).lower()}"
@@ -54,7 +54,7 @@ def check_target(repo_id: str, *, private: bool) -> str:
 
 def _check_files(repo_id: str, names: list[str]) -> None:
     """Raise InputError if a push would replace or remove data that no earlier push wrote."""
-    data = [name for name in names if name.startswith(("data/", "rows/"))]
+    data = [name for name in names if name.startswith(("data/", "rows/", "ocr/"))]
     if MANIFEST_FILE not in names and (written := [name for name in data if is_written(name)]):
         raise InputError(
             f"{repo_id} contains data that no build wrote, like {written[0]}, and a push would replace it; choose "
@@ -85,6 +85,6 @@ def push(folder: Path, repo_id: str, *, private: bool) -> CommitInfo:
             {name: folder / name for name in names if is_written(name)},
             message="Build with product-vqa",
             repo_type="dataset",
-            is_obsolete=lambda name: is_written(name) and name.startswith(("data/", "rows/", SCHEMA_FILE)),
+            is_obsolete=lambda name: is_written(name) and name.startswith(("data/", "rows/", "ocr/", SCHEMA_FILE)),
             needed_metadata=NEEDED_METADATA,
         )

@@ -42,6 +42,13 @@ class Splits:
         numbers = np.repeat(np.arange(len(self.rows)), [len(rows) for rows in self.rows.values()])
         return frame.assign(split=pd.Categorical.from_codes(numbers, categories=[*self.rows]))
 
+    def images(self) -> dict[str, dict[str, str]]:
+        """The images of each split: URL -> sha256."""
+        return {
+            split: {one.row.image_link: one.image.sha256 for one in rows if one.image is not None}
+            for split, rows in self.rows.items()
+        }
+
 
 def split_rows(filtered: FilteredRows, *, validation_size: float, seed: int) -> Splits:
     """Divide the labelled rows into train and validation. The rows of test.csv are test."""

@@ -5,8 +5,9 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +33,40 @@ _TABLES = {
 }
 _MAX_CELL_BYTES = 1024**2
 _ROLLBACK_OF_SEVERAL_FILES = bytes.fromhex("d9d505f920a163d7")  # the end of a journal that names another file
-_DAMAGED = f"choose another folder, or remove {STATE_FILE}* there to download everything again"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+
+
+@dataclass(frozen=True)
+class DatabaseFile:
+    """Which tables a file has, and what helps if it is damaged."""
+
+    name: str
+    version: int
+    tables: Mapping[str, str]
+    remedy: str
+
+
+STATE = DatabaseFile(
+    STATE_FILE,
+    _VERSION,
+    _TABLES,
+    f"choose another folder, or remove {STATE_FILE}* there to download everything again",
+)
 
 
 class StateDatabase:
     """The tables of a store. Raises InputError for a file that is damaged, or that this command did not write.
 
-    Nothing but the two tables may be in it: a view or a trigger is a program. What is in the rows is for the caller
+    Nothing but these tables may be in it: a view or a trigger is a program. What is in the rows is for the caller
     to check. `is_read_only`: nothing is written, neither to the file nor next to it.
     """
 
-    def __init__(self, folder: Path, *, is_read_only: bool) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, is_read_only: bool, file: DatabaseFile = STATE) -> None:
+        self.folder, self._file = folder, file
         with self._explained():
             for suffix in ("", "-wal", "-shm", "-journal"):
-                _check_file(folder / f"{STATE_FILE}{suffix}")
+                _check_file(folder / f"{file.name}{suffix}")
             self._connection = self._connect(is_read_only=is_read_only)
             self._set_up(is_read_only=is_read_only)
 
@@ -66,19 +84,19 @@ class StateDatabase:
             self._connection.execute(statement, values)
 
     def _connect(self, *, is_read_only: bool) -> sqlite3.Connection:
-        file = self.folder / STATE_FILE
+        file = self.folder / self._file.name
         if not is_read_only:
             return sqlite3.connect(file, isolation_level=None)
         # SQLite creates files next to a database even to read it. `immutable` prevents that, but ignores the log that
         # a killed process left, so a database with a log is copied first.
-        log = file.with_name(f"{STATE_FILE}-wal")
+        log = file.with_name(f"{file.name}-wal")
         if not log.is_file() or not log.stat().st_size:
             return sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
         self._copy = tempfile.TemporaryDirectory(prefix="image-store-")  # removed together with this object
         copied = Path(self._copy.name)
         for source in (file, log):
             shutil.copyfile(source, copied / source.name)
-        return sqlite3.connect(copied / STATE_FILE, isolation_level=None)
+        return sqlite3.connect(copied / file.name, isolation_level=None)
 
     def _set_up(self, *, is_read_only: bool) -> None:
         connection = self._connection
@@ -88,10 +106,10 @@ class StateDatabase:
         found = dict(connection.execute("SELECT name, sql FROM sqlite_master"))
         if found:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version != _VERSION:
+            if version != self._file.version:
                 raise sqlite3.DatabaseError(f"made by another version of this command: tables {version}")
             if {name: _plain(sql) for name, sql in found.items()} != {
-                name: _plain(sql) for name, sql in _TABLES.items()
+                name: _plain(sql) for name, sql in self._file.tables.items()
             }:
                 raise sqlite3.DatabaseError("it holds other tables, views or triggers than this command writes")
             # Also bounds every later query: in a forged file, a page may be the child of many pages.
@@ -105,8 +123,9 @@ class StateDatabase:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
         if not found:
-            tables = ";\n".join(_TABLES.values()).replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS")
-            connection.executescript(f"BEGIN IMMEDIATE;\n{tables};\nPRAGMA user_version = {_VERSION};\nCOMMIT;")
+            tables = ";\n".join(self._file.tables.values()).replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS")
+            version = self._file.version
+            connection.executescript(f"BEGIN IMMEDIATE;\n{tables};\nPRAGMA user_version = {version};\nCOMMIT;")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -114,16 +133,16 @@ class StateDatabase:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            where = f"`image_store` {self.folder}: {STATE_FILE}"
+            where = f"`image_store` {self.folder}: {self._file.name}"
             code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # without the details
             if code in _BUSY:
                 raise InputError(f"{where} is in use by another process; wait until it ends") from error
             if code in _DISK or find_machine_error(error):
                 raise InputError(
-                    f"`image_store` {self.folder}: cannot be written ({error}: {STATE_FILE}); free some space "
+                    f"`image_store` {self.folder}: cannot be written ({error}: {self._file.name}); free some space "
                     "there and rerun the command: downloaded images are kept"
                 ) from error
-            raise InputError(f"{where} cannot be used ({error}); {_DAMAGED}") from error
+            raise InputError(f"{where} cannot be used ({error}); {self._file.remedy}") from error
 
 
 def _check_file(file: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import xxhash
 
 from dataset_builder.manifest import Manifest
-from dataset_builder.output_folder import DROPPED_FILE, ROWS_FOLDER
+from dataset_builder.output_folder import DROPPED_FILE, OCR_FOLDER, ROWS_FOLDER
 from product_vqa.task.schema_file import SCHEMA_FILE
 
 logger = logging.getLogger(__name__)
@@ -18,9 +18,8 @@ def hash_files(folder: Path) -> dict[str, str]:
 
     It shows what a disk or a copy has damaged, in a fifth of the time of sha256, and not what somebody has forged.
     """
-    files = [
-        file for pattern in ("data/*", f"{ROWS_FOLDER}/*", DROPPED_FILE, SCHEMA_FILE) for file in folder.glob(pattern)
-    ]
+    patterns = ("data/*", f"{ROWS_FOLDER}/*", f"{OCR_FOLDER}/*", DROPPED_FILE, SCHEMA_FILE)
+    files = [file for pattern in patterns for file in folder.glob(pattern)]
     digests = {}
     for file in sorted(files):
         with file.open("rb") as stream:

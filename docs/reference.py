@@ -21,6 +21,7 @@ FILE = ROOT / "docs" / "reference.md"
 COMMANDS = [
     "dataset_builder.inspect",
     "dataset_builder.download",
+    "dataset_builder.ocr",
     "dataset_builder.build",
     "training.estimate",
     "training.sft",

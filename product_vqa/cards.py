@@ -122,6 +122,29 @@ def merge_cards(new: str, old: str, *, needed: tuple[str, ...] = ()) -> str:
     return (front + body).replace("\n", line_end)
 
 
+def add_section(card: str, section: str, *, before: str, metadata: dict[str, Any], needed: tuple[str, ...]) -> str:
+    """Return a card with a section (`## name` and text) added or replaced, and with these keys of the metadata.
+
+    Its edits by hand are kept, as by `merge_cards`. `before` is the name of the section that follows the new one. To a
+    card that a person wrote, no section is added.
+    """
+    old = _parse(card.replace("\r\n", "\n"))
+    name = section.partition("\n")[0].removeprefix("## ")
+    parts = [_SECTION.fullmatch(one.text) for one in old.sections if one.name not in (None, name)]
+    bodies = [part[3].strip("\n") for part in parts if part is not None]
+    headings = [body.partition("\n")[0] for body in bodies]
+    position = headings.index(f"## {before}") if f"## {before}" in headings else len(bodies)
+    bodies.insert(position, section)
+    own = {key: value for key, value in old.metadata.items() if not old.is_edited(key)} | metadata
+    front = yaml.safe_dump(own, sort_keys=False, allow_unicode=True)
+    return merge_cards(mark_card(f"---\n{front}---\n\n" + "\n\n".join(bodies)), card, needed=needed)
+
+
+def config_entries(metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of a card's `configs`."""
+    return _as_entries(metadata.get("configs"))
+
+
 def _parse(text: str) -> _Card:
     card = _Card()
     if match := _FRONT_MATTER.match(text):

@@ -11,6 +11,7 @@ COMMANDS = {
     "inspect": ("dataset_builder.inspect", "say what is in CSVs or a dataset, before anything is built"),
     "download": ("dataset_builder.download", "download the images of CSVs"),
     "build": ("dataset_builder.build", "make a dataset from CSVs and images"),
+    "ocr": ("dataset_builder.ocr", "read the text of the images of a store or a dataset"),
     "estimate": ("training.estimate", "estimate memory and time of a training"),
     "train": ("training.sft", "fine-tune an adapter, in one process"),
     "launch": ("product_vqa.launch", "the same in several processes: launch [options] -m training.sft ..."),

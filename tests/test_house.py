@@ -31,6 +31,7 @@ COMMANDS = [
     "product_vqa.launch",
     "dataset_builder.inspect",
     "dataset_builder.download",
+    "dataset_builder.ocr",
     "dataset_builder.build",
     "training.estimate",
     "training.sft",

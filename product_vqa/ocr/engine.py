@@ -18,11 +18,11 @@ from product_vqa.ocr.image_text import ImageText, make_box, select_boxes
 from product_vqa.ocr.interface import OcrEngine
 
 try:
-    import cv2
     import rapidocr
     from rapidocr.inference_engine.onnxruntime.main import ONNXRuntimeError
     from rapidocr.main import RapidOCRError
     from rapidocr.utils.output import RapidOCROutput
+    from rapidocr.utils.process_img import cv2  # type: ignore[attr-defined]  # OpenCV, of whichever package
 except ImportError as error:
     rapidocr = None  # type: ignore[assignment]
     _MISSING = first_line(error)

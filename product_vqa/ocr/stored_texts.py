@@ -29,7 +29,8 @@ _MAX_ROW_GROUPS = 16  # in memory: a prediction asks for images in about the ord
 def load_texts(location: Location, split: str) -> "StoredTexts | None":
     """The texts of a split's images; None if the dataset has none. Only their files are downloaded.
 
-    The card names the files, or else they are `ocr/{split}-*.parquet`. Raises InputError for files that are damaged, or of which two are of different engines.
+    The card names the files, or else they are `ocr/{split}-*.parquet`. Raises InputError for files that are damaged,
+    and for those of different engines.
     """
     names = find_splits(location, config=OCR_CONFIG).get(split) or [
         name

@@ -10,6 +10,7 @@ from product_vqa.provenance import (
     ADAPTER_WEIGHTS,
     BASE_MODEL_FILES,
     DATASET_FILES,
+    TEXT_FILES,
     adapter_sha256,
     check_content,
     content_sha256,
@@ -35,6 +36,20 @@ def test_a_folder_is_its_files_and_not_their_dates_or_its_name(folder: Path, tmp
     (folder / "data" / "folder.parquet").mkdir()
     moved = folder.rename(tmp_path_factory.mktemp("elsewhere") / "moved")
     assert content_sha256(Location(str(moved)), DATASET_FILES) == before
+
+
+def test_the_texts_of_images_do_not_count_for_a_dataset_and_have_a_hash_of_their_own(folder: Path) -> None:
+    location = Location(str(folder))
+    before, empty = content_sha256(location, DATASET_FILES), content_sha256(location, TEXT_FILES)
+    (folder / "ocr").mkdir()
+    (folder / "ocr" / "test-0.parquet").write_text("texts")
+    assert content_sha256(location, DATASET_FILES) == before
+    texts = content_sha256(location, TEXT_FILES)
+    (folder / "ocr" / "test-0.parquet").write_text("other texts")
+    assert len({before, empty, texts, content_sha256(location, TEXT_FILES)}) == 4
+    (folder / "data" / "ocr").mkdir()
+    (folder / "data" / "ocr" / "test-0.parquet").touch()
+    assert content_sha256(location, DATASET_FILES) != before
 
 
 @pytest.mark.parametrize("change", ["edit", "rename", "add", "remove", "swap", "schema"])

@@ -7,15 +7,7 @@ from product_vqa.errors import InputError
 from product_vqa.ocr import engine
 from product_vqa.ocr.engine import load_engine
 from quickstart.rendering.drawing import FONT_FOLDER
-
-needs_engine = pytest.mark.skipif(engine.rapidocr is None, reason="the extra `ocr` is not installed")
-
-
-def printed(text: str, *, degrees: int = 0) -> Image.Image:
-    image = Image.new("RGB", (200, 200), "white")  # a square: a strip would be enlarged to thousands of px
-    font = ImageFont.truetype(str(FONT_FOLDER / "LiberationSans-Bold.ttf"), 24)
-    ImageDraw.Draw(image).text((20, 80), text, font=font, fill="black")
-    return image.rotate(degrees, expand=True, fillcolor="white")
+from tests.product_vqa.ocr.printed import needs_engine, printed
 
 
 @needs_engine

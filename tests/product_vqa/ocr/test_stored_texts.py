@@ -53,7 +53,7 @@ def test_texts_are_found_by_url_over_row_groups_and_files(folder: Path, monkeypa
         assert texts.find(f"http://x/{number}") == text_of(number)
     assert texts.find("http://x/100") is None
     assert load_texts(location, "train") is None and load_texts(location, "validation") is None
-    assert len(load_split(location, "test")) == 11  # the texts are no rows of it
+    assert len(load_split(location, "test")) == 11  # its rows, and not those of the texts
     assert content_sha256(location, DATASET_FILES) == before != content_sha256(location, TEXT_FILES)
 
 

@@ -1,0 +1,158 @@
+"""Texts are added to a dataset that is there already: a folder, a repo, a stranger's."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from huggingface_hub import HfApi
+
+from dataset_builder import build, ocr
+from local_hub import LocalHub
+from product_vqa.errors import InputError
+from product_vqa.hub import locate
+from product_vqa.ocr.stored_texts import load_texts
+from tests.commands import call
+from tests.dataset_builder import ocr_engines
+from tests.dataset_builder.files import Shop, card_data, contents
+from tests.dataset_builder.ocr_engines import HOSTILE
+
+NAMES = ["default", "rows", "ocr"]
+
+
+def config_names(folder: Path) -> list[str]:
+    return [one["config_name"] for one in card_data(folder)["configs"]]
+
+
+@pytest.fixture
+def folder(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A built dataset, without texts, of which a person has edited the card."""
+    folder = shop.folder / "out"
+    build_again(shop, monkeypatch)
+    card = folder / "README.md"
+    text = (
+        card.read_text().replace("Columns\n", "Columns\nBy hand.\n", 1).replace("- paligemma", "- paligemma\n- mine")
+    )
+    card.write_text(text.replace("pretty_name: ", "extra: true\npretty_name: "))
+    return folder
+
+
+def build_again(shop: Shop, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    arguments = ["--validation_size", "0", "--license", "mit", "--output_dir", str(shop.folder / "out")]
+    call(build.main, monkeypatch, *shop.arguments(), *arguments, *more)
+
+
+def test_a_folder_gets_the_texts_and_keeps_what_was_edited(
+    shop: Shop, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = ocr_engines.use(monkeypatch, *HOSTILE)
+    before, card = contents(folder), (folder / "README.md").read_text()
+    call(ocr.main, monkeypatch, "--dataset", folder)
+    output = capsys.readouterr().out
+    assert "train: texts of 10 images\ntest: texts of 3 images\n" in output and "0.738 at 448 px" in output
+    assert contents(folder) == before and len(fake.sizes) == 13 and not list(shop.folder.glob(".*"))
+    after = (folder / "README.md").read_text()
+    assert config_names(folder) == NAMES and "By hand." in after and "- mine" in after and "extra: true" in after
+    assert "license: mit" in after and after.index("## Texts in the images") < after.index("## Dropped rows")
+    added = set(after.splitlines()) - set(card.splitlines())
+    assert not any(text[:12] in after for text in HOSTILE) and len(added) < 30
+    texts = load_texts(locate(str(folder)), "train")
+    assert texts is not None and len(texts) == 10 and texts.description == "an engine 1.0"
+    found = texts.find(shop.train_urls[0])
+    assert found is not None and found.boxes[0].text == HOSTILE[0]
+    stored = {row["image_link"]: row["sha256"] for row in pq.read_table(folder / "rows" / "train.parquet").to_pylist()}
+    rows = pq.read_table(folder / "ocr" / "train-00000-of-00001.parquet").to_pylist()
+    assert {row["image_link"]: row["sha256"] for row in rows} == stored
+
+    # The same again changes nothing, and a build with the options of before keeps the texts.
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    call(ocr.main, monkeypatch, "--dataset", folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
+    capsys.readouterr()
+    build_again(shop, monkeypatch)
+    assert capsys.readouterr().out == f"unchanged: {folder}\n" and config_names(folder) == NAMES
+    assert "By hand." in (folder / "README.md").read_text() and "- mine" in (folder / "README.md").read_text()
+
+
+def test_what_was_read_before_an_interruption_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    fake = ocr_engines.use(monkeypatch, "500 g")
+    fake.fail_at = 12
+    with pytest.raises(KeyboardInterrupt):
+        call(ocr.main, monkeypatch, "--dataset", folder)
+    assert not (folder / "ocr").exists() and config_names(folder) == ["default", "rows"]
+    fake.fail_at = None
+    call(ocr.main, monkeypatch, "--dataset", folder)
+    assert len(fake.sizes) < 12 + 13 and config_names(folder) == NAMES
+
+
+@pytest.mark.slow
+def test_a_repo_gets_the_texts(
+    hub: LocalHub, shop: Shop, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = "local/texts-later"
+    build_again(shop, monkeypatch, "--push_to_hub", "--hub_dataset_id", repo)
+    HfApi().upload_file(repo_id=repo, repo_type="dataset", path_in_repo="mine.txt", path_or_fileobj=b"x")
+    with pytest.raises(InputError, match="--output_dir is needed for a repo"):
+        call(ocr.main, monkeypatch, "--dataset", repo)
+    fake = ocr_engines.use(monkeypatch, *HOSTILE)
+    output = tmp_path / "texts"
+    call(ocr.main, monkeypatch, "--dataset", repo, "--output_dir", output, "--push_to_hub")
+    assert sorted(path.name for path in output.iterdir()) == ["README.md", "build.json", "ocr"]
+    names = HfApi().list_repo_files(repo, repo_type="dataset")
+    assert {"mine.txt", "ocr/train-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"} <= set(names)
+    texts = load_dataset(repo, "ocr", cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in texts.items()} == {"train": 10, "test": 3}
+    assert texts["train"][0]["texts"][0]["text"] == HOSTILE[0]
+    default = load_dataset(repo, cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in default.items()} == {"train": 11, "test": 4}
+    manifest = json.loads((output / "build.json").read_text())
+    assert (
+        manifest["ocr"]["images"] == {"train": 10, "test": 3}
+        and "data/train-00000-of-00001.parquet" in manifest["files"]
+    )
+    assert "By hand." in (output / "README.md").read_text() and len(fake.sizes) == 13
+
+
+def test_a_dataset_of_somebody_else_keeps_its_default_configuration(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ocr_engines.use(monkeypatch, *HOSTILE)
+    foreign = (
+        "---\nconfigs:\n- config_name: mine\n  data_files:\n  - split: test\n    path: data/test-*\n---\n# Mine\n"
+    )
+    for number, card in enumerate((None, "# Mine\n", foreign)):
+        other = Path(shutil.copytree(folder, tmp_path / f"other{number}"))
+        (other / "build.json").unlink()
+        (other / "README.md").unlink()
+        if card is not None:
+            (other / "README.md").write_text(card)
+        call(ocr.main, monkeypatch, "--dataset", other)
+        assert not (other / "build.json").exists()
+        cache = str(tmp_path / f"cache{number}")
+        assert len(load_dataset(str(other), split="test", cache_dir=cache)) == 4
+        assert len(load_dataset(str(other), "ocr", split="test", cache_dir=cache)) == 3
+        text = (other / "README.md").read_text()
+        assert ("# Mine" in text) == (card is not None) and ("## Texts in the images" in text) == (card is None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give exactly one source of images: --image_store or --dataset"),
+        (["--image_store", "s", "--dataset", "d"], "give exactly one source"),
+        (["--image_store", "s", "--push_to_hub"], "--output_dir and --push_to_hub are for a --dataset"),
+        (["--dataset", "FOLDER", "--push_to_hub"], "--push_to_hub needs a repo as --dataset"),
+        (["--dataset", "EMPTY"], "--dataset .*is not a dataset built by"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    ocr_engines.use(monkeypatch, "500 g")
+    names = {"FOLDER": str(folder), "EMPTY": str(tmp_path / "empty")}
+    with pytest.raises(InputError, match=message):
+        call(ocr.main, monkeypatch, *[names.get(one, one) for one in arguments])
