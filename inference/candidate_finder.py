@@ -40,8 +40,8 @@ def find_source(
             raise InputError("`ground` ocr chooses among valid answers: leave `constrain` on")
         if grounding is None:
             raise InputError(
-                "`ground` ocr: the adapter has no calibration.json that says how far to trust OCR; `python -m "
-                "inference.calibrate --ground ocr` finds it out on a labelled split"
+                "`ground` ocr: the adapter has no calibration.json that says how far to trust OCR; calibrate it with "
+                "`ground` ocr on a labelled split"
             )
     elif ground == "none" or constrain != "on" or grounding is None or not grounding.is_better:
         return None

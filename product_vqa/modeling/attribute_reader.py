@@ -274,8 +274,8 @@ class AttributeReader:
             raise ValueError("`ocr` needs constrained answers: leave `constrain` on")
         if self.calibration.grounding is None:
             raise ValueError(
-                "`ocr` needs an adapter whose calibration.json says how far to trust OCR: "
-                "`python -m inference.calibrate --ground ocr` finds it out"
+                "`ocr` needs an adapter whose calibration.json says how far to trust OCR: inference.calibrate with "
+                "`ground` ocr finds it out"
             )
         return self.calibration.grounding
 

@@ -33,7 +33,7 @@ def test_after_the_end_there_is_padding_alone(processor: PaliGemmaProcessor, aut
     assert (tokens.log_p[0, 0], tokens.allowed_log_p[0]) == (0.0, 0.0)
 
 
-def test_logits_that_are_not_finite_are_told(processor: PaliGemmaProcessor, automaton: AnswerAutomaton) -> None:
+def test_logits_that_are_not_finite_are_marked(processor: PaliGemmaProcessor, automaton: AnswerAutomaton) -> None:
     states = automaton.start_states(["voltage", "voltage"])
     logits = torch.zeros(2, len(processor.tokenizer))
     logits[1] = float("nan")
