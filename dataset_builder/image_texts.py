@@ -24,6 +24,7 @@ from product_vqa.errors import InputError
 from product_vqa.images import ImageError, load_image
 from product_vqa.ocr import engine
 from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.interface import OcrEngine
 from product_vqa.quoting import one_line
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ _DATABASE = DatabaseFile(
 class ImageTexts:
     """The texts that an engine has read. One thread records and finds; any number of threads may `read`."""
 
-    def __init__(self, folder: Path, reader: engine.OcrEngine, *, is_read_only: bool = False) -> None:
+    def __init__(self, folder: Path, reader: OcrEngine, *, is_read_only: bool = False) -> None:
         self._engine = reader
         self.description = reader.description
         self._database: StateDatabase | None = None
