@@ -161,7 +161,7 @@ def test_only_a_description_that_a_card_can_show_is_valid(change: dict[str, Any]
     assert is_ocr({}) and not is_ocr([])
 
 
-def test_what_small_images_cost_is_said() -> None:
+def test_the_cost_of_small_images_is_printed() -> None:
     (line,) = find_small_print({"longer_side": {"median": 999}})
     assert line.startswith("texts: read at 999 px") and "0.738 at 448 px" in line
     assert find_small_print({"longer_side": {"median": 1000}}) == find_small_print({}) == []
