@@ -8,21 +8,24 @@ texts are not.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import islice
 
 from product_vqa.ocr.candidate import Candidate, Evidence
 from product_vqa.ocr.choices import find_values
 from product_vqa.ocr.geometry import Line, group_neighbours, is_below, is_next_to, measure_lines, union
 from product_vqa.ocr.image_text import ImageText
-from product_vqa.ocr.quantities import TextQuantity, find_quantities, find_unit, normalize_text
+from product_vqa.ocr.quantities import TextQuantity, UnitFinder, find_quantities, normalize_text
 from product_vqa.ocr.ranking import Context, rank
 from product_vqa.task.attributes import Attribute
 from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind
 from product_vqa.task.known_units import is_length
 
 MAX_CANDIDATES = 16  # of a question, the best ones
+MAX_READINGS = 5000  # of a question, the first ones: an image of a real product has some hundred
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def find_candidates(
     lines = measure_lines(text)
     context = Context(attribute, lines, unit_shares=unit_shares or {})
     best: dict[str, Candidate] = {}
-    for reading in _find(lines, attribute):
+    for reading in islice(_find(lines, attribute), MAX_READINGS):
         score = rank(reading.candidate, reading.line, reading.quantity, context)
         candidate = replace(reading.candidate, rank_score=score)
         known = best.get(candidate.answer)
@@ -85,14 +88,12 @@ def _find_several(
     groups = [(group, Evidence.JOINED) for group in group_neighbours(list(values))]
     for group, evidence in (*groups, (list(values), Evidence.ALL)):
         answer = kind.join({value for line in group for value in values[line]})
-        for line in group if len(group) > 1 else ():
+        if len(group) < 2:
+            continue
+        box, score = reduce(union, (line.box for line in group)), min(line.score for line in group)
+        for line in group:
             for reading in _reading(answer, attribute, line, evidence):
-                both = replace(
-                    reading.candidate,
-                    box=reduce(union, (one.box for one in group)),
-                    score=min(one.score for one in group),
-                )
-                yield replace(reading, candidate=both)
+                yield replace(reading, candidate=replace(reading.candidate, box=box, score=score))
 
 
 def _reading(
@@ -106,32 +107,32 @@ def _reading(
 def _find_quantities(
     lines: list[Line], attribute: Attribute, kind: QuantityKind, *, has_pieces: bool
 ) -> Iterator[Reading]:
-    bare: list[tuple[Line, TextQuantity]] = []
+    bare: defaultdict[Line, list[TextQuantity]] = defaultdict(list)
     units_seen: dict[str, None] = {}
-    for line in lines:
-        for one in find_quantities(normalize_text(line.text), kind):
+    unit_finder = UnitFinder(kind)
+    texts = {line: normalize_text(line.text) for line in lines}
+    for line, text in texts.items():
+        for one in find_quantities(text, unit_finder):
             if one.unit is None:
                 if not one.has_other_unit:
-                    bare.append((line, one))
+                    bare[line].append(one)
                 continue
             units_seen[one.unit] = None
             if has_pieces and one.count > 1 and not one.has_own_unit:
                 continue
             evidence = Evidence.AXIS if one.count > 1 or one.axis else Evidence.VALUE
             yield from _quantity_reading(one, one.unit, attribute, kind, line, evidence)
-    unit_lines = [(line, unit) for line in lines if (unit := find_unit(normalize_text(line.text), kind))]
-    units_seen |= dict.fromkeys(unit for _, unit in unit_lines)
-    for line, one in bare:
-        joined = [
-            (other, unit)
-            for other, unit in unit_lines
-            if (one.end == len(normalize_text(line.text)) and is_next_to(line, other)) or is_below(line, other)
-        ]
-        for other, unit in joined:
-            both = replace(line, box=union(line.box, other.box), score=min(line.score, other.score))
-            yield from _quantity_reading(one, unit, attribute, kind, both, Evidence.JOINED)
-        if not joined:
-            for unit in units_seen:
+    unit_lines = {line: unit for line, text in texts.items() if (unit := unit_finder.find_complete(text))}
+    units_seen |= dict.fromkeys(unit_lines.values())
+    for line, found in bare.items():
+        below = {unit: other for other, unit in reversed(unit_lines.items()) if is_below(line, other)}
+        right = {unit: other for other, unit in reversed(unit_lines.items()) if is_next_to(line, other)}
+        for one in found:
+            joined = below | right if one.end == len(texts[line]) else below
+            for unit, other in joined.items():
+                both = replace(line, box=union(line.box, other.box), score=min(line.score, other.score))
+                yield from _quantity_reading(one, unit, attribute, kind, both, Evidence.JOINED)
+            for unit in () if joined else units_seen:
                 yield from _quantity_reading(one, unit, attribute, kind, line, Evidence.NUMBER)
 
 

@@ -5,6 +5,7 @@
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
@@ -31,6 +32,8 @@ _GLUED = re.compile(r"(?:NET|WT|EACH|PER|APPROX|MAX|AC|DC|e)+$", re.IGNORECASE) 
 _TWO_MEANINGS = {"oz": "fluid ounce", "ounce": "fluid ounce"}  # of an attribute with volumes
 _QUOTES = {"''": '"', "″": '"', "”": '"', "’’": '"', "′′": '"', "′": "'", "’": "'"}
 MAX_QUANTITIES = 60  # of a text
+MAX_UNIT_WORDS = 5  # of a spelling
+MAX_NORMALIZED_CHARS = 200  # of a text: one character may stand for 18
 
 
 @dataclass(frozen=True)
@@ -52,19 +55,64 @@ class TextQuantity:
 def normalize_text(text: str) -> str:
     """The characters that the patterns expect: `１½″` -> `1 1/2"`."""
     text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text)).replace("\u2044", "/")
-    return text.replace("，", ",").replace("：", ":")
+    return text.replace("，", ",").replace("：", ":")[:MAX_NORMALIZED_CHARS]
 
 
-def find_quantities(text: str, kind: QuantityKind) -> list[TextQuantity]:
+class UnitFinder:
+    """Finds the units of a kind in words, each words once."""
+
+    def __init__(self, kind: QuantityKind) -> None:
+        self._kind = kind
+        self._by_loose_spelling: defaultdict[str, set[str]] = defaultdict(set)
+        for spelling, unit in kind.unit_by_spelling.items():
+            self._by_loose_spelling[loose_unit(spelling)].add(unit)
+        self._found: dict[str, tuple[str | None, int]] = {}
+
+    def find_complete(self, text: str) -> str | None:
+        """The unit that a text consists of, if it is one."""
+        words = text.strip(" .()[]")
+        unit, length = self.find(words)
+        return unit if length == len(words) else None
+
+    def find(self, words: str) -> tuple[str | None, int]:
+        """The unit at the beginning of some words, the longest that is one, and how many characters it has."""
+        if words not in self._found:
+            self._found[words] = self._find(words)
+        return self._found[words]
+
+    def _find(self, words: str) -> tuple[str | None, int]:
+        ends = [match.end() for match in re.finditer(r"[^\s.]+\.?", words)]
+        for end in reversed(ends[:MAX_UNIT_WORDS]):
+            text = words[:end]
+            glued = _GLUED.sub("", text) if text.isalpha() else ""
+            for spelling in (text, text.rstrip("."), text.replace(".", ""), glued):
+                unit = self._find_spelling(spelling) if spelling else None
+                if unit is not None:
+                    return unit, end
+        return None, 0
+
+    def _find_spelling(self, spelling: str) -> str | None:
+        own = self._kind.unit_by_spelling.get(spelling) or self._find_own(spelling)
+        return own if own in self._kind.units else _find_unit_of(spelling, self._kind.units)
+
+    def _find_own(self, spelling: str) -> str | None:
+        """The unit of a schema's spelling but for case and a plural, if only one has it."""
+        units = self._by_loose_spelling.get(loose_unit(spelling), set())
+        return next(iter(units)) if len(units) == 1 else None
+
+
+def find_quantities(text: str, units: UnitFinder) -> list[TextQuantity]:
     """The numbers of a normalized text, in order; those without a unit have the `unit` None."""
     found: list[TextQuantity] = []
+    if not re.search("[0-9]", text):
+        return found
     for match in _ITEM.finditer(text):
         number = read_number(match["number"])
         if number is None or len(found) == MAX_QUANTITIES:
             continue
         before = match["before"] or ""
         is_axis = re.fullmatch(_AXIS, before) is not None
-        unit, length = _find_unit(match["words"] or "", kind)
+        unit, length = units.find(match["words"] or "")
         is_glued = len(before) in (1, 2) and match.start("number") == match.end("before")
         if is_glued and not is_axis and (unit is None or match["gap"]):
             continue  # the 12 of `B12 mg`, but not that of `DC12V`
@@ -76,12 +124,6 @@ def find_quantities(text: str, kind: QuantityKind) -> list[TextQuantity]:
         has_other_unit = unit is None and _is_other_unit(match["words"] or "")
         found.append(TextQuantity(number, unit, start, end, axis=axis, has_other_unit=has_other_unit))
     return _join(text, found)
-
-
-def find_unit(text: str, kind: QuantityKind) -> str | None:
-    """The unit of the attribute that a text consists of, if it is one."""
-    unit, length = _find_unit(text.strip(" .()[]"), kind)
-    return unit if length == len(text.strip(" .()[]")) else None
 
 
 def read_number(text: str) -> Decimal | None:
@@ -116,33 +158,11 @@ def _find_unit_of(text: str, units: tuple[str, ...]) -> str | None:
     return meanings[0] if len(meanings) == 1 else None
 
 
-def _find_unit(words: str, kind: QuantityKind) -> tuple[str | None, int]:
-    """The unit at the beginning of some words, the longest that is one, and how many characters it has."""
-    ends = [match.end() for match in re.finditer(r"[^\s.]+\.?", words)]
-    for end in reversed(ends):
-        text = words[:end]
-        glued = _GLUED.sub("", text) if text.isalpha() else ""
-        for spelling in (text, text.rstrip("."), text.replace(".", ""), glued):
-            if not spelling:
-                continue
-            own = kind.unit_by_spelling.get(spelling) or _own_unit(spelling, kind)
-            unit = own if own in kind.units else _find_unit_of(spelling, kind.units)
-            if unit is not None:
-                return unit, end
-    return None, 0
-
-
+@lru_cache(maxsize=10_000)
 def _is_other_unit(words: str) -> bool:
     """Whether a known unit of any kind of attribute is at the beginning."""
     ends = [match.end() for match in re.finditer(r"[^\s.]+", words)]
     return any(find_units(words[:end]) or find_units(words[:end].lower()) for end in ends)
-
-
-def _own_unit(spelling: str, kind: QuantityKind) -> str | None:
-    """The unit of a schema's spelling but for case and a plural, if only one has it."""
-    loose = loose_unit(spelling)
-    units = {unit for text, unit in kind.unit_by_spelling.items() if loose_unit(text) == loose}
-    return units.pop() if len(units) == 1 else None
 
 
 def _join(text: str, found: list[TextQuantity]) -> list[TextQuantity]:

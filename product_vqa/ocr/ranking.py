@@ -12,6 +12,7 @@ from functools import cache, cached_property
 
 from product_vqa.ocr.candidate import Candidate, Evidence
 from product_vqa.ocr.geometry import Line
+from product_vqa.ocr.image_text import Box
 from product_vqa.ocr.quantities import TextQuantity
 from product_vqa.task.attributes import Attribute
 from product_vqa.task.kinds import SEPARATOR, MultiChoiceKind
@@ -61,13 +62,22 @@ class Context:
     attribute: Attribute
     lines: Sequence[Line]
     unit_shares: Mapping[str, float] = field(default_factory=dict)
-    _key_points: dict[Line, float] = field(default_factory=dict, init=False, repr=False)
+    _key_points: dict[tuple[str, Box], float] = field(default_factory=dict, init=False, repr=False)
 
     def key_points(self, line: Line) -> float:
         """For words in the line, or else in those that lead to it. The quantities of a line share them."""
-        if line not in self._key_points:
-            self._key_points[line] = _count_key_points(line, self)
-        return self._key_points[line]
+        place = (line.text, line.pixels)
+        if place not in self._key_points:
+            self._key_points[place] = _count_key_points(line, self)
+        return self._key_points[place]
+
+    @cached_property
+    def leading(self) -> list[Line]:
+        """The lines with such words that may lead to others, because they have no number of their own."""
+        return [line for line in self.lines if not re.search("[0-9]", line.text) and self._has_words(line.text)]
+
+    def _has_words(self, text: str) -> bool:
+        return any(pattern is not None and pattern.search(text) for pattern in (self.keys, self.not_own))
 
     @cached_property
     def largest(self) -> float:
@@ -114,7 +124,7 @@ def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
 
 def _count_key_points(line: Line, context: Context) -> float:
     near = [(line.text, 1.0)]
-    near += [(other.text, _NEAR_KEY_SHARE) for other in context.lines if _leads_to(other, line)]
+    near += [(other.text, _NEAR_KEY_SHARE) for other in context.leading if _leads_to(other, line)]
     points = max((_KEY * share for text, share in near if context.keys.search(text)), default=0.0)
     if context.not_own is not None:
         points += next((_OTHER_KEY * share for text, share in near if context.not_own.search(text)), 0.0)
@@ -122,8 +132,8 @@ def _count_key_points(line: Line, context: Context) -> float:
 
 
 def _leads_to(other: Line, line: Line) -> bool:
-    """Whether the other line is right above this one, or on its left, and has no number of its own."""
-    if other is line or re.search("[0-9]", other.text):
+    """Whether the other line is right above this one, or on its left."""
+    if other is line:
         return False
     left, top, right, bottom = other.pixels
     own_left, own_top, own_right, own_bottom = line.pixels

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from product_vqa.ocr.candidates import MAX_CANDIDATES, find_candidates
+from product_vqa.ocr import candidates
+from product_vqa.ocr.candidate import Candidate
+from product_vqa.ocr.candidates import MAX_CANDIDATES, MAX_READINGS, find_candidates
 from product_vqa.ocr.image_text import ImageText, make_box, select_boxes
 from product_vqa.task.attributes import Schema
 from product_vqa.task.schema import CHALLENGE
@@ -122,11 +124,6 @@ def test_values_of_a_line_or_of_neighbouring_lines_count_together() -> None:
     assert three[0] == "cotton, wool" and three[-1] == "cotton, wool, linen"
 
 
-def test_five_hundred_lines_of_materials_end() -> None:
-    text = image_text(*[("cotton wool linen " * 11, 1, number, 900, number + 9) for number in range(500)])
-    assert answers(text, "material", schema=SCHEMAS["clothes"])[0] == "cotton, wool, linen"
-
-
 @settings(max_examples=60)
 @given(
     st.lists(
@@ -152,7 +149,33 @@ def test_candidates_of_any_text_are_valid_answers(boxes: list[tuple[str, list[fl
                 assert one.answer and attribute.is_valid(one.answer) and not attribute.excess(one.answer)
 
 
-@pytest.mark.parametrize("name", ["height", "item_weight"])
-def test_five_hundred_boxes_of_numbers_end(name: str) -> None:
-    text = image_text(*[(f"{number} " * 60, 1, number, 900, number + 1) for number in range(500)])
-    assert len(find_candidates(text, CHALLENGE[name])) <= MAX_CANDIDATES
+@pytest.mark.parametrize(
+    ("height", "step"), [(1, 2), (400, 1), (900, 0)], ids=["one under another", "overlapping", "in one place"]
+)
+@pytest.mark.parametrize(
+    ("schema", "name", "lines"),
+    [
+        ("challenge", "height", ["1 cm 2 3 4 5 6 7 8 9 10 " * 8] * 500),
+        ("challenge", "height", ["20 cm 1 " * 30, "cm"] * 250),
+        ("challenge", "item_weight", ["1 2 3 4 5 6 7 8 9 10 " * 9, "g"] * 250),
+        ("challenge", "item_weight", ["net weight max up to " * 9, "1 g 2 kg " * 30] * 250),
+        ("clothes", "material", ["cotton wool linen " * 11] * 500),
+        ("electronics", "model_number", ["AB-1234C/56 " * 16] * 500),
+        ("electronics", "cores", ["8 " * 100] * 500),
+    ],
+)
+def test_five_hundred_lines_of_quantities_units_or_values_end(
+    schema: str, name: str, lines: list[str], height: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more readings are ranked than MAX_READINGS, whose time is bounded."""
+    ranked: list[str] = []
+
+    def count(candidate: Candidate, *others: object) -> float:
+        ranked.append(candidate.answer)
+        return 0.0
+
+    monkeypatch.setattr(candidates, "rank", count)
+    attribute = {"challenge": CHALLENGE, **SCHEMAS}[schema][name]
+    text = image_text(*[(line, 1, number * step, 900, number * step + height) for number, line in enumerate(lines)])
+    assert 0 < len(find_candidates(text, attribute)) <= MAX_CANDIDATES
+    assert len(ranked) <= MAX_READINGS

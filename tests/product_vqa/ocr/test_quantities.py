@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from product_vqa.ocr.quantities import MAX_QUANTITIES, find_quantities, find_unit, normalize_text, read_number
+from product_vqa.ocr.quantities import MAX_QUANTITIES, UnitFinder, find_quantities, normalize_text, read_number
 from product_vqa.task.kinds import QuantityKind
 from product_vqa.task.schema import CHALLENGE
 from tests.example_schemas import SCHEMAS
@@ -19,7 +19,9 @@ def kind_of(name: str) -> QuantityKind:
 
 def found(text: str, name: str) -> list[str]:
     """The quantities with a unit, `number unit`, and `?` for a number without one."""
-    return [f"{one.number:f} {one.unit or '?'}" for one in find_quantities(normalize_text(text), kind_of(name))]
+    return [
+        f"{one.number:f} {one.unit or '?'}" for one in find_quantities(normalize_text(text), UnitFinder(kind_of(name)))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -69,28 +71,28 @@ def test_quantities_are_read_as_packs_print_them(name: str, text: str, expected:
 
 def test_axes_ranges_and_products_are_marked() -> None:
     width = kind_of("width")
-    first, second = find_quantities("H102 x W330mm", width)
+    first, second = find_quantities("H102 x W330mm", UnitFinder(width))
     assert (first.axis, first.position, first.has_own_unit) == ("h", 0, False)
     assert (second.axis, second.position, second.count, second.has_own_unit) == ("w", 1, 2, True)
-    assert [one.axis for one in find_quantities("30cm(L) x 20cm(W) x 5cm(H)", width)] == ["l", "w", "h"]
-    low, high = find_quantities("100-240V", kind_of("voltage"))
+    assert [one.axis for one in find_quantities("30cm(L) x 20cm(W) x 5cm(H)", UnitFinder(width))] == ["l", "w", "h"]
+    low, high = find_quantities("100-240V", UnitFinder(kind_of("voltage")))
     assert (low.in_range, high.in_range, low.unit, low.has_own_unit) == (True, True, "volt", False)
-    assert not find_quantities("12V", kind_of("voltage"))[0].in_range
+    assert not find_quantities("12V", UnitFinder(kind_of("voltage")))[0].in_range
 
 
 def test_a_schema_of_its_own_has_its_spellings() -> None:
     kind = SCHEMAS["electronics"]["battery"].kind
     assert isinstance(kind, QuantityKind)
-    assert [(one.number, one.unit) for one in find_quantities("5000MAH battery", kind)] == [
+    assert [(one.number, one.unit) for one in find_quantities("5000MAH battery", UnitFinder(kind))] == [
         (Decimal(5000), "milliampere hour")
     ]
 
 
 def test_a_text_that_is_a_unit() -> None:
-    assert find_unit("(GRAMS)", kind_of("item_weight")) == "gram"
-    assert find_unit("kg", kind_of("item_weight")) == "kilogram"
-    assert find_unit("kg net", kind_of("item_weight")) is None
-    assert find_unit("", kind_of("item_weight")) is None
+    assert UnitFinder(kind_of("item_weight")).find_complete("(GRAMS)") == "gram"
+    assert UnitFinder(kind_of("item_weight")).find_complete("kg") == "kilogram"
+    assert UnitFinder(kind_of("item_weight")).find_complete("kg net") is None
+    assert UnitFinder(kind_of("item_weight")).find_complete("") is None
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_fractions(text: str, number: str | None) -> None:
 def test_any_text_is_read_without_an_error(text: str) -> None:
     normalized = normalize_text(text)
     for name in ("item_weight", "item_volume", "height"):
-        quantities = find_quantities(normalized, kind_of(name))
+        quantities = find_quantities(normalized, UnitFinder(kind_of(name)))
         assert len(quantities) <= MAX_QUANTITIES
         for one in quantities:
             assert 0 <= one.start < one.end <= len(normalized) and one.number >= 0
@@ -122,4 +124,6 @@ def test_canonical_answers_are_found(number: str, name: str, data: st.DataObject
 
 
 def test_a_number_of_a_thousand_digits_ends() -> None:
-    assert json.dumps([str(one.number)[:3] for one in find_quantities("9" * 1000 + " g", kind_of("item_weight"))])
+    assert json.dumps(
+        [str(one.number)[:3] for one in find_quantities("9" * 1000 + " g", UnitFinder(kind_of("item_weight")))]
+    )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from product_vqa.ocr.candidate import Candidate, Evidence
 from product_vqa.ocr.geometry import Line
-from product_vqa.ocr.quantities import find_quantities
+from product_vqa.ocr.quantities import UnitFinder, find_quantities
 from product_vqa.ocr.ranking import Context, rank
 from product_vqa.task.kinds import QuantityKind
 from product_vqa.task.schema import CHALLENGE
@@ -17,7 +17,7 @@ def points(line: Line, name: str = "item_weight", *others: Line, evidence: Evide
     """What the first quantity of a line gets."""
     kind = CHALLENGE[name].kind
     assert isinstance(kind, QuantityKind)
-    quantity = find_quantities(line.text, kind)[0]
+    quantity = find_quantities(line.text, UnitFinder(kind))[0]
     answer = f"{kind.format_number(quantity.number)} {quantity.unit}"
     candidate = Candidate(answer, evidence, line.box, line.score, 0.0)
     return rank(candidate, line, quantity, Context(CHALLENGE[name], [line, *others]))
@@ -64,7 +64,7 @@ def test_the_name_of_an_attribute_of_another_schema_is_its_word() -> None:
     kind = attribute.kind
     assert isinstance(kind, QuantityKind)
     plain_points, named_points = (
-        rank(candidate, line, find_quantities(line.text, kind)[0], Context(attribute, [line]))
+        rank(candidate, line, find_quantities(line.text, UnitFinder(kind))[0], Context(attribute, [line]))
         for line in (plain, named)
     )
     assert named_points > plain_points
