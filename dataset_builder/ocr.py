@@ -43,6 +43,8 @@ class OcrOptions:
             raise InputError("give exactly one source of images: `image_store` or `dataset`")
         if self.dataset is None and (self.output_dir is not None or self.push_to_hub):
             raise InputError("`output_dir` and `push_to_hub` are for a `dataset`; `build` publishes a store's texts")
+        if self.push_to_hub and "@" in (self.dataset or ""):
+            raise InputError("`push_to_hub` adds texts to the images that the repo has now: drop the @ in `dataset`")
 
 
 def main() -> None:

@@ -154,6 +154,7 @@ def test_a_dataset_of_somebody_else_keeps_its_default_configuration(
         (["--image_store", "s", "--dataset", "d"], "give exactly one source"),
         (["--image_store", "s", "--push_to_hub"], "--output_dir and --push_to_hub are for a --dataset"),
         (["--dataset", "FOLDER", "--push_to_hub"], "--push_to_hub needs a repo as --dataset"),
+        (["--dataset", "a/b@v1", "--push_to_hub"], "--push_to_hub adds texts to the images that the repo has now"),
         (["--dataset", "EMPTY"], "--dataset .*is not a dataset built by"),
     ],
 )
