@@ -182,7 +182,7 @@ def write_folder(
     from dataset_builder.image_store import ImageStore
     from dataset_builder.leakage import check_split, find_leaks
     from dataset_builder.manifest import find_earlier_build, make_manifest, save_manifest
-    from dataset_builder.ocr_files import warn_if_small, write_ocr_files
+    from dataset_builder.ocr_files import find_small_print, write_ocr_files
     from dataset_builder.output_folder import check_own_files, temporary_folder, write_errors_explained
     from dataset_builder.placeholders import find_placeholders
     from dataset_builder.unanswered import choose_rows, schema_with
@@ -252,10 +252,8 @@ def write_folder(
 
             for split, rows in splits.rows.items():
                 print(f"{split}: {len(rows)} rows")
-            for finding in (*leaks, *placeholders):
+            for finding in (*leaks, *placeholders, *find_small_print(ocr)):
                 print(finding)
-            if ocr and (small := warn_if_small(ocr["longer_side"])):
-                print(f"texts: {small}")
             print(f"written: {options.output_dir}")
 
 

@@ -43,6 +43,8 @@ class OcrOptions:
             raise InputError("give exactly one source of images: `image_store` or `dataset`")
         if self.dataset is None and (self.output_dir is not None or self.push_to_hub):
             raise InputError("`output_dir` and `push_to_hub` are for a `dataset`; `build` publishes a store's texts")
+        if self.push_to_hub and "@" in (self.dataset or ""):
+            raise InputError("`push_to_hub` adds texts to the images that the repo has now: drop the @ in `dataset`")
 
 
 def main() -> None:
@@ -57,7 +59,7 @@ def read_store(folder: str) -> None:
     """Read the images of a store that have no text yet."""
     from dataset_builder.image_store import ImageStore
     from dataset_builder.image_texts import open_texts, read_stored
-    from dataset_builder.ocr_files import describe_sides, warn_if_small
+    from dataset_builder.ocr_files import describe_sides, find_small_print
     from dataset_builder.state_database import STATE_FILE
 
     if not (Path(folder) / STATE_FILE).is_file():
@@ -67,15 +69,16 @@ def read_store(folder: str) -> None:
         before = len(texts)
         read_stored(store, sorted(store.sizes()), texts)
         print(f"{folder}: {len(texts)} images have their texts, {len(texts) - before} of them since now")
-        if (sides := texts.longer_sides()) and (small := warn_if_small(describe_sides(sides))):
-            print(f"{small}. {_FULL_SIZE}")
+        sides = texts.longer_sides()
+        for finding in find_small_print({"longer_side": describe_sides(sides)} if sides else {}):
+            print(f"{finding}. {_FULL_SIZE}")
 
 
 def read_dataset(options: OcrOptions) -> None:
     """Read the images of a dataset, write its configuration `ocr`, and push it if asked for."""
     from dataset_builder.image_texts import ImageTexts
     from dataset_builder.ocr_dataset import add_texts, push_texts, read_splits
-    from dataset_builder.ocr_files import warn_if_small
+    from dataset_builder.ocr_files import find_small_print
     from dataset_builder.output_folder import texts_folder, write_errors_explained
     from product_vqa.atomic_io import one_writer
     from product_vqa.hub import locate
@@ -102,8 +105,8 @@ def read_dataset(options: OcrOptions) -> None:
         ocr = add_texts(location, images, texts, folder)
         for split, count in ocr["images"].items():
             print(f"{split}: texts of {count} images")
-        if small := warn_if_small(ocr["longer_side"]):
-            print(f"{small}. {_FULL_SIZE}")
+        for finding in find_small_print(ocr):
+            print(f"{finding}. {_FULL_SIZE}")
         print(f"written: {folder}")
         if options.push_to_hub:
             print(f"pushed: {push_texts(folder, location, ocr)}")

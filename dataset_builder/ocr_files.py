@@ -107,9 +107,9 @@ and bottom left of the text as one reads it, as fractions of the image's width a
 {counts}"""
 
 
-def warn_if_small(sides: Mapping[str, int]) -> str:
-    """What reading images at their size costs; "" for large ones. `sides` is the description of their longer sides."""
-    if sides["median"] >= LARGE_SIDE:
-        return ""
-    side = sides["median"]
-    return f"read at {side} px (median of the longer sides): small print is lost. {_SMALL_PRINT}"
+def find_small_print(ocr: Mapping[str, Any]) -> list[str]:
+    """What reading the images at their size costs, as a line; none for large ones. `ocr` is as in the manifest."""
+    side = ocr["longer_side"]["median"] if ocr else LARGE_SIDE
+    if side >= LARGE_SIDE:
+        return []
+    return [f"texts: read at {side} px (median of the longer sides): small print is lost. {_SMALL_PRINT}"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Image
 from tqdm import tqdm
@@ -29,9 +30,10 @@ from product_vqa.ocr.candidates import find_candidates
 from product_vqa.ocr.engine import load_engine
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine
+from product_vqa.ocr.stored_texts import StoredTexts, load_texts
 from product_vqa.ocr.unit_shares import count_shares
 from product_vqa.parquet_files import ParquetError, check_parquet
-from product_vqa.provenance import DATASET_FILES, content_sha256
+from product_vqa.provenance import DATASET_FILES, TEXT_FILES, content_sha256
 from product_vqa.row_selection import RowSelectionOptions, read_selection
 from product_vqa.schemas import load_schema
 from product_vqa.task.attributes import Schema
@@ -63,14 +65,15 @@ def predict_by_ocr(
     options: PredictOptions, row_options: RowSelectionOptions, *, output: Path, files: BatchFiles
 ) -> None:
     """Predict the rows of a split, and write the submission. Resumes as a prediction by a model does."""
-    engine = load_engine()
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
         schema = load_schema(location)
+        stored = load_texts(location, options.split)
     selection = read_selection(row_options, schema=schema)
     dataset = load_rows(location, Settings.of(options, selection)).cast_column("image", Image(decode=False))
     batch_size = options.batch_size or files.recorded_batch_size() or BATCH_SIZE
     indexes = find_indexes(dataset, batch_size=batch_size, location=location, split=options.split)
+    reader = TextReader(stored, load_engine() if stored is None or is_missing(dataset, stored) else None)
     run = {
         "dataset": str(location),
         "dataset_sha256": content_sha256(location, DATASET_FILES),
@@ -78,8 +81,10 @@ def predict_by_ocr(
         "batch_size": batch_size,
         **{name: getattr(options, name) for name in RECORDED},
         "reader": "ocr",
-        "ocr_engine": engine.description,
+        **reader.describe(),
     }
+    if stored is not None:
+        run["ocr_texts_sha256"] = content_sha256(location, TEXT_FILES)
     if not selection.is_all:
         run["row_selection"] = selection.describe()
     files.open(run)
@@ -89,7 +94,7 @@ def predict_by_ocr(
         dataset,
         missing,
         batch_size=batch_size,
-        engine=engine,
+        reader=reader,
         num_threads=find_num_threads(options),
         rules=rules,
         min_confidence=options.min_confidence,
@@ -109,6 +114,37 @@ def find_num_threads(options: PredictOptions) -> int:
     return max(1, options.dataloader_num_workers)
 
 
+def is_missing(dataset: Dataset, stored: StoredTexts) -> bool:
+    """Whether a row has an image, and the dataset not its texts."""
+    all_rows = dataset.data  # of the split, also those that are not selected
+    with_image = set(all_rows.column("image_link").filter(pc.is_valid(all_rows.column("image"))).to_pylist())
+    selected = dataset.select_columns("image_link")["image_link"]
+    return any(link in with_image and link not in stored for link in selected)
+
+
+class TextReader:
+    """The texts of rows' images: those that the dataset has, and what an engine reads in the other images."""
+
+    def __init__(self, stored: StoredTexts | None, engine: OcrEngine | None) -> None:
+        self._stored, self._engine = stored, engine
+
+    def describe(self) -> dict[str, str]:
+        """What a run records."""
+        engine = {} if self._engine is None else {"ocr_engine": self._engine.description}
+        return engine if self._stored is None else engine | {"ocr_texts": self._stored.description}
+
+    def read(self, row: Mapping[str, Any]) -> ImageText | str:
+        """The texts of the row's image, or why there are none."""
+        found = self._stored.find(row["image_link"]) if self._stored is not None else None
+        if found is not None:
+            return found
+        assert self._engine is not None
+        try:
+            return self._engine.read(as_image(row["image"]))
+        except ImageError as error:
+            return str(error)
+
+
 class Rules:
     """Chooses among the candidates of an image: the schema, and how usual each unit is, by attribute."""
 
@@ -124,7 +160,7 @@ def read_batches(
     numbers: Sequence[int],
     *,
     batch_size: int,
-    engine: OcrEngine,
+    reader: TextReader,
     num_threads: int,
     rules: Rules,
     min_confidence: float,
@@ -134,20 +170,13 @@ def read_batches(
         for number in numbers:
             start = number * batch_size
             rows = dataset.select(range(start, min(start + batch_size, len(dataset)))).to_list()
-            stored = {row["image"]["bytes"]: row["image"] for row in rows if row["image"] is not None}
-            texts = dict(zip(stored, pool.map(lambda image: _read(image, engine), stored.values()), strict=True))
+            images = {(row["image_link"], row["image"]["bytes"]): row for row in rows if row["image"] is not None}
+            texts = dict(zip(images, pool.map(reader.read, images.values()), strict=True))
             records = []
             for row in rows:
-                text = NO_IMAGE if row["image"] is None else texts[row["image"]["bytes"]]
+                text = NO_IMAGE if row["image"] is None else texts[row["image_link"], row["image"]["bytes"]]
                 records.append(_make_record(row, text, rules, min_confidence=min_confidence))
             yield number, pa.Table.from_pylist(records, schema=PREDICTIONS)
-
-
-def _read(image: Mapping[str, Any], engine: OcrEngine) -> ImageText | str:
-    try:
-        return engine.read(as_image(image))
-    except ImageError as error:
-        return str(error)
 
 
 def _make_record(

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,7 +47,7 @@ class StoredTexts:
     """The texts of images by their URLs. Row groups are read as they are needed; any number of threads may ask."""
 
     def __init__(self, location: Location, names: Sequence[str], paths: Sequence[Path]) -> None:
-        self._location, self._names = location, names
+        self._location, self._names, self._paths = location, names, paths
         self._files: list[pq.ParquetFile] = []
         self._rows: dict[str, int] = {}  # image_link -> its row, counted over all files
         self._groups: list[tuple[int, int]] = []  # file and row group
@@ -78,8 +79,14 @@ class StoredTexts:
         self._lock = threading.Lock()
         self.description = clean_text(engines[0]) or "unknown"
 
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:  # a worker opens the files itself
+        return StoredTexts, (self._location, self._names, self._paths)
+
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __contains__(self, image_link: str) -> bool:
+        return image_link in self._rows
 
     def find(self, image_link: str) -> ImageText | None:
         """The texts of the image of a URL; None if the dataset has none for it.

@@ -115,6 +115,15 @@ def test_a_repo_gets_the_texts(
     )
     assert "By hand." in (output / "README.md").read_text() and len(fake.sizes) == 13
 
+    # A push of the folder, which has no texts, removes them; once it has them, it publishes them.
+    push = ("--push_to_hub", "--hub_dataset_id", repo)
+    build_again(shop, monkeypatch, *push)
+    assert not [name for name in HfApi().list_repo_files(repo, repo_type="dataset") if name.startswith("ocr/")]
+    call(ocr.main, monkeypatch, "--dataset", folder)
+    build_again(shop, monkeypatch, *push)
+    assert "ocr/train-00000-of-00001.parquet" in HfApi().list_repo_files(repo, repo_type="dataset")
+    assert len(load_dataset(repo, "ocr", split="test", cache_dir=str(tmp_path / "cache"))) == 3
+
 
 def test_a_dataset_of_somebody_else_keeps_its_default_configuration(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +154,7 @@ def test_a_dataset_of_somebody_else_keeps_its_default_configuration(
         (["--image_store", "s", "--dataset", "d"], "give exactly one source"),
         (["--image_store", "s", "--push_to_hub"], "--output_dir and --push_to_hub are for a --dataset"),
         (["--dataset", "FOLDER", "--push_to_hub"], "--push_to_hub needs a repo as --dataset"),
+        (["--dataset", "a/b@v1", "--push_to_hub"], "--push_to_hub adds texts to the images that the repo has now"),
         (["--dataset", "EMPTY"], "--dataset .*is not a dataset built by"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from dataset_builder import build
-from dataset_builder.ocr_files import is_ocr, warn_if_small
+from dataset_builder.ocr_files import find_small_print, is_ocr
 from local_hub import LocalHub
 from product_vqa.dataset import find_splits, load_split
 from product_vqa.hub import Location, locate
@@ -161,5 +161,7 @@ def test_only_a_description_that_a_card_can_show_is_valid(change: dict[str, Any]
     assert is_ocr({}) and not is_ocr([])
 
 
-def test_what_small_images_cost_is_said() -> None:
-    assert "0.738 at 448 px" in warn_if_small({"median": 999}) and warn_if_small({"median": 1000}) == ""
+def test_the_cost_of_small_images_is_printed() -> None:
+    (line,) = find_small_print({"longer_side": {"median": 999}})
+    assert line.startswith("texts: read at 999 px") and "0.738 at 448 px" in line
+    assert find_small_print({"longer_side": {"median": 1000}}) == find_small_print({}) == []

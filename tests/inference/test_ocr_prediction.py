@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder import build
-from inference import predict
+from inference import ocr_prediction, predict
 from inference.ocr_prediction import count_unit_shares
 from inference.submission import read_run
 from product_vqa.errors import InputError
 from product_vqa.hub import locate
 from product_vqa.ocr import engine
-from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.image_text import ImageText, make_box
+from product_vqa.ocr.text_files import TextRow, write_texts
 from product_vqa.task.schema import CHALLENGE
 from quickstart.rendering.levels import PLAIN
 from quickstart.rendering.writer import write_labels
 from tests.commands import call
+from tests.dataset_builder.ocr_engines import CORNERS, FakeEngine
 
 needs_engine = pytest.mark.skipif(engine.rapidocr is None, reason="the extra `ocr` is not installed")
 NUM_ROWS = 10
@@ -117,6 +120,39 @@ def test_the_workers_are_threads_that_read_images(
     monkeypatch.setattr(engine.RapidOcr, "read", read)
     run_predict(labels, tmp_path / "s.csv", monkeypatch, "--dataloader_num_workers", num_workers)
     assert len(threads) > num_threads == len(set(threads))
+
+
+def test_texts_of_the_dataset_are_used_and_only_other_images_are_read(
+    labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(labels, tmp_path / "labels"))
+    fake = FakeEngine("999 gram")
+    monkeypatch.setattr(ocr_prediction, "load_engine", lambda: fake)
+    images = {
+        row["image_link"]
+        for row in pq.read_table(folder / "dataset" / "rows" / "test.parquet").to_pylist()
+        if row["sha256"] is not None
+    }
+    _, *others = sorted(images)
+    text = ImageText(400, 300, (make_box("Net wt. 123 g, 45 cm, 6 V, 7 W, 8 ml", 0.9, CORNERS),))
+    (folder / "dataset" / "ocr").mkdir()
+    file = folder / "dataset" / "ocr" / "test-00000-of-00001.parquet"
+    write_texts(file, [TextRow(link, None, text) for link in others], engine="an engine 2.0")
+    rows = run_predict(folder, tmp_path / "a.csv", monkeypatch)
+    assert fake.sizes and len(fake.sizes) <= 2  # once in each batch
+    numbers = {row["prediction"].split(".")[0] for row in rows if row["prediction"] and row["image_link"] in others}
+    assert numbers and numbers <= {"123", "45", "6", "7", "8"}
+    run = read_run(tmp_path / "a.parquet")
+    assert (run["ocr_engine"], run["ocr_texts"]) == (fake.description, "an engine 2.0") and run["ocr_texts_sha256"]
+
+    # With all texts, no engine is needed.
+    monkeypatch.setattr(ocr_prediction, "load_engine", lambda: pytest.fail("an engine is loaded"))
+    write_texts(file, [TextRow(link, None, text) for link in images], engine="an engine 2.0")
+    for more in ((), ("--max_rows", "4")):
+        rows = run_predict(folder, tmp_path / f"b{len(more)}.csv", monkeypatch, *more)
+        assert len(rows) == (4 if more else NUM_ROWS)
+    run = read_run(tmp_path / "b0.parquet")
+    assert "ocr_engine" not in run and run["ocr_texts"] == "an engine 2.0"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The texts of a dataset, of a folder and of a repo, written by `write_texts` and by strangers."""
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ def test_texts_are_found_by_url_over_row_groups_and_files(folder: Path, monkeypa
     for number in (99, *range(100), 0):
         assert texts.find(f"http://x/{number}") == text_of(number)
     assert texts.find("http://x/100") is None
+    assert "http://x/99" in texts and "http://x/100" not in texts
+    copied = pickle.loads(pickle.dumps(texts))  # for a worker
+    assert copied.find("http://x/99") == text_of(99) and copied.description == "an engine"
     assert load_texts(location, "train") is None and load_texts(location, "validation") is None
     assert len(load_split(location, "test")) == 11  # its rows, and not those of the texts
     assert content_sha256(location, DATASET_FILES) == before != content_sha256(location, TEXT_FILES)
