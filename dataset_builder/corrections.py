@@ -13,6 +13,7 @@ from product_vqa.csv_files import parse_index
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import from_cell, one_line
 from product_vqa.tables.record_files import open_table
+from product_vqa.tables.records import Records
 from product_vqa.tables.rows import Row, Table
 from product_vqa.task.kinds import LabelError
 
@@ -89,7 +90,7 @@ def correct_rows(train: Table, names: Sequence[str], *, read_label: ReadLabel) -
     return replace(train, rows=tuple(rows)), Corrections(tuple(files), decisions)
 
 
-def _read(records: Any, *, file: str) -> Iterator[Correction]:
+def _read(records: Records, *, file: str) -> Iterator[Correction]:
     present = [name for name in (*REQUIRED, *OPTIONAL) if name in records.names]
     if wrong := [name for name in REQUIRED if name not in present] or [
         name for name in present if records.names.count(name) > 1

@@ -1,7 +1,13 @@
 """Which labels the benchmark of the audit corrupts, and how it counts."""
 
-from benchmarks.audit import KINDS, corrupt, summarize
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.audit import KINDS, corrupt, main, summarize
 from product_vqa.task.schema import CHALLENGE
+from tests.commands import call
 
 
 def make_rows() -> list[dict[str, str]]:
@@ -40,3 +46,11 @@ def test_what_is_found_is_counted_in_the_first_rows() -> None:
         "by_chance": 0.4,
     }  # fmt: skip
     assert summarize([0, 30], range(100), first=30)["found"] == 1
+
+
+def test_rows_that_are_not_there_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing"
+    call(main, monkeypatch, "--train_csv", missing, "--image_dir", missing, "--wrong_csv", missing, "--json")
+    assert json.loads(capsys.readouterr().out) == {"skipped": f"{missing} or {missing} is not there"}

@@ -105,7 +105,7 @@ class Page:
             if file.is_file() and file.stat().st_size:
                 break
             time.sleep(0.1)
-        with file.open(newline="", encoding="utf-8") as lines:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
             return list(csv.DictReader(lines))
 
 
