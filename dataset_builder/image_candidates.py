@@ -1,8 +1,8 @@
 """What OCR and rules find in the images of a split that may answer its rows."""
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from datasets import Dataset
@@ -11,11 +11,11 @@ from tqdm import tqdm
 from product_vqa.images import ImageError, as_image
 from product_vqa.ocr.candidate import Candidate
 from product_vqa.ocr.candidates import find_candidates
-from product_vqa.ocr.engine import OcrEngine
 from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.interface import OcrEngine
 from product_vqa.ocr.stored_texts import StoredTexts
+from product_vqa.ocr.unit_shares import count_shares
 from product_vqa.task.attributes import Schema
-from product_vqa.task.kinds import QuantityKind
 
 _LINKS_AT_ONCE = 32  # images that are in memory
 ReadText = Callable[[int], ImageText | None]
@@ -29,7 +29,7 @@ def find_in_images(
     Rows without an image that can be read are not among them. `read_text` gives the text of a row's image, in threads.
     """
     names, labels = dataset["entity_name"][:], dataset["entity_value"][:]
-    shares = count_unit_shares(((names[position], labels[position]) for position in positions), schema)
+    shares = count_shares(((names[position], labels[position], 1) for position in positions), schema)
     links = dataset["image_link"][:]
     by_link: defaultdict[str, list[int]] = defaultdict(list)
     for position in positions:
@@ -63,13 +63,3 @@ def stored_reader(dataset: Dataset, texts: StoredTexts) -> ReadText:
     """The texts that the dataset has; None for an image of which it has none."""
     links = dataset["image_link"][:]
     return lambda position: texts.find(links[position])
-
-
-def count_unit_shares(labels: Iterable[tuple[str, str]], schema: Schema) -> Mapping[str, dict[str, float]]:
-    """Attribute -> unit -> its share of the labels, given as pairs of attribute and label."""
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for name, label in labels:
-        attribute = schema.attributes[name]
-        if isinstance(attribute.kind, QuantityKind) and label:
-            counts[name][attribute.kind.split(label)[1]] += 1
-    return {name: {unit: count / found.total() for unit, count in found.items()} for name, found in counts.items()}

@@ -28,8 +28,15 @@ OCR_DOUBT = 0.05
 # goes a half, and to the label, if it is not listed, a tenth.
 BEST_UNLISTED, LABEL_UNLISTED = 0.5, 0.1
 # How likely a text that was read so is what is printed, for an OCR score of 1. A number whose unit is elsewhere in
-# the image is a candidate once for each unit, and most of these are wrong.
-PRINTED = {Evidence.VALUE: 0.9, Evidence.JOINED: 0.8, Evidence.AXIS: 0.8, Evidence.NUMBER: 0.3}
+# the image is a candidate once for each unit, and most of these are wrong; values that are far apart need not be one
+# answer.
+PRINTED = {
+    Evidence.VALUE: 0.9,
+    Evidence.JOINED: 0.8,
+    Evidence.AXIS: 0.8,
+    Evidence.ALL: 0.5,
+    Evidence.NUMBER: 0.3,
+}
 # How likely the image does not show the attribute, if OCR found no answer about it. More often it missed what is
 # printed.
 NOT_PRINTED = 0.15

@@ -2,7 +2,7 @@
 
 from datasets import Dataset, Image
 
-from dataset_builder.image_candidates import count_unit_shares, find_in_images, text_reader
+from dataset_builder.image_candidates import find_in_images, text_reader
 from product_vqa.ocr.image_text import ImageText, TextBox
 from product_vqa.task.features import FEATURES
 from product_vqa.task.schema import CHALLENGE
@@ -56,8 +56,3 @@ def test_only_the_rows_that_are_asked_for_are_read() -> None:
     read = text_reader(dataset, engine)
     assert [position for position, _ in find_in_images([2, 3], dataset, schema=CHALLENGE, read_text=read)] == [2]
     assert engine.num_read == 1
-
-
-def test_the_shares_of_units_are_those_of_the_labels() -> None:
-    labels = [("voltage", "12.0 volt"), ("voltage", "24.0 volt"), ("voltage", "1.0 kilovolt"), ("width", "")]
-    assert count_unit_shares(labels, CHALLENGE) == {"voltage": {"volt": 2 / 3, "kilovolt": 1 / 3}}
