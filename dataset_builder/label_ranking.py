@@ -106,7 +106,8 @@ def of_predictions(label: str, predictions: Sequence[Mapping[str, float]], attri
 def of_candidates(label: str, candidates: Sequence[Candidate], attribute: Attribute) -> Opinion | None:
     """The opinion of what OCR found in the image, best first; None for a kind that the rules do not look for.
 
-    If the label is printed, other texts are as likely as the rules prefer them to it: their points are log odds.
+    If the label is printed, other texts are as likely as the rules prefer them to it: their points are log odds. The
+    answer is the one that the rules prefer.
     """
     if isinstance(attribute.kind, TextKind) or attribute.kind.name == "yes_no":
         return None
@@ -114,11 +115,10 @@ def of_candidates(label: str, candidates: Sequence[Candidate], attribute: Attrib
     others = [one for one in candidates if one not in of_label]
     printed = max((_printed(one) for one in of_label), default=0.0)
     points = max((one.rank_score for one in of_label), default=-math.inf)
-    shares = [_printed(one) * _sigmoid(one.rank_score - points) for one in others]
     if not others:
         return Opinion(printed, 0.0 if of_label else NOT_PRINTED, "", OCR_DOUBT)
-    best = max(range(len(others)), key=lambda number: shares[number])
-    return Opinion(printed, shares[best], others[best].answer, OCR_DOUBT)
+    other = max(_printed(one) * _sigmoid(one.rank_score - points) for one in others)
+    return Opinion(printed, other, others[0].answer, OCR_DOUBT)
 
 
 def _printed(candidate: Candidate) -> float:

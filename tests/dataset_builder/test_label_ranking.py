@@ -73,6 +73,12 @@ def test_several_predictions_count_by_their_mean() -> None:
             math.log((0.9 / (1 + math.exp(-2)) + 0.05) / (0.9 + 0.05)),
             "5.0 gram",
         ),
+        # Of two others, the one that the rules prefer is the answer, though another one was read better.
+        (
+            [candidate("5.0 gram", 4.0, score=0.8), candidate("6.0 gram", 2.0)],
+            math.log((0.9 + 0.05) / 0.05),
+            "5.0 gram",
+        ),
         # No answer is found: the label may not be printed at all.
         ([], math.log((0.15 + 0.05) / 0.05), ""),
     ],
