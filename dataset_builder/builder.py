@@ -1,7 +1,7 @@
 """`ProductVqa`, the dataset without the Hub: CSVs and images to splits, as `datasets` generates and caches them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from dataset_builder.image_dir import ImageDir
 from dataset_builder.image_store import ImageStore
 from dataset_builder.options import STATED, ImageOptions, ImageSourceOptions, SelectionOptions, TableOptions
 from dataset_builder.output_folder import DROPPED_FILE, ROWS_FOLDER
-from dataset_builder.row_filter import DatasetRow, check_labels
+from dataset_builder.row_filter import DatasetRow, check_labels, correct_labels
 from dataset_builder.unanswered import choose_rows, schema_with
 from dataset_builder.unanswered_sources import check_unanswered
 from dataset_builder.writer import ROW_GROUP_ROWS, generate_examples, split_generators, write_dropped, write_rows
@@ -39,10 +39,10 @@ class ProductVqa(datasets.GeneratorBasedBuilder):
     """`ProductVqa(train_csv=..., test_csv=..., image_dir=...)`, then `download_and_prepare()` and `as_dataset()`.
 
     Give one CSV or both, and the `schema` of their attributes unless they are the challenge's; `wide`, `columns`,
-    `unit_spellings` and `unanswered` are as in `build`. Give the images in `image_dir`, or in an `image_store` that
-    `download` made: nothing is downloaded here. Images of a folder are resized to `image_size` (default 448); those of
-    a store have their size already. In `cache_dir`, `left_out.csv` lists the dropped rows with their reasons, and
-    `rows/` has the rows without their images. Raises InputError for input that cannot be used.
+    `unit_spellings`, `unanswered` and `corrections` are as in `build`. Give the images in `image_dir`, or in an
+    `image_store` that `download` made: nothing is downloaded here. Images of a folder are resized to `image_size`
+    (default 448); those of a store have their size already. In `cache_dir`, `left_out.csv` lists the dropped rows with
+    their reasons, and `rows/` has the rows without their images. Raises InputError for input that cannot be used.
     """
 
     BUILDER_CONFIG_CLASS = ProductVqaConfig
@@ -66,14 +66,17 @@ class ProductVqa(datasets.GeneratorBasedBuilder):
         unanswered: float = 0.0,
         unanswered_from: str = STATED,
         unanswered_below: float = 0.1,
+        corrections: Sequence[str | os.PathLike[str]] = (),
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self._selection = SelectionOptions(
-            ranges, unit_spellings, validation_size, seed, unanswered, unanswered_from, unanswered_below
-        )
+            ranges, unit_spellings, validation_size, seed, unanswered, unanswered_from, unanswered_below,
+            [os.fspath(file) for file in corrections],
+        )  # fmt: skip
         source = ImageSourceOptions(_path(image_dir), _path(image_store))
         self._images = open_images(source, image_size=image_size)
-        self._tables = read_tables(TableOptions(_path(train_csv), _path(test_csv), _path(schema), wide, columns))
+        tables = read_tables(TableOptions(_path(train_csv), _path(test_csv), _path(schema), wide, columns))
+        self._tables = correct_labels(tables, self._selection)
         check_labels(self._tables, self._selection)
         check_unanswered(self._selection, self._tables)
         if isinstance(self._images, ImageStore):

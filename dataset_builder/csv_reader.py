@@ -4,7 +4,9 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from dataset_builder.corrections import NO_CORRECTIONS, Corrections
 from dataset_builder.options import TableOptions
 from product_vqa.errors import InputError, argument
 from product_vqa.row_selection import RowKey, RowSelection
@@ -26,6 +28,7 @@ class Tables:
     test: Table | None
     schema: Schema
     layout: Layout
+    corrections: Corrections = NO_CORRECTIONS  # they are in the rows already, but for those that they drop
 
     def __iter__(self) -> Iterator[Table | None]:
         return iter((self.train, self.test))
@@ -38,6 +41,10 @@ class Tables:
     @property
     def num_rows(self) -> int:
         return sum(len(table.rows) for table in self if table is not None)
+
+    def describe_corrections(self) -> dict[str, Any]:
+        """What a manifest records about them; {} without any."""
+        return {} if self.train is None else self.corrections.describe(self.train.rows)
 
     def urls(self) -> list[str]:
         """Every image URL once, in the order of the rows."""

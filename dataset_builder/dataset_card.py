@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from dataset_builder.corrections import CORRECT, DROP, DROPPED, KEEP
 from dataset_builder.labels import UNIT_UNSUITABLE, LabelForm
 from dataset_builder.manifest import Manifest
 from dataset_builder.ocr_files import describe_texts, ocr_config
@@ -36,6 +37,7 @@ _MEANINGS = {
     UNIT_AMBIGUOUS: "unit with two meanings, like `5 mv`",
     NUMBER_AMBIGUOUS: "number with two meanings, like `1,500 g`",
     SURPLUS: "empty, and beyond the share of questions without an answer",
+    DROPPED: "somebody looked at the image and dropped the row",
 }
 _OWN_MEANINGS = {  # of a schema of its own
     LabelForm.RANGE_BRACKETS.value: "a range, like `[1, 2] unit`",
@@ -50,6 +52,7 @@ _OWN_MEANINGS = {  # of a schema of its own
     "not_the_pattern": "does not match the pattern",
     "too_long": "too many characters",
     SURPLUS: _MEANINGS[SURPLUS],
+    DROPPED: _MEANINGS[DROPPED],
 }
 _UNANSWERED_FROM = {
     STATED: "the CSV asks for an attribute there, and its label is empty",
@@ -149,6 +152,7 @@ def _render_card(manifest: Manifest, *, location: str, license: License | None, 
         command=_command(manifest, license),
         code_span=code_span,
         file_name=file_name,
+        corrected=_count_corrections(manifest),
     )
     return str(card)
 
@@ -177,6 +181,18 @@ def _describe(attribute: Attribute) -> dict[str, str]:
     return {"name": attribute.name, "question": question, "kind": kind.name, "answers": answers}
 
 
+def _count_corrections(manifest: Manifest) -> str:
+    """`3 labels were corrected, 1 row was dropped and 2 labels were kept`; "" without corrections."""
+    if not manifest.corrections:
+        return ""
+    corrected, dropped, kept = (manifest.corrections[decision] for decision in (CORRECT, DROP, KEEP))
+    return f"{_were(corrected, 'label')} corrected, {_were(dropped, 'row')} dropped and {_were(kept, 'label')} kept"
+
+
+def _were(number: int, noun: str) -> str:
+    return f"{_count(number, noun)} {'was' if number == 1 else 'were'}"
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
@@ -200,6 +216,8 @@ def _command(manifest: Manifest, license: License | None) -> str:
     if own := manifest.unanswered:
         arguments.append(f"--unanswered {own['share']} --unanswered_from {shlex.quote(one_line(own['from']))}")
         arguments += [f"--unanswered_below {own['below']}"] if "below" in own else []
+    if own := manifest.corrections:
+        arguments.append(" ".join(["--corrections", *(shlex.quote(one_line(one["file"])) for one in own["files"])]))
     arguments += [
         f"--{manifest.picture_source} {images}",
         f"--image_size {manifest.image_size} --ranges {manifest.ranges}",

@@ -53,6 +53,8 @@ def compute_fingerprint(
         parts.append(own)
     if unanswered := describe(selection):
         parts.append(repr(unanswered))
+    if corrections := tables.describe_corrections():
+        parts.append(repr(corrections))
     if layout := tables.layout.describe():
         parts.append(repr(layout))
     if texts:

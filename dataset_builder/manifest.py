@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 
 import product_vqa
+from dataset_builder.corrections import DECISIONS
 from dataset_builder.csv_reader import Tables
 from dataset_builder.fingerprint import schema_digest
 from dataset_builder.leakage import Leak
@@ -63,6 +64,7 @@ class Manifest:
     unit_spellings: str = ""  # sha256 of the table that labels were read with; not in the file if there is none
     unanswered: dict[str, Any] = field(default_factory=dict)  # `unanswered.choose_rows`; not in the file if empty
     ocr: dict[str, Any] = field(default_factory=dict)  # `ocr_files.write_ocr_files`; not in the file if empty
+    corrections: dict[str, Any] = field(default_factory=dict)  # `Corrections.describe`; not in the file if empty
     is_challenge: bool = False  # whether the images are those of the Amazon ML Challenge 2024
 
 
@@ -108,6 +110,7 @@ def make_manifest(
         unit_spellings=spellings_sha256() if selection.unit_spellings else "",
         unanswered=unanswered,
         ocr=ocr,
+        corrections=tables.describe_corrections(),
         is_challenge=is_challenge(tables.schema)
         and all(_CHALLENGE_URL.match(row.image_link) for row in tables.rows()),
     )
@@ -125,7 +128,7 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     content = {
         name: value
         for name, value in asdict(manifest).items()
-        if name not in ("layout", "unit_spellings", "unanswered", "ocr") or value
+        if name not in ("layout", "unit_spellings", "unanswered", "ocr", "corrections") or value
     }
     with atomic_write(folder / MANIFEST_FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -156,6 +159,7 @@ def is_made_from(
         and manifest.row_selection == row_selection.describe()
         and manifest.layout == tables.layout.describe()
         and manifest.unit_spellings == (spellings_sha256() if selection.unit_spellings else "")
+        and manifest.corrections == tables.describe_corrections()
         and {key: manifest.unanswered.get(key) for key in ("share", "from", "sha256", "below")}
         == {key: describe(selection).get(key) for key in ("share", "from", "sha256", "below")}
         and (manifest.image_size, manifest.ranges, manifest.validation_size, manifest.seed)
@@ -218,6 +222,7 @@ def _is_valid(manifest: Manifest, schema: Schema) -> bool:
         and re.fullmatch("([0-9a-f]{64})?", manifest.unit_spellings) is not None
         and _is_unanswered(manifest.unanswered, schema)
         and is_ocr(manifest.ocr)
+        and _is_corrections(manifest.corrections)
         and isinstance(manifest.is_challenge, bool)
     )
 
@@ -234,6 +239,26 @@ def _is_unanswered(unanswered: dict[str, Any], schema: Schema) -> bool:
         and all(type(unanswered[key]) is kind for key, kind in optional.items() if key in unanswered)
         and set(unanswered["rows"]) <= set(SPLITS)
         and all(counts.keys() <= set(schema.names) and _are_counts(counts) for counts in unanswered["rows"].values())
+    )
+
+
+def _is_corrections(corrections: dict[str, Any]) -> bool:
+    """Whether a card can show what a manifest says about corrections."""
+    if not corrections:
+        return corrections == {}
+    counts = {decision: corrections[decision] for decision in DECISIONS}
+    return (
+        corrections.keys() == {"files", *DECISIONS}
+        and _are_counts(counts)
+        and isinstance(corrections["files"], list)
+        and bool(corrections["files"])
+        and all(
+            one.keys() == {"file", "sha256"}
+            and isinstance(one["file"], str)
+            and bool(one["file"])
+            and re.fullmatch("[0-9a-f]{64}", one["sha256"]) is not None
+            for one in corrections["files"]
+        )
     )
 
 

@@ -216,6 +216,14 @@ class SelectionOptions:
     unanswered_below: float = field(
         default=0.1, metadata={"help": "The probability in that file below which an attribute is not shown."}
     )
+    corrections: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Decisions about labels of train_csv, as the page of dataset_builder.audit saves them: CSVs with "
+            "image_link, entity_name, entity_value (the label now), decision (keep, correct or drop) and new_value. "
+            "Several are applied one after the other."
+        },
+    )
 
     @property
     def is_unanswered_file(self) -> bool:

@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from dataset_builder.corrections import DROPPED, correct_rows
 from dataset_builder.csv_reader import Tables
 from dataset_builder.image_store import NOT_FETCHED, count_reasons
-from dataset_builder.labels import label_judge
+from dataset_builder.labels import label_judge, read_label
 from dataset_builder.options import STATED, SelectionOptions
 from dataset_builder.stored_image import StoredImage
 from dataset_builder.unit_spellings import check_unit_spellings
@@ -63,6 +65,23 @@ def readable_schema(schema: Schema, selection: SelectionOptions) -> Schema:
     return schema.with_not_shown(schema.names) if is_stated else schema
 
 
+def correct_labels(tables: Tables, selection: SelectionOptions) -> Tables:
+    """The tables with the corrections of `selection`. Raises InputError for one that cannot be applied."""
+    if not selection.corrections:
+        return tables
+    if tables.train is None:
+        raise InputError("`corrections` needs `train_csv`: rows to predict have no labels")
+    check_unit_spellings(tables.schema, unit_spellings=selection.unit_spellings)
+    schema = readable_schema(tables.schema, selection)
+
+    @cache
+    def read(entity_name: str, label: str) -> str:
+        return read_label(schema[entity_name], label, ranges=selection.ranges, unit_spellings=selection.unit_spellings)
+
+    train, corrections = correct_rows(tables.train, selection.corrections, read_label=read)
+    return replace(tables, train=train, corrections=corrections)
+
+
 def check_labels(tables: Tables, selection: SelectionOptions) -> None:
     """Raise InputError if no label can be read, and warn if many cannot: before the images are downloaded."""
     check_unit_spellings(tables.schema, unit_spellings=selection.unit_spellings)
@@ -70,8 +89,10 @@ def check_labels(tables: Tables, selection: SelectionOptions) -> None:
         return
     schema, ranges = readable_schema(tables.schema, selection), selection.ranges
     unit_spellings = selection.unit_spellings
-    _, dropped = filter_labels(tables.train, ranges=ranges, unit_spellings=unit_spellings, schema=schema)
-    unreadable = [(one.row, one.reason) for one in dropped]
+    _, dropped = filter_labels(
+        tables.train, ranges=ranges, unit_spellings=unit_spellings, schema=schema, to_drop=tables.corrections.dropped
+    )
+    unreadable = [(one.row, one.reason) for one in dropped if one.reason != DROPPED]
     warn_of_unreadable(tables.train, unreadable, schema=schema, ranges=ranges, unit_spellings=unit_spellings)
 
 
@@ -89,7 +110,13 @@ def filter_rows(
     Raises InputError if no label or no image can be used at all, because then the options are wrong, not the rows.
     """
     labelled, dropped = (
-        filter_labels(tables.train, ranges=ranges, unit_spellings=unit_spellings, schema=tables.schema)
+        filter_labels(
+            tables.train,
+            ranges=ranges,
+            unit_spellings=unit_spellings,
+            schema=tables.schema,
+            to_drop=tables.corrections.dropped,
+        )
         if tables.train
         else ([], [])
     )
@@ -123,20 +150,30 @@ def filter_rows(
 
 
 def filter_labels(
-    train: Table, *, ranges: str, schema: Schema, unit_spellings: bool = False
+    train: Table,
+    *,
+    ranges: str,
+    schema: Schema,
+    unit_spellings: bool = False,
+    to_drop: Collection[int] = frozenset(),
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
-    """The rows of train.csv with a usable label and its canonical form, and the other rows with the reason."""
+    """The rows of train.csv with a usable label and its canonical form, and the other rows with the reason.
+
+    `to_drop` are the indexes of rows that are dropped whatever their label is.
+    """
     labelled: list[tuple[Row, str]] = []
     dropped: list[Dropped] = []
     judge = label_judge(schema, ranges=ranges, unit_spellings=unit_spellings)
     for row in train.rows:
-        label, reason = judge(row.entity_name, row.entity_value)
+        label, reason = ("", DROPPED) if row.index in to_drop else judge(row.entity_name, row.entity_value)
         if reason:
             dropped.append(Dropped("row", train.name, row, reason))
         else:
             labelled.append((row, label))
     if not labelled:
-        unreadable = [(one.row, one.reason) for one in dropped]
+        unreadable = [(one.row, one.reason) for one in dropped if one.reason != DROPPED]
+        if not unreadable:
+            raise InputError(f"`corrections` drop all {len(train.rows)} rows of `train_csv` {train.name}; keep some")
         found = explain_unreadable(unreadable, schema=schema, ranges=ranges, unit_spellings=unit_spellings)
         raise InputError(
             f"`train_csv` {train.name}: none of the {len(train.rows)} rows has a usable label ({found.text})"

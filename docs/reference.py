@@ -23,6 +23,7 @@ COMMANDS = [
     "dataset_builder.download",
     "dataset_builder.ocr",
     "dataset_builder.build",
+    "dataset_builder.audit",
     "training.estimate",
     "training.sft",
     "inference.predict",

@@ -5,8 +5,6 @@
 """
 
 import base64
-import hashlib
-import io
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -29,8 +27,8 @@ if TYPE_CHECKING:
     from product_vqa.modeling.attribute_reader import AttributeReader
     from product_vqa.task.attributes import Schema
 
-TEMPLATES = Path(__file__).parent / "templates"
-THUMBNAIL_SIZE = (320, 320)  # px, at most
+TEMPLATE = Path(__file__).parent / "templates" / "report.html"
+THUMBNAIL_SIZE = 320  # px, at most
 CONFUSIONS_LISTED = 20
 
 
@@ -152,11 +150,8 @@ def render(
 
     With a `reader`, the images of the mistakes show where they were read.
     """
-    from importlib.metadata import version
-
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from inference.metrics import calibration_error, describe_mistakes, mistakes, reliability, score_table, sweep
+    from product_vqa.html_pages import render_page
 
     row_of_index = {index: row for row, index in enumerate(dataset["index"][:])}
     if unknown := sorted(set(table["index"]) - row_of_index.keys()):
@@ -188,8 +183,6 @@ def render(
             for row in wrong.head(max_errors).to_dict("records")
         ],
         "has_regions": reader is not None,
-        "version": version("product-vqa"),
-        "script_hash": script_hash(TEMPLATES / "report.html"),
     }
     has_label = (table["reference"] != "") | table["entity_name"].isin(schema.not_shown)
     measured = table[table["confidence"].notna() & has_label]
@@ -198,8 +191,7 @@ def render(
         context["reliability"] = reliability(confidences, is_right)
         context["calibration_error"] = calibration_error(confidences, is_right)
         context["sweep"] = sweep(table)
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("report.html").render(context)
+    return render_page(TEMPLATE, context)
 
 
 def shown_bins(table: "pd.DataFrame") -> list[dict[str, float]]:
@@ -217,13 +209,6 @@ def shown_bins(table: "pd.DataFrame") -> list[dict[str, float]]:
         {"middle": (number + 0.5) / 10, "answerable": float(one), "not_shown": float(other)}
         for number, (one, other) in enumerate(zip(*shares, strict=True))
     ]
-
-
-def script_hash(template: Path) -> str:
-    """The template's own script, as its Content-Security-Policy allows it: by its hash, and no other."""
-    script = template.read_text(encoding="utf-8").partition("<script>")[2].partition("</script>")[0]
-    assert "{{" not in script, "a script with values would have another hash in each report"
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def confused_units(table: "pd.DataFrame", *, schema: "Schema") -> list[dict[str, Any]]:
@@ -285,11 +270,14 @@ def _part(entity_name: str, text: str, kinds: tuple[str, ...], schema: "Schema")
 def _error(
     row: Mapping[str, Any], image: object, *, question: str, reader: "AttributeReader | None"
 ) -> dict[str, Any]:
+    from product_vqa.html_pages import embed_image
     from product_vqa.images import ImageError, as_image
 
     try:
         decoded = None if image is None else as_image(image)
-        thumbnail = None if decoded is None else (_region(decoded, row, reader) or _thumbnail(decoded))
+        thumbnail = (
+            None if decoded is None else (_region(decoded, row, reader) or embed_image(decoded, size=THUMBNAIL_SIZE))
+        )
     except ImageError:  # predict left the row empty, with the reason
         thumbnail = None
     return {
@@ -316,15 +304,6 @@ def _region(image: "Image.Image", row: Mapping[str, Any], reader: "AttributeRead
         return None
     region = reader.locate(image, row["entity_name"], prediction=row["prediction"])
     return base64.b64encode(draw_region(image, region)).decode() if region.box else None
-
-
-def _thumbnail(image: "Image.Image") -> str:
-    """A JPEG of at most THUMBNAIL_SIZE, in base64."""
-    small = image.copy()
-    small.thumbnail(THUMBNAIL_SIZE)
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=80)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ COMMANDS = {
     "download": ("dataset_builder.download", "download the images of CSVs"),
     "build": ("dataset_builder.build", "make a dataset from CSVs and images"),
     "ocr": ("dataset_builder.ocr", "read the text of the images of a store or a dataset"),
+    "audit": ("dataset_builder.audit", "rank the labels of a dataset by how wrong they look"),
     "estimate": ("training.estimate", "estimate memory and time of a training"),
     "train": ("training.sft", "fine-tune an adapter, in one process"),
     "launch": ("product_vqa.launch", "the same in several processes: launch [options] -m training.sft ..."),

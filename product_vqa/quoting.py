@@ -21,6 +21,11 @@ def as_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
+def from_cell(text: str) -> str:
+    """The text that `as_cell` may have prefixed."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text
+
+
 def write_cells(stream: TextIO, rows: Iterable[Iterable[Any]]) -> None:
     """Write rows to a CSV that people open in a spreadsheet. Not for a submission, whose format is fixed."""
     csv.writer(stream).writerows([as_cell(value) for value in row] for row in rows)

@@ -33,6 +33,7 @@ COMMANDS = [
     "dataset_builder.download",
     "dataset_builder.ocr",
     "dataset_builder.build",
+    "dataset_builder.audit",
     "training.estimate",
     "training.sft",
     "inference.predict",
@@ -53,6 +54,7 @@ COMMANDS = [
     "quickstart.pretraining.evaluate",
     "benchmarks.ablation",
     "benchmarks.attribution",
+    "benchmarks.audit",
     "benchmarks.base_models",
     "benchmarks.build",
     "benchmarks.disk_space",
@@ -353,6 +355,8 @@ def test_the_wheel_holds_everything_and_runs_from_any_folder(tmp_path: Path) -> 
         "assert (files('training') / 'configs' / 'quickstart.yaml').is_file()\n"
         "assert (files('training') / 'py.typed').is_file()\n"
         "assert (files('dataset_builder') / 'dataset_card.md').is_file()\n"
+        "assert (files('dataset_builder') / 'templates' / 'audit.html').is_file()\n"
+        "assert (files('product_vqa') / 'pages' / 'style.css').is_file()\n"
         "assert (files('product_vqa') / 'task' / 'schema.json').is_file()\n"
         "from product_vqa.task.schema import CHALLENGE\n"
         "assert len(CHALLENGE.names) == 8\n"

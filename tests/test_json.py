@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 NOT_HERE = {
     f"benchmarks.{name}"
     for name in (
-        "ablation", "attribution", "build", "disk_space", "dtype_sensitivity", "ensemble", "gpu", "grounding", "ocr",
+        "ablation", "attribution", "audit", "build", "disk_space", "dtype_sensitivity", "ensemble", "gpu",
+        "grounding", "ocr",
         "predict", "predict_scale", "ray_engine", "read_many", "real_shape", "serve", "shards", "silence", "streaming",
     )
 }  # fmt: skip

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from product_vqa.quoting import as_cell, code_span, file_name, one_line, printable
+from product_vqa.quoting import as_cell, code_span, file_name, from_cell, one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,8 @@ from product_vqa.quoting import as_cell, code_span, file_name, one_line, printab
 )
 def test_a_cell_that_could_run_as_a_formula_begins_with_an_apostrophe(value: object, cell: object) -> None:
     assert as_cell(value) == cell
+    if isinstance(value, str):
+        assert from_cell(str(cell)) == value
 
 
 @given(st.text())

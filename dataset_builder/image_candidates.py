@@ -1,0 +1,65 @@
+"""What OCR and rules find in the images of a split that may answer its rows."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from datasets import Dataset
+from tqdm import tqdm
+
+from product_vqa.images import ImageError, as_image
+from product_vqa.ocr.candidate import Candidate
+from product_vqa.ocr.candidates import find_candidates
+from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.interface import OcrEngine
+from product_vqa.ocr.stored_texts import StoredTexts
+from product_vqa.ocr.unit_shares import count_shares
+from product_vqa.task.attributes import Schema
+
+_LINKS_AT_ONCE = 32  # images that are in memory
+ReadText = Callable[[int], ImageText | None]
+
+
+def find_in_images(
+    positions: Sequence[int], dataset: Dataset, *, schema: Schema, read_text: ReadText
+) -> Iterator[tuple[int, list[Candidate]]]:
+    """Rows of a split, by their positions, with the candidates of their image, best first; each image is read once.
+
+    Rows without an image that can be read are not among them. `read_text` gives the text of a row's image, in threads.
+    """
+    names, labels = dataset["entity_name"][:], dataset["entity_value"][:]
+    shares = count_shares(((names[position], labels[position], 1) for position in positions), schema)
+    links = dataset["image_link"][:]
+    by_link: defaultdict[str, list[int]] = defaultdict(list)
+    for position in positions:
+        by_link[links[position]].append(position)
+    groups = list(by_link.values())
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, tqdm(total=len(groups), desc="images") as progress:
+        for start in range(0, len(groups), _LINKS_AT_ONCE):
+            chosen = groups[start : start + _LINKS_AT_ONCE]
+            for group, text in zip(chosen, pool.map(read_text, [group[0] for group in chosen]), strict=True):
+                progress.update()
+                if text is not None:
+                    for position in group:
+                        name = names[position]
+                        yield position, find_candidates(text, schema[name], unit_shares=shares.get(name, {}))
+
+
+def text_reader(dataset: Dataset, engine: OcrEngine) -> ReadText:
+    """Reads the image of a row with an engine; None if there is none, or it cannot be decoded."""
+
+    def read(position: int) -> ImageText | None:
+        image = dataset[position]["image"]
+        try:
+            return None if image is None else engine.read(as_image(image))
+        except ImageError:
+            return None
+
+    return read
+
+
+def stored_reader(dataset: Dataset, texts: StoredTexts) -> ReadText:
+    """The texts that the dataset has; None for an image of which it has none."""
+    links = dataset["image_link"][:]
+    return lambda position: texts.find(links[position])
