@@ -14,7 +14,7 @@ from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.modeling.calibration import Calibration
 from product_vqa.ocr.candidate import Candidate
 from product_vqa.ocr.candidates import find_candidates
-from product_vqa.ocr.engine import load_engine
+from product_vqa.ocr.engine import is_installed, load_engine
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine
 from product_vqa.ocr.stored_texts import StoredTexts, load_texts
@@ -23,6 +23,10 @@ from product_vqa.workers import is_worker
 
 logger = logging.getLogger(__name__)
 
+_NOT_CALIBRATED = (
+    "`ground` ocr: the adapter has no calibration.json that says how far to trust OCR; calibrate it with `ground` ocr "
+    "on a labelled split"
+)
 TextSource = StoredTexts | OcrEngine
 
 
@@ -39,10 +43,7 @@ def find_source(
         if constrain != "on":
             raise InputError("`ground` ocr chooses among valid answers: leave `constrain` on")
         if grounding is None:
-            raise InputError(
-                "`ground` ocr: the adapter has no calibration.json that says how far to trust OCR; calibrate it with "
-                "`ground` ocr on a labelled split"
-            )
+            raise InputError(_NOT_CALIBRATED)
     elif ground == "none" or constrain != "on" or grounding is None or not grounding.is_better:
         return None
     with argument("dataset"):
@@ -65,6 +66,20 @@ def find_texts(ground: str | None, *, dataset: Location, split: str) -> TextSour
     with argument("dataset"):
         texts = load_texts(dataset, split)
     return load_engine() if texts is None and ground == "ocr" else texts
+
+
+def find_engine(ground: str | None, reader: AttributeReader) -> OcrEngine | None:
+    """The engine that reads images of one's own; None to ground no answers.
+
+    `ground` None is ocr where the adapter's calibration.json says that it gains, and the extra is installed. Raises
+    InputError for ocr without such a file, or without the extra.
+    """
+    grounding = reader.calibration.grounding
+    if ground == "ocr" and grounding is None:
+        raise InputError(_NOT_CALIBRATED)
+    if ground == "none" or grounding is None or (ground is None and not (grounding.is_better and is_installed())):
+        return None
+    return load_engine()
 
 
 def describe_grounding(source: TextSource | None, calibration: Calibration | None) -> dict[str, str | None]:

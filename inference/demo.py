@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from inference.web_server import PageGuard, Uploads, upload_folder
 from product_vqa.cli import parse_options, run
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from product_vqa.modeling.attribute_reader import AttributeReader
+    from product_vqa.ocr.interface import OcrEngine
 
 MAX_WAITING = 32  # requests; beyond this they are rejected
 MAX_NAMES = 6  # of attributes, in the page's first sentence
@@ -51,6 +52,13 @@ class DemoOptions:
         default=None,
         metadata={
             "help": "Folder of example images to choose from; default: rendered labels of the challenge's attributes."
+        },
+    )
+    ground: Literal["none", "ocr"] | None = field(
+        default=None,
+        metadata={
+            "help": "ocr: weigh the text of the image as inference.predict does. Default: ocr if calibration.json "
+            "says that it is better and the extra `ocr` is installed."
         },
     )
     host: str = field(
@@ -94,6 +102,7 @@ def main() -> None:
     except ImportError as error:
         raise InputError("the page needs Gradio: pip install 'product-vqa[demo]'") from error
 
+    from inference.candidate_finder import find_engine
     from product_vqa.modeling.attribute_reader import AttributeReader
 
     reader = AttributeReader.from_pretrained(
@@ -106,7 +115,14 @@ def main() -> None:
         examples = find_examples(str(EXAMPLES))
     with upload_folder() as folder:
         uploads = Uploads(folder)
-        page = make_page(reader, title=options.adapter, examples=examples, uploads=uploads, schema=reader.schema)
+        page = make_page(
+            reader,
+            title=options.adapter,
+            examples=examples,
+            uploads=uploads,
+            schema=reader.schema,
+            engine=find_engine(options.ground, reader),
+        )
         uploads.keep_all()
         serve(page, uploads, folder=folder, host=options.host, port=options.port)
 
@@ -193,17 +209,20 @@ def make_page(
     examples: list[str] | None = None,
     uploads: Uploads | None = None,
     schema: Schema,
+    engine: "OcrEngine | None" = None,
 ) -> "gr.Blocks":
-    """Build the page; the caller serves it. `schema` has the attributes that the reader knows."""
+    """Build the page; the caller serves it. `schema` has the attributes that the reader knows; `engine` grounds it."""
     import gradio as gr
 
-    from inference.region_image import draw_region
+    from inference.recent_texts import RecentTexts
+    from inference.region_image import draw_region, text_region
     from inference.upload_table import MAX_FILES, header, read_uploads, write_csv
     from product_vqa.modeling.items import load_item
 
     texts = describe_page(schema)
     has_shown = bool(schema.not_shown)  # the probability that the image shows an attribute, where an answer has it
     read_file = uploads.read if uploads else read_bytes
+    ocr = RecentTexts(engine) if engine else None
 
     def open_upload(payload: Any) -> "Image.Image":
         if payload is None or payload.path is None:
@@ -223,11 +242,11 @@ def make_page(
         return files
 
     def read(image: Any, entity_name: str) -> dict[str, float]:
-        answer = reader.read(image, entity_name)
+        answer = reader.read(image, entity_name, ocr=ocr)
         return {as_text(one.prediction, schema[entity_name]): one.confidence for one in (answer, *answer.alternatives)}
 
     def read_all(image: Any) -> list[list[Any]]:
-        answers = reader.read_batch([image] * len(schema.names), schema.names)
+        answers = reader.read_batch([image] * len(schema.names), schema.names, ocr=ocr)
         return [
             [
                 name.replace("_", " "),
@@ -240,7 +259,9 @@ def make_page(
 
     def locate(image: Any, entity_name: str) -> str:
         image = load_item(image)  # Gradio hands an array on
-        region = reader.locate(image, entity_name)
+        answer = reader.read(image, entity_name, ocr=ocr)
+        region = text_region(answer.prediction, answer.box, image) if answer.box else None
+        region = region or reader.locate(image, entity_name, prediction=answer.prediction)
         return region_html(draw_region(image, region), entity_name, as_text(region.prediction, schema[entity_name]))
 
     def locate_row(image: Any, event: gr.SelectData) -> str:

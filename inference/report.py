@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from product_vqa.hub import Location
     from product_vqa.modeling.attribute_reader import AttributeReader
+    from product_vqa.ocr.image_text import Box
     from product_vqa.task.attributes import Schema
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
@@ -70,7 +71,7 @@ def main() -> None:
     (options,) = parse_options(ReportOptions, description="Show the scores and mistakes of a prediction as HTML.")
 
     from inference.references import join
-    from inference.submission import read_run
+    from inference.submission import read_boxes, read_run
     from product_vqa.atomic_io import atomic_write
     from product_vqa.dataset import load_split
     from product_vqa.hub import locate
@@ -104,6 +105,7 @@ def main() -> None:
         bootstrap=options.bootstrap,
         schema=schema,
         reader=reader,
+        boxes=read_boxes(options.predictions),
     )
     with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -145,10 +147,12 @@ def render(
     bootstrap: int = 0,
     schema: "Schema",
     reader: "AttributeReader | None" = None,
+    boxes: "Mapping[int, Box] | None" = None,
 ) -> str:
     """The HTML. `table` is of `inference.references.join`, for this schema; `dataset` has the images by `index`.
 
-    With a `reader`, the images of the mistakes show where they were read.
+    With `boxes`, of texts by index, the images of the mistakes show what OCR read, and with a `reader` where those
+    without such a box were read.
     """
     from inference.metrics import calibration_error, describe_mistakes, mistakes, reliability, score_table, sweep
     from product_vqa.html_pages import render_page
@@ -179,10 +183,12 @@ def render(
                 dataset[row_of_index[row["index"]]]["image"],
                 question=schema[row["entity_name"]].question,
                 reader=reader,
+                box=(boxes or {}).get(row["index"]),
             )
             for row in wrong.head(max_errors).to_dict("records")
         ],
         "has_regions": reader is not None,
+        "has_boxes": bool(boxes),
     }
     has_label = (table["reference"] != "") | table["entity_name"].isin(schema.not_shown)
     measured = table[table["confidence"].notna() & has_label]
@@ -268,7 +274,12 @@ def _part(entity_name: str, text: str, kinds: tuple[str, ...], schema: "Schema")
 
 
 def _error(
-    row: Mapping[str, Any], image: object, *, question: str, reader: "AttributeReader | None"
+    row: Mapping[str, Any],
+    image: object,
+    *,
+    question: str,
+    reader: "AttributeReader | None",
+    box: "Box | None",
 ) -> dict[str, Any]:
     from product_vqa.html_pages import embed_image
     from product_vqa.images import ImageError, as_image
@@ -276,7 +287,9 @@ def _error(
     try:
         decoded = None if image is None else as_image(image)
         thumbnail = (
-            None if decoded is None else (_region(decoded, row, reader) or embed_image(decoded, size=THUMBNAIL_SIZE))
+            None
+            if decoded is None
+            else (_region(decoded, row, reader, box) or embed_image(decoded, size=THUMBNAIL_SIZE))
         )
     except ImageError:  # predict left the row empty, with the reason
         thumbnail = None
@@ -293,16 +306,22 @@ def _error(
     }
 
 
-def _region(image: "Image.Image", row: Mapping[str, Any], reader: "AttributeReader | None") -> str | None:
+def _region(
+    image: "Image.Image", row: Mapping[str, Any], reader: "AttributeReader | None", box: "Box | None"
+) -> str | None:
     """The image with the region of the prediction, in base64; None if there is none."""
-    if reader is None:
+    if not row["prediction"] or (reader is None and box is None):
         return None
-    from inference.region_image import draw_region
+    from inference.region_image import draw_region, text_region
 
-    attribute = reader.schema.attributes.get(row["entity_name"])
-    if attribute is None or not attribute.is_valid(row["prediction"]):
-        return None
-    region = reader.locate(image, row["entity_name"], prediction=row["prediction"])
+    if box is not None:
+        region = text_region(row["prediction"], box, image)
+    else:
+        assert reader is not None
+        attribute = reader.schema.attributes.get(row["entity_name"])
+        if attribute is None or not attribute.is_valid(row["prediction"]):
+            return None
+        region = reader.locate(image, row["entity_name"], prediction=row["prediction"])
     return base64.b64encode(draw_region(image, region)).decode() if region.box else None
 
 

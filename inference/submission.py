@@ -16,6 +16,8 @@ from inference.tables import read_indexes, read_table
 from product_vqa.atomic_io import atomic_write
 from product_vqa.documents import DocumentError, parse_json
 from product_vqa.errors import InputError, first_line
+from product_vqa.ocr.image_text import Box
+from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.quoting import one_line
 
 PREDICTIONS = pa.schema(
@@ -92,6 +94,31 @@ def read_run(predictions: str | Path) -> dict[str, Any]:
     if not isinstance(run, dict) or not all(isinstance(run.get(key, ""), str | None) for key in _REPORTED):
         raise InputError(f"{predictions}: its metadata was not written by inference.predict; predict again")
     return run
+
+
+def read_boxes(predictions: str | Path) -> dict[int, Box]:
+    """The text that supports each prediction of X.parquet, by its index: of those with OCR that have one.
+
+    Left, top, right and bottom, as fractions of the image. Empty for a CSV. Raises InputError, with the index, for a
+    box that is none.
+    """
+    if not str(predictions).endswith(".parquet"):
+        return {}
+    columns = {"index": ("INT32", "INT64"), "box.list.element": ("FLOAT", "DOUBLE")}
+    try:
+        if not columns.keys() <= set(check_parquet(Path(predictions), columns)):
+            return {}
+        table = pq.read_table(predictions, columns=["index", "box"])
+    except (OSError, ParquetError, pa.ArrowException) as error:
+        raise InputError(f"{predictions}: its boxes cannot be read ({first_line(error)}); predict again") from error
+    boxes = {}
+    for index, box in zip(table["index"].to_pylist(), table["box"].to_pylist(), strict=True):
+        if box is None:
+            continue
+        if len(box) != 4 or not all(value is not None and 0 <= value <= 1 for value in box):
+            raise InputError(f"{predictions}, index {index}: its box is not four fractions of the image")
+        boxes[index] = (box[0], box[1], box[2], box[3])
+    return boxes
 
 
 def read_predictions(path: str | Path, *, optional: tuple[str, ...] = (), as_written: bool = False) -> pd.DataFrame:

@@ -90,6 +90,11 @@ def _widen(image: Image.Image) -> Image.Image:
     return widened
 
 
+def is_installed() -> bool:
+    """Whether the extra `ocr` is."""
+    return rapidocr is not None
+
+
 def load_engine() -> OcrEngine:
     """The engine of the extra `ocr`. Raises InputError if it is not installed."""
     return RapidOcr()

@@ -1,12 +1,20 @@
 """Candidates of rows: from the texts of a dataset, or of an engine that reads each image once."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from inference.candidate_finder import CandidateFinder, describe_grounding, find_source, find_texts, make_finder
+from inference.candidate_finder import (
+    CandidateFinder,
+    describe_grounding,
+    find_engine,
+    find_source,
+    find_texts,
+    make_finder,
+)
 from product_vqa.errors import InputError
 from product_vqa.hub import locate
 from product_vqa.modeling.calibration import Calibration, Grounding
@@ -96,3 +104,22 @@ def test_the_calibration_decides_unless_the_user_does(
 
 def test_without_a_source_there_is_no_finder() -> None:
     assert make_finder(None, None) is None  # type: ignore[arg-type]  # the reader is not asked
+
+
+@pytest.mark.parametrize(
+    ("ground", "grounding", "has_engine"),
+    [
+        (None, None, False),
+        (None, Grounding(is_better=False), False),
+        (None, Grounding(is_better=True), True),
+        ("none", Grounding(is_better=True), False),
+        ("ocr", Grounding(is_better=False), True),
+    ],
+)
+def test_images_of_ones_own_are_read_where_that_gains(
+    ground: str | None, grounding: Grounding | None, has_engine: bool
+) -> None:
+    reader = SimpleNamespace(calibration=Calibration(grounding=grounding))
+    assert isinstance(find_engine(ground, reader), RapidOcr) == has_engine  # type: ignore[arg-type]  # has no more
+    with pytest.raises(InputError, match="says how far to trust OCR"):
+        find_engine("ocr", SimpleNamespace(calibration=Calibration()))  # type: ignore[arg-type]

@@ -18,6 +18,8 @@ from inference.web_server import Uploads, upload_folder
 from product_vqa.cli import parse_options
 from product_vqa.errors import InputError
 from product_vqa.images import MAX_BYTES
+from product_vqa.modeling.calibration import Calibration, Grounding
+from product_vqa.ocr.image_text import ImageText, make_box
 from product_vqa.task.schema import CHALLENGE, ENTITIES
 from product_vqa.task.schema_file import parse_schema
 from quickstart.rendering.writer import write_labels
@@ -92,6 +94,35 @@ def test_programs_get_the_answers_of_the_reader(page: str, reader: AttributeRead
         client.predict(handle_file(files["large"]), "item_weight", api_name="/read")
     # After these errors it still answers.
     assert client.predict(handle_file(files["image"]), "item_weight", api_name="/read")["label"] == answer.prediction
+
+
+@pytest.mark.slow
+def test_with_an_engine_the_page_gives_grounded_answers(adapter: tuple[str, Any], files: dict[str, Path]) -> None:
+    """Each image is read once, and where its answer is is the text."""
+    from gradio_client import Client, handle_file
+
+    reads: list[tuple[int, int]] = []
+
+    class TestEngine:
+        description = "a test's engine"
+
+        def read(self, image: Image.Image) -> ImageText:
+            reads.append(image.size)
+            corners = (0.25, 0.25, 0.75, 0.25, 0.75, 0.5, 0.25, 0.5)
+            return ImageText(*image.size, (make_box("Net Wt 7.5 g", 0.95, corners),))
+
+    reader = AttributeReader.from_pretrained(adapter[0], calibrated=False)
+    reader.calibration = Calibration(grounding=Grounding({"value": 15.0, "is_first": 15.0}))
+    with upload_folder() as folder:
+        uploads = Uploads(folder)
+        blocks = demo.make_page(reader, title="grounded", uploads=uploads, schema=CHALLENGE, engine=TestEngine())
+        url = demo.serve(blocks, uploads, folder=folder, host="127.0.0.1", port=0, prevent_thread_lock=True)
+        client = Client(url, verbose=False)
+        assert client.predict(handle_file(files["image"]), "item_weight", api_name="/read")["label"] == "7.5 gram"
+        table = client.predict(handle_file(files["image"]), api_name="/read_all")
+        assert [row[1] for row in table["data"]][ENTITIES.index("item_weight")] == "7.5 gram"
+        assert len(reads) == 1
+        blocks.close()
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from inference import AttributeReader, report
 from inference.evaluate import evaluate
-from inference.region_image import draw_region
+from inference.region_image import draw_region, text_region
 from product_vqa.errors import InputError
 from product_vqa.task.features import FEATURES
 from tests.browser import console_errors, open_browser, requested_urls
@@ -119,6 +119,24 @@ def test_with_the_adapter_it_shows_where_mistakes_were_read(
     region = reader.locate(image, "width", prediction="12.25 foot")
     assert base64.b64decode(after["3"]) == draw_region(image, region)
     assert after["5"] == "" and after["8"] != ""
+
+
+@pytest.mark.slow
+def test_the_text_that_supports_a_mistake_is_outlined(
+    dataset: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pd.read_parquet(predictions)
+    box = [0.25, 0.25, 0.75, 0.5]
+    boxed = tmp_path / "boxed.parquet"
+    table.assign(box=[box if index == 3 else None for index in table["index"]]).to_parquet(boxed)
+    page = make_report(monkeypatch, dataset, boxed)
+    assert "is around the text that supports the prediction, as OCR read it" in page
+    found = re.search(r"<li data-entity=(?:(?!</li>).)*?index 3\b.*?</li>", page, re.DOTALL)
+    assert found is not None
+    (image,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', found[0])
+    plain = make_image(3)
+    assert base64.b64decode(image) == draw_region(plain, text_region("12.25 foot", (0.25, 0.25, 0.75, 0.5), plain))
+    assert "as OCR read it" not in make_report(monkeypatch, dataset, predictions)
 
 
 def test_a_split_without_labels_is_refused(

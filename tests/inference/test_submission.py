@@ -11,7 +11,7 @@ import pytest
 
 from inference import predict
 from inference.batch_files import check_output
-from inference.submission import PREDICTIONS, read_predictions, read_run, write_submission
+from inference.submission import PREDICTIONS, read_boxes, read_predictions, read_run, write_submission
 from product_vqa.errors import InputError
 from tests.commands import call
 from tests.inference.runs import arguments
@@ -32,6 +32,23 @@ def test_both_files_are_written_and_read_back(tmp_path: Path) -> None:
         assert list(read["index"]) == [7, 3]
         assert list(read["prediction"]) == ["1.0 gram", ""]
         assert list(read["confidence"].dropna()) == known
+
+
+def test_boxes_are_read_by_index(tmp_path: Path) -> None:
+    rows = [
+        {"index": 7, "prediction": "1.0 gram", "box": [0.1, 0.2, 0.3, 0.4]},
+        {"index": 3, "prediction": "2.0 gram"},
+    ]
+    write_submission(pa.Table.from_pylist(rows, schema=PREDICTIONS), tmp_path / "s.csv", run={})
+    assert read_boxes(tmp_path / "s.parquet") == {7: (0.1, 0.2, 0.3, 0.4)}
+    assert read_boxes(tmp_path / "s.csv") == {}
+    pd.DataFrame({"index": [7], "prediction": [""]}).to_parquet(tmp_path / "no.parquet")
+    assert read_boxes(tmp_path / "no.parquet") == {}
+    for box in ([0.1, 0.2, 0.3], [0.1, 0.2, 0.3, 4.0], [0.1, 0.2, 0.3, float("nan")], [0.1, None, 0.3, 0.4]):
+        table = pa.Table.from_pylist([rows[0] | {"box": box}], schema=PREDICTIONS)
+        write_submission(table, tmp_path / "s.csv", run={})
+        with pytest.raises(InputError, match="index 7: its box is not four fractions of the image"):
+            read_boxes(tmp_path / "s.parquet")
 
 
 @pytest.mark.parametrize("text", ["", " ", "nan", "NaN", "0", "1.0", "1e-3", " 0.5 "])
