@@ -103,14 +103,13 @@ def build(
 
     # Read and download.
     tables = read_tables(table_options)
-    if shards.chosen is None:  # a shard has no labels: the merge may read them in another way
-        from dataset_builder.row_filter import check_labels, correct_labels  # and not pandas in a shard
-
-        tables = correct_labels(tables, selection)
     row_selection = read_selection(row_options, seed=selection.seed, schema=tables.schema)
-    tables = select_rows(tables, row_selection)
     if shards.chosen is None:
-        check_labels(tables, selection)
+        from dataset_builder.row_filter import select_labels  # and not pandas in a shard
+
+        tables = select_labels(tables, selection, row_selection)
+    else:  # a shard has no labels: the merge may read them in another way
+        tables = select_rows(tables, row_selection)
     check_unanswered(selection, tables)
     urls = tables.urls()
     image_size = image_options.image_size

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dataset_builder.corrections import DROPPED, correct_rows
-from dataset_builder.csv_reader import Tables
+from dataset_builder.csv_reader import Tables, select_rows
 from dataset_builder.image_store import NOT_FETCHED, count_reasons
 from dataset_builder.labels import label_judge, read_label
 from dataset_builder.options import STATED, SelectionOptions
@@ -19,6 +19,7 @@ from dataset_builder.unit_spellings import check_unit_spellings
 from dataset_builder.unreadable_labels import explain_unreadable, warn_of_unreadable
 from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
+from product_vqa.row_selection import RowSelection
 from product_vqa.tables.rows import Row, Table
 from product_vqa.task.attributes import Schema
 
@@ -80,6 +81,13 @@ def correct_labels(tables: Tables, selection: SelectionOptions) -> Tables:
 
     train, corrections = correct_rows(tables.train, selection.corrections, read_label=read)
     return replace(tables, train=train, corrections=corrections)
+
+
+def select_labels(tables: Tables, selection: SelectionOptions, row_selection: RowSelection) -> Tables:
+    """The selected rows with their corrected labels, which are checked. A correction may be about any row."""
+    tables = select_rows(correct_labels(tables, selection), row_selection)
+    check_labels(tables, selection)
+    return tables
 
 
 def check_labels(tables: Tables, selection: SelectionOptions) -> None:
