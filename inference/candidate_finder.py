@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -16,7 +17,7 @@ from product_vqa.ocr.candidate import Candidate
 from product_vqa.ocr.candidates import find_candidates
 from product_vqa.ocr.engine import is_installed, load_engine
 from product_vqa.ocr.image_text import ImageText
-from product_vqa.ocr.interface import OcrEngine
+from product_vqa.ocr.interface import OcrEngine, read_text
 from product_vqa.ocr.stored_texts import StoredTexts, load_texts
 from product_vqa.task.attributes import Schema
 from product_vqa.workers import is_worker
@@ -113,7 +114,7 @@ class CandidateFinder:
         distinct = {id(image): image for image in images}  # rows of one image share it
         num_threads = 1 if is_worker() else os.cpu_count() or 1  # workers share the cores already
         with ThreadPoolExecutor(num_threads) as pool:
-            texts = dict(zip(distinct, pool.map(self._source.read, distinct.values()), strict=True))
+            texts = dict(zip(distinct, pool.map(partial(read_text, self._source), distinct.values()), strict=True))
         return [texts[id(image)] for image in images]
 
 

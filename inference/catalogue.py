@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from inference.batch_files import BatchFiles, check_output
+from inference.candidate_finder import describe_grounding, find_engine
 from inference.catalogue_options import CatalogueOptions
 from product_vqa.atomic_io import atomic_write, one_writer
 from product_vqa.csv_files import BROKEN_ARCHIVE, open_csv
 from product_vqa.errors import InputError, argument, first_line
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.attribute_reader import AttributeReader
+from product_vqa.ocr.interface import OcrEngine
 from product_vqa.quoting import as_cell, one_line
 from product_vqa.task.attributes import Schema
 
@@ -151,13 +153,17 @@ def answer_catalogue(
     *,
     batch_size: int | None,
     min_confidence: float,
+    engine: OcrEngine | None = None,
 ) -> Iterator[int]:
-    """Answer the questions that have no file yet, and save them part by part; gives the size of each part."""
+    """Answer the questions that have no file yet, and save them part by part; gives the size of each part.
+
+    An `engine` reads the images too, and grounds the answers.
+    """
     parts = split_parts(catalogue)
     missing = [number for number, indexes in parts.items() if not files.has(number, indexes)]
     asked = chain.from_iterable(parts[number] for number in missing)
     items = ((catalogue.questions[index].file, catalogue.questions[index].entity_name) for index in asked)
-    answers = reader.read_many(items, batch_size=batch_size)
+    answers = reader.read_many(items, batch_size=batch_size, ocr=engine)
     for number in missing:
         indexes = parts[number]
         rows = [
@@ -263,18 +269,22 @@ def _predict_images(
             catalogue = read_table(
                 table, image_column=image_column, key_column=key_column, folder=folder, entity_names=names
             )
+    # Not by default, even where it gains: it takes seconds per image, which on a GPU is all of the time.
+    engine = find_engine("ocr", reader) if predict_options.ground == "ocr" else None
     settings = ("constrain", "allow_empty", "num_beams", "min_confidence")
     run = {
         "questions": len(catalogue.questions),
         "questions_sha256": catalogue.fingerprint(),
         **{name: getattr(predict_options, name) for name in settings},
         **reader.provenance,
+        **describe_grounding(engine, reader.calibration),
     }
     with argument("output"):
         files.open(run)
     parts = answer_catalogue(
-        catalogue, reader, files, batch_size=predict_options.batch_size, min_confidence=predict_options.min_confidence
-    )
+        catalogue, reader, files, batch_size=predict_options.batch_size,
+        min_confidence=predict_options.min_confidence, engine=engine,
+    )  # fmt: skip
     with tqdm(total=len(catalogue.questions), desc="answers") as progress:
         for size in parts:
             progress.update(size)

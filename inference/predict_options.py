@@ -32,8 +32,8 @@ class PredictOptions:
         default=None,
         metadata={
             "help": "ocr: weigh the answers that OCR finds in the image, as far as the adapter's calibration.json "
-            "trusts it (`inference.calibrate --ground ocr`); the texts are the dataset's, or read now. Default: ocr "
-            "if that file says that it is better and the dataset has the texts."
+            "trusts it (`inference.calibrate --ground ocr`); the texts are the dataset's, or read now, which takes "
+            "seconds per image. Default: ocr if that file says that it is better and the dataset has the texts."
         },
     )
     base_model: str | None = field(

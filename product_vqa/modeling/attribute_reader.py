@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,6 +19,7 @@ from product_vqa.hub import Location, locate
 from product_vqa.modeling.adapter import Adapter, download_adapter, locate_base_model
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.attribution import AnswerRegion, find_box, make_heat_map
+from product_vqa.modeling.batch_size import find_largest
 from product_vqa.modeling.calibration import Calibration, Grounding
 from product_vqa.modeling.collator import Batch, Row, make_generation_batch, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
@@ -39,7 +41,7 @@ from product_vqa.modeling.reader_provenance import make_provenance
 from product_vqa.ocr.candidate import Candidate
 from product_vqa.ocr.candidates import find_candidates
 from product_vqa.ocr.image_text import ImageText
-from product_vqa.ocr.interface import OcrEngine
+from product_vqa.ocr.interface import OcrEngine, read_text
 from product_vqa.task.attributes import Schema
 
 if TYPE_CHECKING:
@@ -181,6 +183,7 @@ class AttributeReader:
         num_threads: int | None = None,
         allow_urls: bool = False,
         allow_private_hosts: bool = False,
+        ocr: OcrEngine | None = None,
     ) -> Iterator[Answer]:
         """Answer a question about each item, in order; with a GPU, while the images of the next batch are decoded.
 
@@ -194,6 +197,7 @@ class AttributeReader:
         - `num_threads` decode the images; default: as many as there are cores, up to 8, shared by all calls.
         - `allow_urls` downloads items that are http or https URLs, from public addresses only; with
           `allow_private_hosts` from others too, for URLs that you wrote yourself. Otherwise a URL is an error.
+        - `ocr` is an engine that reads the images too, and grounds the answers as in `read`.
 
         Raises ValueError at once for an argument that is wrong for all items.
         """
@@ -201,10 +205,12 @@ class AttributeReader:
             items, entity_name=entity_name, on_error=on_error, batch_size=batch_size, num_threads=num_threads,
             schema=self.schema, allow_urls=allow_urls, allow_private_hosts=allow_private_hosts,
         )  # fmt: skip
+        if ocr is not None:
+            self._check_grounding()
         batches = prepare_batches(
             items, entity_name=entity_name, schema=self.schema, processor=self.processor,
             batch_size=batch_size or self._default_batch_size(),
-            decoding=self._decoding, num_threads=num_threads,
+            decoding=self._decoding, num_threads=num_threads, engine=ocr,
             reads_ahead=allow_urls or self.model.device.type != "cpu",
             allow_urls=allow_urls, allow_private_hosts=allow_private_hosts,
         )  # fmt: skip
@@ -220,7 +226,9 @@ class AttributeReader:
         def answer() -> list[Answer]:
             with self._lock:
                 batch = collate_items(items, processor=self.processor, schema=self.schema)
-                return self.answer(batch, [item.entity_name for item in items])
+                return self.answer(batch, [item.entity_name for item in items], candidates=candidates or None)
+
+        candidates = [self.find_candidates(item.text, item.entity_name) for item in items if item.text is not None]
 
         return self._model_thread.run(answer)
 
@@ -266,7 +274,7 @@ class AttributeReader:
     def _read_texts(self, images: Sequence[Image.Image], engine: OcrEngine) -> list[ImageText]:
         """The texts of each image; an object that occurs twice is read once."""
         distinct = {id(image): image for image in images}
-        texts = dict(zip(distinct, self._decoding.map(engine.read, distinct.values()), strict=True))
+        texts = dict(zip(distinct, self._decoding.map(partial(read_text, engine), distinct.values()), strict=True))
         return [texts[id(image)] for image in images]
 
     def _check_grounding(self) -> Grounding:
@@ -310,20 +318,13 @@ class AttributeReader:
         if self.model.device.type == "cpu":
             return min(largest, 32)
         entity_name = max(self.schema.names, key=lambda name: len(self.schema[name].question))
-        size = largest
-        while size > 1:
+
+        def attempt(size: int) -> None:
             images = [Image.new("RGB", (1, 1), (shade % 256, 0, 0)) for shade in range(size)]
             batch = self.make_batch([{"image": image, "entity_name": entity_name} for image in images])
-            try:
-                self._answer_at_once(batch, [entity_name] * size, None)
-                break
-            except RuntimeError as error:
-                if not should_reduce_batch_size(error):
-                    raise
-            clear_device_cache()  # not in `except`, where the failed batch is still in memory
-            size //= 2
-        clear_device_cache()
-        return size
+            self._answer_at_once(batch, [entity_name] * size, None)
+
+        return find_largest(attempt, largest)
 
     def answer(
         self,

@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -19,6 +19,8 @@ from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.collator import Batch, resize_images, tokenize_questions
 from product_vqa.modeling.item_urls import downloading
 from product_vqa.modeling.items import ImageItem, is_url, load_item
+from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.interface import OcrEngine, read_text
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
 
@@ -34,14 +36,20 @@ class PreparedItem:
     entity_name: str
     pixels: torch.Tensor | None  # (3, H, W) uint8
     error: str | None  # names the item
+    text: ImageText | None = None  # what an engine read in the image at its own size; None without one
+
+
+class _Decoded(NamedTuple):
+    pixels: torch.Tensor
+    text: ImageText | None
 
 
 @dataclass
 class _Waiting:
     """A batch whose images are being decoded."""
 
-    items: list[tuple[int, str, Future[torch.Tensor], str]] = field(default_factory=list)
-    by_file: dict[str | bytes, Future[torch.Tensor]] = field(default_factory=dict)  # decoded once per batch
+    items: list[tuple[int, str, Future[_Decoded], str]] = field(default_factory=list)
+    by_file: dict[str | bytes, Future[_Decoded]] = field(default_factory=dict)  # decoded once per batch
 
 
 def check_arguments(
@@ -99,6 +107,7 @@ def prepare_batches(
     batch_size: int,
     decoding: Executor,
     num_threads: int | None = None,
+    engine: OcrEngine | None = None,
     reads_ahead: bool = True,
     allow_urls: bool = False,
     allow_private_hosts: bool = False,
@@ -108,20 +117,22 @@ def prepare_batches(
     Not without `reads_ahead`: on a CPU, decoding would compete with the model for the cores, and both would be slower.
     Images and arrays are decoded at once, because whoever gives them may close or overwrite them afterwards. Of files
     and bytes, at most two batches are held. With `allow_urls`, URLs are downloaded by other threads. Images are
-    decoded by `decoding`, which may be shared, or by `num_threads` of their own.
+    decoded, and read by the `engine`, by `decoding`, which may be shared, or by `num_threads` of their own.
     """
 
-    def prepare(image: object) -> torch.Tensor:
-        return resize_images([load_item(image)], processor=processor)[0]
+    def prepare(image: object) -> _Decoded:
+        loaded = load_item(image)
+        text = None if engine is None else read_text(engine, loaded)
+        return _Decoded(resize_images([loaded], processor=processor)[0], text)
 
-    def submit(image: ImageItem) -> Future[torch.Tensor]:
+    def submit(image: ImageItem) -> Future[_Decoded]:
         return decoding.submit(prepare, image)
 
     with ExitStack() as stack:
         if num_threads is not None:
             decoding = stack.enter_context(ThreadPoolExecutor(num_threads, thread_name_prefix="product-vqa-images"))
 
-        submit_url: Callable[[str], Future[torch.Tensor]] = submit
+        submit_url: Callable[[str], Future[_Decoded]] = submit
         if allow_urls:
             submit_url = stack.enter_context(downloading(submit, allow_private_hosts=allow_private_hosts))
         add = partial(_submit, schema=schema, submit=submit, submit_url=submit_url)
@@ -148,14 +159,14 @@ def _submit(
     entity_name: str | None,
     *,
     schema: Schema,
-    submit: Callable[[ImageItem], Future[torch.Tensor]],
-    submit_url: Callable[[str], Future[torch.Tensor]],
-) -> tuple[int, str, Future[torch.Tensor], str]:
+    submit: Callable[[ImageItem], Future[_Decoded]],
+    submit_url: Callable[[str], Future[_Decoded]],
+) -> tuple[int, str, Future[_Decoded], str]:
     image, asked = item if isinstance(item, tuple) and len(item) == 2 else (item, entity_name)
     name = f"items[{position}]"
     if isinstance(image, str | os.PathLike):
         name += f" {one_line(os.fspath(image), max_length=200)}"
-    done: Future[torch.Tensor] = Future()
+    done: Future[_Decoded] = Future()
     if not isinstance(asked, str) or asked not in schema.attributes:
         reason = "has no entity_name" if asked is None else f"unknown entity_name {asked!r}"
         done.set_exception(ImageError(f"{reason}; known are {', '.join(schema.names)}"))
@@ -174,7 +185,8 @@ def _collect(batch: _Waiting) -> list[PreparedItem]:
     prepared = []
     for position, entity_name, future, name in batch.items:
         try:
-            prepared.append(PreparedItem(position, entity_name, future.result(), None))
+            decoded = future.result()
+            prepared.append(PreparedItem(position, entity_name, decoded.pixels, None, decoded.text))
         except ImageError as error:
             prepared.append(PreparedItem(position, entity_name, None, f"{name}: {error}"))
     return prepared

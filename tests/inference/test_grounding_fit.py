@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from PIL import Image, ImageDraw, ImageFont
 
 from inference import AttributeReader, calibrate, predict
 from inference.grounding_fit import ScoredRow, cross_ground, fit_weights, measure_gain
@@ -19,6 +20,7 @@ from product_vqa.errors import InputError
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import Grounding, load_calibration
 from product_vqa.modeling.grounding import FEATURES, ground_answer
+from product_vqa.ocr import engine
 from product_vqa.ocr.candidate import Candidate, Evidence
 from product_vqa.ocr.image_text import ImageText, make_box
 from product_vqa.ocr.text_files import TextRow, write_texts
@@ -27,6 +29,7 @@ from tests.commands import call
 from tests.inference.runs import run_predict as launch_predict
 from tests.tiny import make_rows
 
+needs_engine = pytest.mark.skipif(engine.rapidocr is None, reason="the extra `ocr` is not installed")
 BOX = (0.25, 0.25, 0.75, 0.5)
 CORNERS = (0.25, 0.25, 0.75, 0.25, 0.75, 0.5, 0.25, 0.5)
 
@@ -196,6 +199,10 @@ def test_the_reader_grounds_with_the_texts_of_an_image(calibrated: Path, adapter
     assert json.loads(json.dumps(answer.as_dict()))["box"] == pytest.approx(list(BOX))
     alone = reader.read(image, "item_weight")
     assert alone.prediction != "7.5 gram" and alone.box is None
+    items = [image, (image, "voltage"), b"no image"]
+    many = list(reader.read_many(items, entity_name="item_weight", ocr=TestEngine(), batch_size=2))
+    assert many[0].prediction == "7.5 gram" and many[0].box == answer.box
+    assert many[1].box is None and many[2].error is not None
     both = reader.read_batch([image, image], ["item_weight", "voltage"], ocr=[text, ImageText(*image.size)])
     assert [one.box is None for one in both] == [False, True]
     with pytest.raises(ValueError, match="`ocr` has the texts of 1 images, but there are 2 `images`"):
@@ -203,9 +210,29 @@ def test_the_reader_grounds_with_the_texts_of_an_image(calibrated: Path, adapter
     plain = AttributeReader.from_pretrained(str(adapter_folder), dtype="float32")
     with pytest.raises(ValueError, match=r"`ocr` needs an adapter whose calibration\.json says how far to trust OCR"):
         plain.read(image, "item_weight", ocr=text)
+    with pytest.raises(ValueError, match="`ocr` needs an adapter"):
+        plain.read_many([image], entity_name="item_weight", ocr=TestEngine())
     free = AttributeReader.from_pretrained(str(calibrated), dtype="float32", constrain=False)
     with pytest.raises(ValueError, match="`ocr` needs constrained answers"):
         free.read(image, "item_weight", ocr=text)
+
+
+@needs_engine
+@pytest.mark.slow
+def test_a_folder_of_images_is_grounded_where_that_is_asked_for(
+    calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real engine reads a number that the adapter cannot know."""
+    (tmp_path / "images").mkdir()
+    label = Image.new("RGB", (400, 200), "white")
+    ImageDraw.Draw(label).text((40, 60), "Net Wt 85.5 g", fill="black", font=ImageFont.load_default(48))
+    label.save(tmp_path / "images" / "label.png")
+    options = ("--adapter", calibrated, "--images", tmp_path / "images", "--entities", "item_weight", "--dtype",
+               "float32", "--output", tmp_path / "answers.csv")  # fmt: skip
+    call(predict.main, monkeypatch, *options, "--ground", "ocr")
+    assert "85.5,gram" in (tmp_path / "answers.csv").read_text()
+    call(predict.main, monkeypatch, *options)
+    assert "85.5" not in (tmp_path / "answers.csv").read_text()
 
 
 @pytest.mark.slow
