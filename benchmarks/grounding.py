@@ -13,6 +13,7 @@ import json
 import random
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -25,10 +26,17 @@ import pyarrow.parquet as pq
 
 from benchmarks.commands import BASE, CONFIG_FILE, launch, python
 from benchmarks.results import print_result
+from benchmarks.timing import alternate
+from inference.batch_predictor import predict_batches
+from inference.candidate_finder import CandidateFinder, make_finder
+from inference.dataloader import RowBatches
 from inference.metrics import score_table
 from inference.references import join
+from product_vqa.dataset import load_split
 from product_vqa.hub import Location
+from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.stored_texts import load_texts
 from product_vqa.ocr.text_files import ENGINE_KEY, TextRow, write_texts
 from product_vqa.schemas import load_schema
 from product_vqa.tables.layout import LONG
@@ -39,6 +47,7 @@ VALIDATION_SIZE = 0.08  # some 580 rows, for calibration
 DROPPED, CONFUSED = 0.5, 0.2  # of the texts, and of the digits of the others
 SPLITS = ("validation", "test")
 RESAMPLES = 2000
+BATCH_SIZE = 32
 WAYS = ("alone", "ocr", "grounded", "worse_ocr", "grounded_in_worse")
 
 
@@ -48,6 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0", help="seeds of the labels and the training, with commas")
     parser.add_argument("--train_rows", type=int, default=7200)
     parser.add_argument("--test_rows", type=int, default=320)
+    parser.add_argument("--repeats", type=int, default=0, help="also compare the speed, this often; the median counts")
     parser.add_argument("--output_dir", help="folder to keep everything in; the same command resumes in it")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()
@@ -64,6 +74,8 @@ def main() -> None:
             read_texts(folder)
             predict_all(folder, seed=seed)
             results[str(seed)] = compare(folder)
+            if options.repeats:
+                results[str(seed)]["speed"] = measure_speed(folder, repeats=options.repeats)
     print_result({"level": options.level, "train_rows": options.train_rows, **results}, as_json=options.json)
 
 
@@ -149,6 +161,31 @@ def predict_all(folder: Path, *, seed: int) -> None:
 def predict(output: Path, *arguments: str | Path) -> None:
     if not output.is_file():
         python("inference.predict", *arguments, "--output", output)
+
+
+def measure_speed(folder: Path, *, repeats: int) -> dict[str, Any]:
+    """Samples/s of predict's loop, alone and grounded in the texts of the dataset, which are found and weighed too."""
+    reader = AttributeReader.from_pretrained(str(folder / "adapter_data"), base_model=str(BASE))
+    location = Location(str(folder / "data"))
+    dataset = load_split(location, "test")
+    finder = make_finder(load_texts(location, "test"), reader)
+
+    def run(finder: CandidateFinder | None) -> float:
+        batches = RowBatches(
+            dataset, processor=reader.processor, batch_size=BATCH_SIZE, schema=reader.schema, finder=finder
+        )
+        start = time.perf_counter()
+        for _ in predict_batches(reader, batches, range(len(batches)), num_workers=0, min_confidence=0.0):
+            pass
+        return len(dataset) / (time.perf_counter() - start)
+
+    run(None)  # warms up
+    rates = alternate({"alone": lambda: run(None), "grounded": lambda: run(finder)}, repeats=repeats)
+    return {
+        "rows": len(dataset),
+        "samples_per_second": {name: round(rate, 2) for name, rate in rates.items()},
+        "grounded_relative_to_alone": round(rates["grounded"] / rates["alone"], 3),
+    }
 
 
 def compare(folder: Path) -> dict[str, Any]:

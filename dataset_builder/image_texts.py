@@ -90,12 +90,15 @@ class ImageTexts:
         with self._lock:
             found = self._read.pop(url, None)
         if found is not None:
-            sha256, text = found
-            assert self._database is not None
-            content = json.dumps(text.as_dict(), ensure_ascii=False)
-            row = (url, self.description, sha256, content)
-            self._database.execute("REPLACE INTO texts VALUES (?, ?, ?, ?)", row)
-            self._known.add(hash((url, sha256)))
+            self.keep(url, *found)
+
+    def keep(self, url: str, sha256: str, text: ImageText) -> None:
+        """Write the texts of a URL's image, which this engine has read."""
+        assert self._database is not None
+        content = json.dumps(text.as_dict(), ensure_ascii=False)
+        row = (url, self.description, sha256, content)
+        self._database.execute("REPLACE INTO texts VALUES (?, ?, ?, ?)", row)
+        self._known.add(hash((url, sha256)))
 
     def find(self, url: str, sha256: str) -> ImageText:
         """The texts of an image that was read. Raises InputError if the file has changed since."""

@@ -28,6 +28,13 @@ class OcrOptions:
     dataset: str | None = field(
         default=None, metadata={"help": "Dataset whose images are read: a folder, or user/name[@revision]."}
     )
+    splits: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --dataset: the splits to read, separated by commas; default: all. Grounded predictions need "
+            "validation and test alone. Texts of other splits that the folder has are kept."
+        },
+    )
     output_dir: str | None = field(
         default=None,
         metadata={
@@ -41,8 +48,10 @@ class OcrOptions:
     def __post_init__(self) -> None:
         if (self.image_store is None) == (self.dataset is None):
             raise InputError("give exactly one source of images: `image_store` or `dataset`")
-        if self.dataset is None and (self.output_dir is not None or self.push_to_hub):
-            raise InputError("`output_dir` and `push_to_hub` are for a `dataset`; `build` publishes a store's texts")
+        if self.dataset is None and (self.output_dir or self.push_to_hub or self.splits):
+            raise InputError(
+                "`output_dir`, `push_to_hub` and `splits` are for a `dataset`; `build` publishes a store's texts"
+            )
         if self.push_to_hub and "@" in (self.dataset or ""):
             raise InputError("`push_to_hub` adds texts to the images that the repo has now: drop the @ in `dataset`")
 
@@ -101,7 +110,8 @@ def read_dataset(options: OcrOptions) -> None:
         texts_folder(folder) as kept,
     ):
         texts = ImageTexts(kept, engine)
-        images = read_splits(location, texts)
+        chosen = None if options.splits is None else [name.strip() for name in options.splits.split(",")]
+        images = read_splits(location, texts, chosen=chosen, folder=folder)
         ocr = add_texts(location, images, texts, folder)
         for split, count in ocr["images"].items():
             print(f"{split}: texts of {count} images")

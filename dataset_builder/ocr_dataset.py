@@ -1,7 +1,7 @@
 """Reads the images of a dataset that is there already, perhaps a stranger's, and adds the texts to it."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from product_vqa.dataset import MAX_CARD_BYTES, ROWS_CONFIG, dataset_error, find
 from product_vqa.documents import DocumentError, parse_front_matter, read_bytes, read_json
 from product_vqa.errors import InputError, argument, first_line
 from product_vqa.hub import Location, commit_files, download, find_file, hub_errors, page_url
+from product_vqa.ocr.stored_texts import load_texts
 from product_vqa.schemas import load_schema
 from product_vqa.task.columns import SPLITS
 
@@ -26,19 +27,47 @@ _NEEDED = ("configs",)  # of the card's metadata
 _FOLLOWING_SECTION = "Dropped rows"
 
 
-def read_splits(location: Location, texts: ImageTexts) -> dict[str, dict[str, str]]:
-    """Read the images of all splits; returns the images of each, URL -> sha256."""
+def read_splits(
+    location: Location, texts: ImageTexts, *, chosen: Collection[str] | None = None, folder: Path
+) -> dict[str, dict[str, str]]:
+    """Read the images of the chosen splits, or of all; returns the images of each, URL -> sha256.
+
+    Other splits are among them if `folder` has a file of their texts; no image is read for them.
+    """
     images: dict[str, dict[str, str]] = {}
     with argument("dataset"):
         names = [split for split in find_splits(location) if split in SPLITS]
         if not names:
             raise InputError(f"{location}: has none of the splits {', '.join(SPLITS)}")
+        if missing := [split for split in chosen or () if split not in names]:
+            raise InputError(f"{location}: has no split {missing[0]}; it has {', '.join(names)}")
         for split in names:
-            images[split] = _read_split(location, split, texts)
+            if chosen is None or split in chosen:
+                images[split] = _read_split(location, split, texts)
+            elif (folder / ocr_file(split)).is_file():
+                images[split] = _read_split(location, split, None)
+                _keep_texts(folder, split, images[split], texts)
     return images
 
 
-def _read_split(location: Location, split: str, texts: ImageTexts) -> dict[str, str]:
+def _keep_texts(folder: Path, split: str, images: Mapping[str, str], texts: ImageTexts) -> None:
+    """Keep the texts of a split that were read earlier. Raises InputError for those of another engine."""
+    found = load_texts(Location(str(folder)), split)
+    if found is None:
+        return
+    if found.description != texts.description:
+        raise InputError(
+            f"`splits`: the texts of split {split} in {folder} are of another engine ({found.description}, not "
+            f"{texts.description}); read all splits with the same one"
+        )
+    for url, sha256 in images.items():
+        text = found.find(url)
+        if text is not None:
+            texts.keep(url, sha256, text)
+
+
+def _read_split(location: Location, split: str, texts: ImageTexts | None) -> dict[str, str]:
+    """The images of a split, read into `texts`, if given."""
     dataset = load_split(location, split)
     urls = dataset.data.column("image_link").to_pylist()
     has_image = pc.is_valid(dataset.data.column("image")).to_pylist()
@@ -54,6 +83,8 @@ def _read_split(location: Location, split: str, texts: ImageTexts) -> dict[str, 
             hashes[url] = hashlib.sha256(load(url)).hexdigest()
             yield url, hashes[url]
 
+    if texts is None:
+        return dict(find_images())
     read_images(texts, find_images(), load, total=len(rows))
     return hashes
 

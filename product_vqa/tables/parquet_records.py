@@ -56,11 +56,15 @@ class ParquetRecords:
 
     def _check(self, path: Path, names: Sequence[str]) -> list[str]:
         try:
-            return check_parquet(path, dict.fromkeys(names, _TYPES))
+            present = check_parquet(path, dict.fromkeys(names, _TYPES))
         except (ParquetError, OSError) as error:
             raise InputError(
                 f"{self._file}: is a Parquet file that cannot be read ({first_line(error)}); save it again"
             ) from error
+        for name in names:
+            if ".list." in name or (name not in present and any(one.startswith(f"{name}.") for one in present)):
+                raise InputError(f"{self._file}: column {name} of {path.name} has lists or structs; save it as text")
+        return present
 
     def _batches(self, path: Path, names: list[str]) -> Iterator[list[list[Any]]]:
         try:

@@ -76,6 +76,27 @@ def test_a_folder_gets_the_texts_and_keeps_what_was_edited(
     assert "By hand." in (folder / "README.md").read_text() and "- mine" in (folder / "README.md").read_text()
 
 
+def test_splits_are_read_one_after_the_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for grounded predictions, which need no texts of the training images."""
+    fake = ocr_engines.use(monkeypatch, "500 g")
+    call(ocr.main, monkeypatch, "--dataset", folder, "--splits", "test")
+    assert len(fake.sizes) == 3 and load_texts(locate(str(folder)), "train") is None
+    test = (folder / "ocr" / "test-00000-of-00001.parquet").read_bytes()
+    capsys.readouterr()
+    call(ocr.main, monkeypatch, "--dataset", folder, "--splits", "train")
+    assert "train: texts of 10 images\ntest: texts of 3 images\n" in capsys.readouterr().out
+    assert len(fake.sizes) == 13 and (folder / "ocr" / "test-00000-of-00001.parquet").read_bytes() == test
+    texts = load_texts(locate(str(folder)), "train")
+    assert texts is not None and len(texts) == 10
+    with pytest.raises(InputError, match=r"has no split validation; it has train, test"):
+        call(ocr.main, monkeypatch, "--dataset", folder, "--splits", "validation")
+    fake.description = "another engine"
+    with pytest.raises(InputError, match=r"--splits: the texts of split test in .* are of another engine"):
+        call(ocr.main, monkeypatch, "--dataset", folder, "--splits", "train")
+
+
 def test_what_was_read_before_an_interruption_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     fake = ocr_engines.use(monkeypatch, "500 g")
@@ -152,7 +173,7 @@ def test_a_dataset_of_somebody_else_keeps_its_default_configuration(
     [
         ([], "give exactly one source of images: --image_store or --dataset"),
         (["--image_store", "s", "--dataset", "d"], "give exactly one source"),
-        (["--image_store", "s", "--push_to_hub"], "--output_dir and --push_to_hub are for a --dataset"),
+        (["--image_store", "s", "--push_to_hub"], "--output_dir, --push_to_hub and --splits are for a --dataset"),
         (["--dataset", "FOLDER", "--push_to_hub"], "--push_to_hub needs a repo as --dataset"),
         (["--dataset", "a/b@v1", "--push_to_hub"], "--push_to_hub adds texts to the images that the repo has now"),
         (["--dataset", "EMPTY"], "--dataset .*is not a dataset built by"),

@@ -27,7 +27,8 @@ def location(tmp_path: Path) -> Location:
 
 def test_the_settings_are_those_of_the_options() -> None:
     options = PredictOptions(dataset="d", output="s.csv", split="validation", dtype="float16", load_in_4bit=True,
-                             constrain="off", allow_empty=True, num_beams=3, min_confidence=0.5)  # fmt: skip
+                             constrain="off", allow_empty=True, num_beams=3, min_confidence=0.5,
+                             ground="none")  # fmt: skip
     selection = RowSelection(max_rows=7)
     expected = Settings("validation", selection, "float16", True, "off", allow_empty=True, num_beams=3,
                         min_confidence=0.5)  # fmt: skip

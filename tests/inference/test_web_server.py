@@ -27,16 +27,16 @@ from tests.tiny import make_image
 
 
 class Answer:
-    prediction, confidence, alternatives = "500.0 gram", 0.5, ()
+    prediction, confidence, alternatives, box = "500.0 gram", 0.5, (), None
 
 
 class Reader:
     """A reader without a model."""
 
-    def read(self, image: Any, entity_name: str) -> Answer:
+    def read(self, image: Any, entity_name: str, *, ocr: Any) -> Answer:
         return Answer()
 
-    def read_batch(self, images: Any, entity_names: Any) -> list[Answer]:
+    def read_batch(self, images: Any, entity_names: Any, *, ocr: Any) -> list[Answer]:
         return [Answer() for _ in entity_names]
 
 

@@ -539,7 +539,7 @@ def read_tensors(processor: Any, values: list[Any]) -> "torch.Tensor":  # noqa: 
     from inference import AttributeReader
 
     class Tensors(AttributeReader):
-        def answer(self, batch: Any, entity_names: Any) -> Any:
+        def answer(self, batch: Any, entity_names: Any, **_: Any) -> Any:
             return list(batch["pixel_values"][batch["image_index"]])
 
     return levels(torch.stack(Tensors(None, processor, schema=CHALLENGE).read_batch(values, ["width"] * len(values))))
@@ -588,7 +588,7 @@ def test_training_prediction_and_report_make_the_readers_tensor_of_a_file(
         assert row["image_link"].endswith(f"/{number}.jpg")
         image = load_image((built / "images" / f"{number}.jpg").read_bytes())
         wrong = row | {"prediction": "", "reference": "", "confidence": 0, "kind": ""}
-        thumbnail = report._error(wrong, row["image"], question="", reader=None)
+        thumbnail = report._error(wrong, row["image"], question="", reader=None, box=None)
         shown = Image.open(io.BytesIO(base64.b64decode(thumbnail["thumbnail"])))
         assert error(centres(shown), centres(image)) <= 12, case
         if name != "files":  # and for those who have the dataset alone

@@ -34,6 +34,7 @@ def test_an_answer_is_ready_for_json() -> None:
         "number": 1.5,
         "entity_name": "item_weight",
         "shown": None,
+        "box": None,
         "error": None,
     }  # fmt: skip
 
