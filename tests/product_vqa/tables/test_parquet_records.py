@@ -27,9 +27,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     good = write(tmp_path / "a.parquet", a=["x"], b=[[1, 2]])
     lists = write(tmp_path / "b.parquet", b=[["x"]], c=[{"d": "x"}])
     for name in ("b", "b.list.element", "c"):
-        with pytest.raises(
-            InputError, match=rf"^f: column {name} of b\.parquet has lists or structs"
-        ):
+        with pytest.raises(InputError, match=rf"^f: column {name} of b\.parquet has lists or structs"):
             list(ParquetRecords([lists], file="f").read([name]))
     with pytest.raises(InputError, match=r"^f: c\.parquet has no column a, unlike the first file"):
         list(ParquetRecords([good, write(tmp_path / "c.parquet", b=["x"])], file="f").read(["a"]))
