@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,11 +15,12 @@ from product_vqa.hub import Location
 from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.modeling.calibration import Calibration
 from product_vqa.ocr.candidate import Candidate
-from product_vqa.ocr.candidates import find_candidates
+from product_vqa.ocr.candidates import find_candidates, has_rules
 from product_vqa.ocr.engine import is_installed, load_engine
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine, read_text
 from product_vqa.ocr.stored_texts import StoredTexts, load_texts
+from product_vqa.provenance import TEXT_FILES, content_sha256
 from product_vqa.task.attributes import Schema
 from product_vqa.workers import is_worker
 
@@ -28,7 +30,24 @@ _NOT_CALIBRATED = (
     "`ground` ocr: the adapter has no calibration.json that says how far to trust OCR; calibrate it with `ground` ocr "
     "on a labelled split"
 )
-TextSource = StoredTexts | OcrEngine
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """The texts of rows' images: those that the dataset has, and those that an engine, if any, reads in others."""
+
+    stored: StoredTexts | None = None
+    engine: OcrEngine | None = None
+    sha256: str | None = None  # of the stored texts in a folder
+
+    def describe(self) -> dict[str, str | None]:
+        """What a run records."""
+        found: dict[str, str | None] = {}
+        if self.engine is not None:
+            found["ocr_engine"] = self.engine.description
+        if self.stored is not None:
+            found |= {"ocr_texts": self.stored.description, "ocr_texts_sha256": self.sha256}
+        return found
 
 
 def find_source(
@@ -47,26 +66,33 @@ def find_source(
             raise InputError(_NOT_CALIBRATED)
     elif ground == "none" or constrain != "on" or grounding is None or not grounding.is_better:
         return None
-    with argument("dataset"):
-        texts = load_texts(dataset, split)
-    if texts is None and ground is None:
+    source = _load_source(dataset, split, reads=ground == "ocr")
+    if source is None:
         logger.warning(
             "This adapter is better with OCR, and %s has no texts of the images of split %s: --ground ocr reads them "
             "now, `python -m dataset_builder.ocr` once for all, and --ground none avoids this message",
             dataset,
             split,
         )
-        return None
-    return texts if texts is not None else load_engine()
+    return source
 
 
 def find_texts(ground: str | None, *, dataset: Location, split: str) -> TextSource | None:
     """The texts to find out with whether OCR gains anything: the dataset's, or an engine's where `ground` is ocr."""
-    if ground == "none":
-        return None
+    return None if ground == "none" else _load_source(dataset, split, reads=ground == "ocr")
+
+
+def _load_source(dataset: Location, split: str, *, reads: bool) -> TextSource | None:
+    """The dataset's texts and, if it `reads`, an engine for other images; None without either.
+
+    Raises InputError if an engine is needed and not installed.
+    """
     with argument("dataset"):
-        texts = load_texts(dataset, split)
-    return load_engine() if texts is None and ground == "ocr" else texts
+        stored = load_texts(dataset, split)
+    engine = load_engine() if reads and (stored is None or is_installed()) else None
+    if stored is None and engine is None:
+        return None
+    return TextSource(stored, engine, None if stored is None else content_sha256(dataset, TEXT_FILES))
 
 
 def find_engine(ground: str | None, reader: AttributeReader) -> OcrEngine | None:
@@ -87,7 +113,7 @@ def describe_grounding(source: TextSource | None, calibration: Calibration | Non
     """What a run records about the grounding of its predictions."""
     if source is None or calibration is None:
         return {}
-    return {"ground": "ocr", "grounding": str(calibration.grounding), "ocr_engine": source.description}
+    return {"ground": "ocr", "grounding": str(calibration.grounding), **source.describe()}
 
 
 class CandidateFinder:
@@ -95,27 +121,43 @@ class CandidateFinder:
 
     def __init__(self, source: TextSource, *, schema: Schema, unit_shares: Mapping[str, Mapping[str, float]]) -> None:
         self._source, self._schema, self._unit_shares = source, schema, unit_shares
+        self._pool: ThreadPoolExecutor | None = None  # its threads keep their engines, which take a second to load
 
-    def find(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> list[list[Candidate]]:
-        """The candidates of each row, best first. None for an image whose text the dataset does not have."""
-        texts = self._read(rows, images)
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pool": None}  # for a worker, which reads in its own thread
+
+    def find(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> list[list[Candidate] | None]:
+        """The candidates of each row, best first.
+
+        None for an image that nobody has read, and for an attribute that the rules do not look for.
+        """
         return [
-            []
-            if text is None
-            else find_candidates(
-                text, self._schema[row["entity_name"]], unit_shares=self._unit_shares.get(row["entity_name"], {})
-            )
-            for row, text in zip(rows, texts, strict=True)
+            None if text is None else self._find(text, row["entity_name"])
+            for row, text in zip(rows, self._read(rows, images), strict=True)
         ]
 
+    def _find(self, text: ImageText, entity_name: str) -> list[Candidate] | None:
+        attribute = self._schema[entity_name]
+        if not has_rules(attribute):
+            return None
+        return find_candidates(text, attribute, unit_shares=self._unit_shares.get(entity_name, {}))
+
     def _read(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> list[ImageText | None]:
-        if isinstance(self._source, StoredTexts):
-            return [self._source.find(row["image_link"]) for row in rows]
-        distinct = {id(image): image for image in images}  # rows of one image share it
-        num_threads = 1 if is_worker() else os.cpu_count() or 1  # workers share the cores already
-        with ThreadPoolExecutor(num_threads) as pool:
-            texts = dict(zip(distinct, pool.map(partial(read_text, self._source), distinct.values()), strict=True))
-        return [texts[id(image)] for image in images]
+        stored, engine = self._source.stored, self._source.engine
+        found = [None if stored is None else stored.find(row["image_link"]) for row in rows]
+        if engine is None:
+            return found
+        # Rows of one image share it.
+        missing = {id(image): image for image, text in zip(images, found, strict=True) if text is None}
+        read = dict(zip(missing, self._map(partial(read_text, engine), missing.values()), strict=True))
+        return [text or read[id(image)] for image, text in zip(images, found, strict=True)]
+
+    def _map(self, read: Callable[[Image.Image], ImageText], images: Collection[Image.Image]) -> Iterable[ImageText]:
+        if is_worker():  # workers share the cores already
+            return map(read, images)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="product-vqa-ocr")
+        return self._pool.map(read, images)
 
 
 def make_finder(source: TextSource | None, reader: AttributeReader) -> CandidateFinder | None:

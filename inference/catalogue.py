@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from inference.batch_files import BatchFiles, check_output
-from inference.candidate_finder import describe_grounding, find_engine
+from inference.candidate_finder import TextSource, describe_grounding, find_engine
 from inference.catalogue_options import CatalogueOptions
 from product_vqa.atomic_io import atomic_write, one_writer
 from product_vqa.csv_files import BROKEN_ARCHIVE, open_csv
@@ -277,7 +277,7 @@ def _predict_images(
         "questions_sha256": catalogue.fingerprint(),
         **{name: getattr(predict_options, name) for name in settings},
         **reader.provenance,
-        **describe_grounding(engine, reader.calibration),
+        **describe_grounding(None if engine is None else TextSource(engine=engine), reader.calibration),
     }
     with argument("output"):
         files.open(run)

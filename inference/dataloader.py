@@ -29,7 +29,7 @@ class RowBatch:
     rows: list[dict[str, Any]]  # without their images
     failures: list[str | None]  # why a row has no readable image; None where it has one
     inputs: Batch  # empty where no row has one
-    candidates: list[list[Candidate]] | None = None  # of OCR, for each row of `inputs`; None without OCR
+    candidates: list[list[Candidate] | None] | None = None  # of OCR, for each row of `inputs`; None without OCR
 
     @property
     def entity_names(self) -> list[str]:

@@ -15,7 +15,8 @@ from inference.metrics import mark_right
 from inference.predicted_rows import PredictedRows
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import MAX_WEIGHT, Calibration, Grounding, fit_calibration
-from product_vqa.modeling.grounding import EMPTY, FEATURES, MAX_SCORED, find_features, ground_answer
+from product_vqa.modeling.generation import is_not_finite
+from product_vqa.modeling.grounding import EMPTY, FEATURES, MAX_SCORED, find_features, find_others, ground_answer
 from product_vqa.ocr.candidate import Candidate
 from product_vqa.task.attributes import Schema
 
@@ -28,8 +29,8 @@ _RESAMPLES = 2000  # of the images, for the interval of the gain
 class ScoredRow:
     """A labelled row, what OCR suggests, and the model's probabilities without weights."""
 
-    answer: Answer  # the scored candidates are among its alternatives
-    candidates: list[Candidate]
+    answer: Answer  # the scored answers are among its alternatives
+    candidates: list[Candidate] | None  # None if the image was not read, or the rules do not look for the attribute
     label: str
 
 
@@ -37,41 +38,60 @@ def fit_weights(rows: Sequence[ScoredRow]) -> dict[str, float]:
     """The weights of the features under which the labels are most likely; 0 for one that no candidate has."""
     from scipy.optimize import minimize
 
-    features, probabilities, is_label, row_numbers = _flatten(rows)
-    if not len(probabilities):
+    entries = _flatten(rows)
+    if not len(entries.probabilities):
         return dict.fromkeys(FEATURES, 0.0)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         """The negative log likelihood with the prior, and its gradient."""
-        log_weights = features @ weights
-        totals = 1 + np.bincount(row_numbers, np.expm1(log_weights) * probabilities, minlength=len(rows))
-        totals = np.maximum(totals, 1e-300)
-        value = np.log(totals).sum() - log_weights[is_label].sum() + (weights**2).sum() / (2 * _PRIOR_DEVIATION**2)
-        shares = np.exp(log_weights) * probabilities / totals[row_numbers]
-        return value, features.T @ (shares - is_label) + weights / _PRIOR_DEVIATION**2
+        log_weights = entries.features @ weights
+        weighted = np.exp(log_weights) * entries.probabilities
+        totals = entries.others + np.bincount(entries.rows, weighted, minlength=len(rows))
+        value = np.log(totals).sum() - log_weights[entries.is_label].sum()
+        value += (weights**2).sum() / (2 * _PRIOR_DEVIATION**2)
+        shares = weighted / totals[entries.rows]
+        return value, entries.features.T @ (shares - entries.is_label) + weights / _PRIOR_DEVIATION**2
 
-    bounds = [(-MAX_WEIGHT, MAX_WEIGHT)] * len(FEATURES)
+    # Where the empty answer is the best one, no other was searched that a weight below 1 could lift.
+    bounds = [(0.0 if name == EMPTY else -MAX_WEIGHT, MAX_WEIGHT) for name in FEATURES]
     found = minimize(loss, x0=np.zeros(len(FEATURES)), jac=True, bounds=bounds, method="L-BFGS-B").x
     return {name: round(float(weight), 6) for name, weight in zip(FEATURES, found, strict=True)}
 
 
-def _flatten(rows: Sequence[ScoredRow]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One entry per candidate of all rows: features (M, F), the model's probability, whether it is the label, row."""
+@dataclass(frozen=True)
+class _Entries:
+    """Weighted answers of all rows, M of N rows."""
+
+    features: np.ndarray  # (M, F)
+    probabilities: np.ndarray  # (M,), the model's own
+    is_label: np.ndarray  # (M,) bool
+    rows: np.ndarray  # (M,) int: the row of each
+    others: np.ndarray  # (N,), the probability of all answers of a row that have no weight
+
+
+def _flatten(rows: Sequence[ScoredRow]) -> _Entries:
+    """One entry per weighted answer that the model can give. Rows whose logits were not finite have none."""
     entries: list[tuple[dict[str, float], float, bool, int]] = []
+    others = []
     for number, row in enumerate(rows):
-        answers = (row.answer, *row.answer.alternatives)
-        probabilities = {answer.prediction: answer.confidence for answer in answers}
-        scored = row.candidates[:MAX_SCORED]
-        for candidate, own in zip(scored, find_features(scored), strict=True):
-            entries.append((own, probabilities.get(candidate.answer, 0.0), candidate.answer == row.label, number))
-        if not scored and row.answer.shown is not None:
-            entries.append(({EMPTY: 1.0}, 1 - row.answer.shown, not row.label, number))
+        probabilities = {one.prediction: one.confidence for one in (row.answer, *row.answer.alternatives)}
+        scored = (row.candidates or [])[:MAX_SCORED]
+        own = {
+            candidate.answer: values
+            for candidate, values in zip(scored, find_features(scored) if scored else [], strict=True)
+        }
+        if row.candidates is not None and not scored and row.answer.shown is not None:
+            own[""] = {EMPTY: 1.0}
+        own = {answer: values for answer, values in own.items() if probabilities.get(answer, 0.0) > 0}
+        entries += [(values, probabilities[answer], answer == row.label, number) for answer, values in own.items()]
+        others.append(find_others(probabilities, own))
     features = np.array([[own.get(name, 0.0) for name in FEATURES] for own, *_ in entries]).reshape(-1, len(FEATURES))
-    return (
+    return _Entries(
         features,
         np.array([probability for _, probability, _, _ in entries], dtype=float),
         np.array([is_label for _, _, is_label, _ in entries], dtype=bool),
         np.array([number for *_, number in entries], dtype=int),
+        np.array(others),
     )
 
 
@@ -86,12 +106,19 @@ def cross_ground(rows: Sequence[ScoredRow], parts: np.ndarray) -> tuple[list[Ans
         return fit_weights(list(compress(rows, chosen)))
 
     weights = fit(is_fitted)
-    answers = [ground_answer(row.answer, row.candidates, Grounding(weights)) for row in rows]
+    answers = [ground_row(row, weights) for row in rows]
     for part in np.unique(parts[is_fitted]):
-        grounding = Grounding(fit(is_fitted & (parts != part)))
+        own = fit(is_fitted & (parts != part))
         for number in np.flatnonzero(parts == part).tolist():
-            answers[number] = ground_answer(rows[number].answer, rows[number].candidates, grounding)
+            answers[number] = ground_row(rows[number], own)
     return answers, weights
+
+
+def ground_row(row: ScoredRow, weights: Mapping[str, float]) -> Answer:
+    """The answer of a row with these weights, not calibrated."""
+    if row.candidates is None or is_not_finite(row.answer.text, row.answer.confidence):
+        return row.answer
+    return ground_answer(row.answer, row.candidates, Grounding(weights))
 
 
 def measure_gain(alone: pd.Series, grounded: pd.Series, images: pd.Series, *, seed: int = 0) -> dict[str, Any]:

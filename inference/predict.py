@@ -198,7 +198,8 @@ def predict(
     missing = [number for number in own if not files.has(number, indexes[number])]
     num_workers = options.dataloader_num_workers
     if num_workers is None:
-        num_workers = default_workers(state.device, num_processes=state.num_processes)
+        is_reading = source is not None and source.engine is not None  # with all cores, which workers would share
+        num_workers = 0 if is_reading else default_workers(state.device, num_processes=state.num_processes)
     tables = predict_batches(reader, batches, missing, num_workers=num_workers, min_confidence=options.min_confidence)
     for number, table in tqdm(tables, total=len(missing), desc="batches", disable=not state.is_main_process):
         files.save(number, table)
@@ -279,7 +280,7 @@ def finish(table: "pa.Table", *, output: Path, run: dict[str, Any]) -> None:
 
 def warn_of_not_finite(table: "pa.Table", *, run: dict[str, Any]) -> None:
     from inference.predictions import count_not_finite
-    from product_vqa.modeling.attribute_reader import not_finite_remedy
+    from product_vqa.modeling.generation import not_finite_remedy
 
     if num_not_finite := count_not_finite(table):
         logger.warning(
@@ -344,6 +345,8 @@ def merge(options: PredictOptions, row_options: RowSelectionOptions, *, output: 
     selection = read_selection(row_options, schema=sources.dataset_schema)
     expected: dict[str, Any] = {name: getattr(options, name) for name in RECORDED}
     expected |= sources.describe()
+    if options.ground is not None:
+        expected["ground"] = "ocr" if options.ground == "ocr" else None
     expected["row_selection"] = None if selection.is_all else selection.describe()
     if options.batch_size is not None:
         expected["batch_size"] = options.batch_size

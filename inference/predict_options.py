@@ -93,6 +93,8 @@ class PredictOptions:
     )
 
     def __post_init__(self) -> None:
+        if self.ground == "ocr" and self.constrain == "off":
+            raise InputError("`ground` ocr chooses among valid answers: leave `constrain` on")
         if self.push_to_hub and not self.hub_predictions_id:
             raise InputError("`push_to_hub` needs `hub_predictions_id` user/name")
         if self.batch_size is not None and self.batch_size < 1:

@@ -31,7 +31,7 @@ class PredictedRows:
         return [position for position, failure in enumerate(failures) if failure is None]
 
     @property
-    def candidates(self) -> list[list[Candidate]]:
+    def candidates(self) -> list[list[Candidate] | None]:
         """What OCR suggested for each answer."""
         return [row for batch in self.batches for row in batch.candidates or []]
 

@@ -115,8 +115,9 @@ def read_boxes(predictions: str | Path) -> dict[int, Box]:
     for index, box in zip(table["index"].to_pylist(), table["box"].to_pylist(), strict=True):
         if box is None:
             continue
-        if len(box) != 4 or not all(value is not None and 0 <= value <= 1 for value in box):
-            raise InputError(f"{predictions}, index {index}: its box is not four fractions of the image")
+        is_box = len(box) == 4 and all(value is not None and 0 <= value <= 1 for value in box)
+        if not is_box or box[0] > box[2] or box[1] > box[3]:
+            raise InputError(f"{predictions}, index {index}: its box is not left, top, right and bottom of a text")
         boxes[index] = (box[0], box[1], box[2], box[3])
     return boxes
 

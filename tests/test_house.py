@@ -77,6 +77,7 @@ COMMANDS = [
     "benchmarks.scale",
     "benchmarks.serve",
     "benchmarks.shards",
+    "benchmarks.second_look",
     "benchmarks.silence",
     "benchmarks.streaming",
     "benchmarks.train",

@@ -16,8 +16,8 @@ NOT_HERE = {
     f"benchmarks.{name}"
     for name in (
         "ablation", "attribution", "audit", "build", "disk_space", "dtype_sensitivity", "ensemble", "gpu",
-        "grounding", "ocr",
-        "predict", "predict_scale", "ray_engine", "read_many", "real_shape", "serve", "shards", "silence", "streaming",
+        "grounding", "ocr", "predict", "predict_scale", "ray_engine", "read_many", "real_shape", "second_look",
+        "serve", "shards", "silence", "streaming",
     )
 }  # fmt: skip
 

@@ -23,8 +23,8 @@ from product_vqa.modeling.batch_size import find_largest
 from product_vqa.modeling.calibration import Calibration, Grounding
 from product_vqa.modeling.collator import Batch, Row, make_generation_batch, take_rows
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
-from product_vqa.modeling.generation import generate_answers, is_not_finite
-from product_vqa.modeling.grounding import ground_answer, weigh_candidates
+from product_vqa.modeling.generation import generate_answers, is_not_finite, not_finite_remedy
+from product_vqa.modeling.grounding import calibrate_answers, weigh_rows
 from product_vqa.modeling.item_batches import (
     PreparedItem,
     answer_batches,
@@ -39,7 +39,7 @@ from product_vqa.modeling.model_thread import ModelThread
 from product_vqa.modeling.reader_loading import choose_schema, dequantizes_base, find_calibration, load_model_for
 from product_vqa.modeling.reader_provenance import make_provenance
 from product_vqa.ocr.candidate import Candidate
-from product_vqa.ocr.candidates import find_candidates
+from product_vqa.ocr.candidates import find_candidates, has_rules
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine, read_text
 from product_vqa.task.attributes import Schema
@@ -85,6 +85,7 @@ class AttributeReader:
         )
         self.provenance = provenance or {}  # adapter and base model by commit or hash, precision, calibration
         self.base_model = base_model
+        self.searches_all = False  # whether rows are searched even where a candidate has won: for fitting weights
         self.max_new_tokens: int | None = None  # None: the length of the longest valid answer
         self._has_warned = False
         self._model_thread = ModelThread()
@@ -223,12 +224,17 @@ class AttributeReader:
             return self._batch_size
 
     def _answer_items(self, items: Sequence[PreparedItem]) -> list[Answer]:
+        names = [item.entity_name for item in items]
+        candidates = None
+        if any(item.text is not None for item in items):
+            candidates = [
+                None if item.text is None else self.find_candidates(item.text, item.entity_name) for item in items
+            ]
+
         def answer() -> list[Answer]:
             with self._lock:
                 batch = collate_items(items, processor=self.processor, schema=self.schema)
-                return self.answer(batch, [item.entity_name for item in items], candidates=candidates or None)
-
-        candidates = [self.find_candidates(item.text, item.entity_name) for item in items if item.text is not None]
+                return self.answer(batch, names, candidates=candidates)
 
         return self._model_thread.run(answer)
 
@@ -266,10 +272,12 @@ class AttributeReader:
 
         return self._model_thread.run(answer) if rows else []
 
-    def find_candidates(self, text: ImageText, entity_name: str) -> list[Candidate]:
-        """Return the answers that the text of an image suggests, as `answer` takes them."""
+    def find_candidates(self, text: ImageText, entity_name: str) -> list[Candidate] | None:
+        """The answers that the text of an image suggests, for `answer`; None where there are no rules."""
+        if not has_rules(attribute := self.schema[entity_name]):
+            return None
         shares = self.calibration.grounding.unit_shares if self.calibration.grounding else {}
-        return find_candidates(text, self.schema[entity_name], unit_shares=shares.get(entity_name, {}))
+        return find_candidates(text, attribute, unit_shares=shares.get(entity_name, {}))
 
     def _read_texts(self, images: Sequence[Image.Image], engine: OcrEngine) -> list[ImageText]:
         """The texts of each image; an object that occurs twice is read once."""
@@ -331,7 +339,7 @@ class AttributeReader:
         batch: Batch,
         entity_names: Sequence[str],
         *,
-        candidates: Sequence[Sequence[Candidate]] | None = None,
+        candidates: Sequence[Sequence[Candidate] | None] | None = None,
     ) -> list[Answer]:
         """Answer a batch of `make_generation_batch`; none if it has no rows.
 
@@ -362,12 +370,12 @@ class AttributeReader:
         ]
 
     def _answer_at_once(
-        self, batch: Batch, entity_names: Sequence[str], candidates: Sequence[Sequence[Candidate]] | None
+        self, batch: Batch, entity_names: Sequence[str], candidates: Sequence[Sequence[Candidate] | None] | None
     ) -> list[Answer]:
-        grounding, weighed = self.calibration.grounding, None
+        weighed = None
         if candidates is not None:
-            grounding = self._check_grounding()
-            weighed = [weigh_candidates(row, grounding.weights) for row in candidates]
+            weights = self._check_grounding().weights
+            weighed = weigh_rows(candidates, weights, entity_names=entity_names, schema=self.schema)
         answers = generate_answers(
             self.model,
             batch,
@@ -378,6 +386,7 @@ class AttributeReader:
             num_beams=self.num_beams,
             max_new_tokens=self.max_new_tokens,
             candidates=weighed,
+            searches_all=self.searches_all,
         )
         failed = sum(is_not_finite(answer.text, answer.confidence) for answer in answers)
         if failed and not self._has_warned:
@@ -388,13 +397,4 @@ class AttributeReader:
                 len(answers),
                 not_finite_remedy(self.model.dtype),
             )
-        if candidates is None or grounding is None:
-            return [self.calibration.apply(answer) for answer in answers]
-        return [ground_answer(answer, row, grounding) for answer, row in zip(answers, candidates, strict=True)]
-
-
-def not_finite_remedy(dtype: torch.dtype | str) -> str:
-    """Return what to do if logits are not finite."""
-    if str(dtype) == "torch.float32":
-        return "In float32, the cause is the weights: check those of the adapter"
-    return f"Use `dtype` float32: {str(dtype).removeprefix('torch.')} overflows more easily"
+        return calibrate_answers(answers, candidates, self.calibration)

@@ -7,6 +7,8 @@ temperature alone (Guo et al. 2017) would keep 0.5 at 0.5, for which there is no
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -106,9 +108,10 @@ class Grounding:
     is_better: bool = False  # whether the labelled split showed a gain
 
     def __str__(self) -> str:
-        """The weights and scalings: what predictions record."""
+        """The weights, the scalings and a hash of the shares: what predictions record."""
         weights = ", ".join(f"{name} {value:+.4g}" for name, value in sorted(self.weights.items()))
-        return f"{weights}; {self.scalings}"
+        shares = hashlib.sha256(json.dumps(self.as_dict()["unit_shares"], sort_keys=True).encode()).hexdigest()
+        return f"{weights}; {self.scalings}; unit shares {shares[:12]}"
 
     def as_dict(self) -> dict[str, Any]:
         """As calibration.json has it."""
@@ -194,10 +197,10 @@ def load_calibration(file: Path, *, adapter_sha256: str | None = None) -> Calibr
         if "grounding" in content:
             calibration = replace(calibration, grounding=_parse_grounding(content["grounding"]))
         fitted_on = content.get("adapter_sha256")
-    except (ValueError, TypeError, KeyError, OverflowError, OSError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError) as error:
         raise InputError(
             f"{file} is malformed ({type(error).__name__}: {first_line(error)[:200]}): "
-            f"expected {', '.join(names)}, as written by "
+            f"expected {', '.join(names)} and, if OCR was calibrated, grounding, as written by "
             "`python -m inference.calibrate`"
         ) from error
     if adapter_sha256 is None or fitted_on == adapter_sha256:
@@ -221,6 +224,8 @@ def _parse_scalings(content: Mapping[str, Any]) -> Calibration:
 
 
 def _parse_grounding(content: Mapping[str, Any]) -> Grounding:
+    if not all(isinstance(content.get(name), dict) for name in ("weights", "unit_shares")):
+        raise ValueError("grounding has no weights and unit_shares, by name")
     weights = {str(name): float(value) for name, value in content["weights"].items()}
     if wrong := [name for name, value in weights.items() if not abs(value) <= MAX_WEIGHT]:
         raise ValueError(f"the weight of {wrong[0][:50]} is not a number from -{MAX_WEIGHT} to {MAX_WEIGHT}")

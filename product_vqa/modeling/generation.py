@@ -45,6 +45,7 @@ def generate_answers(
     max_new_tokens: int | None = None,
     synced_gpus: bool = False,
     candidates: Sequence[Mapping[str, float]] | None = None,
+    searches_all: bool = False,
 ) -> list[Answer]:
     """Answer each row of a batch from `make_generation_batch`, by greedy or beam search.
 
@@ -56,7 +57,8 @@ def generate_answers(
     With an automaton, the `candidates` of each row, canonical answers that something else suggests, are scored: their
     exact probabilities are among those of the answer and its alternatives. Each has the logarithm of the weight that
     the caller multiplies its probability by. With one beam, a row is not searched for other answers if none of them
-    could be above the best weighted candidate.
+    could be above the best weighted candidate, unless `searches_all`. Not with `synced_gpus`: the number of forwards
+    would differ between processes.
 
     A row whose logits are not finite (float16 may overflow) is answered with "" and confidence 0.0, see
     `is_not_finite`. It does not affect the other rows.
@@ -64,6 +66,7 @@ def generate_answers(
     If the model's weights are sharded over processes, all of them must call this with `synced_gpus`: none stops before
     all have their answers.
     """
+    assert candidates is None or not synced_gpus
     tokenizer = processor.tokenizer
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     batch["pixel_values"] = normalize_images(batch["pixel_values"], processor=processor, dtype=model.dtype)
@@ -91,7 +94,7 @@ def generate_answers(
         found = find_shown(prompt.logits, start, automaton=automaton, eos=tokenizer.eos_token_id).tolist()
         shown = [value if schema[name].not_shown else None for name, value in zip(entity_names, found, strict=True)]
     searched = list(range(len(entity_names)))
-    if num_beams == 1 and candidates is not None:
+    if num_beams == 1 and candidates is not None and not searches_all:
         searched = [row for row in searched if not _is_decided(scores[row], candidates[row])]
     answers: list[list[Answer]] = [[] for _ in entity_names]
     if searched:
@@ -180,6 +183,13 @@ def _make_answer(
 def is_not_finite(text: str, confidence: float) -> bool:
     """Return whether this is the answer for logits that were not finite. No other answer has a confidence of 0."""
     return not text and confidence == 0.0
+
+
+def not_finite_remedy(dtype: torch.dtype | str) -> str:
+    """Return what to do if logits are not finite."""
+    if str(dtype) == "torch.float32":
+        return "In float32, the cause is the weights: check those of the adapter"
+    return f"Use `dtype` float32: {str(dtype).removeprefix('torch.')} overflows more easily"
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -135,7 +135,7 @@ def prepare_batches(
         submit_url: Callable[[str], Future[_Decoded]] = submit
         if allow_urls:
             submit_url = stack.enter_context(downloading(submit, allow_private_hosts=allow_private_hosts))
-        add = partial(_submit, schema=schema, submit=submit, submit_url=submit_url)
+        add = partial(_submit, schema=schema, prepare=prepare, submit=submit, submit_url=submit_url)
         waiting: deque[_Waiting] = deque()
         batch = _Waiting()
         stack.callback(lambda: [item[2].cancel() for one in (*waiting, batch) for item in one.items])
@@ -159,6 +159,7 @@ def _submit(
     entity_name: str | None,
     *,
     schema: Schema,
+    prepare: Callable[[object], _Decoded],
     submit: Callable[[ImageItem], Future[_Decoded]],
     submit_url: Callable[[str], Future[_Decoded]],
 ) -> tuple[int, str, Future[_Decoded], str]:
@@ -176,8 +177,10 @@ def _submit(
         if key not in batch.by_file:
             batch.by_file[key] = submit_url(image) if is_url(image) else submit(image)
         return position, asked, batch.by_file[key], name
-    done = submit(image)
-    wait([done])
+    try:
+        done.set_result(prepare(image))
+    except ImageError as error:
+        done.set_exception(error)
     return position, asked, done, name
 
 

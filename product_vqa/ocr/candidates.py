@@ -21,7 +21,7 @@ from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.quantities import TextQuantity, UnitFinder, find_quantities, normalize_text
 from product_vqa.ocr.ranking import Context, rank
 from product_vqa.task.attributes import Attribute
-from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind
+from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind, TextKind
 from product_vqa.task.known_units import is_length
 
 MAX_CANDIDATES = 16  # of a question, the best ones
@@ -35,6 +35,11 @@ class Reading:
     candidate: Candidate
     line: Line
     quantity: TextQuantity | None = None
+
+
+def has_rules(attribute: Attribute) -> bool:
+    """Whether candidates are looked for: not for free texts, nor for yes or no, which an image does not print."""
+    return not isinstance(attribute.kind, TextKind) and attribute.kind.name != "yes_no"
 
 
 def find_candidates(

@@ -215,3 +215,32 @@ def test_a_file_that_is_not_a_calibration_is_named(tmp_path: Path, text: str) ->
     (tmp_path / "calibration.json").write_text(text)
     with pytest.raises(InputError, match=r"calibration.json is malformed"):
         load_calibration(tmp_path / "calibration.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": [1]},
+        {"weights": {"value": 16.0}},
+        {"weights": {"value": float("nan")}},
+        {"weights": {"value": "much"}},
+        {"unit_shares": {"height": 1}},
+        {"unit_shares": {"height": {"inch": -0.5}}},
+        {"unit_shares": None},
+        {"answer": {"temperature": 0}},
+        {"number": None},
+        [],
+    ],
+)
+def test_a_grounding_that_is_none_is_named(tmp_path: Path, change: Any) -> None:
+    scalings = {name: {"temperature": 1.0, "bias": 0.0} for name in ("answer", "number", "unit")}
+    grounding = {"weights": {"value": 2.0}, "unit_shares": {"height": {"inch": 0.5}}, "is_better": True, **scalings}
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps({**scalings, "grounding": grounding}))
+    loaded = load_calibration(file)
+    assert loaded is not None and loaded.grounding is not None and loaded.grounding.is_better
+    assert loaded.grounding.weights == {"value": 2.0}
+    wrong = {**grounding, **change} if isinstance(change, dict) else change
+    file.write_text(json.dumps({**scalings, "grounding": wrong}))
+    with pytest.raises(InputError, match=r"calibration.json is malformed .*grounding"):
+        load_calibration(file)

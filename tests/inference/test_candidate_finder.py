@@ -1,5 +1,6 @@
 """Candidates of rows: from the texts of a dataset, or of an engine that reads each image once."""
 
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from PIL import Image
 
 from inference.candidate_finder import (
     CandidateFinder,
+    TextSource,
     describe_grounding,
     find_engine,
     find_source,
@@ -18,9 +20,8 @@ from inference.candidate_finder import (
 from product_vqa.errors import InputError
 from product_vqa.hub import locate
 from product_vqa.modeling.calibration import Calibration, Grounding
-from product_vqa.ocr.engine import RapidOcr
+from product_vqa.ocr.engine import RapidOcr, rapidocr
 from product_vqa.ocr.image_text import ImageText, make_box
-from product_vqa.ocr.stored_texts import StoredTexts
 from product_vqa.ocr.text_files import TextRow, write_texts
 from product_vqa.task.schema import CHALLENGE
 from tests.tiny import save_dataset
@@ -45,8 +46,10 @@ def test_an_engine_reads_each_image_of_a_batch_once() -> None:
     engine = CountingEngine()
     small, large = Image.new("RGB", (30, 20)), Image.new("RGB", (50, 20))
     rows = [{"image_link": "x", "entity_name": name} for name in ("item_weight", "item_weight", "voltage")]
-    found = CandidateFinder(engine, schema=CHALLENGE, unit_shares={}).find(rows, [small, large, small])
-    assert [[one.answer for one in row] for row in found] == [["30.0 gram"], ["50.0 gram"], []]
+    found = CandidateFinder(TextSource(engine=engine), schema=CHALLENGE, unit_shares={}).find(
+        rows, [small, large, small]
+    )
+    assert [[one.answer for one in row or []] for row in found] == [["30.0 gram"], ["50.0 gram"], []]
     assert sorted(engine.sizes) == [30, 50]
 
 
@@ -56,12 +59,17 @@ def test_texts_of_a_dataset_are_found_by_url_and_the_shares_of_units_rank_them(t
     text = ImageText(800, 600, (make_box("20 g", 0.9, CORNERS), make_box("0.7 oz", 0.9, CORNERS)))
     write_texts(folder / "ocr" / "test-00000-of-00001.parquet", [TextRow("http://x/1", None, text)], engine="e")
     texts = find_texts(None, dataset=locate(str(folder)), split="test")
-    assert isinstance(texts, StoredTexts)
+    assert texts is not None and texts.stored is not None and texts.engine is None
     rows = [{"image_link": f"http://x/{number}", "entity_name": "item_weight"} for number in (1, 2)]
     for shares, first in (({"gram": 0.9, "ounce": 0.001}, "20.0 gram"), ({"gram": 0.001, "ounce": 0.9}, "0.7 ounce")):
         finder = CandidateFinder(texts, schema=CHALLENGE, unit_shares={"item_weight": shares})
-        (found, missing) = finder.find(rows, [Image.new("RGB", (9, 9))] * 2)
-        assert found[0].answer == first and len(found) == 2 and missing == []
+        images = [Image.new("RGB", (width, 9)) for width in (9, 30)]
+        (found, missing) = finder.find(rows, images)
+        assert found is not None and found[0].answer == first and len(found) == 2 and missing is None
+        reads = CandidateFinder(TextSource(texts.stored, CountingEngine()), schema=CHALLENGE, unit_shares={})
+        (stored, read) = pickle.loads(pickle.dumps(reads)).find(rows, images)
+        assert {one.answer for one in stored} == {one.answer for one in found}
+        assert [one.answer for one in read] == ["30.0 gram"]
     assert find_texts("none", dataset=locate(str(folder)), split="test") is None
     assert find_texts(None, dataset=locate(str(folder)), split="train") is None
 
@@ -71,10 +79,10 @@ def test_texts_of_a_dataset_are_found_by_url_and_the_shares_of_units_rank_them(t
     [
         (None, None, "on", None),
         (None, Grounding(is_better=False), "on", None),
-        (None, Grounding(is_better=True), "on", StoredTexts),
+        (None, Grounding(is_better=True), "on", "stored"),
         (None, Grounding(is_better=True), "off", None),
         ("none", Grounding(is_better=True), "on", None),
-        ("ocr", Grounding(is_better=False), "on", StoredTexts),
+        ("ocr", Grounding(is_better=False), "on", "stored"),
         ("ocr", None, "on", "no calibration.json that says how far to trust OCR"),
         ("ocr", Grounding(is_better=True), "off", "chooses among valid answers"),
     ],
@@ -90,16 +98,21 @@ def test_the_calibration_decides_unless_the_user_does(
     def find(split: str) -> Any:
         return find_source(ground, **options, dataset=locate(str(folder)), split=split)
 
-    if isinstance(expected, str):
+    if expected not in (None, "stored"):
         with pytest.raises(InputError, match=expected):
             find("test")
         return
     source = find("test")
-    assert source is None if expected is None else isinstance(source, expected)
+    assert (source is not None and source.stored is not None) == (expected == "stored")
     described = describe_grounding(source, options["calibration"])
-    assert described == ({} if source is None else {"ground": "ocr", "grounding": str(grounding), "ocr_engine": "e"})
-    if ground == "ocr":  # of a split without texts, an engine reads the images
-        assert isinstance(find("train"), RapidOcr)
+    if source is None:
+        assert described == {}
+        return
+    assert (described["ground"], described["grounding"]) == ("ocr", str(grounding))
+    assert described["ocr_texts"] == "e" and described["ocr_texts_sha256"] == source.sha256 is not None
+    assert ("ocr_engine" in described) == (ground == "ocr" and rapidocr is not None)  # for images without texts
+    if ground == "ocr" and rapidocr is not None:
+        assert isinstance(find("train").engine, RapidOcr) and find("train").stored is None
 
 
 def test_without_a_source_there_is_no_finder() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from datasets import Dataset
 from PIL import Image, ImageDraw, ImageFont
 
 from inference import AttributeReader, calibrate, predict
-from inference.grounding_fit import ScoredRow, cross_ground, fit_weights, measure_gain
+from inference.grounding_fit import ScoredRow, cross_ground, fit_weights, ground_row, measure_gain
 from inference.submission import read_run
 from product_vqa.errors import InputError
 from product_vqa.modeling.answer import Answer
-from product_vqa.modeling.calibration import Grounding, load_calibration
-from product_vqa.modeling.grounding import FEATURES, ground_answer
+from product_vqa.modeling.calibration import load_calibration
+from product_vqa.modeling.grounding import FEATURES
 from product_vqa.ocr import engine
 from product_vqa.ocr.candidate import Candidate, Evidence
 from product_vqa.ocr.image_text import ImageText, make_box
@@ -47,7 +48,7 @@ def make_scored(number: int, *, is_right: bool, evidence: Evidence = Evidence.VA
 
 
 def predictions_of(rows: list[ScoredRow], weights: dict[str, float]) -> list[str]:
-    return [ground_answer(row.answer, row.candidates, Grounding(weights)).prediction for row in rows]
+    return [ground_row(row, weights).prediction for row in rows]
 
 
 def test_what_is_right_on_labelled_rows_gains_and_what_is_wrong_does_not() -> None:
@@ -63,15 +64,41 @@ def test_weights_are_the_most_likely_ones() -> None:
     """Of 100 candidates that the model gives 0.01, 80 are right: weighted, they have 0.8."""
     rows = [make_scored(number, is_right=number % 5 > 0) for number in range(1000)]
     weights = fit_weights(rows)
-    grounded = ground_answer(rows[0].answer, rows[0].candidates, Grounding(weights))
+    grounded = ground_row(rows[0], weights)
     assert grounded.confidence == pytest.approx(0.8, abs=0.01)
 
 
 def test_an_empty_answer_gains_where_ocr_finds_nothing() -> None:
-    silent = ScoredRow(make_answer("5.0 gram", 0.5, shown=0.6), [], "")
-    speaking = ScoredRow(make_answer("5.0 gram", 0.5, shown=0.6), [], "5.0 gram")
+    answer = make_answer("5.0 gram", 0.5, make_answer("", 0.4, shown=0.6), shown=0.6)
+    silent, speaking = ScoredRow(answer, [], ""), ScoredRow(answer, [], "5.0 gram")
     weights = fit_weights([silent] * 90 + [speaking] * 10)
-    assert ground_answer(silent.answer, [], Grounding(weights)).shown == pytest.approx(0.1, abs=0.02)
+    grounded = ground_row(silent, weights)
+    assert (grounded.prediction, grounded.shown) == ("", pytest.approx(0.1, abs=0.02))
+    assert fit_weights([speaking] * 50)["empty"] == 0.0  # never below: no other answer was searched
+
+
+def test_rows_without_an_opinion_fit_nothing() -> None:
+    """Images that nobody read, candidates that the model cannot say, and logits that are not finite."""
+    rows = [make_scored(number, is_right=True) for number in range(40)]
+    weights = fit_weights(rows)
+    unread = replace(rows[0], candidates=None)
+    impossible = replace(rows[0], answer=make_answer("5.0 gram", 0.9))
+    failed = replace(rows[0], answer=Answer("", "", 0.0, 0.0, 0.0, 0.0))
+    for row in (unread, impossible, failed):
+        assert fit_weights(rows + [row] * 40) == pytest.approx(weights, abs=1e-3)
+    for row in (unread, failed):
+        assert ground_row(row, weights) == row.answer
+
+
+def test_rows_that_the_model_is_sure_of_are_no_reward_for_a_weight_of_nothing() -> None:
+    """In float32, the candidates of a row may have more than 1 together."""
+    sure = [Candidate("5.0 gram", Evidence.NUMBER, BOX, 1.0, 0.0)]
+    wrong = ScoredRow(make_answer("5.0 gram", 1.0 + 1.5e-6, make_answer("7.0 gram", 1e-6)), sure, "7.0 gram")
+    right = replace(wrong, label="5.0 gram")
+    weights = fit_weights([make_scored(number, is_right=True) for number in range(50)] + [right] * 250 + [wrong] * 10)
+    grounded = ground_row(right, weights)
+    assert weights["value"] > 3
+    assert (grounded.prediction, grounded.confidence) == ("5.0 gram", pytest.approx(250 / 260, abs=0.01))
 
 
 def test_a_row_is_grounded_with_weights_that_its_part_did_not_fit() -> None:
@@ -152,7 +179,8 @@ def test_calibrate_finds_the_gain_and_predict_grounds_by_default(
         assert row["number_confidence"] >= row["confidence"] * 0.99
     assert rows[-1]["box"] is None and rows[-1]["prediction"].partition(" ")[0] != labels[-1]
     run = read_run(tmp_path / "default.parquet")
-    assert (run["ground"], run["ocr_engine"]) == ("ocr", "an engine") and "value +" in run["grounding"]
+    assert (run["ground"], run["ocr_texts"]) == ("ocr", "an engine") and "value +" in run["grounding"]
+    assert len(run["ocr_texts_sha256"]) == 64 and "unit shares" in run["grounding"]
 
     alone = run_predict(calibrated, dataset, tmp_path / "none.csv", monkeypatch, "--ground", "none")
     before = run_predict(adapter_folder, dataset, tmp_path / "before.csv", monkeypatch)  # its file says nothing of OCR
@@ -178,6 +206,40 @@ def test_three_processes_give_the_grounded_predictions_of_one(
     assert list(three["prediction"]) == [row["prediction"] for row in one]
     assert list(three["confidence"]) == pytest.approx([row["confidence"] for row in one], rel=1e-6)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "three.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_shards_are_grounded_and_merged_with_shards_of_the_same_texts_only(
+    calibrated: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Path(shutil.copytree(dataset, tmp_path / "dataset"))
+    options = ("--batch_size", "4")
+    expected = run_predict(calibrated, own, tmp_path / "one.csv", monkeypatch, *options)
+    sources = (
+        "--adapter",
+        calibrated,
+        "--dataset",
+        own,
+        "--dtype",
+        "float32",
+        "--output",
+        tmp_path / "s.csv",
+        *options,
+    )
+    for shard in ("1/2", "2/2"):
+        call(predict.main, monkeypatch, *sources, "--shard", shard)
+    with pytest.raises(InputError, match="ground"):
+        call(predict.main, monkeypatch, *sources, "--merge", 2, "--ground", "none")
+    call(predict.main, monkeypatch, *sources, "--merge", 2)
+    assert (tmp_path / "s.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+    merged = pq.read_table(tmp_path / "s.parquet").to_pylist()
+    assert [row["box"] for row in merged] == [row["box"] for row in expected]
+    # Texts that were read again make other predictions: shards of both are not merged.
+    file = own / "ocr" / "test-00000-of-00001.parquet"
+    write_texts(file, [TextRow("https://example.com/5000.jpg", None, ImageText(9, 9))], engine="an engine")
+    call(predict.main, monkeypatch, *sources, "--shard", "2/2")
+    with pytest.raises(InputError, match="ocr_texts_sha256"):
+        call(predict.main, monkeypatch, *sources, "--merge", 2)
 
 
 @pytest.mark.slow
@@ -240,7 +302,7 @@ def test_a_folder_of_images_is_grounded_where_that_is_asked_for(
     ("is_calibrated", "options", "message"),
     [
         (False, ("--ground", "ocr"), "no calibration.json that says how far to trust OCR"),
-        (True, ("--ground", "ocr", "--constrain", "off"), "chooses among valid answers"),
+        (True, ("--ground", "ocr", "--constrain", "off"), "--ground ocr chooses among valid answers"),
         (True, ("--ground", "ocr", "--reader", "ocr"), "drop --adapter, or drop --reader"),
     ],
 )

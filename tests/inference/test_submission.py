@@ -44,10 +44,16 @@ def test_boxes_are_read_by_index(tmp_path: Path) -> None:
     assert read_boxes(tmp_path / "s.csv") == {}
     pd.DataFrame({"index": [7], "prediction": [""]}).to_parquet(tmp_path / "no.parquet")
     assert read_boxes(tmp_path / "no.parquet") == {}
-    for box in ([0.1, 0.2, 0.3], [0.1, 0.2, 0.3, 4.0], [0.1, 0.2, 0.3, float("nan")], [0.1, None, 0.3, 0.4]):
+    for box in (
+        [0.1, 0.2, 0.3],
+        [0.1, 0.2, 0.3, 4.0],
+        [0.1, 0.2, 0.3, float("nan")],
+        [0.1, None, 0.3, 0.4],
+        [0.9, 0.9, 0.1, 0.1],
+    ):
         table = pa.Table.from_pylist([rows[0] | {"box": box}], schema=PREDICTIONS)
         write_submission(table, tmp_path / "s.csv", run={})
-        with pytest.raises(InputError, match="index 7: its box is not four fractions of the image"):
+        with pytest.raises(InputError, match="index 7: its box is not left, top, right and bottom of a text"):
             read_boxes(tmp_path / "s.parquet")
 
 

@@ -13,8 +13,9 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError
-from product_vqa.modeling.attribute_reader import AttributeReader, not_finite_remedy
+from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.modeling.calibration import Calibration, Scaling
+from product_vqa.modeling.generation import not_finite_remedy
 from product_vqa.schemas import save_schema
 from product_vqa.task.prompt import BaseSettings, save_task
 from product_vqa.task.schema import CHALLENGE, UNITS_BY_ENTITY

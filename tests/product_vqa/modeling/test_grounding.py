@@ -12,7 +12,14 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import Calibration, Grounding, Scaling
 from product_vqa.modeling.constrained_decoding import AnswerAutomaton
-from product_vqa.modeling.grounding import FEATURES, MAX_SCORED, find_features, ground_answer, weigh_candidates
+from product_vqa.modeling.grounding import (
+    FEATURES,
+    MAX_SCORED,
+    calibrate_answers,
+    find_features,
+    ground_answer,
+    weigh_candidates,
+)
 from product_vqa.ocr.candidate import Candidate, Evidence
 from tests.product_vqa.modeling.brute_force import ALL_WATTAGES, FEW_ANSWERS, log_probability
 from tests.product_vqa.modeling.challenge import generate_answers, make_generation_batch
@@ -49,7 +56,7 @@ def test_probabilities_are_those_of_brute_force(
     small = AnswerAutomaton.from_tokenizer(processor.tokenizer, schema=FEW_ANSWERS)
     row = make_rows(3)[seed] | {"entity_name": "wattage"}
     exact = {text: log_probability(model, processor, small, row, text) for text in ALL_WATTAGES}
-    log_weights = weigh_candidates(CANDIDATES, WEIGHTS)
+    log_weights = weigh_candidates(CANDIDATES, WEIGHTS, may_be_empty=False)
     expected = tilt({text: math.exp(total) for text, (total, _, _) in exact.items()}, log_weights)
     numbers: dict[str, float] = {}
     for text, probability in expected.items():
@@ -118,11 +125,46 @@ def test_without_candidates_an_answer_keeps_its_probability() -> None:
 
 
 def test_where_neither_reads_anything_the_empty_answer_gains() -> None:
-    answer = make_answer("5.0 watt", 0.4, shown=0.5)
+    empty = Answer("", "", 0.5, 0.5, 1.0, 1.0, shown=0.5)
+    answer = make_answer("5.0 watt", 0.4, shown=0.5, alternatives=(empty,))
     grounded = ground_answer(answer, [], Grounding({"empty": math.log(3)}))
-    assert grounded.shown == pytest.approx(0.25)  # 0.5 : 0.5 becomes 0.5 : 1.5
-    assert grounded.confidence == pytest.approx(0.2)
-    assert ground_answer(answer, CANDIDATES, Grounding({"empty": math.log(3)})).shown == pytest.approx(0.5)
+    assert (grounded.prediction, grounded.confidence) == ("", pytest.approx(0.75))  # 0.5 : 0.5 becomes 1.5 : 0.5
+    assert grounded.shown == pytest.approx(0.25)
+    assert grounded.alternatives[0].confidence == pytest.approx(0.2)
+    kept = ground_answer(answer, CANDIDATES, Grounding({"empty": math.log(3)}))
+    assert kept.shown == pytest.approx(0.5) and kept.prediction == ""
+
+
+def test_a_row_that_nobody_read_keeps_its_answer_and_its_own_calibration() -> None:
+    answers = [
+        make_answer("5.0 watt", 0.5),
+        make_answer("7.5 watt", 0.5),
+        Answer("", "", 0.0, allowed_probability=0.0),
+    ]
+    grounding = Grounding({"value": 1.0}, scalings=Calibration(answer=Scaling(bias=2.0)))
+    calibration = Calibration(answer=Scaling(bias=1.0), grounding=grounding)
+    unread, read, failed = calibrate_answers(answers, [None, CANDIDATES[:1], CANDIDATES], calibration)
+    assert unread.confidence == pytest.approx(1 / (1 + math.exp(-1.0)))
+    odds = math.exp(1.0)  # of 0.5, with the weight of the candidate
+    assert read.confidence == pytest.approx(1 / (1 + math.exp(-2.0) / odds))
+    assert failed == answers[2]
+    plain = calibrate_answers(answers[:1], None, calibration)
+    assert plain == [unread]
+
+
+@pytest.mark.parametrize("excess", [0.0, 2e-6])
+def test_a_model_that_is_sure_is_not_turned_around_by_rounding(excess: float) -> None:
+    """The candidates together may have more than 1 in float32. A weight below 1 does not make that nothing."""
+    answer = make_answer(
+        "7.5 watt", 1.0, alternatives=(make_answer("5.0 watt", 1e-7), make_answer("2.0 watt", excess))
+    )
+    grounded = ground_answer(answer, [CANDIDATES[0], CANDIDATES[2]], Grounding({"is_first": -5.0}))
+    assert grounded.prediction == "7.5 watt" and grounded.confidence > 0.99
+    assert sum(one.confidence for one in (grounded, *grounded.alternatives)) <= 1 + 1e-9
+    # At -15, the model's 1e-7 for all other answers is as likely.
+    turned = ground_answer(answer, [CANDIDATES[0]], Grounding({"is_first": -15.0}))
+    found = {one.prediction: one.confidence for one in (turned, *turned.alternatives)}
+    assert found["7.5 watt"] == pytest.approx(math.exp(-15) / (math.exp(-15) + 1e-7 + excess), rel=1e-3)
 
 
 def test_a_candidate_with_a_large_weight_overrules_the_model_and_the_model_a_small_one() -> None:
@@ -141,13 +183,6 @@ def test_grounded_confidences_have_their_own_scalings() -> None:
     assert ground_answer(answer, CANDIDATES, grounding).confidence == pytest.approx(1 / (1 + math.exp(-1)))
 
 
-def test_answers_that_are_free_or_not_finite_are_left_alone() -> None:
-    free = Answer("7.5 watt", "7.5 watt", 0.5)
-    assert ground_answer(free, CANDIDATES, Grounding(WEIGHTS)) == free
-    failed = Answer("", "", 0.0, allowed_probability=0.0)
-    assert ground_answer(failed, CANDIDATES, Grounding(WEIGHTS)) == failed
-
-
 def test_features_by_hand() -> None:
     first, second, third = find_features(CANDIDATES)
     total = 1 + math.exp(-2) + math.exp(-3)
@@ -159,5 +194,8 @@ def test_features_by_hand() -> None:
 
 def test_the_best_candidates_are_scored_and_no_others() -> None:
     many = [candidate(f"{number}.0 watt", points=-number) for number in range(MAX_SCORED + 4)]
-    assert [*weigh_candidates(many, WEIGHTS)] == [one.answer for one in many[:MAX_SCORED]]
-    assert weigh_candidates([], WEIGHTS) == {}
+    assert [*weigh_candidates(many, WEIGHTS, may_be_empty=False)] == [one.answer for one in many[:MAX_SCORED]]
+    assert weigh_candidates([], WEIGHTS, may_be_empty=False) == {}
+    assert weigh_candidates(None, WEIGHTS, may_be_empty=True) == {}
+    assert weigh_candidates([], WEIGHTS, may_be_empty=True) == {"": 2.5}
+    assert weigh_candidates(many[:1], WEIGHTS, may_be_empty=True)[""] == 0.0
