@@ -28,7 +28,7 @@ from benchmarks.commands import BASE, CONFIG_FILE, launch, python
 from benchmarks.results import print_result
 from benchmarks.timing import alternate
 from inference.batch_predictor import predict_batches
-from inference.candidate_finder import CandidateFinder, make_finder
+from inference.candidate_finder import CandidateFinder, TextSource, make_finder
 from inference.dataloader import RowBatches
 from inference.metrics import score_table
 from inference.references import join
@@ -168,7 +168,7 @@ def measure_speed(folder: Path, *, repeats: int) -> dict[str, Any]:
     reader = AttributeReader.from_pretrained(str(folder / "adapter_data"), base_model=str(BASE))
     location = Location(str(folder / "data"))
     dataset = load_split(location, "test")
-    finder = make_finder(load_texts(location, "test"), reader)
+    finder = make_finder(TextSource(load_texts(location, "test")), reader)
 
     def run(finder: CandidateFinder | None) -> float:
         batches = RowBatches(
