@@ -90,7 +90,7 @@ def test_rows_without_an_opinion_fit_nothing() -> None:
         assert ground_row(row, weights) == row.answer
 
 
-def test_rows_that_the_model_is_sure_of_are_no_reward_for_a_weight_of_nothing() -> None:
+def test_rows_that_the_model_is_sure_of_do_not_reward_a_weight_of_nothing() -> None:
     """In float32, the candidates of a row may have more than 1 together."""
     sure = [Candidate("5.0 gram", Evidence.NUMBER, BOX, 1.0, 0.0)]
     wrong = ScoredRow(make_answer("5.0 gram", 1.0 + 1.5e-6, make_answer("7.0 gram", 1e-6)), sure, "7.0 gram")
