@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -43,18 +44,25 @@ _DATABASE = DatabaseFile(
 ) WITHOUT ROWID"""
     },
     remedy=f"remove {TEXTS_FILE}* there to read all images again",
+    kept="texts that were read are kept",
 )
 
 
 class ImageTexts:
-    """The texts that an engine has read. One thread records and finds; any number of threads may `read`."""
+    """The texts that an engine has read. One thread records and finds; any number of threads may `read`.
 
-    def __init__(self, folder: Path, reader: OcrEngine, *, is_read_only: bool = False) -> None:
+    `argument` is the option that the folder comes from.
+    """
+
+    def __init__(
+        self, folder: Path, reader: OcrEngine, *, is_read_only: bool = False, argument: str = "image_store"
+    ) -> None:
         self._engine = reader
         self.description = reader.description
         self._database: StateDatabase | None = None
         if not is_read_only or (folder / TEXTS_FILE).is_file():
-            self._database = StateDatabase(folder, is_read_only=is_read_only, file=_DATABASE)
+            file = replace(_DATABASE, argument=argument)
+            self._database = StateDatabase(folder, is_read_only=is_read_only, file=file)
         self._known = {hash((url, sha256)) for url, sha256, text in self._rows() if _parse(text) is not None}
         self._read: dict[str, tuple[str, ImageText]] = {}  # URL -> what `record` will write
         self._lock = threading.Lock()
@@ -66,6 +74,10 @@ class ImageTexts:
         """Of all images that were read, in px."""
         found = (_parse(text) for _, _, text in self._rows())
         return [max(text.width, text.height) for text in found if text is not None]
+
+    def urls(self) -> set[str]:
+        """Those of all images that were read."""
+        return {url for url, _, text in self._rows() if _parse(text) is not None}
 
     def has(self, url: str, sha256: str) -> bool:
         return hash((url, sha256)) in self._known
@@ -182,4 +194,4 @@ def open_texts(images: ImageDir | ImageStore, output_dir: Path) -> Iterator[Imag
         yield ImageTexts(images.folder, reader, is_read_only=images.is_read_only)
     else:
         with texts_folder(output_dir) as folder:
-            yield ImageTexts(folder, reader)
+            yield ImageTexts(folder, reader, argument="output_dir")

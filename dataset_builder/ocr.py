@@ -86,7 +86,7 @@ def read_store(folder: str) -> None:
 def read_dataset(options: OcrOptions) -> None:
     """Read the images of a dataset, write its configuration `ocr`, and push it if asked for."""
     from dataset_builder.image_texts import ImageTexts
-    from dataset_builder.ocr_dataset import add_texts, push_texts, read_splits
+    from dataset_builder.ocr_dataset import add_texts, check_texts_dir, push_texts, read_splits
     from dataset_builder.ocr_files import find_small_print
     from dataset_builder.output_folder import texts_folder, write_errors_explained
     from product_vqa.atomic_io import one_writer
@@ -104,12 +104,13 @@ def read_dataset(options: OcrOptions) -> None:
         raise InputError("`output_dir` is needed for a repo: texts are kept there, so that a rerun resumes")
     with argument("output_dir"):
         folder = writable_folder(options.output_dir or str(location.folder)).resolve()
+    check_texts_dir(folder, location)
     with (
         one_writer(folder, argument="output_dir"),
         write_errors_explained(folder),
         texts_folder(folder) as kept,
     ):
-        texts = ImageTexts(kept, engine)
+        texts = ImageTexts(kept, engine, argument="output_dir")
         chosen = None if options.splits is None else [name.strip() for name in options.splits.split(",")]
         images = read_splits(location, texts, chosen=chosen, folder=folder)
         ocr = add_texts(location, images, texts, folder)

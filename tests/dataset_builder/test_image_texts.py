@@ -114,6 +114,16 @@ def test_another_file_of_that_name_is_refused(tmp_path: Path) -> None:
         ImageTexts(tmp_path, FakeEngine())
 
 
+@pytest.mark.parametrize("argument", ["image_store", "output_dir"])
+def test_texts_that_cannot_be_written_are_explained_with_their_option(tmp_path: Path, argument: str) -> None:
+    texts = ImageTexts(tmp_path, FakeEngine("one"), argument=argument)
+    assert texts._database is not None
+    texts._database.execute("PRAGMA query_only = ON")  # as on a disk that has become read-only
+    texts.read("http://x/1", jpeg(), "a" * 64)
+    with pytest.raises(InputError, match=rf"`{argument}` .*: cannot be written .*: texts that were read are kept"):
+        texts.record("http://x/1")
+
+
 def test_an_image_that_cannot_be_decoded_has_no_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     texts = ImageTexts(tmp_path, FakeEngine("one"))
     texts.read("http://x/1", b"not an image", "a" * 64)
