@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _FULL_SIZE = "`build --ocr` reads an image at full size when it downloads it, or has it in --image_dir"
 
+_READ_AGAIN = "Remove texts.sqlite* there to read all again"
+
 
 @dataclass
 class OcrOptions:
@@ -78,6 +80,8 @@ def read_store(folder: str) -> None:
         before = len(texts)
         read_stored(store, sorted(store.sizes()), texts)
         print(f"{folder}: {len(texts)} images have their texts, {len(texts) - before} of them since now")
+        if texts.num_failed:
+            print(f"{texts.num_failed} other images could not be read: the engine failed. {_READ_AGAIN}")
         sides = texts.longer_sides()
         for finding in find_small_print({"longer_side": describe_sides(sides)} if sides else {}):
             print(f"{finding}. {_FULL_SIZE}")
@@ -115,7 +119,9 @@ def read_dataset(options: OcrOptions) -> None:
         images = read_splits(location, texts, chosen=chosen, folder=folder)
         ocr = add_texts(location, images, texts, folder)
         for split, count in ocr["images"].items():
-            print(f"{split}: texts of {count} images")
+            found = images[split].items()
+            failed = sum(texts.is_done(url, sha256) and not texts.has(url, sha256) for url, sha256 in found)
+            print(f"{split}: texts of {count} images" + (f"; {failed} could not be read" if failed else ""))
         for finding in find_small_print(ocr):
             print(f"{finding}. {_FULL_SIZE}")
         print(f"written: {folder}")

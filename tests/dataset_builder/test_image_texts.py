@@ -148,6 +148,22 @@ def test_a_store_that_cannot_be_written_is_refused_only_if_texts_are_missing(
     assert len(fake.sizes) == 5
 
 
+def test_images_on_which_the_engine_failed_are_not_missing(
+    arguments: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that cannot be written was refused for good because of one of them."""
+    fake = ocr_engines.use(monkeypatch, "500 g")
+    fake.fails_on = (64, 43)
+    call(build.main, monkeypatch, *arguments)
+    call(build.main, monkeypatch, *arguments, "--ocr")
+    assert len(fake.sizes) == 5 and not (arguments[-1] / "ocr").exists()
+    texts = ImageTexts(arguments[4], fake)
+    assert (len(texts), texts.num_failed) == (0, 5)
+    monkeypatch.setattr("os.access", lambda path, mode: str(arguments[4]) not in str(path))
+    call(build.main, monkeypatch, *arguments, "--ocr", "--seed", "1")
+    assert len(fake.sizes) == 5
+
+
 @pytest.mark.parametrize("more", [("--shard", "1/2"), ("--merge", "2"), ("--engine", "ray")])
 def test_a_build_on_several_machines_reads_no_texts(
     arguments: list[Any], monkeypatch: pytest.MonkeyPatch, more: tuple[str, str]
