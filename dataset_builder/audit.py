@@ -74,6 +74,10 @@ def main() -> None:
         if (file := getattr(options, name)) is not None:
             with argument(name):
                 writable_folder(Path(file).parent)
+                if Path(file).is_dir():
+                    raise InputError(f"{file}: is a folder; name a file")
+    if options.ranking is not None and Path(options.ranking).resolve() == Path(options.output).resolve():
+        raise InputError(f"`ranking` {options.ranking}: is the file of `output`, too; choose another name")
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
         dataset = load_split(location, options.split)
@@ -88,7 +92,8 @@ def main() -> None:
     candidates: Iterable[tuple[int, list[Candidate]]] = ()
     reader = "none"
     if options.reader == "ocr":
-        texts = load_texts(location, options.split)
+        with argument("dataset"):
+            texts = load_texts(location, options.split)
         if texts is not None:
             reader, read_text = f"{texts.description}, stored in the dataset", stored_reader(dataset, texts)
         else:

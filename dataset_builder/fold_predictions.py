@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_builder.label_ranking import canonical
@@ -81,10 +82,18 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
             raise InputError(
                 f"{file}: has no column {', '.join(missing)}; give the X.parquet that inference.predict wrote"
             )
-        tops = list(dict.fromkeys(path.partition(".")[0] for path in (_REQUIRED | _OPTIONAL) if path in present))
+        columns = [path for path in (_REQUIRED | _OPTIONAL) if path in present]
+        alternatives = [path.rpartition(".")[2] for path in columns if path.startswith("alternatives.")]
+        if len(alternatives) == 1:
+            raise InputError(
+                f"{file}: its alternatives have a {alternatives[0]} alone, and need a prediction and a confidence; "
+                "give the X.parquet that inference.predict wrote"
+            )
         with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=tops):
-                yield from batch.to_pylist()
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
+                plain = [column.cast(_plain(column.type)) for column in batch.columns]
+                rows = pa.RecordBatch.from_arrays(plain, batch.schema.names).to_pylist()
+                yield from rows
     except InputError:
         raise
     except (ParquetError, *DAMAGED) as error:
@@ -92,6 +101,17 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
             f"{file}: cannot be read as predictions ({one_line(first_line(error), max_length=200)}); give the "
             "X.parquet that inference.predict wrote"
         ) from error
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type of the same values as text and numbers; a stranger may have stored text as bytes or by dictionary."""
+    if pa.types.is_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    return pa.float64() if pa.types.is_floating(kind) else pa.string()
 
 
 def _check_row(row: Mapping[str, Any], known: RowKey, *, file: str) -> None:

@@ -1,7 +1,8 @@
 """The texts of images while they are read: a SQLite table with one row per URL and engine, next to the images.
 
 It survives a kill at any moment. Like the table of a store's images, it may come from somebody else, or from a damaged
-disk: a row counts only if it has the texts of an image, and only for the image that it was read in.
+disk: a row counts only if it has the texts of an image, and only for the image that it was read in. An image on which
+the engine failed has a row, too: it is not an image without text, nor is it read again.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -43,32 +45,60 @@ _DATABASE = DatabaseFile(
 ) WITHOUT ROWID"""
     },
     remedy=f"remove {TEXTS_FILE}* there to read all images again",
+    kept="texts that were read are kept",
 )
+
+_FAILED = '{"failed": true}'  # as the text of an image on which the engine failed
 
 
 class ImageTexts:
-    """The texts that an engine has read. One thread records and finds; any number of threads may `read`."""
+    """The texts that an engine has read. One thread records and finds; any number of threads may `read`.
 
-    def __init__(self, folder: Path, reader: OcrEngine, *, is_read_only: bool = False) -> None:
+    `argument` is the option that the folder comes from.
+    """
+
+    def __init__(
+        self, folder: Path, reader: OcrEngine, *, is_read_only: bool = False, argument: str = "image_store"
+    ) -> None:
         self._engine = reader
         self.description = reader.description
         self._database: StateDatabase | None = None
         if not is_read_only or (folder / TEXTS_FILE).is_file():
-            self._database = StateDatabase(folder, is_read_only=is_read_only, file=_DATABASE)
-        self._known = {hash((url, sha256)) for url, sha256, text in self._rows() if _parse(text) is not None}
+            file = replace(_DATABASE, argument=argument)
+            self._database = StateDatabase(folder, is_read_only=is_read_only, file=file)
+        self._known: set[int] = set()
+        self._failed: set[int] = set()
+        for url, sha256, text in self._rows():
+            if text == _FAILED:
+                self._failed.add(hash((url, sha256)))
+            elif _parse(text) is not None:
+                self._known.add(hash((url, sha256)))
         self._read: dict[str, tuple[str, ImageText]] = {}  # URL -> what `record` will write
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._known)
 
+    @property
+    def num_failed(self) -> int:
+        """The images on which the engine failed."""
+        return len(self._failed)
+
     def longer_sides(self) -> list[int]:
         """Of all images that were read, in px."""
         found = (_parse(text) for _, _, text in self._rows())
         return [max(text.width, text.height) for text in found if text is not None]
 
+    def urls(self) -> set[str]:
+        """Those of all images that were read."""
+        return {url for url, _, text in self._rows() if _parse(text) is not None}
+
     def has(self, url: str, sha256: str) -> bool:
         return hash((url, sha256)) in self._known
+
+    def is_done(self, url: str, sha256: str) -> bool:
+        """Whether the image was read, or the engine failed on it."""
+        return self.has(url, sha256) or hash((url, sha256)) in self._failed
 
     def read(self, url: str, data: bytes, sha256: str) -> None:
         """Read an image file, unless that was done before. `sha256` is that of the image as it is stored.
@@ -94,11 +124,19 @@ class ImageTexts:
 
     def keep(self, url: str, sha256: str, text: ImageText) -> None:
         """Write the texts of a URL's image, which this engine has read."""
+        self._write(url, sha256, json.dumps(text.as_dict(), ensure_ascii=False))
+        self._known.add(hash((url, sha256)))
+        self._failed.discard(hash((url, sha256)))
+
+    def record_failure(self, url: str, sha256: str) -> None:
+        """Write that the engine failed on a URL's image, at the size at which it is stored."""
+        self._write(url, sha256, _FAILED)
+        self._failed.add(hash((url, sha256)))
+
+    def _write(self, url: str, sha256: str, content: str) -> None:
         assert self._database is not None
-        content = json.dumps(text.as_dict(), ensure_ascii=False)
         row = (url, self.description, sha256, content)
         self._database.execute("REPLACE INTO texts VALUES (?, ?, ?, ?)", row)
-        self._known.add(hash((url, sha256)))
 
     def find(self, url: str, sha256: str) -> ImageText:
         """The texts of an image that was read. Raises InputError if the file has changed since."""
@@ -142,26 +180,28 @@ def read_images(
 
     def find_missing() -> Iterator[tuple[str, str]]:
         for url, sha256 in images:
-            if texts.has(url, sha256):
+            if texts.is_done(url, sha256):
                 progress.update()
             else:
                 yield url, sha256
 
-    def read(image: tuple[str, str]) -> str:
+    def read(image: tuple[str, str]) -> tuple[str, str]:
         url, sha256 = image
         texts.read(url, load(url), sha256)
-        return url
+        return image
 
     with tqdm(total=total, desc="Texts", unit=" images") as progress, threads(num_threads) as pool:
-        for url in map_unordered(pool, read, find_missing(), in_flight=2 * num_threads):
+        for url, sha256 in map_unordered(pool, read, find_missing(), in_flight=2 * num_threads):
             texts.record(url)
+            if not texts.has(url, sha256):
+                texts.record_failure(url, sha256)
             progress.update()
 
 
 def read_stored(store: ImageStore, urls: Collection[str], texts: ImageTexts) -> None:
     """Read the images of these URLs that the store has, at the size at which they are stored."""
     images, _ = store.find(urls)
-    missing = sum(not texts.has(url, image.sha256) for url, image in images.items())
+    missing = sum(not texts.is_done(url, image.sha256) for url, image in images.items())
     if not missing:
         return
     if store.is_read_only:
@@ -182,4 +222,4 @@ def open_texts(images: ImageDir | ImageStore, output_dir: Path) -> Iterator[Imag
         yield ImageTexts(images.folder, reader, is_read_only=images.is_read_only)
     else:
         with texts_folder(output_dir) as folder:
-            yield ImageTexts(folder, reader)
+            yield ImageTexts(folder, reader, argument="output_dir")

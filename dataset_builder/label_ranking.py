@@ -100,7 +100,9 @@ def of_predictions(label: str, predictions: Sequence[Mapping[str, float]], attri
     best = max(others, key=lambda answer: others[answer], default="")
     other = others.get(best, 0.0)
     count = len(predictions)
-    return Opinion(label_share / count, max(other, unlisted) / count, best, PREDICTION_DOUBT)
+    if unlisted > other:
+        best, other = "", unlisted
+    return Opinion(label_share / count, other / count, best, PREDICTION_DOUBT)
 
 
 def of_candidates(label: str, candidates: Sequence[Candidate], attribute: Attribute) -> Opinion | None:

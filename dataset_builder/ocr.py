@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _FULL_SIZE = "`build --ocr` reads an image at full size when it downloads it, or has it in --image_dir"
 
+_READ_AGAIN = "Remove texts.sqlite* there to read all again"
+
 
 @dataclass
 class OcrOptions:
@@ -78,6 +80,8 @@ def read_store(folder: str) -> None:
         before = len(texts)
         read_stored(store, sorted(store.sizes()), texts)
         print(f"{folder}: {len(texts)} images have their texts, {len(texts) - before} of them since now")
+        if texts.num_failed:
+            print(f"{texts.num_failed} other images could not be read: the engine failed. {_READ_AGAIN}")
         sides = texts.longer_sides()
         for finding in find_small_print({"longer_side": describe_sides(sides)} if sides else {}):
             print(f"{finding}. {_FULL_SIZE}")
@@ -86,7 +90,7 @@ def read_store(folder: str) -> None:
 def read_dataset(options: OcrOptions) -> None:
     """Read the images of a dataset, write its configuration `ocr`, and push it if asked for."""
     from dataset_builder.image_texts import ImageTexts
-    from dataset_builder.ocr_dataset import add_texts, push_texts, read_splits
+    from dataset_builder.ocr_dataset import add_texts, check_texts_dir, push_texts, read_splits
     from dataset_builder.ocr_files import find_small_print
     from dataset_builder.output_folder import texts_folder, write_errors_explained
     from product_vqa.atomic_io import one_writer
@@ -104,17 +108,20 @@ def read_dataset(options: OcrOptions) -> None:
         raise InputError("`output_dir` is needed for a repo: texts are kept there, so that a rerun resumes")
     with argument("output_dir"):
         folder = writable_folder(options.output_dir or str(location.folder)).resolve()
+    check_texts_dir(folder, location)
     with (
         one_writer(folder, argument="output_dir"),
         write_errors_explained(folder),
         texts_folder(folder) as kept,
     ):
-        texts = ImageTexts(kept, engine)
+        texts = ImageTexts(kept, engine, argument="output_dir")
         chosen = None if options.splits is None else [name.strip() for name in options.splits.split(",")]
         images = read_splits(location, texts, chosen=chosen, folder=folder)
         ocr = add_texts(location, images, texts, folder)
         for split, count in ocr["images"].items():
-            print(f"{split}: texts of {count} images")
+            found = images[split].items()
+            failed = sum(texts.is_done(url, sha256) and not texts.has(url, sha256) for url, sha256 in found)
+            print(f"{split}: texts of {count} images" + (f"; {failed} could not be read" if failed else ""))
         for finding in find_small_print(ocr):
             print(f"{finding}. {_FULL_SIZE}")
         print(f"written: {folder}")

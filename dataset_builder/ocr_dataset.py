@@ -2,11 +2,15 @@
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from huggingface_hub import HfApi
 
 from dataset_builder.image_texts import ImageTexts, read_images
 from dataset_builder.manifest import parse_manifest, save_manifest
@@ -15,16 +19,62 @@ from dataset_builder.output_folder import MANIFEST_FILE, OCR_FOLDER, is_written
 from dataset_builder.verification import hash_files
 from product_vqa.atomic_io import atomic_write
 from product_vqa.cards import CARD_FILE, add_section, config_entries
-from product_vqa.dataset import MAX_CARD_BYTES, ROWS_CONFIG, dataset_error, find_splits, load_split
+from product_vqa.dataset import DAMAGED, MAX_CARD_BYTES, ROWS_CONFIG, dataset_error, find_splits, load_split
 from product_vqa.documents import DocumentError, parse_front_matter, read_bytes, read_json
 from product_vqa.errors import InputError, argument, first_line
-from product_vqa.hub import Location, commit_files, download, find_file, hub_errors, page_url
-from product_vqa.ocr.stored_texts import load_texts
+from product_vqa.hub import Location, commit_files, download, find_file, hub_errors, page_url, retry
+from product_vqa.ocr.stored_texts import StoredTexts
+from product_vqa.ocr.text_files import ENGINE_KEY
 from product_vqa.schemas import load_schema
 from product_vqa.task.columns import SPLITS
 
 _NEEDED = ("configs",)  # of the card's metadata
 _FOLLOWING_SECTION = "Dropped rows"
+_MESSAGE = "Texts of the images, by product-vqa"  # of the commit
+
+
+def check_texts_dir(folder: Path, location: Location) -> None:
+    """Raise InputError if the folder has a card, a manifest or texts that neither this command nor a build wrote.
+
+    They would be replaced. The dataset's own folder may have any.
+    """
+    if location.folder is not None and location.folder.resolve() == folder:
+        return
+    for name, is_own in (
+        (MANIFEST_FILE, _is_manifest),
+        (CARD_FILE, lambda card: _names_texts(card) or _is_manifest(folder / MANIFEST_FILE)),
+        *((f"{OCR_FOLDER}/{file.name}", _is_of_an_engine) for file in sorted((folder / OCR_FOLDER).glob("*"))),
+    ):
+        file = folder / name
+        if is_written(name) and (file.is_symlink() or file.exists()) and not is_own(file):
+            raise InputError(
+                f"`output_dir` {folder}: contains {name}, which is not of an earlier run of this command and would be "
+                "replaced; choose another folder, or move it elsewhere"
+            )
+
+
+def _is_manifest(file: Path) -> bool:
+    try:
+        content = read_json(file)
+    except (OSError, DocumentError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("fingerprint"), str)
+
+
+def _names_texts(card: Path) -> bool:
+    """Whether a card has the configuration of the texts."""
+    try:
+        metadata = parse_front_matter(read_bytes(card, max_bytes=MAX_CARD_BYTES).decode("utf-8", "replace"))
+    except (OSError, DocumentError):
+        return False
+    return any(entry.get("config_name") == OCR_FOLDER for entry in config_entries(metadata))
+
+
+def _is_of_an_engine(file: Path) -> bool:
+    try:
+        return ENGINE_KEY in (pq.read_schema(file).metadata or {})
+    except DAMAGED:
+        return False
 
 
 def read_splits(
@@ -32,7 +82,8 @@ def read_splits(
 ) -> dict[str, dict[str, str]]:
     """Read the images of the chosen splits, or of all; returns the images of each, URL -> sha256.
 
-    Other splits are among them if `folder` has a file of their texts; no image is read for them.
+    Those that the engine has read before, according to the texts in `folder`, are not read again. Other splits are
+    among them if `folder` has a file of their texts; no image is read for them.
     """
     images: dict[str, dict[str, str]] = {}
     with argument("dataset"):
@@ -41,29 +92,42 @@ def read_splits(
             raise InputError(f"{location}: has none of the splits {', '.join(SPLITS)}")
         if missing := [split for split in chosen or () if split not in names]:
             raise InputError(f"{location}: has no split {missing[0]}; it has {', '.join(names)}")
-        for split in names:
-            if chosen is None or split in chosen:
+        is_chosen = {split: chosen is None or split in chosen for split in names}
+        for split in sorted(names, key=is_chosen.__getitem__):  # what may be refused comes before images are read
+            if is_chosen[split]:
+                with suppress(InputError):  # files or texts that are damaged: the images are read again
+                    _keep_texts(folder, split, texts)
                 images[split] = _read_split(location, split, texts)
             elif (folder / ocr_file(split)).is_file():
                 images[split] = _read_split(location, split, None)
-                _keep_texts(folder, split, images[split], texts)
-    return images
+                _keep_texts(folder, split, texts, images[split])
+    return {split: images[split] for split in names if split in images}
 
 
-def _keep_texts(folder: Path, split: str, images: Mapping[str, str], texts: ImageTexts) -> None:
-    """Keep the texts of a split that were read earlier. Raises InputError for those of another engine."""
-    found = load_texts(Location(str(folder)), split)
-    if found is None:
+def _keep_texts(folder: Path, split: str, texts: ImageTexts, images: Mapping[str, str] | None = None) -> None:
+    """Keep the texts of a split that the engine read earlier, each for the image in which it was read.
+
+    `images`, URL -> sha256, are given for a split that is not read now: then raises InputError for another engine.
+    """
+    name = ocr_file(split)
+    if not (folder / name).is_file():
         return
+    found = StoredTexts(Location(str(folder)), [name], [folder / name])
     if found.description != texts.description:
+        if images is None:
+            return
         raise InputError(
             f"`splits`: the texts of split {split} in {folder} are of another engine ({found.description}, not "
             f"{texts.description}); read all splits with the same one"
         )
-    for url, sha256 in images.items():
-        text = found.find(url)
-        if text is not None:
-            texts.keep(url, sha256, text)
+    newer = texts.urls() if images is None else set()  # read before an interruption, perhaps in another image
+    for url, sha256 in found.hashes().items():
+        if sha256 is None and images is not None:
+            sha256 = images.get(url)
+        if sha256 is not None and url not in newer:
+            text = found.find(url)
+            if text is not None:
+                texts.keep(url, sha256, text)
 
 
 def _read_split(location: Location, split: str, texts: ImageTexts | None) -> dict[str, str]:
@@ -161,9 +225,23 @@ def push_texts(folder: Path, location: Location, ocr: Mapping[str, Any]) -> str:
         commit = commit_files(
             location.name,
             {name: folder / name for name in names if (folder / name).is_file()},
-            message="Texts of the images, by product-vqa",
+            message=_MESSAGE,
             repo_type="dataset",
             is_obsolete=lambda name: is_written(name) and name.startswith(f"{OCR_FOLDER}/"),
             needed_metadata=_NEEDED,
+            check_head=partial(_check_head, location),
         )
     return f"{page_url(location.name, repo_type='dataset')} (commit {commit.oid})"
+
+
+def _check_head(location: Location, commit: str) -> None:
+    """Raise InputError if the repo has changed since its images were read: the texts may be of others."""
+    if commit == location.revision:
+        return
+    newest = retry(lambda: HfApi().list_repo_commits(location.name, repo_type="dataset", revision=commit))[:2]
+    if newest[0].title == _MESSAGE and [one.commit_id for one in newest[1:]] == [location.revision]:
+        return  # by this push, whose response was lost
+    raise InputError(
+        f"{location.name}: has changed since its images were read (commit {commit}, not {location.revision}); rerun "
+        "the command: the texts that were read are kept, and only other images are read"
+    )

@@ -39,12 +39,14 @@ _DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sql
 
 @dataclass(frozen=True)
 class DatabaseFile:
-    """Which tables a file has, and what helps if it is damaged."""
+    """Which tables a file has, which option its folder comes from, and what helps if it cannot be used."""
 
     name: str
     version: int
     tables: Mapping[str, str]
-    remedy: str
+    remedy: str  # if it is damaged
+    kept: str  # if it cannot be written
+    argument: str = "image_store"
 
 
 STATE = DatabaseFile(
@@ -52,6 +54,7 @@ STATE = DatabaseFile(
     _VERSION,
     _TABLES,
     f"choose another folder, or remove {STATE_FILE}* there to download everything again",
+    kept="downloaded images are kept",
 )
 
 
@@ -133,14 +136,15 @@ class StateDatabase:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            where = f"`image_store` {self.folder}: {self._file.name}"
+            folder = f"`{self._file.argument}` {self.folder}"
+            where = f"{folder}: {self._file.name}"
             code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # without the details
             if code in _BUSY:
                 raise InputError(f"{where} is in use by another process; wait until it ends") from error
             if code in _DISK or find_machine_error(error):
                 raise InputError(
-                    f"`image_store` {self.folder}: cannot be written ({error}: {self._file.name}); free some space "
-                    "there and rerun the command: downloaded images are kept"
+                    f"{folder}: cannot be written ({error}: {self._file.name}); free some space there and rerun the "
+                    f"command: {self._file.kept}"
                 ) from error
             raise InputError(f"{where} cannot be used ({error}); {self._file.remedy}") from error
 

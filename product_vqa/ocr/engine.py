@@ -44,6 +44,9 @@ class RapidOcr:
         logging.getLogger("RapidOCR").setLevel(logging.ERROR)
         self._own = threading.local()
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:  # a worker loads the models itself
+        return RapidOcr, ()
+
     @property
     def description(self) -> str:
         return f"rapidocr {version('rapidocr')}, PP-OCRv6 small"

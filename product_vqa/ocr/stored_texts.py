@@ -109,6 +109,21 @@ class StoredTexts:
                 "with dataset_builder.ocr"
             ) from error
 
+    def hashes(self) -> dict[str, str | None]:
+        """The SHA-256 of each image, by its URL, in which its texts were read; None where it is not known."""
+        found: dict[str, str | None] = {}
+        for file, name, path in zip(self._files, self._names, self._paths, strict=True):
+            try:
+                is_known = "sha256" in check_parquet(path, {"sha256": ("BYTE_ARRAY",)})
+                table = file.read(columns=["image_link", *(["sha256"] if is_known else [])])
+                links = table.column("image_link").cast(pa.string()).to_pylist()
+                known = table.column("sha256").cast(pa.string()).to_pylist() if is_known else [None] * len(links)
+            except (ParquetError, *DAMAGED) as error:
+                raise dataset_error(self._location, f"{one_line(name)}: {first_line(error)}") from error
+            for link, sha256 in zip(links, known, strict=True):
+                found.setdefault(link, sha256)
+        return found
+
     def _table(self, group: int) -> pa.Table:
         with self._lock:
             if group in self._tables:

@@ -5,6 +5,7 @@ import threading
 import pytest
 from PIL import Image
 
+from product_vqa.images import ImageError
 from product_vqa.ocr import engine
 from product_vqa.ocr.image_text import ImageText, make_box, select_boxes
 
@@ -26,6 +27,7 @@ class FakeEngine:
         self.description = description
         self.sizes: list[tuple[int, int]] = []  # of the images that it has read
         self.fail_at: int | None = None
+        self.fails_on: tuple[int, int] | None = None  # images of this size
         self._lock = threading.Lock()
 
     def read(self, image: Image.Image) -> ImageText:
@@ -33,6 +35,8 @@ class FakeEngine:
             if len(self.sizes) == self.fail_at:
                 raise KeyboardInterrupt
             self.sizes.append(image.size)
+        if image.size == self.fails_on:
+            raise ImageError("ocr_failed: an error of the engine")
         return ImageText(*image.size, select_boxes(make_box(text, 0.9, CORNERS) for text in self.texts))
 
 

@@ -61,6 +61,14 @@ def test_texts_that_the_dataset_has_are_used_without_reading_images(
     assert "an engine, stored in the dataset" in (tmp_path / "audit.html").read_text()
 
 
+def test_texts_of_the_dataset_that_are_damaged_are_its_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = save_audited(tmp_path / "dataset")
+    (dataset / "ocr").mkdir()
+    (dataset / "ocr" / "train-00000-of-00001.parquet").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"--dataset .*ocr/train-00000-of-00001.parquet: it has 4 bytes and is not"):
+        call(audit.main, monkeypatch, "--dataset", dataset, "--output", tmp_path / "audit.html")
+
+
 @needs_engine
 @pytest.mark.slow
 def test_with_ocr_alone_wrong_labels_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +97,9 @@ def test_with_ocr_alone_wrong_labels_come_first(tmp_path: Path, monkeypatch: pyt
         (("--max_rows", "0"), "--max_rows must be at least 1, got 0"),
         (("--reader", "none", "--predictions", "p.parquet", "--split", "none"), "has no split 'none'"),
         (("--reader", "none", "--predictions", "p.parquet"), "--predictions p.parquet: no such file"),
+        (("--output", "FOLDER"), "--output .*: is a folder; name a file"),
+        (("--ranking", "FOLDER"), "--ranking .*: is a folder; name a file"),
+        (("--output", "FOLDER/a", "--ranking", "FOLDER/../dataset/a"), "--ranking .*: is the file of --output, too"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_followed_are_refused(
@@ -96,5 +107,6 @@ def test_options_that_cannot_be_followed_are_refused(
 ) -> None:
     dataset = save_audited(tmp_path / "dataset")
     with pytest.raises(InputError, match=message):
-        call(audit.main, monkeypatch, "--dataset", dataset, "--output", tmp_path / "audit.html", *arguments)
+        call(audit.main, monkeypatch, "--dataset", dataset, "--output", tmp_path / "audit.html",
+             *[one.replace("FOLDER", str(dataset)) for one in arguments])  # fmt: skip
     assert not (tmp_path / "audit.html").exists()

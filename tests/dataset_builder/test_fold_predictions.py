@@ -57,6 +57,43 @@ def test_a_file_without_alternatives_is_read(tmp_path: Path) -> None:
     assert found.answers == {0: [{"1.0 gram": 0.5}]}
 
 
+def test_texts_that_are_stored_as_bytes_or_by_dictionary_are_read(tmp_path: Path) -> None:
+    """As a stranger's writer may store them; and with more columns within the alternatives."""
+    bytes_of = pa.struct({"more": pa.string(), "prediction": pa.binary(), "confidence": pa.float32()})
+    others = [{"more": "x", "prediction": b"5.0 gram", "confidence": 0.25}]
+    table = pa.table(
+        {
+            "index": pa.array([0], pa.int32()),
+            "answer": pa.array([b"500 gram"], pa.binary()),
+            "confidence": pa.array([0.5], pa.float32()),
+            "image_link": pa.array(["0.jpg"]).dictionary_encode(),
+            "entity_name": pa.array(["item_weight"], pa.large_string()),
+            "alternatives": pa.array([others], pa.list_(bytes_of)),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = read_predictions([str(tmp_path / "a.parquet")], ROWS, schema=CHALLENGE)
+    assert found.answers == {0: [{"500.0 gram": 0.5, "5.0 gram": 0.25}]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"alternatives": [[{"prediction": "a"}]]}, "its alternatives have a prediction alone, and need a prediction"),
+        ({"alternatives": [[{"confidence": 0.5}]]}, "its alternatives have a confidence alone, and need a prediction"),
+        ({"answer": [b"\xff"]}, r"cannot be read as predictions \(Invalid UTF8"),
+        (
+            {"alternatives": [[{"prediction": b"\xff", "confidence": 0.5}]]},
+            r"cannot be read as predictions \(Invalid UTF8",
+        ),
+    ],
+)
+def test_columns_of_another_shape_are_refused(tmp_path: Path, changed: dict, message: str) -> None:
+    pq.write_table(pa.table({"index": [0], "answer": ["a"], "confidence": [0.5]} | changed), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=rf"`predictions` .*a.parquet: {message}"):
+        read_predictions([str(tmp_path / "a.parquet")], ROWS, schema=CHALLENGE)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

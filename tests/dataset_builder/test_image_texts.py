@@ -114,6 +114,16 @@ def test_another_file_of_that_name_is_refused(tmp_path: Path) -> None:
         ImageTexts(tmp_path, FakeEngine())
 
 
+@pytest.mark.parametrize("argument", ["image_store", "output_dir"])
+def test_texts_that_cannot_be_written_are_explained_with_their_option(tmp_path: Path, argument: str) -> None:
+    texts = ImageTexts(tmp_path, FakeEngine("one"), argument=argument)
+    assert texts._database is not None
+    texts._database.execute("PRAGMA query_only = ON")  # as on a disk that has become read-only
+    texts.read("http://x/1", jpeg(), "a" * 64)
+    with pytest.raises(InputError, match=rf"`{argument}` .*: cannot be written .*: texts that were read are kept"):
+        texts.record("http://x/1")
+
+
 def test_an_image_that_cannot_be_decoded_has_no_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     texts = ImageTexts(tmp_path, FakeEngine("one"))
     texts.read("http://x/1", b"not an image", "a" * 64)
@@ -134,6 +144,22 @@ def test_a_store_that_cannot_be_written_is_refused_only_if_texts_are_missing(
     fake = ocr_engines.use(monkeypatch, "500 g")
     call(build.main, monkeypatch, *arguments, "--ocr")
     monkeypatch.setattr("os.access", lambda path, mode: str(store) not in str(path))
+    call(build.main, monkeypatch, *arguments, "--ocr", "--seed", "1")
+    assert len(fake.sizes) == 5
+
+
+def test_images_on_which_the_engine_failed_are_not_missing(
+    arguments: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that cannot be written was refused for good because of one of them."""
+    fake = ocr_engines.use(monkeypatch, "500 g")
+    fake.fails_on = (64, 43)
+    call(build.main, monkeypatch, *arguments)
+    call(build.main, monkeypatch, *arguments, "--ocr")
+    assert len(fake.sizes) == 5 and not (arguments[-1] / "ocr").exists()
+    texts = ImageTexts(arguments[4], fake)
+    assert (len(texts), texts.num_failed) == (0, 5)
+    monkeypatch.setattr("os.access", lambda path, mode: str(arguments[4]) not in str(path))
     call(build.main, monkeypatch, *arguments, "--ocr", "--seed", "1")
     assert len(fake.sizes) == 5
 

@@ -48,6 +48,23 @@ def test_a_prediction_scores_the_log_odds_of_the_best_other_answer(answers: dict
     assert score(of_predictions("500.0 gram", [answers], WEIGHT)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("answers", "other", "answer"),
+    [
+        # Half of the 0.58 that is not listed is more than the other answer has, and no answer is known to have it.
+        ({"500.0 gram": 0.4, "7.0 gram": 0.02}, 0.29, ""),
+        ({"500.0 gram": 0.4, "7.0 gram": 0.5}, 0.5, "7.0 gram"),
+        ({"500.0 gram": 0.4}, 0.3, ""),
+    ],
+)
+def test_no_answer_is_suggested_that_is_less_likely_than_one_that_is_not_listed(
+    answers: dict[str, float], other: float, answer: str
+) -> None:
+    opinion = of_predictions("500.0 gram", [answers], WEIGHT)
+    assert opinion is not None and (opinion.other, opinion.answer) == (pytest.approx(other), answer)
+    assert judge(WEIGHT, opinion, None).suggestion == answer
+
+
 def test_several_predictions_count_by_their_mean() -> None:
     opinion = of_predictions("500.0 gram", [{"500.0 gram": 1.0}, {"5.0 gram": 0.8, "500.0 gram": 0.2}], WEIGHT)
     assert opinion is not None

@@ -55,6 +55,25 @@ def test_images_of_a_store_are_read_once(
     assert "3 images have their texts, 0 of them since now" in capsys.readouterr().out and len(fake.sizes) == 3
 
 
+def test_images_on_which_the_engine_fails_are_counted_and_not_read_again(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = ocr_engines.use(monkeypatch, "500 g")
+    add(ImageStore(store), URLS[3], prepare_image(jpeg(3, size=(60, 40)), image_size=448))
+    fake.fails_on = (60, 40)
+    for since in (3, 0):
+        call(ocr.main, monkeypatch, "--image_store", store)
+        output = capsys.readouterr().out
+        assert f"{store}: 3 images have their texts, {since} of them since now" in output
+        assert "1 other images could not be read: the engine failed. Remove texts.sqlite* there" in output
+    assert len(fake.sizes) == 4
+    (store / TEXTS_FILE).unlink()
+    fake.fails_on = None
+    call(ocr.main, monkeypatch, "--image_store", store)
+    output = capsys.readouterr().out
+    assert "4 images have their texts, 4 of them" in output and "could not be read" not in output
+
+
 def test_a_folder_without_a_store_is_refused_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"--image_store .*none: is not a folder that download or build made"):
         call(ocr.main, monkeypatch, "--image_store", tmp_path / "none")

@@ -4,20 +4,26 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import load_dataset
 from huggingface_hub import HfApi
 
 from dataset_builder import build, ocr
+from dataset_builder.image_texts import TEXTS_FILE
+from dataset_builder.ocr_dataset import push_texts
 from local_hub import LocalHub
 from product_vqa.errors import InputError
 from product_vqa.hub import locate
+from product_vqa.ocr import engine
+from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.stored_texts import load_texts
 from tests.commands import call
 from tests.dataset_builder import ocr_engines
 from tests.dataset_builder.files import Shop, card_data, contents
-from tests.dataset_builder.ocr_engines import HOSTILE
+from tests.dataset_builder.ocr_engines import HOSTILE, FakeEngine
 
 NAMES = ["default", "rows", "ocr"]
 
@@ -107,6 +113,118 @@ def test_what_was_read_before_an_interruption_is_kept(folder: Path, monkeypatch:
     fake.fail_at = None
     call(ocr.main, monkeypatch, "--dataset", folder)
     assert len(fake.sizes) < 12 + 13 and config_names(folder) == NAMES
+
+
+def test_texts_in_the_folder_are_not_read_again_if_engine_and_image_are_the_same(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where --push_to_hub was forgotten: the hidden folder of the first run is gone."""
+    fake = ocr_engines.use(monkeypatch, "500 g")
+    arguments = ("--dataset", folder, "--output_dir", tmp_path / "texts")
+    call(ocr.main, monkeypatch, *arguments)
+    file = tmp_path / "texts" / "ocr" / "train-00000-of-00001.parquet"
+    before = file.read_bytes()
+    call(ocr.main, monkeypatch, *arguments)
+    assert len(fake.sizes) == 13 and file.read_bytes() == before
+
+    table = pq.read_table(file)  # the first image has changed since
+    hashes = ["a" * 64, *table.column("sha256").to_pylist()[1:]]
+    pq.write_table(table.set_column(1, "sha256", pa.array(hashes)), file)
+    call(ocr.main, monkeypatch, *arguments)
+    assert len(fake.sizes) == 14 and pq.read_table(file) == table
+
+    file.write_bytes(before[:-100])
+    (tmp_path / "texts" / "ocr").rename(folder / "ocr")  # a dataset's own folder may have damaged ones
+    call(ocr.main, monkeypatch, "--dataset", folder)
+    assert len(fake.sizes) == 14 + 10 and pq.read_table(folder / "ocr" / file.name) == table
+
+    fake.description = "another engine"
+    call(ocr.main, monkeypatch, "--dataset", folder)
+    assert len(fake.sizes) == 24 + 13
+
+
+def test_a_folder_with_files_of_others_is_refused_and_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--output_dir .` in a project replaced its README.md."""
+    fake = ocr_engines.use(monkeypatch, "500 g")
+    parquet = tmp_path / "some.parquet"
+    pq.write_table(pa.table({"a": [1]}), parquet)
+    card = b"---\nconfigs:\n- config_name: mine\n---\n# Mine\n"
+    for number, (name, content) in enumerate((
+        ("README.md", b"# My project\n"), ("README.md", card), ("README.md", b"---\n{\n---\n"),
+        ("build.json", b"{}"), ("build.json", b"\xff"),
+        ("ocr/test-00000-of-00001.parquet", parquet.read_bytes()), ("ocr/test-00000-of-00001.parquet", b"mine"),
+    )):  # fmt: skip
+        project = tmp_path / f"project{number}"
+        (project / "ocr").mkdir(parents=True)
+        (project / "ocr" / "engine.py").write_text("")
+        (project / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"--output_dir {project}: contains {name}, which is not of an earlier"):
+            call(ocr.main, monkeypatch, "--dataset", folder, "--output_dir", project)
+        assert (project / name).read_bytes() == content and fake.sizes == []
+    # Other files are not touched, and a stranger's dataset without a manifest gives a folder that can be used again.
+    (folder / "build.json").unlink()
+    (project / "ocr" / "test-00000-of-00001.parquet").unlink()
+    for _ in range(2):
+        call(ocr.main, monkeypatch, "--dataset", folder, "--output_dir", project)
+    assert (project / "ocr" / "engine.py").exists() and not (project / "build.json").exists()
+    metadata = yaml.safe_load((project / "README.md").read_text().split("---")[1])
+    assert "ocr" in [entry["config_name"] for entry in metadata["configs"]]
+
+
+def test_texts_that_cannot_be_kept_are_explained_by_their_option(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ocr_engines.use(monkeypatch, "500 g")
+    hidden = folder.with_name(f".{folder.name}.texts")
+    hidden.mkdir()
+    (hidden / TEXTS_FILE).write_bytes(b"<html>404</html>" * 1000)
+    with pytest.raises(
+        InputError, match=r"--output_dir .*\.texts: texts\.sqlite cannot be used .*read all images aga"
+    ):
+        call(ocr.main, monkeypatch, "--dataset", folder)
+
+
+class ChangingEngine(FakeEngine):
+    """Somebody commits to the repo while its first image is read."""
+
+    repo = ""
+
+    def read(self, image) -> ImageText:  # type: ignore[no-untyped-def]
+        if self.repo:
+            repo, self.repo = self.repo, ""
+            HfApi().upload_file(repo_id=repo, repo_type="dataset", path_in_repo="new.txt", path_or_fileobj=b"x")
+        return super().read(image)
+
+
+@pytest.mark.slow
+def test_a_repo_that_has_changed_while_its_images_were_read_gets_no_texts(
+    hub: LocalHub, shop: Shop, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = "local/texts-of-old-images"
+    build_again(shop, monkeypatch, "--push_to_hub", "--hub_dataset_id", repo)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    fake = ChangingEngine("500 g")
+    fake.repo = repo
+    monkeypatch.setattr(engine, "load_engine", lambda: fake)
+    arguments = ("--dataset", repo, "--output_dir", tmp_path / "texts", "--push_to_hub")
+    with pytest.raises(
+        InputError, match=r"--dataset .*: has changed since its images were read .*texts that were read"
+    ):
+        call(ocr.main, monkeypatch, *arguments)
+    names = HfApi().list_repo_files(repo, repo_type="dataset")
+    assert "new.txt" in names and not [name for name in names if name.startswith("ocr/")]
+    location = locate(repo, repo_type="dataset")
+    call(ocr.main, monkeypatch, *arguments)
+    assert len(fake.sizes) == 13
+    head = locate(repo, repo_type="dataset").revision
+    assert head != location.revision
+
+    # As where the response to the commit was lost: the next attempt finds its own commit.
+    ocr_of_manifest = json.loads((tmp_path / "texts" / "build.json").read_text())["ocr"]
+    push_texts(tmp_path / "texts", location, ocr_of_manifest)
+    assert locate(repo, repo_type="dataset").revision == head
 
 
 @pytest.mark.slow

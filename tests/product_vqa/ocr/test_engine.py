@@ -1,3 +1,4 @@
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,6 +19,14 @@ def test_printed_text_is_read_with_its_place() -> None:
     assert box.text.replace(" ", "").casefold() == "netwt.500g" and box.score > 0.9
     left, top, right, bottom = box.box
     assert 0.05 < left < 0.15 and 0.7 < right < 1 and 0.3 < top < 0.45 and 0.45 < bottom < 0.6
+
+
+@needs_engine
+def test_an_engine_can_be_sent_to_a_worker() -> None:
+    reader = load_engine()
+    reader.read(printed("20 cm"))  # its models are loaded, and stay here
+    copied = pickle.loads(pickle.dumps(reader))
+    assert copied.description == reader.description and copied.read(printed("20 cm")) == reader.read(printed("20 cm"))
 
 
 @needs_engine

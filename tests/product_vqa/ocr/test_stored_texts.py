@@ -40,6 +40,25 @@ def folder(tiny_dataset: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def test_the_images_in_which_texts_were_read_are_known_by_their_hashes(folder: Path) -> None:
+    rows = [TextRow("http://x/1", "a" * 64, text_of(1)), TextRow("http://x/2", None, text_of(2))]
+    write_texts(folder / NAME, rows, engine="an engine")
+    location = locate(str(folder))
+    texts = load_texts(location, "test")
+    assert texts is not None and texts.hashes() == {"http://x/1": "a" * 64, "http://x/2": None}
+    table = pq.read_table(folder / NAME)
+    pq.write_table(table.drop_columns(["sha256"]), folder / NAME)  # a stranger's
+    texts = load_texts(location, "test")
+    assert texts is not None and texts.hashes() == {"http://x/1": None, "http://x/2": None}
+    pq.write_table(table.set_column(1, "sha256", pa.array([1, 2])), folder / NAME)
+    texts = load_texts(location, "test")
+    assert texts is not None
+    with pytest.raises(
+        InputError, match=r"ocr/test-00000-of-00001.parquet: its column sha256 is INT64, not BYTE_ARRAY"
+    ):
+        texts.hashes()
+
+
 def test_texts_are_found_by_url_over_row_groups_and_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_files, "ROW_GROUP_ROWS", 3)
     before = content_sha256(Location(str(folder)), DATASET_FILES)
