@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from product_vqa.modeling.answer import Answer
+from product_vqa.provenance import adapter_sha256
 from tests.commands import ROOT
 from tests.dataset_builder.image_server import ImageServer
 from tests.product_vqa.modeling.adapters import save_adapter
@@ -24,13 +25,18 @@ def test_every_snippet_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    pytest.importorskip("rapidocr", reason="the extra `ocr` is not installed")
     adapter = save_adapter(tmp_path / "adapter", tiny_base)
+    scalings = {name: {"temperature": 1.0, "bias": 0.0} for name in ("answer", "number", "unit")}
+    grounding = {"weights": {"value": 3.0}, "unit_shares": {}, "is_better": True, **scalings}
+    calibration = {**scalings, "grounding": grounding, "adapter_sha256": adapter_sha256(adapter)}
+    (adapter / "calibration.json").write_text(json.dumps(calibration))
     (tmp_path / "photos").mkdir()
     for number, name in enumerate(("photo.jpg", "back.jpg", "photos/a.jpg", "photos/b.jpg")):
         make_image(number).save(tmp_path / name)
     (tmp_path / "photos" / "c.jpg").write_bytes(b"no image")
     monkeypatch.chdir(tmp_path)
-    assert len(SNIPPETS) == 8
+    assert len(SNIPPETS) == 9
     server.answers["/photo.jpg"] = (tmp_path / "photo.jpg").read_bytes()
     here = {"user/adapter": str(adapter), "https://shop.example": server.url,
             "allow_urls=True": "allow_urls=True, allow_private_hosts=True"}  # fmt: skip
