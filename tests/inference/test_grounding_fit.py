@@ -196,7 +196,7 @@ def test_calibrate_finds_the_gain_and_predict_grounds_by_default(
         assert [row["box"] for row in again] == [row["box"] for row in rows]
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # a minute of two cores
 def test_three_processes_give_the_grounded_predictions_of_one(
     calibrated: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
