@@ -14,13 +14,11 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -32,6 +30,7 @@ from inference.candidate_finder import CandidateFinder, TextSource, make_finder
 from inference.dataloader import RowBatches
 from inference.metrics import score_table
 from inference.references import join
+from product_vqa.bootstrap import interval, resample
 from product_vqa.dataset import load_split
 from product_vqa.hub import Location
 from product_vqa.modeling.attribute_reader import AttributeReader
@@ -214,14 +213,9 @@ def paired_difference(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float
         both["prediction_other"] == both["reference_other"]
     ).astype(float)
     by_image = difference.groupby(both["image_link"]).agg(["sum", "size"]).to_numpy()
-    low, high = resample(by_image)
+    sums = resample(by_image, resamples=RESAMPLES)
+    low, high = interval(sums[:, 0] / sums[:, 1])
     return {"mean": round(float(difference.mean()), 4), "low": round(low, 4), "high": round(high, 4)}
-
-
-def resample(by_image: np.ndarray) -> Sequence[float]:
-    rng = np.random.default_rng(0)
-    drawn = rng.multinomial(len(by_image), np.full(len(by_image), 1 / len(by_image)), size=RESAMPLES) @ by_image
-    return [float(value) for value in np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])]
 
 
 if __name__ == "__main__":

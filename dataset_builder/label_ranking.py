@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from product_vqa.ocr.candidate import Candidate, Evidence
+from product_vqa.ocr.candidates import has_rules
 from product_vqa.task.attributes import Attribute
-from product_vqa.task.kinds import LabelError, TextKind
+from product_vqa.task.kinds import LabelError
 
 # An adapter is wrong about a row in a way that its confidence does not show, after calibration too.
 PREDICTION_DOUBT = 0.01
@@ -111,7 +112,7 @@ def of_candidates(label: str, candidates: Sequence[Candidate], attribute: Attrib
     If the label is printed, other texts are as likely as the rules prefer them to it: their points are log odds. The
     answer is the one that the rules prefer.
     """
-    if isinstance(attribute.kind, TextKind) or attribute.kind.name == "yes_no":
+    if not has_rules(attribute):
         return None
     of_label = [one for one in candidates if is_same(attribute, label, one.answer)]
     others = [one for one in candidates if one not in of_label]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from inference.metrics import mark_right
 from inference.predicted_rows import PredictedRows
+from product_vqa.bootstrap import interval, resample
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.calibration import MAX_WEIGHT, Calibration, Grounding, fit_calibration
 from product_vqa.modeling.generation import is_not_finite
@@ -129,13 +130,12 @@ def measure_gain(alone: pd.Series, grounded: pd.Series, images: pd.Series, *, se
     both = alone.index.intersection(grounded.index)
     difference = grounded[both].astype(float) - alone[both].astype(float)
     by_image = difference.groupby(images[both]).agg(["sum", "size"]).to_numpy()
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(by_image), np.full(len(by_image), 1 / len(by_image)), size=_RESAMPLES) @ by_image
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    sums = resample(by_image, resamples=_RESAMPLES, seed=seed)
+    low, high = interval(sums[:, 0] / sums[:, 1])
     return {
         "rows": len(both),
         "share_right": {"alone": float(alone[both].mean()), "grounded": float(grounded[both].mean())},
-        "gain": {"mean": float(difference.mean()), "low": float(low), "high": float(high)},
+        "gain": {"mean": float(difference.mean()), "low": low, "high": high},
     }
 
 
