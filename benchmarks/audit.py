@@ -46,6 +46,7 @@ class Corrupted(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=400, help="rendered rows")
+    parser.add_argument("--test_rows", type=int, default=640, help="rendered rows to score trained models on")
     parser.add_argument("--level", default="standard", choices=LEVELS, help="difficulty of the rendered labels")
     parser.add_argument("--share", type=float, default=0.05, help="share of the labels to corrupt")
     parser.add_argument(
@@ -89,14 +90,16 @@ def measure_own(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def measure_rendered(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     if not (folder / "train.csv").is_file():
         write_labels(
-            folder, train_rows=options.rows, test_rows=320, seed=options.seed, level=LEVELS[options.level],
-            base_url="http://x/i",
+            folder, train_rows=options.rows, test_rows=options.test_rows, seed=options.seed,
+            level=LEVELS[options.level], base_url="http://x/i",
         )  # fmt: skip
     rows = read_rows(folder / "train.csv")
     corrupted = corrupt(rows, share=options.share, seed=options.seed)
     write_rows(folder / "corrupted.csv", rows)
     size = ("--image_size", options.image_size)
     build(folder / "corrupted.csv", folder / "images", folder / "dataset", *size)
+    if options.reader == "ocr" and not (folder / "dataset" / "ocr").is_dir():
+        python("dataset_builder.ocr", "--dataset", folder / "dataset")  # half a second an image, so it is kept
     predictions = list(options.predictions)
     if options.train:
         predictions += predict_folds(folder, rows, seed=options.seed)
