@@ -26,10 +26,11 @@ from benchmarks.commands import BASE, CONFIG_FILE, launch, python
 from benchmarks.results import print_result
 from benchmarks.timing import alternate
 from inference.batch_predictor import predict_batches
-from inference.candidate_finder import CandidateFinder, TextSource, make_finder
+from inference.candidate_finder import CandidateFinder, make_finder
 from inference.dataloader import RowBatches
 from inference.metrics import score_table
 from inference.references import join
+from inference.text_source import TextSource
 from product_vqa.bootstrap import interval, resample
 from product_vqa.dataset import load_split
 from product_vqa.hub import Location

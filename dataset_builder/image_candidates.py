@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from product_vqa.images import ImageError, as_image
 from product_vqa.ocr.candidate import Candidate
-from product_vqa.ocr.candidates import find_candidates
+from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine
 from product_vqa.ocr.stored_texts import StoredTexts
@@ -30,6 +30,7 @@ def find_in_images(
     """
     names, labels = dataset["entity_name"][:], dataset["entity_value"][:]
     shares = count_shares(((names[position], labels[position], 1) for position in positions), schema)
+    rules = CandidateRules(schema, shares)
     links = dataset["image_link"][:]
     by_link: defaultdict[str, list[int]] = defaultdict(list)
     for position in positions:
@@ -42,8 +43,7 @@ def find_in_images(
                 progress.update()
                 if text is not None:
                     for position in group:
-                        name = names[position]
-                        yield position, find_candidates(text, schema[name], unit_shares=shares.get(name, {}))
+                        yield position, rules.find(text, names[position]) or []
 
 
 def text_reader(dataset: Dataset, engine: OcrEngine) -> ReadText:

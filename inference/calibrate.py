@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
-    from inference.candidate_finder import CandidateFinder, TextSource
+    from inference.candidate_finder import CandidateFinder
     from inference.grounding_fit import FittedGrounding
     from inference.predicted_rows import PredictedRows
+    from inference.text_source import TextSource
     from inference.threshold import Threshold
     from product_vqa.hub import Location
     from product_vqa.modeling.attribute_reader import AttributeReader
@@ -271,10 +272,10 @@ def ground(
 
     from inference.candidate_finder import make_finder
     from inference.grounding_fit import fit_grounding
-    from inference.ocr_prediction import count_unit_shares
     from product_vqa.modeling.calibration import Calibration, Grounding
+    from product_vqa.ocr.unit_shares import load_shares
 
-    unit_shares = count_unit_shares(location, reader.schema)
+    unit_shares = load_shares(location, reader.schema)
     reader.calibration = Calibration(
         grounding=Grounding(unit_shares=unit_shares)
     )  # candidates are scored, not weighed

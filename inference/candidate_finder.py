@@ -4,24 +4,21 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from PIL import Image
 
-from product_vqa.errors import InputError, argument
+from inference.text_source import TextSource, load_source
+from product_vqa.errors import InputError
 from product_vqa.hub import Location
 from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.modeling.calibration import Calibration
 from product_vqa.ocr.candidate import Candidate
-from product_vqa.ocr.candidates import find_candidates, has_rules
+from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.engine import is_installed, load_engine
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine, read_text
-from product_vqa.ocr.stored_texts import StoredTexts, load_texts
-from product_vqa.provenance import TEXT_FILES, content_sha256
-from product_vqa.task.attributes import Schema
 from product_vqa.workers import is_worker
 
 logger = logging.getLogger(__name__)
@@ -30,24 +27,6 @@ _NOT_CALIBRATED = (
     "`ground` ocr: the adapter has no calibration.json that says how far to trust OCR; calibrate it with `ground` ocr "
     "on a labelled split"
 )
-
-
-@dataclass(frozen=True)
-class TextSource:
-    """The texts of rows' images: those that the dataset has, and those that an engine, if any, reads in others."""
-
-    stored: StoredTexts | None = None
-    engine: OcrEngine | None = None
-    sha256: str | None = None  # of the stored texts in a folder
-
-    def describe(self) -> dict[str, str | None]:
-        """What a run records."""
-        found: dict[str, str | None] = {}
-        if self.engine is not None:
-            found["ocr_engine"] = self.engine.description
-        if self.stored is not None:
-            found |= {"ocr_texts": self.stored.description, "ocr_texts_sha256": self.sha256}
-        return found
 
 
 def find_source(
@@ -66,7 +45,7 @@ def find_source(
             raise InputError(_NOT_CALIBRATED)
     elif ground == "none" or constrain != "on" or grounding is None or not grounding.is_better:
         return None
-    source = _load_source(dataset, split, reads=ground == "ocr")
+    source = load_source(dataset, split, reads=ground == "ocr")
     if source is None:
         logger.warning(
             "This adapter is better with OCR, and %s has no texts of the images of split %s: --ground ocr reads them "
@@ -79,20 +58,7 @@ def find_source(
 
 def find_texts(ground: str | None, *, dataset: Location, split: str) -> TextSource | None:
     """The texts to find out with whether OCR gains anything: the dataset's, or an engine's where `ground` is ocr."""
-    return None if ground == "none" else _load_source(dataset, split, reads=ground == "ocr")
-
-
-def _load_source(dataset: Location, split: str, *, reads: bool) -> TextSource | None:
-    """The dataset's texts and, if it `reads`, an engine for other images; None without either.
-
-    Raises InputError if an engine is needed and not installed.
-    """
-    with argument("dataset"):
-        stored = load_texts(dataset, split)
-    engine = load_engine() if reads and (stored is None or is_installed()) else None
-    if stored is None and engine is None:
-        return None
-    return TextSource(stored, engine, None if stored is None else content_sha256(dataset, TEXT_FILES))
+    return None if ground == "none" else load_source(dataset, split, reads=ground == "ocr")
 
 
 def find_engine(ground: str | None, reader: AttributeReader) -> OcrEngine | None:
@@ -117,10 +83,10 @@ def describe_grounding(source: TextSource | None, calibration: Calibration | Non
 
 
 class CandidateFinder:
-    """Finds the candidates of rows. `unit_shares`: attribute -> unit -> its share of the labels."""
+    """Finds the candidates of rows by rules in the texts of their images."""
 
-    def __init__(self, source: TextSource, *, schema: Schema, unit_shares: Mapping[str, Mapping[str, float]]) -> None:
-        self._source, self._schema, self._unit_shares = source, schema, unit_shares
+    def __init__(self, source: TextSource, rules: CandidateRules) -> None:
+        self._source, self._rules = source, rules
         self._pool: ThreadPoolExecutor | None = None  # its threads keep their engines, which take a second to load
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,15 +98,9 @@ class CandidateFinder:
         None for an image that nobody has read, and for an attribute that the rules do not look for.
         """
         return [
-            None if text is None else self._find(text, row["entity_name"])
+            None if text is None else self._rules.find(text, row["entity_name"])
             for row, text in zip(rows, self._read(rows, images), strict=True)
         ]
-
-    def _find(self, text: ImageText, entity_name: str) -> list[Candidate] | None:
-        attribute = self._schema[entity_name]
-        if not has_rules(attribute):
-            return None
-        return find_candidates(text, attribute, unit_shares=self._unit_shares.get(entity_name, {}))
 
     def _read(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> list[ImageText | None]:
         stored, engine = self._source.stored, self._source.engine
@@ -165,4 +125,4 @@ def make_finder(source: TextSource | None, reader: AttributeReader) -> Candidate
     if source is None:
         return None
     grounding = reader.calibration.grounding
-    return CandidateFinder(source, schema=reader.schema, unit_shares=grounding.unit_shares if grounding else {})
+    return CandidateFinder(source, CandidateRules(reader.schema, grounding.unit_shares if grounding else {}))

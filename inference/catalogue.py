@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from inference.batch_files import BatchFiles, check_output
-from inference.candidate_finder import TextSource, describe_grounding, find_engine
+from inference.candidate_finder import describe_grounding, find_engine
 from inference.catalogue_options import CatalogueOptions
+from inference.text_source import TextSource
 from product_vqa.atomic_io import atomic_write, one_writer
 from product_vqa.csv_files import BROKEN_ARCHIVE, open_csv
 from product_vqa.errors import InputError, argument, first_line

@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from datasets import Dataset, Image
 from tqdm import tqdm
 
@@ -21,25 +21,21 @@ from inference.batch_files import BatchFiles
 from inference.batch_predictor import Settings, find_indexes, load_rows
 from inference.predict_options import PredictOptions
 from inference.submission import NO_IMAGE, PREDICTIONS, RECORDED, summarize, write_submission
-from product_vqa.dataset import COLUMNS, DAMAGED, dataset_error, download_splits, find_rows, find_splits
-from product_vqa.errors import InputError, argument, first_line
-from product_vqa.hub import Location, locate
+from inference.text_source import TextSource
+from product_vqa.errors import InputError, argument
+from product_vqa.hub import locate
 from product_vqa.images import ImageError, as_image
 from product_vqa.ocr.candidate import Candidate
-from product_vqa.ocr.candidates import find_candidates
+from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.engine import load_engine
 from product_vqa.ocr.image_text import ImageText
-from product_vqa.ocr.interface import OcrEngine
 from product_vqa.ocr.stored_texts import StoredTexts, load_texts
-from product_vqa.ocr.unit_shares import count_shares
-from product_vqa.parquet_files import ParquetError, check_parquet
+from product_vqa.ocr.unit_shares import load_shares
 from product_vqa.provenance import DATASET_FILES, TEXT_FILES, content_sha256
 from product_vqa.row_selection import RowSelectionOptions, read_selection
 from product_vqa.schemas import load_schema
-from product_vqa.task.attributes import Schema
 
 BATCH_SIZE = 32
-LABEL_COLUMNS = {name: COLUMNS[name] for name in ("entity_name", "entity_value")}
 _MODEL_OPTIONS = (
     "adapter",
     "ground",
@@ -73,7 +69,8 @@ def predict_by_ocr(
     dataset = load_rows(location, Settings.of(options, selection)).cast_column("image", Image(decode=False))
     batch_size = options.batch_size or files.recorded_batch_size() or BATCH_SIZE
     indexes = find_indexes(dataset, batch_size=batch_size, location=location, split=options.split)
-    reader = TextReader(stored, load_engine() if stored is None or is_missing(dataset, stored) else None)
+    engine = load_engine() if stored is None or is_missing(dataset, stored) else None
+    source = TextSource(stored, engine, None if stored is None else content_sha256(location, TEXT_FILES))
     run = {
         "dataset": str(location),
         "dataset_sha256": content_sha256(location, DATASET_FILES),
@@ -81,20 +78,18 @@ def predict_by_ocr(
         "batch_size": batch_size,
         **{name: getattr(options, name) for name in RECORDED},
         "reader": "ocr",
-        **reader.describe(),
+        **source.describe(),
     }
-    if stored is not None:
-        run["ocr_texts_sha256"] = content_sha256(location, TEXT_FILES)
     if not selection.is_all:
         run["row_selection"] = selection.describe()
     files.open(run)
     missing = [number for number in range(len(indexes)) if not files.has(number, indexes[number])]
-    rules = Rules(schema, count_unit_shares(location, schema))
+    rules = CandidateRules(schema, load_shares(location, schema))
     tables = read_batches(
         dataset,
         missing,
         batch_size=batch_size,
-        reader=reader,
+        source=source,
         num_threads=find_num_threads(options),
         rules=rules,
         min_confidence=options.min_confidence,
@@ -122,37 +117,16 @@ def is_missing(dataset: Dataset, stored: StoredTexts) -> bool:
     return any(link in with_image and link not in stored for link in selected)
 
 
-class TextReader:
-    """The texts of rows' images: those that the dataset has, and what an engine reads in the other images."""
-
-    def __init__(self, stored: StoredTexts | None, engine: OcrEngine | None) -> None:
-        self._stored, self._engine = stored, engine
-
-    def describe(self) -> dict[str, str]:
-        """What a run records."""
-        engine = {} if self._engine is None else {"ocr_engine": self._engine.description}
-        return engine if self._stored is None else engine | {"ocr_texts": self._stored.description}
-
-    def read(self, row: Mapping[str, Any]) -> ImageText | str:
-        """The texts of the row's image, or why there are none."""
-        found = self._stored.find(row["image_link"]) if self._stored is not None else None
-        if found is not None:
-            return found
-        assert self._engine is not None
-        try:
-            return self._engine.read(as_image(row["image"]))
-        except ImageError as error:
-            return str(error)
-
-
-class Rules:
-    """Chooses among the candidates of an image: the schema, and how usual each unit is, by attribute."""
-
-    def __init__(self, schema: Schema, unit_shares: Mapping[str, Mapping[str, float]]) -> None:
-        self._schema, self._unit_shares = schema, unit_shares
-
-    def find(self, text: ImageText, entity_name: str) -> list[Candidate]:
-        return find_candidates(text, self._schema[entity_name], unit_shares=self._unit_shares.get(entity_name, {}))
+def read_row(source: TextSource, row: Mapping[str, Any]) -> ImageText | str:
+    """The texts of the row's image, or why there are none."""
+    found = source.stored.find(row["image_link"]) if source.stored is not None else None
+    if found is not None:
+        return found
+    assert source.engine is not None
+    try:
+        return source.engine.read(as_image(row["image"]))
+    except ImageError as error:
+        return str(error)
 
 
 def read_batches(
@@ -160,9 +134,9 @@ def read_batches(
     numbers: Sequence[int],
     *,
     batch_size: int,
-    reader: TextReader,
+    source: TextSource,
     num_threads: int,
-    rules: Rules,
+    rules: CandidateRules,
     min_confidence: float,
 ) -> Iterator[tuple[int, pa.Table]]:
     """The predictions of the batches of these numbers, in this order. In a batch, each image is read once."""
@@ -171,7 +145,7 @@ def read_batches(
             start = number * batch_size
             rows = dataset.select(range(start, min(start + batch_size, len(dataset)))).to_list()
             images = {(row["image_link"], row["image"]["bytes"]): row for row in rows if row["image"] is not None}
-            texts = dict(zip(images, pool.map(reader.read, images.values()), strict=True))
+            texts = dict(zip(images, pool.map(partial(read_row, source), images.values()), strict=True))
             records = []
             for row in rows:
                 text = NO_IMAGE if row["image"] is None else texts[row["image_link"], row["image"]["bytes"]]
@@ -180,12 +154,12 @@ def read_batches(
 
 
 def _make_record(
-    row: Mapping[str, Any], text: ImageText | str, rules: Rules, *, min_confidence: float
+    row: Mapping[str, Any], text: ImageText | str, rules: CandidateRules, *, min_confidence: float
 ) -> dict[str, Any]:
     record = {name: row[name] for name in ("index", "image_link", "entity_name")}
     if isinstance(text, str):
         return record | {"prediction": "", "reason": text}
-    candidates = rules.find(text, row["entity_name"])
+    candidates = rules.find(text, row["entity_name"]) or []
     answers = list(zip(candidates, _confidences(candidates), strict=True))
     if not answers:
         return record | {"prediction": "", "answer": "", "alternatives": []}  # the rules know nothing about silence
@@ -204,23 +178,3 @@ def _confidences(candidates: Sequence[Candidate]) -> list[float]:
     weights = [math.exp(candidate.rank_score - candidates[0].rank_score) for candidate in candidates]
     total = sum(weights)
     return [candidate.score * weight / total for candidate, weight in zip(candidates, weights, strict=True)]
-
-
-def count_unit_shares(location: Location, schema: Schema) -> dict[str, dict[str, float]]:
-    """Attribute -> unit -> its share of the labels of the split `train`; empty without such a split."""
-    if "train" not in find_splits(location):
-        return {}
-    return count_shares(_count_labels(location), schema)
-
-
-def _count_labels(location: Location) -> Iterator[tuple[str, str, int]]:
-    """The labels of the split `train` by attribute: entity_name, label, number of rows."""
-    names = find_rows(location, "train")
-    for path, name in zip(download_splits(location, names)["train"], names["train"], strict=True):
-        try:
-            check_parquet(path, LABEL_COLUMNS)
-            table = pq.read_table(path, columns=list(LABEL_COLUMNS))
-            grouped = table.group_by(["entity_name", "entity_value"]).aggregate([([], "count_all")]).to_pylist()
-        except (ParquetError, *DAMAGED) as error:
-            raise dataset_error(location, f"{name}: {first_line(error)}") from error
-        yield from ((row["entity_name"], row["entity_value"], row["count_all"]) for row in grouped)

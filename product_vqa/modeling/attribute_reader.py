@@ -39,7 +39,7 @@ from product_vqa.modeling.model_thread import ModelThread
 from product_vqa.modeling.reader_loading import choose_schema, dequantizes_base, find_calibration, load_model_for
 from product_vqa.modeling.reader_provenance import make_provenance
 from product_vqa.ocr.candidate import Candidate
-from product_vqa.ocr.candidates import find_candidates, has_rules
+from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine, read_text
 from product_vqa.task.attributes import Schema
@@ -274,10 +274,8 @@ class AttributeReader:
 
     def find_candidates(self, text: ImageText, entity_name: str) -> list[Candidate] | None:
         """The answers that the text of an image suggests, for `answer`; None where there are no rules."""
-        if not has_rules(attribute := self.schema[entity_name]):
-            return None
-        shares = self.calibration.grounding.unit_shares if self.calibration.grounding else {}
-        return find_candidates(text, attribute, unit_shares=shares.get(entity_name, {}))
+        grounding = self.calibration.grounding
+        return CandidateRules(self.schema, grounding.unit_shares if grounding else {}).find(text, entity_name)
 
     def _read_texts(self, images: Sequence[Image.Image], engine: OcrEngine) -> list[ImageText]:
         """The texts of each image; an object that occurs twice is read once."""

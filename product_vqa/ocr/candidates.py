@@ -20,7 +20,7 @@ from product_vqa.ocr.geometry import Line, group_neighbours, is_below, is_next_t
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.quantities import TextQuantity, UnitFinder, find_quantities, normalize_text
 from product_vqa.ocr.ranking import Context, rank
-from product_vqa.task.attributes import Attribute
+from product_vqa.task.attributes import Attribute, Schema
 from product_vqa.task.kinds import ChoiceKind, IntegerKind, MultiChoiceKind, PatternKind, QuantityKind, TextKind
 from product_vqa.task.known_units import is_length
 
@@ -59,6 +59,21 @@ def find_candidates(
         if known is None or known.rank_score < score:
             best[candidate.answer] = candidate
     return sorted(best.values(), key=lambda candidate: -candidate.rank_score)[:MAX_CANDIDATES]
+
+
+@dataclass(frozen=True)
+class CandidateRules:
+    """The rules for the attributes of a schema. `unit_shares`: attribute -> unit -> its share of the labels."""
+
+    schema: Schema
+    unit_shares: Mapping[str, Mapping[str, float]]
+
+    def find(self, text: ImageText, entity_name: str) -> list[Candidate] | None:
+        """The candidates for an attribute, best first; None where there are no rules for it."""
+        attribute = self.schema[entity_name]
+        if not has_rules(attribute):
+            return None
+        return find_candidates(text, attribute, unit_shares=self.unit_shares.get(entity_name))
 
 
 def _find(lines: list[Line], attribute: Attribute) -> Iterator[Reading]:

@@ -10,16 +10,17 @@ from PIL import Image
 
 from inference.candidate_finder import (
     CandidateFinder,
-    TextSource,
     describe_grounding,
     find_engine,
     find_source,
     find_texts,
     make_finder,
 )
+from inference.text_source import TextSource
 from product_vqa.errors import InputError
 from product_vqa.hub import locate
 from product_vqa.modeling.calibration import Calibration, Grounding
+from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.engine import RapidOcr, rapidocr
 from product_vqa.ocr.image_text import ImageText, make_box
 from product_vqa.ocr.text_files import TextRow, write_texts
@@ -46,9 +47,7 @@ def test_an_engine_reads_each_image_of_a_batch_once() -> None:
     engine = CountingEngine()
     small, large = Image.new("RGB", (30, 20)), Image.new("RGB", (50, 20))
     rows = [{"image_link": "x", "entity_name": name} for name in ("item_weight", "item_weight", "voltage")]
-    found = CandidateFinder(TextSource(engine=engine), schema=CHALLENGE, unit_shares={}).find(
-        rows, [small, large, small]
-    )
+    found = CandidateFinder(TextSource(engine=engine), CandidateRules(CHALLENGE, {})).find(rows, [small, large, small])
     assert [[one.answer for one in row or []] for row in found] == [["30.0 gram"], ["50.0 gram"], []]
     assert sorted(engine.sizes) == [30, 50]
 
@@ -62,11 +61,11 @@ def test_texts_of_a_dataset_are_found_by_url_and_the_shares_of_units_rank_them(t
     assert texts is not None and texts.stored is not None and texts.engine is None
     rows = [{"image_link": f"http://x/{number}", "entity_name": "item_weight"} for number in (1, 2)]
     for shares, first in (({"gram": 0.9, "ounce": 0.001}, "20.0 gram"), ({"gram": 0.001, "ounce": 0.9}, "0.7 ounce")):
-        finder = CandidateFinder(texts, schema=CHALLENGE, unit_shares={"item_weight": shares})
+        finder = CandidateFinder(texts, CandidateRules(CHALLENGE, {"item_weight": shares}))
         images = [Image.new("RGB", (width, 9)) for width in (9, 30)]
         (found, missing) = finder.find(rows, images)
         assert found is not None and found[0].answer == first and len(found) == 2 and missing is None
-        reads = CandidateFinder(TextSource(texts.stored, CountingEngine()), schema=CHALLENGE, unit_shares={})
+        reads = CandidateFinder(TextSource(texts.stored, CountingEngine()), CandidateRules(CHALLENGE, {}))
         (stored, read) = pickle.loads(pickle.dumps(reads)).find(rows, images)
         assert {one.answer for one in stored} == {one.answer for one in found}
         assert [one.answer for one in read] == ["30.0 gram"]

@@ -1,7 +1,6 @@
 """`predict --reader ocr`: labels that are rendered, read by the real engine and answered by rules."""
 
 import csv
-import json
 import shutil
 import threading
 from pathlib import Path
@@ -12,10 +11,8 @@ import pytest
 
 from dataset_builder import build
 from inference import ocr_prediction, predict
-from inference.ocr_prediction import count_unit_shares
 from inference.submission import read_run
 from product_vqa.errors import InputError
-from product_vqa.hub import locate
 from product_vqa.ocr import engine
 from product_vqa.ocr.image_text import ImageText, make_box
 from product_vqa.ocr.text_files import TextRow, write_texts
@@ -170,11 +167,3 @@ def test_options_of_a_model_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         call(predict.main, monkeypatch, "--reader", "ocr", "--dataset", "x/y", "--output", tmp_path / "s.csv", *more)
-
-
-def test_the_shares_of_units_are_those_of_the_labels(labels: Path) -> None:
-    shares = count_unit_shares(locate(str(labels / "dataset")), CHALLENGE)
-    rows = pq.read_table(labels / "dataset" / "rows" / "train.parquet").to_pylist()
-    volts = [row["entity_value"].split()[1] for row in rows if row["entity_name"] == "voltage"]
-    assert shares["voltage"] == {unit: volts.count(unit) / len(volts) for unit in set(volts)}
-    assert json.dumps(shares)
