@@ -4,8 +4,9 @@
 
 For each seed, an adapter is trained (5 minutes on two cores), calibrated on the validation split with OCR, and asked
 the test split: alone, and grounded. `--reader ocr` answers the same rows by rules. Then the OCR is made worse on
-purpose, half of the texts dropped and a fifth of the digits confused, in both splits. Everything goes through the
-public commands. With `--output_dir`, the same command resumes.
+purpose, half of the texts dropped and a fifth of the digits confused, in all splits. `--hint` also trains adapters
+whose questions end with the candidates of OCR, for which it reads the images of the training split, too. Everything
+else goes through the public commands. With `--output_dir`, the same command resumes.
 """
 
 import argparse
@@ -14,15 +15,18 @@ import random
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.commands import BASE, CONFIG_FILE, launch, python
+from benchmarks.hinted_sft import HintedBatches, Hints
 from benchmarks.results import print_result
 from benchmarks.timing import alternate
 from inference.batch_predictor import predict_batches
@@ -46,9 +50,11 @@ from quickstart.rendering.levels import LEVELS
 VALIDATION_SIZE = 0.08  # some 580 rows, for calibration
 DROPPED, CONFUSED = 0.5, 0.2  # of the texts, and of the digits of the others
 SPLITS = ("validation", "test")
+TRAIN_SPLIT = "train"  # is read for hints only
 RESAMPLES = 2000
 BATCH_SIZE = 32
-WAYS = ("alone", "ocr", "grounded", "worse_ocr", "grounded_in_worse")
+WAYS = ("alone", "ocr", "grounded", "worse_ocr", "grounded_in_worse", "forced_grounded", "forced_grounded_in_worse")
+HINTED_WAYS = ("hinted", "hinted_in_worse", "hinted_in_unexpectedly_worse")
 
 
 def main() -> None:
@@ -58,6 +64,7 @@ def main() -> None:
     parser.add_argument("--train_rows", type=int, default=7200)
     parser.add_argument("--test_rows", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=0, help="also compare the speed, this often; the median counts")
+    parser.add_argument("--hint", action="store_true", help="also train with the candidates of OCR in the prompt")
     parser.add_argument("--output_dir", help="folder to keep everything in; the same command resumes in it")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()
@@ -70,10 +77,12 @@ def main() -> None:
             make_dataset(
                 folder, level=options.level, seed=seed, train_rows=options.train_rows, test_rows=options.test_rows
             )
-            train(folder, seed=seed)
-            read_texts(folder)
+            train(folder / "data", folder / "adapter", seed=seed)
+            read_texts(folder, splits=(TRAIN_SPLIT, *SPLITS) if options.hint else SPLITS)
             predict_all(folder, seed=seed)
-            results[str(seed)] = compare(folder)
+            if options.hint:
+                predict_hinted(folder, seed=seed)
+            results[str(seed)] = compare(folder, ways=(*WAYS, *(HINTED_WAYS if options.hint else ())))
             if options.repeats:
                 results[str(seed)]["speed"] = measure_speed(folder, repeats=options.repeats)
     print_result({"level": options.level, "train_rows": options.train_rows, **results}, as_json=options.json)
@@ -94,26 +103,26 @@ def make_dataset(folder: Path, *, level: str, seed: int, train_rows: int, test_r
         )  # fmt: skip
 
 
-def train(folder: Path, *, seed: int) -> None:
-    if not (folder / "adapter" / "adapter_model.safetensors").is_file():
+def train(dataset: Path, adapter: Path, *, seed: int, module: str = "training.sft") -> None:
+    if not (adapter / "adapter_model.safetensors").is_file():
         launch(
-            "training.sft", "--config", CONFIG_FILE, "--dataset_name", folder / "data", "--model_name_or_path", BASE,
-            "--base_model_id", "local/small-paligemma", "--output_dir", folder / "adapter", "--seed", seed,
+            module, "--config", CONFIG_FILE, "--dataset_name", dataset, "--model_name_or_path", BASE,
+            "--base_model_id", "local/small-paligemma", "--output_dir", adapter, "--seed", seed,
             "--max_eval_samples", 0, "--eval_strategy", "no", "--bf16", str(computes_bfloat16()).lower(),
         )  # fmt: skip
 
 
-def read_texts(folder: Path) -> None:
-    """The dataset with the texts of the images of both splits, and a copy of it with worse ones."""
-    for split in SPLITS:
-        if not text_file(folder / "data", split).is_file():
-            python("dataset_builder.ocr", "--dataset", folder / "data", "--splits", ",".join(SPLITS))
+def read_texts(folder: Path, *, splits: Sequence[str]) -> None:
+    """The dataset with the texts of the images of these splits, and a copy of it with worse ones."""
+    if not all(text_file(folder / "data", split).is_file() for split in splits):
+        python("dataset_builder.ocr", "--dataset", folder / "data", "--splits", ",".join(splits))
     worse = folder / "worse"
-    if not worse.is_dir():
+    if not all(text_file(worse, split).is_file() for split in splits):
         temporary = folder / "worse.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for kept in (temporary, worse):  # one without the texts of the training split
+            shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(folder / "data", temporary)
-        for split in SPLITS:
+        for split in splits:
             make_worse(text_file(folder / "data", split), text_file(temporary, split), seed=split)
         temporary.rename(worse)
 
@@ -163,6 +172,25 @@ def predict(output: Path, *arguments: str | Path) -> None:
         python("inference.predict", *arguments, "--output", output)
 
 
+def predict_hinted(folder: Path, *, seed: int) -> None:
+    """The predictions of adapters that were trained with hints; `unexpectedly`: the OCR was better in training."""
+    for trained, asked, name in zip(("data", "worse", "data"), ("data", "worse", "worse"), HINTED_WAYS, strict=True):
+        adapter, output = folder / f"hinted_adapter_{trained}", folder / f"{name}.parquet"
+        train(folder / trained, adapter, seed=seed, module="benchmarks.hinted_sft")
+        if output.is_file():
+            continue
+        reader = AttributeReader.from_pretrained(str(adapter), base_model=str(BASE))
+        batches = HintedBatches(
+            load_split(Location(str(folder / asked)), "test"),
+            processor=reader.processor,
+            batch_size=BATCH_SIZE,
+            schema=reader.schema,
+            hints=Hints.of(folder / asked, "test", schema=reader.schema),
+        )
+        tables = predict_batches(reader, batches, range(len(batches)), num_workers=0, min_confidence=0.0)
+        pq.write_table(pa.concat_tables(table for _, table in tables), output)
+
+
 def measure_speed(folder: Path, *, repeats: int) -> dict[str, Any]:
     """Samples/s of predict's loop, alone and grounded in the texts of the dataset, which are found and weighed too."""
     reader = AttributeReader.from_pretrained(str(folder / "adapter_data"), base_model=str(BASE))
@@ -188,18 +216,16 @@ def measure_speed(folder: Path, *, repeats: int) -> dict[str, Any]:
     }
 
 
-def compare(folder: Path) -> dict[str, Any]:
+def compare(folder: Path, *, ways: Sequence[str]) -> dict[str, Any]:
     """F1 in each way, and paired differences with 95 % intervals over resampled images."""
     schema = load_schema(Location(str(folder / "data")))
     references = str(folder / "labels" / "test_answers.csv")
-    tables = {
-        way: join(folder / f"{way}.parquet", references, schema=schema, layout=LONG)
-        for way in (*WAYS, "forced_grounded", "forced_grounded_in_worse")
-    }  # fmt: skip
+    tables = {way: join(folder / f"{way}.parquet", references, schema=schema, layout=LONG) for way in ways}
     result: dict[str, Any] = {f"f1_{way}": score_table(table, schema=schema)["f1"] for way, table in tables.items()}
-    for one, other in (
-        ("grounded", "alone"), ("grounded", "ocr"), ("grounded_in_worse", "alone"), ("forced_grounded", "alone"),
-    ):  # fmt: skip
+    pairs = [("grounded", "alone"), ("grounded", "ocr"), ("grounded_in_worse", "alone"), ("forced_grounded", "alone")]
+    if "hinted" in ways:
+        pairs += [("hinted", "alone"), ("grounded", "hinted"), ("hinted_in_worse", "alone")]
+    for one, other in pairs:
         result[f"{one}_minus_{other}"] = paired_difference(tables[one], tables[other])
     for dataset in ("data", "worse"):
         content = json.loads((folder / f"adapter_{dataset}" / "calibration.json").read_text())

@@ -67,6 +67,7 @@ COMMANDS = [
     "benchmarks.local_hub_load",
     "benchmarks.model_card",
     "benchmarks.grounding",
+    "benchmarks.hinted_sft",
     "benchmarks.ocr",
     "benchmarks.predict",
     "benchmarks.predict_scale",
