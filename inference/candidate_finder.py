@@ -30,23 +30,27 @@ _NOT_CALIBRATED = (
 
 
 def find_source(
-    ground: str | None, *, calibration: Calibration | None, constrain: str, dataset: Location, split: str
+    ground: str | None,
+    *,
+    calibration: Calibration | None,
+    constrain: str,
+    dataset: Location,
+    split: str,
+    warns: bool = True,
 ) -> TextSource | None:
     """Where the texts that ground predictions come from: the dataset, or else an engine; None to ground none.
 
-    `ground` None grounds where the adapter's calibration.json says that it gains, if the dataset has the texts. Raises
-    InputError for `ocr` where that is not possible.
+    `ground` None grounds where the adapter's calibration.json says that it gains, if the dataset has the texts; if it
+    has none, one of the processes `warns`. Raises InputError for `ocr` where the adapter is not calibrated for it.
     """
     grounding = calibration.grounding if calibration else None
     if ground == "ocr":
-        if constrain != "on":
-            raise InputError("`ground` ocr chooses among valid answers: leave `constrain` on")
         if grounding is None:
             raise InputError(_NOT_CALIBRATED)
     elif ground == "none" or constrain != "on" or grounding is None or not grounding.is_better:
         return None
     source = load_source(dataset, split, reads=ground == "ocr")
-    if source is None:
+    if source is None and warns:
         logger.warning(
             "This adapter is better with OCR, and %s has no texts of the images of split %s: --ground ocr reads them "
             "now, `python -m dataset_builder.ocr` once for all, and --ground none avoids this message",

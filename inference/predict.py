@@ -161,17 +161,19 @@ def predict(
     from inference.candidate_finder import describe_grounding, find_source, make_finder
     from inference.dataloader import RowBatches, default_workers
     from inference.prediction_shards import is_done, shard_file
+    from product_vqa.modeling.reader_loading import find_calibration
 
-    with state.main_process_first():  # it writes the Arrow files; the others find them
+    with state.main_process_first():  # it downloads, and writes the Arrow files; the others find them
         dataset = load_rows(sources.dataset, settings)
         sources.check_schema(dataset)
+        source = find_source(
+            settings.ground, calibration=find_calibration(sources.adapter, sources.base_model),
+            constrain=settings.constrain, dataset=sources.dataset, split=settings.split,
+            warns=state.is_main_process,
+        )  # fmt: skip
     reader = load_reader(sources, settings, device=state.device)
     assert reader.base_model is not None
     batch_size = agree_on_batch_size(options.batch_size, files=files, reader=reader, state=state)
-    source = find_source(
-        settings.ground, calibration=reader.calibration, constrain=settings.constrain, dataset=sources.dataset,
-        split=settings.split,
-    )  # fmt: skip
     batches = RowBatches(
         dataset, processor=reader.processor, batch_size=batch_size, schema=reader.schema,
         finder=make_finder(source, reader),

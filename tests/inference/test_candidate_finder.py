@@ -83,7 +83,6 @@ def test_texts_of_a_dataset_are_found_by_url_and_the_shares_of_units_rank_them(t
         ("none", Grounding(is_better=True), "on", None),
         ("ocr", Grounding(is_better=False), "on", "stored"),
         ("ocr", None, "on", "no calibration.json that says how far to trust OCR"),
-        ("ocr", Grounding(is_better=True), "off", "chooses among valid answers"),
     ],
 )
 def test_the_calibration_decides_unless_the_user_does(
