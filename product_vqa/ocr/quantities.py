@@ -27,6 +27,9 @@ _ITEM = re.compile(
 _AXIS_AFTER = re.compile(rf"[ -]?\(?({_AXIS})(?:\)|\b)")
 _RANGE = re.compile(r"\s*(?:-|–|—|~|\bto\b)\s*", re.IGNORECASE)
 _TIMES = re.compile(r"\s*[x×*]\s*", re.IGNORECASE)
+# What engines read for the letters of `oz` and `lb` behind a number. Without a space, `550Z` may be 5.5 oz.
+_MISREAD_O = re.compile(r"((?:[0-9] |[.,][0-9]+|[0-9] ?FL\.? ?))0(?=Z(?![^\W_]))", re.IGNORECASE)
+_MISREAD_L = re.compile(r"([0-9] ?[I|]|[0-9] 1)(?=bs?(?![^\W_]))", re.IGNORECASE)
 _VULGAR = re.compile(r"(?<=[0-9])(?=[¼½¾⅐-⅞])")
 _GLUED = re.compile(r"(?:NET|WT|EACH|PER|APPROX|MAX|AC|DC|e)+$", re.IGNORECASE)  # behind a unit without a space
 _TWO_MEANINGS = {"oz": "fluid ounce", "ounce": "fluid ounce"}  # of an attribute with volumes
@@ -53,9 +56,10 @@ class TextQuantity:
 
 
 def normalize_text(text: str) -> str:
-    """The characters that the patterns expect: `１½″` -> `1 1/2"`."""
+    """The characters that the patterns expect: `１½″` -> `1 1/2"`, `2 0Z` -> `2 oZ`, `5 Ibs` -> `5 lbs`."""
     text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text)).replace("\u2044", "/")
-    return text.replace("，", ",").replace("：", ":")[:MAX_NORMALIZED_CHARS]
+    text = text.replace("，", ",").replace("：", ":")[:MAX_NORMALIZED_CHARS]
+    return _MISREAD_L.sub(lambda match: match[1][:-1] + "l", _MISREAD_O.sub(r"\1o", text))
 
 
 class UnitFinder:
