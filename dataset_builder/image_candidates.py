@@ -1,5 +1,6 @@
 """What OCR and rules find in the images of a split that may answer its rows."""
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,11 @@ def text_reader(dataset: Dataset, engine: OcrEngine) -> ReadText:
 
 
 def stored_reader(dataset: Dataset, texts: StoredTexts) -> ReadText:
-    """The texts that the dataset has; None for an image of which it has none."""
-    links = dataset["image_link"][:]
-    return lambda position: texts.find(links[position])
+    """The texts that the dataset has; None for an image of which it has none, or those of another one at its URL."""
+
+    def read(position: int) -> ImageText | None:
+        row = dataset[position]
+        content = None if row["image"] is None else row["image"]["bytes"]
+        return texts.find(row["image_link"], None if content is None else hashlib.sha256(content).hexdigest())
+
+    return read

@@ -200,7 +200,7 @@ def main() -> None:
     )
 
     check_schema(reader.schema, own, dataset, dataset=location, adapter=adapter)
-    source = find_texts(options.ground, dataset=location, split=options.split)
+    source = find_texts(options.ground, dataset=location, split=options.split, rows=dataset)
     labels = dataset["entity_value"][:]
     answers = mark_right(predict(dataset, reader, options).table(), labels, schema=reader.schema)
     if len(answers) < 20:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from datasets import Dataset
 from PIL import Image
 
 from inference.text_source import TextSource, load_source
@@ -19,6 +20,7 @@ from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.engine import is_installed, load_engine
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine, read_text
+from product_vqa.quoting import one_line
 from product_vqa.workers import is_worker
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ def find_source(
     constrain: str,
     dataset: Location,
     split: str,
+    rows: Dataset,
     warns: bool = True,
 ) -> TextSource | None:
     """Where the texts that ground predictions come from: the dataset, or else an engine; None to ground none.
@@ -49,7 +52,15 @@ def find_source(
             raise InputError(_NOT_CALIBRATED)
     elif ground == "none" or constrain != "on" or grounding is None or not grounding.is_better:
         return None
-    source = load_source(dataset, split, reads=ground == "ocr")
+    source = load_source(dataset, split, rows=rows, reads=ground == "ocr")
+    if source is not None and source.num_missing and source.engine is None and warns:
+        logger.warning(
+            "%d of %d rows have an image without texts in %s: they are not grounded. `python -m dataset_builder.ocr` "
+            "reads these images once for all, and --ground ocr now (extra ocr)",
+            source.num_missing,
+            len(rows),
+            dataset,
+        )
     if source is None and warns:
         logger.warning(
             "This adapter is better with OCR, and %s has no texts of the images of split %s: --ground ocr reads them "
@@ -60,9 +71,9 @@ def find_source(
     return source
 
 
-def find_texts(ground: str | None, *, dataset: Location, split: str) -> TextSource | None:
+def find_texts(ground: str | None, *, dataset: Location, split: str, rows: Dataset) -> TextSource | None:
     """The texts to find out with whether OCR gains anything: the dataset's, or an engine's where `ground` is ocr."""
-    return None if ground == "none" else load_source(dataset, split, reads=ground == "ocr")
+    return None if ground == "none" else load_source(dataset, split, rows=rows, reads=ground == "ocr")
 
 
 def find_engine(ground: str | None, reader: AttributeReader) -> OcrEngine | None:
@@ -92,6 +103,7 @@ class CandidateFinder:
     def __init__(self, source: TextSource, rules: CandidateRules) -> None:
         self._source, self._rules = source, rules
         self._pool: ThreadPoolExecutor | None = None  # its threads keep their engines, which take a second to load
+        self._has_warned = False
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pool": None}  # for a worker, which reads in its own thread
@@ -99,7 +111,8 @@ class CandidateFinder:
     def find(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> list[list[Candidate] | None]:
         """The candidates of each row, best first.
 
-        None for an image that nobody has read, and for an attribute that the rules do not look for.
+        None for an image that nobody has read, and for an attribute that the rules do not look for. Stored texts that
+        were read in another image than the row's, according to its `image_sha256`, if it has one, do not count.
         """
         return [
             None if text is None else self._rules.find(text, row["entity_name"])
@@ -108,13 +121,25 @@ class CandidateFinder:
 
     def _read(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> list[ImageText | None]:
         stored, engine = self._source.stored, self._source.engine
-        found = [None if stored is None else stored.find(row["image_link"]) for row in rows]
+        found = [None if stored is None else stored.find(row["image_link"], row.get("image_sha256")) for row in rows]
         if engine is None:
+            self._warn_of_others(rows, found)
             return found
         # Rows of one image share it.
         missing = {id(image): image for image, text in zip(images, found, strict=True) if text is None}
         read = dict(zip(missing, self._map(partial(read_text, engine), missing.values()), strict=True))
         return [text or read[id(image)] for image, text in zip(images, found, strict=True)]
+
+    def _warn_of_others(self, rows: Sequence[Mapping[str, Any]], found: Sequence[ImageText | None]) -> None:
+        stored = self._source.stored
+        for row, text in zip(rows, found, strict=True):
+            if text is None and stored is not None and row["image_link"] in stored and not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "The texts of %s were read in another image (sha256), so its rows are not grounded, and perhaps "
+                    "others: read the images again with `python -m dataset_builder.ocr`",
+                    one_line(row["image_link"]),
+                )
 
     def _map(self, read: Callable[[Image.Image], ImageText], images: Collection[Image.Image]) -> Iterable[ImageText]:
         if is_worker():  # workers share the cores already

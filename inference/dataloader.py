@@ -13,6 +13,7 @@ from transformers import PaliGemmaProcessor
 
 from inference.candidate_finder import CandidateFinder
 from inference.submission import NO_IMAGE
+from inference.text_source import hash_image
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.collator import Batch, make_generation_batch
@@ -87,6 +88,8 @@ class RowBatches(torch.utils.data.Dataset[RowBatch]):
                 continue
             failures.append(None)
             readable.append(row | {"image": result})
+            if self.finder is not None:
+                readable[-1]["image_sha256"] = hash_image(image["bytes"])
         inputs: Batch = {}
         if readable:
             inputs = make_generation_batch(readable, processor=self.processor, schema=self.schema)

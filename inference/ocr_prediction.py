@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset, Image
 from tqdm import tqdm
 
@@ -21,7 +20,7 @@ from inference.batch_files import BatchFiles
 from inference.batch_predictor import Settings, find_indexes, load_rows
 from inference.predict_options import PredictOptions
 from inference.submission import NO_IMAGE, PREDICTIONS, RECORDED, summarize, write_submission
-from inference.text_source import TextSource
+from inference.text_source import TextSource, hash_image, load_source
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import locate
 from product_vqa.images import ImageError, as_image
@@ -29,9 +28,9 @@ from product_vqa.ocr.candidate import Candidate
 from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.engine import load_engine
 from product_vqa.ocr.image_text import ImageText
-from product_vqa.ocr.stored_texts import StoredTexts, load_texts
 from product_vqa.ocr.unit_shares import load_shares
-from product_vqa.provenance import DATASET_FILES, TEXT_FILES, content_sha256
+from product_vqa.provenance import DATASET_FILES, content_sha256
+from product_vqa.quoting import one_line
 from product_vqa.row_selection import RowSelectionOptions, read_selection
 from product_vqa.schemas import load_schema
 
@@ -64,13 +63,14 @@ def predict_by_ocr(
     with argument("dataset"):
         location = locate(options.dataset, repo_type="dataset")
         schema = load_schema(location)
-        stored = load_texts(location, options.split)
     selection = read_selection(row_options, schema=schema)
     dataset = load_rows(location, Settings.of(options, selection)).cast_column("image", Image(decode=False))
     batch_size = options.batch_size or files.recorded_batch_size() or BATCH_SIZE
     indexes = find_indexes(dataset, batch_size=batch_size, location=location, split=options.split)
-    engine = load_engine() if stored is None or is_missing(dataset, stored) else None
-    source = TextSource(stored, engine, None if stored is None else content_sha256(location, TEXT_FILES))
+    source = load_source(location, options.split, rows=dataset, reads=True)
+    assert source is not None  # it reads
+    if source.num_missing and source.engine is None:
+        load_engine()  # says what to install
     run = {
         "dataset": str(location),
         "dataset_sha256": content_sha256(location, DATASET_FILES),
@@ -109,20 +109,17 @@ def find_num_threads(options: PredictOptions) -> int:
     return max(1, options.dataloader_num_workers)
 
 
-def is_missing(dataset: Dataset, stored: StoredTexts) -> bool:
-    """Whether a row has an image, and the dataset not its texts."""
-    all_rows = dataset.data  # of the split, also those that are not selected
-    with_image = set(all_rows.column("image_link").filter(pc.is_valid(all_rows.column("image"))).to_pylist())
-    selected = dataset.select_columns("image_link")["image_link"]
-    return any(link in with_image and link not in stored for link in selected)
-
-
 def read_row(source: TextSource, row: Mapping[str, Any]) -> ImageText | str:
-    """The texts of the row's image, or why there are none."""
-    found = source.stored.find(row["image_link"]) if source.stored is not None else None
-    if found is not None:
-        return found
-    assert source.engine is not None
+    """The texts of the row's image, or why there are none. Raises InputError for those of another image at its URL."""
+    if source.stored is not None:
+        found = source.stored.find(row["image_link"], hash_image(row["image"]["bytes"]))
+        if found is not None:
+            return found
+    if source.engine is None:
+        raise InputError(
+            f"`dataset`: the texts of {one_line(row['image_link'])} were read in another image (sha256); read the "
+            "images again with dataset_builder.ocr"
+        )
     try:
         return source.engine.read(as_image(row["image"]))
     except ImageError as error:

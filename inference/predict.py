@@ -168,7 +168,7 @@ def predict(
         sources.check_schema(dataset)
         source = find_source(
             settings.ground, calibration=find_calibration(sources.adapter, sources.base_model),
-            constrain=settings.constrain, dataset=sources.dataset, split=settings.split,
+            constrain=settings.constrain, dataset=sources.dataset, split=settings.split, rows=dataset,
             warns=state.is_main_process,
         )  # fmt: skip
     reader = load_reader(sources, settings, device=state.device)
@@ -242,7 +242,7 @@ def predict_on_ray(
     calibration = find_calibration(sources.adapter, sources.base_model)
     source = find_source(
         settings.ground, calibration=calibration, constrain=settings.constrain, dataset=sources.dataset,
-        split=settings.split,
+        split=settings.split, rows=dataset,
     )  # fmt: skip
     settings = replace(settings, ground="none" if source is None else "ocr")
     with connect(engine) as cluster:

@@ -92,7 +92,7 @@ class PredictionWork:
         reader = load_reader(sources, self.settings, device=_device())
         source = find_source(
             self.settings.ground, calibration=reader.calibration, constrain=self.settings.constrain,
-            dataset=sources.dataset, split=self.settings.split,
+            dataset=sources.dataset, split=self.settings.split, rows=rows, warns=False,
         )  # fmt: skip
         batches = RowBatches(
             rows, processor=reader.processor, batch_size=self.batch_size, schema=reader.schema,

@@ -1,6 +1,10 @@
 """Where the texts of a split's images come from: the dataset's configuration `ocr`, or an engine that reads them."""
 
+import hashlib
 from dataclasses import dataclass
+
+import pyarrow.compute as pc
+from datasets import Dataset
 
 from product_vqa.errors import argument
 from product_vqa.hub import Location
@@ -17,6 +21,7 @@ class TextSource:
     stored: StoredTexts | None = None
     engine: OcrEngine | None = None
     sha256: str | None = None  # of the stored texts in a folder
+    num_missing: int = 0  # rows whose image has no stored texts
 
     def describe(self) -> dict[str, str | None]:
         """What a run records."""
@@ -28,14 +33,27 @@ class TextSource:
         return found
 
 
-def load_source(dataset: Location, split: str, *, reads: bool) -> TextSource | None:
-    """The dataset's texts and, if it `reads`, an engine for other images; None without either.
+def load_source(location: Location, split: str, *, rows: Dataset, reads: bool) -> TextSource | None:
+    """The stored texts of a split's `rows` and, if it `reads` and some are missing, an engine; None without either.
 
-    Raises InputError if an engine is needed and not installed.
+    Raises InputError if there are no stored texts, and the engine that is needed is not installed.
     """
     with argument("dataset"):
-        stored = load_texts(dataset, split)
-    engine = load_engine() if reads and (stored is None or is_installed()) else None
-    if stored is None and engine is None:
-        return None
-    return TextSource(stored, engine, None if stored is None else content_sha256(dataset, TEXT_FILES))
+        stored = load_texts(location, split)
+    if stored is None:
+        return TextSource(engine=load_engine()) if reads else None
+    num_missing = count_missing(rows, stored)
+    engine = load_engine() if reads and num_missing and is_installed() else None
+    return TextSource(stored, engine, content_sha256(location, TEXT_FILES), num_missing)
+
+
+def count_missing(rows: Dataset, stored: StoredTexts) -> int:
+    """How many rows have an image whose URL has no stored texts."""
+    all_rows = rows.data  # of the split, also those that are not selected
+    with_image = set(all_rows.column("image_link").filter(pc.is_valid(all_rows.column("image"))).to_pylist())
+    return sum(link in with_image and link not in stored for link in rows.select_columns("image_link")["image_link"])
+
+
+def hash_image(content: bytes) -> str:
+    """The SHA-256 of a dataset's image, as the configuration `ocr` has it."""
+    return hashlib.sha256(content).hexdigest()

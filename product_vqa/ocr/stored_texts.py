@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from product_vqa.dataset import DAMAGED, OCR_CONFIG, dataset_error, download_splits, find_splits
+from product_vqa.dataset import DAMAGED, OCR_CONFIG, download_splits, find_splits
 from product_vqa.errors import InputError, first_line
 from product_vqa.hub import Location, list_files
 from product_vqa.ocr.image_text import MAX_BOXES, ImageText, clean_text
@@ -24,6 +24,7 @@ from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.quoting import one_line
 
 _COLUMNS = ("width", "height", "texts")
+_HASH = {"sha256": ("BYTE_ARRAY",)}
 _MAX_ROW_GROUPS = 16  # in memory: a prediction asks for images in about the order of the files
 
 
@@ -51,11 +52,12 @@ class StoredTexts:
         self._files: list[pq.ParquetFile] = []
         self._rows: dict[str, int] = {}  # image_link -> its row, counted over all files
         self._groups: list[tuple[int, int]] = []  # file and row group
+        self._columns: list[list[str]] = []  # of each file
         group_sizes: list[int] = []
         engines = []
         for number, (name, path) in enumerate(zip(names, paths, strict=True)):
             try:
-                present = check_parquet(path, COLUMNS)
+                present = check_parquet(path, COLUMNS | _HASH)
                 if missing := [column for column in COLUMNS if column not in present]:
                     raise ParquetError(f"it has no {', '.join(missing)}")
                 file = pq.ParquetFile(path)
@@ -63,17 +65,18 @@ class StoredTexts:
                 engines.append((file.schema_arrow.metadata or {}).get(ENGINE_KEY, b"").decode("utf-8", "replace"))
                 metadata = file.metadata
             except (ParquetError, *DAMAGED) as error:
-                raise dataset_error(location, f"{one_line(name)}: {first_line(error)}") from error
+                raise _texts_error(location, name, error) from error
             start = sum(group_sizes)
             for row, link in enumerate(links):
                 if link is None:
-                    raise dataset_error(location, f"{one_line(name)}: the image_link of row {row} is null")
+                    raise _texts_error(location, name, f"the image_link of row {row} is null")
                 self._rows.setdefault(link, start + row)
             self._files.append(file)
+            self._columns.append([*_COLUMNS, *(name for name in _HASH if name in present)])
             self._groups += [(number, group) for group in range(metadata.num_row_groups)]
             group_sizes += [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         if len(set(engines)) > 1:
-            raise dataset_error(location, f"{one_line(', '.join(names))} have texts of different OCR engines")
+            raise _texts_error(location, ", ".join(names), "texts of different OCR engines")
         self._starts = [0, *accumulate(group_sizes)]
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self._lock = threading.Lock()
@@ -88,10 +91,11 @@ class StoredTexts:
     def __contains__(self, image_link: str) -> bool:
         return image_link in self._rows
 
-    def find(self, image_link: str) -> ImageText | None:
+    def find(self, image_link: str, sha256: str | None = None) -> ImageText | None:
         """The texts of the image of a URL; None if the dataset has none for it.
 
-        Raises InputError, with the file and the row, for what is not the texts of an image.
+        With the `sha256` of the image, also None if they were read in another one, which was at the URL before. Raises
+        InputError, with the file and the row, for what is not the texts of an image.
         """
         row = self._rows.get(image_link)
         if row is None:
@@ -100,26 +104,25 @@ class StoredTexts:
         try:
             values = self._table(group).slice(row - self._starts[group], 1)
             _check_lengths(values.column("texts"))
-            return ImageText.from_dict(values.to_pylist()[0])
+            found = values.to_pylist()[0]
+            is_other = sha256 is not None and found.get("sha256") not in (None, sha256)
+            return None if is_other else ImageText.from_dict(found)
         except DAMAGED as error:
             file, _ = self._groups[group]
-            where = f"{one_line(self._names[file])}: row {row - self._starts[self._groups.index((file, 0))]}"
-            raise InputError(
-                f"{self._location}: {where}: {one_line(first_line(error), max_length=300)}; read the images again "
-                "with dataset_builder.ocr"
-            ) from error
+            where = f"row {row - self._starts[self._groups.index((file, 0))]}: {first_line(error)}"
+            raise _texts_error(self._location, self._names[file], where) from error
 
     def hashes(self) -> dict[str, str | None]:
         """The SHA-256 of each image, by its URL, in which its texts were read; None where it is not known."""
         found: dict[str, str | None] = {}
-        for file, name, path in zip(self._files, self._names, self._paths, strict=True):
+        for file, name, columns in zip(self._files, self._names, self._columns, strict=True):
             try:
-                is_known = "sha256" in check_parquet(path, {"sha256": ("BYTE_ARRAY",)})
+                is_known = "sha256" in columns
                 table = file.read(columns=["image_link", *(["sha256"] if is_known else [])])
                 links = table.column("image_link").cast(pa.string()).to_pylist()
                 known = table.column("sha256").cast(pa.string()).to_pylist() if is_known else [None] * len(links)
             except (ParquetError, *DAMAGED) as error:
-                raise dataset_error(self._location, f"{one_line(name)}: {first_line(error)}") from error
+                raise _texts_error(self._location, name, error) from error
             for link, sha256 in zip(links, known, strict=True):
                 found.setdefault(link, sha256)
         return found
@@ -130,10 +133,19 @@ class StoredTexts:
                 self._tables.move_to_end(group)
             else:
                 file, number = self._groups[group]
-                self._tables[group] = self._files[file].read_row_group(number, columns=list(_COLUMNS))
+                self._tables[group] = self._files[file].read_row_group(number, columns=self._columns[file])
                 if len(self._tables) > _MAX_ROW_GROUPS:
                     self._tables.popitem(last=False)
             return self._tables[group]
+
+
+def _texts_error(location: Location, name: str, reason: Exception | str) -> InputError:
+    """The error for a file of texts that is damaged. The rest of the dataset may be as it should be."""
+    text = reason if isinstance(reason, str) else first_line(reason)
+    return InputError(
+        f"{location}: {one_line(name)}: {one_line(text, max_length=300)}; read the images again with "
+        "dataset_builder.ocr, or remove the file and do without its texts"
+    )
 
 
 def _check_lengths(texts: pa.ChunkedArray) -> None:

@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from inference import ocr_prediction, predict, report
+from inference import predict, report, text_source
 from product_vqa.ocr.candidates import MAX_CANDIDATES
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.schemas import save_schema
@@ -84,7 +84,7 @@ def test_whatever_an_image_says_files_have_valid_answers_only(
 ) -> None:
     schema = ALL_SCHEMAS[name]
     dataset, output = save_questions(tmp_path / "dataset", schema), tmp_path / "s.csv"
-    monkeypatch.setattr(ocr_prediction, "load_engine", StrangersTexts)
+    monkeypatch.setattr(text_source, "load_engine", StrangersTexts)
     options = ("--dataset", dataset, "--split", "validation")
     call(predict.main, monkeypatch, "--reader", "ocr", *options, "--output", output)
 

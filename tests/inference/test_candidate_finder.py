@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from inference.candidate_finder import (
@@ -24,9 +25,11 @@ from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.engine import RapidOcr, rapidocr
 from product_vqa.ocr.image_text import ImageText, make_box
 from product_vqa.ocr.text_files import TextRow, write_texts
+from product_vqa.task.features import FEATURES
 from product_vqa.task.schema import CHALLENGE
-from tests.tiny import save_dataset
+from tests.tiny import make_rows, save_dataset
 
+ROWS = Dataset.from_list(make_rows(3), features=FEATURES)  # their images have no texts
 CORNERS = (0.1, 0.2, 0.5, 0.2, 0.5, 0.3, 0.1, 0.3)
 
 
@@ -57,7 +60,7 @@ def test_texts_of_a_dataset_are_found_by_url_and_the_shares_of_units_rank_them(t
     (folder / "ocr").mkdir()
     text = ImageText(800, 600, (make_box("20 g", 0.9, CORNERS), make_box("0.7 oz", 0.9, CORNERS)))
     write_texts(folder / "ocr" / "test-00000-of-00001.parquet", [TextRow("http://x/1", None, text)], engine="e")
-    texts = find_texts(None, dataset=locate(str(folder)), split="test")
+    texts = find_texts(None, dataset=locate(str(folder)), split="test", rows=ROWS)
     assert texts is not None and texts.stored is not None and texts.engine is None
     rows = [{"image_link": f"http://x/{number}", "entity_name": "item_weight"} for number in (1, 2)]
     for shares, first in (({"gram": 0.9, "ounce": 0.001}, "20.0 gram"), ({"gram": 0.001, "ounce": 0.9}, "0.7 ounce")):
@@ -69,8 +72,8 @@ def test_texts_of_a_dataset_are_found_by_url_and_the_shares_of_units_rank_them(t
         (stored, read) = pickle.loads(pickle.dumps(reads)).find(rows, images)
         assert {one.answer for one in stored} == {one.answer for one in found}
         assert [one.answer for one in read] == ["30.0 gram"]
-    assert find_texts("none", dataset=locate(str(folder)), split="test") is None
-    assert find_texts(None, dataset=locate(str(folder)), split="train") is None
+    assert find_texts("none", dataset=locate(str(folder)), split="test", rows=ROWS) is None
+    assert find_texts(None, dataset=locate(str(folder)), split="train", rows=ROWS) is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_the_calibration_decides_unless_the_user_does(
     options = {"calibration": Calibration(grounding=grounding), "constrain": constrain}
 
     def find(split: str) -> Any:
-        return find_source(ground, **options, dataset=locate(str(folder)), split=split)
+        return find_source(ground, **options, dataset=locate(str(folder)), split=split, rows=ROWS)
 
     if expected not in (None, "stored"):
         with pytest.raises(InputError, match=expected):
@@ -111,6 +114,29 @@ def test_the_calibration_decides_unless_the_user_does(
     assert ("ocr_engine" in described) == (ground == "ocr" and rapidocr is not None)  # for images without texts
     if ground == "ocr" and rapidocr is not None:
         assert isinstance(find("train").engine, RapidOcr) and find("train").stored is None
+
+
+def test_texts_of_another_image_at_the_url_do_not_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = save_dataset(tmp_path / "dataset")
+    (folder / "ocr").mkdir()
+    text = ImageText(800, 600, (make_box("20 g", 0.9, CORNERS),))
+    hashes = {"http://x/1": "a" * 64, "http://x/2": None}
+    write_texts(
+        folder / "ocr" / "test-00000-of-00001.parquet", [TextRow(*one, text) for one in hashes.items()], engine="e"
+    )
+    texts = find_texts(None, dataset=locate(str(folder)), split="test", rows=ROWS)
+    assert texts is not None
+    rows = [{"image_link": link, "entity_name": "item_weight", "image_sha256": "b" * 64} for link in hashes]
+    images = [Image.new("RGB", (width, 9)) for width in (9, 30)]
+    finder = CandidateFinder(texts, CandidateRules(CHALLENGE, {}))
+    for _ in range(2):
+        (other, unknown) = finder.find(rows, images)
+        assert other is None and unknown is not None and unknown[0].answer == "20.0 gram"
+    assert caplog.text.count("The texts of http://x/1 were read in another image") == 1
+    reads = CandidateFinder(TextSource(texts.stored, CountingEngine()), CandidateRules(CHALLENGE, {}))
+    assert [found[0].answer for found in reads.find(rows, images) if found] == ["9.0 gram", "20.0 gram"]
+    (same, _) = finder.find([rows[0] | {"image_sha256": "a" * 64}, rows[1]], images)
+    assert same is not None and same[0].answer == "20.0 gram"
 
 
 def test_without_a_source_there_is_no_finder() -> None:

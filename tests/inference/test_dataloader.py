@@ -8,12 +8,19 @@ import torch
 from datasets import Dataset
 
 from inference import AttributeReader
+from inference.candidate_finder import CandidateFinder
 from inference.dataloader import default_workers, load_batches
 from inference.predictions import to_table
 from inference.submission import NO_IMAGE
+from inference.text_source import TextSource, hash_image
 from product_vqa.dataset import load_split
 from product_vqa.hub import Location
+from product_vqa.ocr.candidates import CandidateRules
+from product_vqa.ocr.image_text import ImageText, make_box
+from product_vqa.ocr.stored_texts import load_texts
+from product_vqa.ocr.text_files import TextRow, write_texts
 from product_vqa.task.features import FEATURES
+from product_vqa.task.schema import CHALLENGE
 from tests.inference.challenge import RowBatches
 from tests.tiny import make_rows, save_dataset
 
@@ -51,6 +58,25 @@ def test_a_row_without_an_image_is_not_part_of_the_inputs(adapter_reader: Attrib
     assert len(batch.inputs["input_ids"]) == 1
     alone = RowBatches(dataset, processor=adapter_reader.processor, batch_size=1)[2]
     assert (alone.failures, alone.entity_names, alone.inputs) == ([NO_IMAGE], [], {})
+
+
+def test_texts_of_the_images_that_the_rows_have_count_and_no_others(
+    adapter_reader: AttributeReader, tmp_path: Path
+) -> None:
+    folder = save_dataset(tmp_path / "dataset", test=3)
+    location = Location(str(folder))
+    dataset = load_split(location, "test")
+    content = dataset[0]["image"]["bytes"]
+    text = ImageText(60, 40, (make_box("500 g", 0.9, (0.1, 0.2, 0.5, 0.2, 0.5, 0.3, 0.1, 0.3)),))
+    for sha256, has_candidates in ((hash_image(content), True), (hash_image(b"another"), False)):
+        (folder / "ocr").mkdir(exist_ok=True)
+        rows = [TextRow(dataset[0]["image_link"], sha256, text)]
+        write_texts(folder / "ocr" / "test-00000-of-00001.parquet", rows, engine="e")
+        finder = CandidateFinder(TextSource(load_texts(location, "test")), CandidateRules(CHALLENGE, {}))
+        batch = RowBatches(dataset, processor=adapter_reader.processor, batch_size=5, finder=finder)[0]
+        assert batch.candidates is not None
+        assert [bool(found) for found in batch.candidates] == [has_candidates, False]  # the third has no image
+        assert "image_sha256" not in batch.rows[0]
 
 
 @pytest.mark.parametrize(

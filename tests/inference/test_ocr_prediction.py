@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder import build
-from inference import ocr_prediction, predict
+from inference import predict, text_source
 from inference.submission import read_run
 from product_vqa.errors import InputError
 from product_vqa.ocr import engine
@@ -124,7 +124,8 @@ def test_texts_of_the_dataset_are_used_and_only_other_images_are_read(
 ) -> None:
     folder = Path(shutil.copytree(labels, tmp_path / "labels"))
     fake = FakeEngine("999 gram")
-    monkeypatch.setattr(ocr_prediction, "load_engine", lambda: fake)
+    monkeypatch.setattr(text_source, "load_engine", lambda: fake)
+    monkeypatch.setattr(text_source, "is_installed", lambda: True)
     images = {
         row["image_link"]
         for row in pq.read_table(folder / "dataset" / "rows" / "test.parquet").to_pylist()
@@ -143,13 +144,18 @@ def test_texts_of_the_dataset_are_used_and_only_other_images_are_read(
     assert (run["ocr_engine"], run["ocr_texts"]) == (fake.description, "an engine 2.0") and run["ocr_texts_sha256"]
 
     # With all texts, no engine is needed.
-    monkeypatch.setattr(ocr_prediction, "load_engine", lambda: pytest.fail("an engine is loaded"))
+    monkeypatch.setattr(text_source, "load_engine", lambda: pytest.fail("an engine is loaded"))
     write_texts(file, [TextRow(link, None, text) for link in images], engine="an engine 2.0")
     for more in ((), ("--max_rows", "4")):
         rows = run_predict(folder, tmp_path / f"b{len(more)}.csv", monkeypatch, *more)
         assert len(rows) == (4 if more else NUM_ROWS)
     run = read_run(tmp_path / "b0.parquet")
     assert "ocr_engine" not in run and run["ocr_texts"] == "an engine 2.0"
+
+    # Texts of the images that were at these URLs before are not theirs.
+    write_texts(file, [TextRow(link, "0" * 64, text) for link in images], engine="an engine 2.0")
+    with pytest.raises(InputError, match=r"--dataset: the texts of \S+ were read in another image .*dataset_builder"):
+        run_predict(folder, tmp_path / "c.csv", monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,23 @@ def test_the_images_in_which_texts_were_read_are_known_by_their_hashes(folder: P
     texts = load_texts(location, "test")
     assert texts is not None and texts.hashes() == {"http://x/1": None, "http://x/2": None}
     pq.write_table(table.set_column(1, "sha256", pa.array([1, 2])), folder / NAME)
-    texts = load_texts(location, "test")
-    assert texts is not None
     with pytest.raises(
         InputError, match=r"ocr/test-00000-of-00001.parquet: its column sha256 is INT64, not BYTE_ARRAY"
     ):
-        texts.hashes()
+        load_texts(location, "test")
+
+
+def test_texts_count_for_the_image_only_in_which_they_were_read(folder: Path) -> None:
+    rows = [TextRow("http://x/1", "a" * 64, text_of(1)), TextRow("http://x/2", None, text_of(2))]
+    write_texts(folder / NAME, rows, engine="an engine")
+    texts = load_texts(locate(str(folder)), "test")
+    assert texts is not None
+    assert texts.find("http://x/1") == texts.find("http://x/1", "a" * 64) == text_of(1)
+    assert texts.find("http://x/1", "b" * 64) is None
+    assert texts.find("http://x/2", "b" * 64) == text_of(2)  # nobody knows of which image they are
+    pq.write_table(pq.read_table(folder / NAME).drop_columns(["sha256"]), folder / NAME)
+    texts = load_texts(locate(str(folder)), "test")
+    assert texts is not None and texts.find("http://x/1", "b" * 64) == text_of(1)
 
 
 def test_texts_are_found_by_url_over_row_groups_and_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +146,7 @@ def test_texts_of_strangers_are_cleaned_and_cut(folder: Path) -> None:
 
 def test_files_that_are_not_texts_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(message: str) -> None:
-        with pytest.raises(InputError, match=f"dataset is not a dataset built by .*{NAME}: .*{message}"):
+        with pytest.raises(InputError, match=f"dataset: {NAME}: .*{message}.*; read the images again"):
             load_texts(locate(str(folder)), "test")
 
     pq.write_table(pa.table({"image_link": ["http://x/1"]}), folder / NAME)
@@ -158,5 +169,5 @@ def test_texts_of_two_engines_are_not_mixed(folder: Path) -> None:
     for number, engine in enumerate(("one", "another")):
         rows = [TextRow(f"http://x/{number}", None, text_of(number))]
         write_texts(folder / "ocr" / f"test-0000{number}-of-00002.parquet", rows, engine=engine)
-    with pytest.raises(InputError, match="have texts of different OCR engines"):
+    with pytest.raises(InputError, match="texts of different OCR engines"):
         load_texts(locate(str(folder)), "test")
