@@ -178,6 +178,7 @@ def main() -> None:
     from inference.sources import check_schema
     from product_vqa.dataset import load_split
     from product_vqa.hub import locate
+    from product_vqa.modeling.adapter import download_adapter
     from product_vqa.modeling.attribute_reader import AttributeReader
     from product_vqa.modeling.calibration import fit_calibration
     from product_vqa.schemas import load_schema
@@ -234,8 +235,18 @@ def main() -> None:
         **grounding,
         # The reader ignores the calibration of another adapter, which may replace this one in the repo or folder.
         "adapter_sha256": reader.provenance["adapter_sha256"],
-        "made_with": {"dataset": str(location), "split": options.split, **reader.provenance},
+        "made_with": {
+            "dataset": str(location),
+            "split": options.split,
+            **reader.provenance,
+            **(source.describe() if source is not None else {}),
+        },
     }
+    if source is None:
+        before = find_grounding(folder or download_adapter(adapter).folder, content["adapter_sha256"])
+        if before is not None:
+            reason = "--ground none" if options.ground == "none" else f"{location} has no texts of the images"
+            print(f"OCR: calibration.json had weights for it, and now has none ({reason}); they were: {before}")
     save(json.dumps(content, indent=2) + "\n", options=options, folder=folder, adapter=adapter)
     print(
         f"temperature {calibration.answer.temperature:.3f}, bias {calibration.answer.bias:+.3f}, fitted on "
@@ -323,6 +334,19 @@ def predict(
     return predict_rows(
         dataset, reader, batch_size=options.batch_size, num_workers=options.dataloader_num_workers, finder=finder
     )
+
+
+def find_grounding(folder: Path, adapter_sha256: str) -> str | None:
+    """What the calibration.json of this very adapter that will be replaced has about OCR; None if nothing."""
+    from product_vqa.modeling.calibration import load_calibration
+    from product_vqa.provenance import CALIBRATION_FILE
+
+    file = folder / CALIBRATION_FILE
+    try:
+        found = load_calibration(file, adapter_sha256=adapter_sha256) if file.is_file() else None
+    except InputError:
+        return None  # it is damaged
+    return None if found is None or found.grounding is None else str(found.grounding)
 
 
 def save(text: str, *, options: CalibrateOptions, folder: Path | None, adapter: "Location") -> None:

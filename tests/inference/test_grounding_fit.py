@@ -196,6 +196,22 @@ def test_calibrate_finds_the_gain_and_predict_grounds_by_default(
         assert [row["box"] for row in again] == [row["box"] for row in rows]
 
 
+@pytest.mark.slow
+def test_calibrate_says_that_it_takes_the_weights_of_ocr_away(
+    calibrated: Path, dataset: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = Path(shutil.copytree(calibrated, tmp_path / "adapter"))
+    file = folder / "calibration.json"
+    assert json.loads(file.read_text())["made_with"]["ocr_texts"] == "an engine"
+    options = ("--adapter", folder, "--dataset", dataset, "--dtype", "float32", "--ground", "none")
+    for has_weights in (True, False):
+        call(calibrate.main, monkeypatch, *options)
+        assert "grounding" not in json.loads(file.read_text())
+        printed = capsys.readouterr().out
+        assert ("had weights for it, and now has none (--ground none); they were: all +0" in printed) == has_weights
+
+
 @pytest.mark.faults  # a minute of two cores
 def test_three_processes_give_the_grounded_predictions_of_one(
     calibrated: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
