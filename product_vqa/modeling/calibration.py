@@ -78,11 +78,13 @@ class Calibration:
             return replace(answer, confidence=1 - shown, alternatives=alternatives)
         if answer.number_confidence is None or answer.unit_confidence is None:
             return replace(answer, confidence=self.value(answer.confidence), alternatives=alternatives)
+        confidence = self.answer(answer.confidence)
         return replace(
             answer,
-            confidence=self.answer(answer.confidence),
-            number_confidence=self.number(answer.number_confidence),
-            unit_confidence=self.unit(answer.unit_confidence),
+            confidence=confidence,
+            # A right answer has a right number and unit. The scalings are fitted one by one, some on few mistakes.
+            number_confidence=max(confidence, self.number(answer.number_confidence)),
+            unit_confidence=max(confidence, self.unit(answer.unit_confidence)),
             alternatives=alternatives,
         )
 

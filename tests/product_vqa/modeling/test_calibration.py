@@ -63,7 +63,8 @@ def test_each_confidence_has_its_own_scaling_and_the_alternatives_too() -> None:
     scaled = calibration.apply(Answer("1.0 gram", "1.0 gram", 0.7, 0.8, 0.875, 0.25, (other,)))
     for answer, confidences in ((scaled, (0.7, 0.8, 0.875)), (scaled.alternatives[0], (0.2, 0.4, 0.5))):
         scalings = calibration.answer, calibration.number, calibration.unit
-        expected = [scaling(confidence) for scaling, confidence in zip(scalings, confidences, strict=True)]
+        whole, *parts = [scaling(confidence) for scaling, confidence in zip(scalings, confidences, strict=True)]
+        expected = [whole, *(max(whole, part) for part in parts)]  # a right answer has a right number and unit
         assert [answer.confidence, answer.number_confidence, answer.unit_confidence] == expected
         assert answer.allowed_probability == 0.25  # the model's own
 
