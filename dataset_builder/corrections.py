@@ -61,7 +61,7 @@ NO_CORRECTIONS = Corrections()
 
 
 def correct_rows(train: Table, names: Sequence[str], *, read_label: ReadLabel) -> tuple[Table, Corrections]:
-    """Apply files of corrections, one after the other: each has the labels that the ones before it left.
+    """Apply files of corrections, one after the other: all lines of one name the labels that the ones before it left.
 
     Raises InputError, with the line, for a correction that does not match a row, or whose new label cannot be read.
     """
@@ -72,6 +72,7 @@ def correct_rows(train: Table, names: Sequence[str], *, read_label: ReadLabel) -
     for name in names:
         with argument("corrections"), open_table(name) as table:
             seen: dict[int, str] = {}  # position of a row -> where it was corrected
+            corrected: dict[int, Row] = {}  # put in place after the last line: their order does not matter
             for one in _read(table.records, file=name):
                 for position in places.find(one, rows, read_label):
                     row = rows[position]
@@ -82,10 +83,12 @@ def correct_rows(train: Table, names: Sequence[str], *, read_label: ReadLabel) -
                         raise InputError(f"{one.where}: an earlier file drops this row; remove one of the decisions")
                     decision = _decide(one, row, read_label)
                     if decision == CORRECT:
-                        rows[position] = row._replace(entity_value=one.new_value)
+                        corrected[position] = row._replace(entity_value=one.new_value)
                     if decision != KEEP:
                         decisions[row.index] = decision
                     decisions.setdefault(row.index, decision)
+            for position, row in corrected.items():
+                rows[position] = row
             files.append((table.name, table.sha256()))
     return replace(train, rows=tuple(rows)), Corrections(tuple(files), decisions)
 

@@ -146,6 +146,24 @@ def test_a_second_file_has_the_labels_that_the_first_one_left(corrected: Correct
         corrected.build("--corrections", first, second, first, name="other")
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_lines_name_the_labels_before_their_file_in_any_order(corrected: Corrected, order: int) -> None:
+    """One line writes the label that another one names: two rows swap theirs, a third one gets that of a fourth."""
+    rows = corrected.shop.train_rows
+    rows.append([rows[1][0], "g9", "item_weight", "60 gram"])
+    rows.append([rows[2][0], "g9", "item_weight", "70 gram"])
+    write_csv(corrected.shop.train_csv, TRAIN_COLUMNS, rows)
+    places = (1, len(rows) - 2, 2, len(rows) - 1)
+    one, two, _, four = (str(rows[at][3]) for at in places)
+    decisions = [("correct", two), ("correct", one), ("correct", four), ("keep", "")]
+    lines = [corrected.line(at, *decision, index="") for at, decision in zip(places, decisions, strict=True)]
+    folder = corrected.build("--corrections", corrected.write(*lines[::order]), "--validation_size", "0")
+    labels = pd.read_parquet(folder / "rows" / "train.parquet").set_index("index")["entity_value_raw"]
+    assert [labels[at] for at in places] == [two, one, four, four]
+    counts = manifest(folder)["corrections"]
+    assert (counts["keep"], counts["correct"], counts["drop"]) == (1, 3, 0)
+
+
 def test_a_part_of_the_rows_counts_its_own_corrections(corrected: Corrected) -> None:
     lines = [corrected.line(1, "correct", "25 ounce"), corrected.line(11, "correct", "3 inch")]
     folder = corrected.build("--corrections", corrected.write(*lines), "--entities", "height,width")
@@ -190,6 +208,9 @@ def test_what_does_not_match_is_refused_with_its_line(
 
 def test_two_decisions_about_a_row_are_refused(corrected: Corrected) -> None:
     file = corrected.write(corrected.line(1, "keep"), corrected.line(1, "drop", index=""))
+    with pytest.raises(InputError, match=r"corrections.csv, line 3: this row has a decision already \(.*line 2\)"):
+        corrected.build("--corrections", file)
+    file = corrected.write(corrected.line(1, "correct", "25 ounce"), corrected.line(1, "drop"))
     with pytest.raises(InputError, match=r"corrections.csv, line 3: this row has a decision already \(.*line 2\)"):
         corrected.build("--corrections", file)
     first, second = (
