@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from product_vqa.csv_files import parse_index
+from product_vqa.csv_files import check_separator, parse_index
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import from_cell, one_line
 from product_vqa.tables.record_files import open_table
@@ -98,6 +98,7 @@ def _read(records: Records, *, file: str) -> Iterator[Correction]:
     if wrong := [name for name in REQUIRED if name not in present] or [
         name for name in present if records.names.count(name) > 1
     ]:
+        check_separator(records.names, file=file)
         found = one_line(", ".join(records.names[:100]), max_length=200)
         raise InputError(
             f"{file}: needs the columns {', '.join(REQUIRED)} once each, and new_value for corrections; {wrong[0]} is "
@@ -105,6 +106,8 @@ def _read(records: Records, *, file: str) -> Iterator[Correction]:
         )
     for cells in records.read(present):
         values = {name: from_cell(cell).strip() for name, cell in zip(present, cells, strict=True)}
+        if not any(values.values()):
+            continue  # a row that was cleared in a spreadsheet
         where = f"{file}, {records.word} {records.number}"
         index, decision = values.get("index", ""), values["decision"].lower()
         number = parse_index(index)

@@ -132,6 +132,24 @@ def test_a_file_from_a_spreadsheet_or_by_hand_is_read(corrected: Corrected) -> N
     assert (row["entity_value"], row["entity_value_raw"]) == ("25.0 ounce", "25 ounce")
 
 
+def test_rows_that_were_cleared_in_a_spreadsheet_are_none(corrected: Corrected) -> None:
+    file = corrected.write(corrected.line(1, "drop"), [""] * 6, [" "] * 6, corrected.line(2, "keep"), [""] * 6)
+    counts = manifest(corrected.build("--corrections", file))["corrections"]
+    assert (counts["keep"], counts["correct"], counts["drop"]) == (1, 0, 1)
+    file = corrected.write([*[""] * 5, "25 ounce"], name="half.csv")
+    with pytest.raises(InputError, match=r"half.csv, line 2: decision must be one of keep, correct, drop, got ''"):
+        corrected.build("--corrections", file, name="half")
+
+
+@pytest.mark.parametrize(("separator", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_another_separator_than_commas_is_named(corrected: Corrected, separator: str, word: str) -> None:
+    file = corrected.write(corrected.line(1, "drop"))
+    text = file.read_text().replace(",", separator).replace("\n", "\r\n")
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    with pytest.raises(InputError, match=rf"--corrections .*corrections.csv: its columns are separated by {word}, as"):
+        corrected.build("--corrections", file)
+
+
 def test_a_second_file_has_the_labels_that_the_first_one_left(corrected: Corrected) -> None:
     first = corrected.write(corrected.line(1, "correct", "25 ounce"), corrected.line(2, "keep"))
     second = corrected.write(
