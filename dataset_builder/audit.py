@@ -76,6 +76,10 @@ def main() -> None:
                 writable_folder(Path(file).parent)
                 if Path(file).is_dir():
                     raise InputError(f"{file}: is a folder; name a file")
+                if Path(file).resolve() in map(Path.resolve, map(Path, options.predictions)):
+                    raise InputError(
+                        f"{file}: is a file of `predictions`, which it would replace; choose another name"
+                    )
     if options.ranking is not None and Path(options.ranking).resolve() == Path(options.output).resolve():
         raise InputError(f"`ranking` {options.ranking}: is the file of `output`, too; choose another name")
     with argument("dataset"):

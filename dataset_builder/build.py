@@ -183,7 +183,7 @@ def write_folder(
     from dataset_builder.image_store import ImageStore
     from dataset_builder.leakage import check_split, find_leaks
     from dataset_builder.manifest import find_earlier_build, make_manifest, save_manifest
-    from dataset_builder.ocr_files import find_small_print, write_ocr_files
+    from dataset_builder.ocr_files import find_small_print, warn_of_removal, write_ocr_files
     from dataset_builder.output_folder import check_own_files, temporary_folder, write_errors_explained
     from dataset_builder.placeholders import find_placeholders
     from dataset_builder.unanswered import choose_rows, schema_with
@@ -204,6 +204,7 @@ def write_folder(
             save_card(earlier, folder, location=location, license=license, schema=tables.schema)
             print(f"unchanged: {options.output_dir}")
         else:
+            warn_of_removal(folder, is_read_again=texts is not None)
             cache = Path(datasets.config.HF_DATASETS_CACHE)
             check_build(tables, images, folder, image_size=image_size, cache=cache)
             store: StoredImages

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from product_vqa.csv_files import parse_index
+from product_vqa.csv_files import check_separator, parse_index
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import from_cell, one_line
 from product_vqa.tables.record_files import open_table
@@ -61,7 +61,7 @@ NO_CORRECTIONS = Corrections()
 
 
 def correct_rows(train: Table, names: Sequence[str], *, read_label: ReadLabel) -> tuple[Table, Corrections]:
-    """Apply files of corrections, one after the other: each has the labels that the ones before it left.
+    """Apply files of corrections, one after the other: all lines of one name the labels that the ones before it left.
 
     Raises InputError, with the line, for a correction that does not match a row, or whose new label cannot be read.
     """
@@ -72,6 +72,7 @@ def correct_rows(train: Table, names: Sequence[str], *, read_label: ReadLabel) -
     for name in names:
         with argument("corrections"), open_table(name) as table:
             seen: dict[int, str] = {}  # position of a row -> where it was corrected
+            corrected: dict[int, Row] = {}  # put in place after the last line: their order does not matter
             for one in _read(table.records, file=name):
                 for position in places.find(one, rows, read_label):
                     row = rows[position]
@@ -82,10 +83,12 @@ def correct_rows(train: Table, names: Sequence[str], *, read_label: ReadLabel) -
                         raise InputError(f"{one.where}: an earlier file drops this row; remove one of the decisions")
                     decision = _decide(one, row, read_label)
                     if decision == CORRECT:
-                        rows[position] = row._replace(entity_value=one.new_value)
+                        corrected[position] = row._replace(entity_value=one.new_value)
                     if decision != KEEP:
                         decisions[row.index] = decision
                     decisions.setdefault(row.index, decision)
+            for position, row in corrected.items():
+                rows[position] = row
             files.append((table.name, table.sha256()))
     return replace(train, rows=tuple(rows)), Corrections(tuple(files), decisions)
 
@@ -95,6 +98,7 @@ def _read(records: Records, *, file: str) -> Iterator[Correction]:
     if wrong := [name for name in REQUIRED if name not in present] or [
         name for name in present if records.names.count(name) > 1
     ]:
+        check_separator(records.names, file=file)
         found = one_line(", ".join(records.names[:100]), max_length=200)
         raise InputError(
             f"{file}: needs the columns {', '.join(REQUIRED)} once each, and new_value for corrections; {wrong[0]} is "
@@ -102,6 +106,8 @@ def _read(records: Records, *, file: str) -> Iterator[Correction]:
         )
     for cells in records.read(present):
         values = {name: from_cell(cell).strip() for name, cell in zip(present, cells, strict=True)}
+        if not any(values.values()):
+            continue  # a row that was cleared in a spreadsheet
         where = f"{file}, {records.word} {records.number}"
         index, decision = values.get("index", ""), values["decision"].lower()
         number = parse_index(index)

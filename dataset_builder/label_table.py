@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from product_vqa.csv_files import BROKEN_ARCHIVE, compression_name, open_csv
+from product_vqa.csv_files import BROKEN_ARCHIVE, check_separator, compression_name, open_csv
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
 from product_vqa.tables.layout import Layout
@@ -78,6 +78,7 @@ def _find_columns(header: Sequence[str], layout: Layout, *, file: Path) -> list[
     needed = ("image_link", *layout.columns) if layout.is_wide else ("entity_name", "entity_value", *layout.columns)
     for name in needed:
         if layout.column(name) not in header:
+            check_separator(header, file=file)
             shown, other = one_line(layout.column(name), max_length=100), one_line(header[-1], max_length=50)
             hint = "" if layout.is_wide else "; or set `wide`, if it has one row per product"
             raise InputError(

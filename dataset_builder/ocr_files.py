@@ -1,18 +1,26 @@
 """Writes the texts of a dataset's images, its configuration `ocr`, and describes them for manifest and card."""
 
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
+
 from dataset_builder.output_folder import OCR_FOLDER
+from product_vqa.dataset import DAMAGED
 from product_vqa.ocr.text_files import TextRow, write_texts
+from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.quoting import code_span
 from product_vqa.task.columns import SPLITS
 
 if TYPE_CHECKING:
     from dataset_builder.image_texts import ImageTexts
+
+logger = logging.getLogger(__name__)
 
 LARGE_SIDE = 1000  # px: below it, small print is lost
 _SMALL_PRINT = (
@@ -48,6 +56,26 @@ def write_ocr_files(images: Mapping[str, Mapping[str, str]], texts: "ImageTexts"
     if not counts:
         return {}
     return {"engine": texts.description, "images": counts, "longer_side": describe_sides(sides)}
+
+
+def warn_of_removal(folder: Path, *, is_read_again: bool) -> None:
+    """Log how many images' texts, of an earlier build in `folder`, a build that reads none will remove.
+
+    Files that cannot be read do not count: nothing is lost with them.
+    """
+    if is_read_again:
+        return
+    num_images = 0
+    for file in (folder / OCR_FOLDER).glob("*.parquet"):
+        with suppress(ParquetError, *DAMAGED):
+            check_parquet(file, {})
+            num_images += pq.read_metadata(file).num_rows
+    if num_images:
+        logger.warning(
+            "%s: the texts of %d images of the earlier build (%s/) will be removed; --ocr, or dataset_builder.ocr "
+            "after this build, reads them again (with --image_store, --ocr keeps what it has read)",
+            folder, num_images, OCR_FOLDER,
+        )  # fmt: skip
 
 
 def describe_sides(sides: Sequence[int]) -> dict[str, int]:

@@ -138,9 +138,14 @@ class StateDatabase:
         except (sqlite3.Error, OSError) as error:
             folder = f"`{self._file.argument}` {self.folder}"
             where = f"{folder}: {self._file.name}"
-            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # without the details
+            detailed = getattr(error, "sqlite_errorcode", None) or 0
+            code = detailed & 0xFF  # without the details
             if code in _BUSY:
                 raise InputError(f"{where} is in use by another process; wait until it ends") from error
+            if detailed == sqlite3.SQLITE_IOERR_SHORT_READ:  # an error of the disk by its text and by its code
+                raise InputError(
+                    f"{where} cannot be used (it or its log is truncated); {self._file.remedy}"
+                ) from error
             if code in _DISK or find_machine_error(error):
                 raise InputError(
                     f"{folder}: cannot be written ({error}: {self._file.name}); free some space there and rerun the "

@@ -5,6 +5,7 @@ from typing import Any
 
 from dataset_builder.csv_reader import Tables
 from dataset_builder.options import LABELS, STATED, SelectionOptions
+from product_vqa.csv_files import check_separator
 from product_vqa.errors import InputError, argument
 from product_vqa.quoting import one_line
 from product_vqa.tables.record_files import open_table
@@ -63,6 +64,7 @@ def read_file(selection: SelectionOptions) -> NotShown:
 
 def _columns(names: list[str], *, file: str) -> tuple[str, ...]:
     if missing := [name for name in _FILE_COLUMNS if names.count(name) != 1]:
+        check_separator(names, file=file)
         found = one_line(", ".join(names[:100]), max_length=200)
         raise InputError(
             f"{Path(file)}: needs the columns {', '.join(_FILE_COLUMNS)} once each; {missing[0]} is missing or occurs "

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from product_vqa.csv_files import BROKEN_ARCHIVE, open_csv, parse_index
+from product_vqa.csv_files import BROKEN_ARCHIVE, check_separator, open_csv, parse_index
 from product_vqa.errors import InputError, first_line
 from product_vqa.parquet_files import ParquetError, check_parquet
 from product_vqa.paths import readable_file
@@ -48,6 +48,7 @@ def read_table(
     ) as error:  # UnicodeError is a ValueError
         raise InputError(f"{file} cannot be read as a table: {first_line(error)}") from error
     if missing := [column for column in columns if column not in found]:
+        check_separator(found, file=file)
         raise InputError(f"{file} has no column {', '.join(missing)}; its columns are {', '.join(found)}")
     return table[[name for name in names if name in found]]
 

@@ -9,6 +9,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, cast
@@ -148,6 +149,21 @@ def open_csv(path: str | Path) -> CsvStream:
 def compression_name(stream: CsvStream) -> str:
     """Return how a stream of `open_csv` is compressed, for messages: `gzip`, ...; `file` if it is not."""
     return stream.compression
+
+
+def check_separator(names: Sequence[str], *, file: str | Path) -> None:
+    """Raise InputError if a table lacks columns because its names are separated by something else than commas.
+
+    Called with the names where columns are missing: a table whose only column has such a name is one that is used.
+    """
+    if len(names) != 1:
+        return
+    for separator, word in ((";", "semicolons"), ("\t", "tabs")):
+        if separator in names[0]:
+            raise InputError(
+                f"{file}: its columns are separated by {word}, as spreadsheets save them in some languages; save it "
+                "with commas"
+            )
 
 
 def _check_start(start: bytes, *, name: str) -> None:

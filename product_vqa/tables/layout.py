@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from product_vqa.csv_files import check_separator
 from product_vqa.errors import InputError
 from product_vqa.quoting import one_line
 from product_vqa.task.attributes import Schema
@@ -86,6 +87,7 @@ class Layout:
         renamed = [name for name in self.columns if name in fields and not (is_labelled and name == "index")]
         required = tuple(dict.fromkeys((*required, *renamed)))
         if missing := [name for name in required if self.column(name) not in names]:
+            check_separator(names, file=file)
             raise self._missing(missing, required, names, schema, file=file)
         present = [name for name in fields if self.column(name) in names]
         for column in (self.column(name) for name in present):

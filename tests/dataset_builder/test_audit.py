@@ -90,6 +90,19 @@ def test_with_ocr_alone_wrong_labels_come_first(tmp_path: Path, monkeypatch: pyt
     assert 'class="box' in (tmp_path / "audit.html").read_text()
 
 
+@pytest.mark.parametrize("option", ["output", "ranking"])
+def test_predictions_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    dataset = save_audited(tmp_path / "dataset")
+    one, two = (save_predictions(tmp_path / name, {10: ("50.0 gram", 0.9)}) for name in ("1.parquet", "2.parquet"))
+    (tmp_path / "link.parquet").symlink_to(two)
+    before = two.read_bytes()
+    for file in (two, dataset / ".." / two.name, tmp_path / "link.parquet"):
+        with pytest.raises(InputError, match=rf"--{option} .*parquet: is a file of --predictions, which it would re"):
+            call(audit.main, monkeypatch, "--dataset", dataset, "--reader", "none", "--predictions", one, two,
+                 "--output", tmp_path / "audit.html", f"--{option}", file)  # fmt: skip
+    assert two.read_bytes() == before and not (tmp_path / "audit.html").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -132,6 +132,24 @@ def test_a_file_from_a_spreadsheet_or_by_hand_is_read(corrected: Corrected) -> N
     assert (row["entity_value"], row["entity_value_raw"]) == ("25.0 ounce", "25 ounce")
 
 
+def test_rows_that_were_cleared_in_a_spreadsheet_are_none(corrected: Corrected) -> None:
+    file = corrected.write(corrected.line(1, "drop"), [""] * 6, [" "] * 6, corrected.line(2, "keep"), [""] * 6)
+    counts = manifest(corrected.build("--corrections", file))["corrections"]
+    assert (counts["keep"], counts["correct"], counts["drop"]) == (1, 0, 1)
+    file = corrected.write([*[""] * 5, "25 ounce"], name="half.csv")
+    with pytest.raises(InputError, match=r"half.csv, line 2: decision must be one of keep, correct, drop, got ''"):
+        corrected.build("--corrections", file, name="half")
+
+
+@pytest.mark.parametrize(("separator", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_another_separator_than_commas_is_named(corrected: Corrected, separator: str, word: str) -> None:
+    file = corrected.write(corrected.line(1, "drop"))
+    text = file.read_text().replace(",", separator).replace("\n", "\r\n")
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    with pytest.raises(InputError, match=rf"--corrections .*corrections.csv: its columns are separated by {word}, as"):
+        corrected.build("--corrections", file)
+
+
 def test_a_second_file_has_the_labels_that_the_first_one_left(corrected: Corrected) -> None:
     first = corrected.write(corrected.line(1, "correct", "25 ounce"), corrected.line(2, "keep"))
     second = corrected.write(
@@ -144,6 +162,24 @@ def test_a_second_file_has_the_labels_that_the_first_one_left(corrected: Correct
     assert "--corrections corrections.csv more.csv" in (folder / "README.md").read_text()
     with pytest.raises(InputError, match=r"corrections.csv, line 2: entity_value is '2 gram', but .* '27 ounce'"):
         corrected.build("--corrections", first, second, first, name="other")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_lines_name_the_labels_before_their_file_in_any_order(corrected: Corrected, order: int) -> None:
+    """One line writes the label that another one names: two rows swap theirs, a third one gets that of a fourth."""
+    rows = corrected.shop.train_rows
+    rows.append([rows[1][0], "g9", "item_weight", "60 gram"])
+    rows.append([rows[2][0], "g9", "item_weight", "70 gram"])
+    write_csv(corrected.shop.train_csv, TRAIN_COLUMNS, rows)
+    places = (1, len(rows) - 2, 2, len(rows) - 1)
+    one, two, _, four = (str(rows[at][3]) for at in places)
+    decisions = [("correct", two), ("correct", one), ("correct", four), ("keep", "")]
+    lines = [corrected.line(at, *decision, index="") for at, decision in zip(places, decisions, strict=True)]
+    folder = corrected.build("--corrections", corrected.write(*lines[::order]), "--validation_size", "0")
+    labels = pd.read_parquet(folder / "rows" / "train.parquet").set_index("index")["entity_value_raw"]
+    assert [labels[at] for at in places] == [two, one, four, four]
+    counts = manifest(folder)["corrections"]
+    assert (counts["keep"], counts["correct"], counts["drop"]) == (1, 3, 0)
 
 
 def test_a_part_of_the_rows_counts_its_own_corrections(corrected: Corrected) -> None:
@@ -190,6 +226,9 @@ def test_what_does_not_match_is_refused_with_its_line(
 
 def test_two_decisions_about_a_row_are_refused(corrected: Corrected) -> None:
     file = corrected.write(corrected.line(1, "keep"), corrected.line(1, "drop", index=""))
+    with pytest.raises(InputError, match=r"corrections.csv, line 3: this row has a decision already \(.*line 2\)"):
+        corrected.build("--corrections", file)
+    file = corrected.write(corrected.line(1, "correct", "25 ounce"), corrected.line(1, "drop"))
     with pytest.raises(InputError, match=r"corrections.csv, line 3: this row has a decision already \(.*line 2\)"):
         corrected.build("--corrections", file)
     first, second = (

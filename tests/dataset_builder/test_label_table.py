@@ -48,6 +48,7 @@ def test_columns_get_our_names(tmp_path: Path) -> None:
         ("", False, {}, "is empty"),
         ("entity_name,entity_value\n", False, {}, "has a header but no rows"),
         ("entity_name,value\nsize,M\n", False, {}, "no column entity_value, found .*=value; or set `wide`"),
+        ("image_link;size\nl;M\n", True, {}, "columns are separated by semicolons, .*; save it with commas"),
         ("photo,size\nl,M\n", True, {}, "no column image_link, found photo, size; .* image_link=size"),
         ("image_link,size\nl,M\n", True, {"size": "Size"}, r"no column Size, found image_link, size; name it"),
         ("image_link,size,size\nl,M,L\n", True, {}, "has 2 columns size"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
 
-from dataset_builder import build
+from dataset_builder import build, downloader, ocr
 from dataset_builder.ocr_files import find_small_print, is_ocr
 from local_hub import LocalHub
 from product_vqa.dataset import find_splits, load_split
@@ -123,6 +124,46 @@ def test_damaged_texts_are_written_again(shop: Shop, monkeypatch: pytest.MonkeyP
     call(build.main, monkeypatch, *arguments)
     assert "ocr/test-00000-of-00001.parquet is not as it was written" in caplog.text
     assert file.read_bytes() == content and len(fake.sizes) == 26
+
+
+def test_a_build_that_removes_texts_says_so_before_it_reads_images(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ocr_engines.use(monkeypatch, "500 g")
+    folder = shop.folder / "out"
+    arguments = [*shop.arguments(), "--output_dir", str(folder)]
+    call(build.main, monkeypatch, *arguments)
+    call(ocr.main, monkeypatch, "--dataset", folder)
+    call(build.main, monkeypatch, *arguments)  # the same one: nothing is written
+    call(build.main, monkeypatch, *arguments, "--ocr", "--seed", "2")  # reads them itself
+    assert len(list((folder / "ocr").iterdir())) == 3 and "will be removed" not in caplog.text
+
+    logged = []
+    import_images = downloader.import_images
+
+    def record(*args: Any, **options: Any) -> None:
+        logged.append(caplog.text)
+        import_images(*args, **options)
+
+    monkeypatch.setattr(downloader, "import_images", record)
+    call(build.main, monkeypatch, *arguments)
+    assert f"{folder}: the texts of 13 images of the earlier build (ocr/) will be removed; --ocr, or" in logged[0]
+    assert not (folder / "ocr").exists()
+
+
+def test_texts_that_cannot_be_read_do_not_stop_a_build(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ocr_engines.use(monkeypatch, "500 g")
+    folder = shop.folder / "out"
+    arguments = [*shop.arguments(), "--output_dir", str(folder)]
+    call(build.main, monkeypatch, *arguments, "--ocr")
+    train, validation = (folder / "ocr" / f"{split}-00000-of-00001.parquet" for split in ("train", "validation"))
+    train.write_bytes(train.read_bytes()[:-9] + b"damaged!!")
+    validation.unlink()
+    os.mkfifo(validation)
+    call(build.main, monkeypatch, *arguments)
+    assert "the texts of 3 images of the earlier build" in caplog.text and not (folder / "ocr").exists()
 
 
 def test_a_folder_of_images_is_not_read_again_after_an_interruption(

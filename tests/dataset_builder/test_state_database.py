@@ -229,6 +229,17 @@ def test_damage_that_shows_only_later_is_one_line_too(store: Path) -> None:
             use()
 
 
+@pytest.mark.parametrize("size", [0, 3000])
+def test_a_log_that_is_cut_while_the_table_is_open_is_damage_and_no_lack_of_space(tmp_path: Path, size: int) -> None:
+    """What SQLite calls a disk I/O error: the index of the log, in memory, has more than the log."""
+    opened = fill(tmp_path / "store")
+    os.truncate(opened.folder / "state.sqlite-wal", size)
+    with pytest.raises(
+        InputError, match=r"state\.sqlite cannot be used \(it or its log is truncated\); .*, or remove"
+    ):
+        ImageStore(opened.folder)
+
+
 def test_a_table_that_another_process_holds_is_one_line(store: Path) -> None:
     opened = ImageStore(store)
     opened._state._connection.execute("PRAGMA busy_timeout = 50")

@@ -30,6 +30,13 @@ def test_what_is_not_a_probability_is_refused_with_its_line(tmp_path: Path, text
         read_file(options(file))
 
 
+def test_a_file_that_is_separated_by_tabs_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "shown.csv"
+    file.write_text(f"{HEADER}a,width,0.5\n".replace(",", "\t"))
+    with pytest.raises(InputError, match=r"shown.csv: its columns are separated by tabs, .*; save it with commas"):
+        describe(options(file))
+
+
 def test_a_file_is_described_by_its_name_and_content(tmp_path: Path) -> None:
     file = tmp_path / "shown.csv"
     file.write_text(f"{HEADER}a,width,0.5\n")

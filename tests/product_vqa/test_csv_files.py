@@ -21,6 +21,9 @@ from inference import check, evaluate
 from inference.tables import read_indexes, read_table
 from product_vqa.csv_files import MAX_LINE_BYTES, parse_index
 from product_vqa.errors import InputError, argument
+from product_vqa.tables.layout import Layout
+from product_vqa.tables.record_files import open_table
+from product_vqa.task.schema import CHALLENGE
 from tests.commands import call
 from tests.dataset_builder.challenge import read_test_csv
 
@@ -104,6 +107,13 @@ NAMED = [
     ("test.csv", b"\x04\x22\x4d\x18" + bytes(60), "is compressed with LZ4"),
     ("test.csv", b"\x89PNG\r\n\x1a\n" + bytes(60), "is a PNG image"),
     ("test.csv", b"<!DOCTYPE html><title>Log in</title>", "is a web page or XML"),
+    ("test.csv", b"\xef\xbb\xbf" + CSV.replace(b",", b";").replace(b"\n", b"\r\n"), "are separated by semicolons, as"),
+    ("test.csv", b"sep=;\r\n" + CSV.replace(b",", b";"), "are separated by semicolons, as spreadsheets save them in"),
+    (
+        "test.csv",
+        CSV.replace(b",", b"\t"),
+        "are separated by tabs, as spreadsheets save them in some languages; save it",
+    ),
     ("test.csv", CSV.replace(b"a.jpg", b"\0.jpg"), "has NUL bytes"),
     ("test.csv", CSV.decode().encode("utf-16-le"), "has NUL bytes"),
     ("test.csv", CSV + b"x" * (MAX_LINE_BYTES + 1), "line 4: has more than 1048576 bytes"),
@@ -133,6 +143,16 @@ def test_what_is_not_a_csv_is_named_alike_by_every_command(
         assert complaint in str(refusal.value)
         assert str(file) in str(refusal.value)
         assert "\n" not in str(refusal.value)
+
+
+def test_a_semicolon_in_the_name_of_the_only_column_is_part_of_it_where_none_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "photos.csv").write_text("photo;url\nhttps://shop.example/a.jpg\n")
+    layout = Layout(columns={"image_link": "photo;url"})
+    with open_table(tmp_path / "photos.csv") as table:
+        names = table.records.names
+        assert layout.find_fields(
+            names, CHALLENGE, is_labelled=False, file="photos.csv", required_if_long=("image_link",)
+        ) == ["image_link"]
 
 
 @pytest.mark.parametrize(("make", "complaint"), [
