@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.generation import generate_answers, is_not_finite, not_finite_remedy
 from product_vqa.modeling.grounding import calibrate_answers, weigh_rows
 from product_vqa.modeling.item_batches import (
+    DEFAULT_THREADS,
     PreparedItem,
     answer_batches,
     check_arguments,
@@ -89,7 +89,7 @@ class AttributeReader:
         self.max_new_tokens: int | None = None  # None: the length of the longest valid answer
         self._has_warned = False
         self._model_thread = ModelThread()
-        self._decoding = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="product-vqa-images")
+        self._decoding = ThreadPoolExecutor(DEFAULT_THREADS, thread_name_prefix="product-vqa-images")
         self._lock = threading.RLock()  # neither a model nor a tokenizer may be used by two threads at a time
         self._batch_size: int | None = None  # what `find_batch_size` found
 
