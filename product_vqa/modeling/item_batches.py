@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import deque
@@ -21,6 +20,7 @@ from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.collator import Batch, resize_images, tokenize_questions
 from product_vqa.modeling.item_urls import downloading
 from product_vqa.modeling.items import ImageItem, is_url, load_item
+from product_vqa.modeling.recent_texts import RecentTexts, hash_pixels
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine, read_text
 from product_vqa.quoting import one_line
@@ -123,11 +123,13 @@ def prepare_batches(
     Images and arrays are decoded at once, because whoever gives them may close or overwrite them afterwards; the
     `engine` reads copies of them, of which there is at most one more than threads. Of files and bytes, at most two
     batches are held. With `allow_urls`, URLs are downloaded by other threads. Images are decoded, and read by the
-    `engine`, by `decoding`, which may be shared, or by `num_threads` of their own.
+    `engine`, by `decoding`, which may be shared, or by `num_threads` of their own. The engine does not read one of the
+    last images again.
     """
+    texts = None if engine is None else RecentTexts(engine)
 
     def read(loaded: Image.Image) -> _Decoded:
-        text = None if engine is None else read_text(engine, loaded)
+        text = None if texts is None else read_text(texts, loaded)
         return _Decoded(resize_images([loaded], processor=processor)[0], text)
 
     def prepare(image: object) -> _Decoded:
@@ -145,18 +147,16 @@ def prepare_batches(
 
     def submit_copy(image: object, batch: _Waiting) -> Future[_Decoded]:
         loaded = load_item(image)
-        pixels = loaded.tobytes()
-        # Not by the object: a camera's buffer is the same one for each frame.
-        key = hashlib.sha256(f"{loaded.size}".encode() + pixels).digest()
+        key = hash_pixels(loaded)
         if key not in batch.by_pixels:
             copies.acquire()
-            done = decoding.submit(read, Image.frombytes("RGB", loaded.size, pixels))
+            done = decoding.submit(read, loaded.copy())
             done.add_done_callback(lambda _: copies.release())
             batch.by_pixels[key] = done
         return batch.by_pixels[key]
 
     # Decoding alone is faster in this thread; an engine takes much longer than a copy.
-    submit_image = prepare_now if engine is None else submit_copy
+    submit_image = prepare_now if texts is None else submit_copy
     with ExitStack() as stack:
         if num_threads is not None:
             decoding = stack.enter_context(ThreadPoolExecutor(num_threads, thread_name_prefix="product-vqa-images"))

@@ -261,3 +261,22 @@ def test_of_images_that_wait_for_an_engine_a_few_are_held(reader: AttributeReade
     (batch,) = prepare(reader, items(), SlowEngine(), batch_size=20, num_threads=2)
     assert len(batch) == len(held) == 20
     assert max(held) <= 4  # two are read, one waits, and one is loaded
+
+
+def test_questions_about_one_image_in_batches_of_one_read_it_once_unless_it_changes(
+    reader: AttributeReader, tmp_path: Path
+) -> None:
+    engine = Engine()
+    file = tmp_path / "photo.png"
+
+    def items() -> Iterator[Any]:
+        for number in range(2):
+            file.write_bytes(encode_png(make_image(number)))
+            for name in CHALLENGE.names:
+                yield file, name
+        for name in CHALLENGE.names:
+            yield make_image(1), name
+
+    texts = [item.text for (item,) in prepare(reader, items(), engine, batch_size=1, reads_ahead=False)]
+    assert len(engine.threads) == 2
+    assert texts == [Engine().read(make_image(0))] * 8 + [Engine().read(make_image(1))] * 16
