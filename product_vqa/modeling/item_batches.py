@@ -19,7 +19,7 @@ from product_vqa.images import ImageError
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.collator import Batch, resize_images, tokenize_questions
 from product_vqa.modeling.item_urls import downloading
-from product_vqa.modeling.items import ImageItem, is_url, load_item
+from product_vqa.modeling.items import ImageItem, check_ocr, is_url, load_item
 from product_vqa.modeling.recent_texts import RecentTexts, hash_pixels
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine, read_text
@@ -67,6 +67,7 @@ def check_arguments(
     schema: Schema,
     allow_urls: bool = False,
     allow_private_hosts: bool = False,
+    ocr: object = None,
 ) -> None:
     """Raise ValueError for arguments of `read_many` that are wrong for all items."""
     if isinstance(items, str | bytes | Mapping | Image.Image) or not isinstance(items, Iterable):
@@ -81,6 +82,7 @@ def check_arguments(
             raise ValueError(f"`{name}` must be at least 1, got {value}")
     if allow_private_hosts and not allow_urls:
         raise ValueError("`allow_private_hosts` is for URLs: set `allow_urls` too")
+    check_ocr(ocr, takes="engine")
 
 
 def answer_batches(

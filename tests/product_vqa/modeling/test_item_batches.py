@@ -85,6 +85,9 @@ def test_an_item_without_an_attribute_is_an_error(reader: AttributeReader) -> No
         ([], {"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ([], {"num_threads": -1}, "`num_threads` must be at least 1, got -1"),
         ([], {"allow_private_hosts": True}, "`allow_private_hosts` is for URLs: set `allow_urls` too"),
+        ([], {"ocr": "ocr"}, r"`ocr` must be an engine \(product_vqa.ocr.engine.load_engine\(\)\), got str"),
+        ([], {"ocr": ImageText(8, 8)}, r"`ocr` must be an engine \(.*\), got ImageText"),
+        ([], {"ocr": [ImageText(8, 8)]}, r"`ocr` must be an engine \(.*\), got list"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_named_at_once(
