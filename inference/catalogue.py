@@ -48,10 +48,12 @@ ANSWERS = pa.schema(
         pa.field("unit", pa.string(), nullable=False),
         pa.field("answer", pa.string()),  # as decoded; null for an image with an error, and so are the next columns
         pa.field("confidence", pa.float64()),
+        pa.field("shown", pa.float64()),  # that the image shows the attribute; null without silence
         pa.field("number_confidence", pa.float64()),
         pa.field("unit_confidence", pa.float64()),
         pa.field("allowed_probability", pa.float64()),
         pa.field("alternatives", pa.list_(pa.struct({"prediction": pa.string(), "confidence": pa.float64()}))),
+        pa.field("box", pa.list_(pa.float64())),  # as that of PREDICTIONS; null without OCR
         pa.field("error", pa.string()),
     ]
 )
@@ -195,12 +197,14 @@ def _row(index: int, question: Question, answer: Answer, *, min_confidence: floa
         "unit": answer.unit if kept else "",
         "answer": answer.text,
         "confidence": answer.confidence,
+        "shown": answer.shown,
         "number_confidence": answer.number_confidence,
         "unit_confidence": answer.unit_confidence,
         "allowed_probability": answer.allowed_probability,
         "alternatives": [
             {"prediction": other.prediction, "confidence": other.confidence} for other in answer.alternatives
         ],
+        "box": None if answer.box is None else list(answer.box),
     }
 
 

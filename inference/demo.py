@@ -214,10 +214,10 @@ def make_page(
     """Build the page; the caller serves it. `schema` has the attributes that the reader knows; `engine` grounds it."""
     import gradio as gr
 
-    from inference.recent_texts import RecentTexts
     from inference.region_image import draw_region, text_region
     from inference.upload_table import MAX_FILES, header, read_uploads, write_csv
     from product_vqa.modeling.items import load_item
+    from product_vqa.modeling.recent_texts import RecentTexts
 
     texts = describe_page(schema)
     has_shown = bool(schema.not_shown)  # the probability that the image shows an attribute, where an answer has it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +25,14 @@ from product_vqa.modeling.constrained_decoding import AnswerAutomaton
 from product_vqa.modeling.generation import generate_answers, is_not_finite, not_finite_remedy
 from product_vqa.modeling.grounding import calibrate_answers, weigh_rows
 from product_vqa.modeling.item_batches import (
+    DEFAULT_THREADS,
     PreparedItem,
     answer_batches,
     check_arguments,
     collate_items,
     prepare_batches,
 )
-from product_vqa.modeling.items import ImageItem, Item, load_rows
+from product_vqa.modeling.items import ImageItem, Item, check_ocr, load_rows
 from product_vqa.modeling.loading import check_image_size, load_processor
 from product_vqa.modeling.lora import apply_adapter
 from product_vqa.modeling.model_thread import ModelThread
@@ -89,7 +89,7 @@ class AttributeReader:
         self.max_new_tokens: int | None = None  # None: the length of the longest valid answer
         self._has_warned = False
         self._model_thread = ModelThread()
-        self._decoding = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="product-vqa-images")
+        self._decoding = ThreadPoolExecutor(DEFAULT_THREADS, thread_name_prefix="product-vqa-images")
         self._lock = threading.RLock()  # neither a model nor a tokenizer may be used by two threads at a time
         self._batch_size: int | None = None  # what `find_batch_size` found
 
@@ -169,9 +169,10 @@ class AttributeReader:
     def read(self, image: ImageItem, entity_name: str, *, ocr: OcrEngine | ImageText | None = None) -> Answer:
         """Answer one question about one image. Raises ValueError as `read_batch` does.
 
-        `ocr` grounds the answer in the text of the image: an engine that reads it (`product_vqa.ocr.load_engine()`),
-        or what it has read.
+        `ocr` grounds the answer in the text of the image: an engine that reads it, such as that of
+        `product_vqa.ocr.engine.load_engine()`, or what it has read.
         """
+        check_ocr(ocr, takes="text")
         return self.read_batch([image], [entity_name], ocr=[ocr] if isinstance(ocr, ImageText) else ocr)[0]
 
     def read_many(
@@ -204,7 +205,7 @@ class AttributeReader:
         """
         check_arguments(
             items, entity_name=entity_name, on_error=on_error, batch_size=batch_size, num_threads=num_threads,
-            schema=self.schema, allow_urls=allow_urls, allow_private_hosts=allow_private_hosts,
+            schema=self.schema, allow_urls=allow_urls, allow_private_hosts=allow_private_hosts, ocr=ocr,
         )  # fmt: skip
         if ocr is not None:
             self._check_grounding()
@@ -253,6 +254,7 @@ class AttributeReader:
         different lengths and for an unknown entity, and ImageError (a ValueError) for an image that cannot be decoded
         or exceeds the limits of `product_vqa.images`. The message names the position in the list.
         """
+        check_ocr(ocr, takes="texts")
         if ocr is not None:
             self._check_grounding()
             if isinstance(ocr, Sequence) and len(ocr) != len(images):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -18,7 +19,8 @@ from product_vqa.images import ImageError
 from product_vqa.modeling.answer import Answer
 from product_vqa.modeling.collator import Batch, resize_images, tokenize_questions
 from product_vqa.modeling.item_urls import downloading
-from product_vqa.modeling.items import ImageItem, is_url, load_item
+from product_vqa.modeling.items import ImageItem, check_ocr, is_url, load_item
+from product_vqa.modeling.recent_texts import RecentTexts, hash_pixels
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine, read_text
 from product_vqa.quoting import one_line
@@ -26,6 +28,8 @@ from product_vqa.task.attributes import Schema
 
 if TYPE_CHECKING:
     from transformers import PaliGemmaProcessor
+
+DEFAULT_THREADS = min(8, os.cpu_count() or 1)  # that decode images, where `num_threads` is not given
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class _Waiting:
 
     items: list[tuple[int, str, Future[_Decoded], str]] = field(default_factory=list)
     by_file: dict[str | bytes, Future[_Decoded]] = field(default_factory=dict)  # decoded once per batch
+    by_pixels: dict[bytes, Future[_Decoded]] = field(default_factory=dict)  # of images and arrays: read once per batch
 
 
 def check_arguments(
@@ -62,6 +67,7 @@ def check_arguments(
     schema: Schema,
     allow_urls: bool = False,
     allow_private_hosts: bool = False,
+    ocr: object = None,
 ) -> None:
     """Raise ValueError for arguments of `read_many` that are wrong for all items."""
     if isinstance(items, str | bytes | Mapping | Image.Image) or not isinstance(items, Iterable):
@@ -76,6 +82,7 @@ def check_arguments(
             raise ValueError(f"`{name}` must be at least 1, got {value}")
     if allow_private_hosts and not allow_urls:
         raise ValueError("`allow_private_hosts` is for URLs: set `allow_urls` too")
+    check_ocr(ocr, takes="engine")
 
 
 def answer_batches(
@@ -115,19 +122,43 @@ def prepare_batches(
     """Give the items in batches, in order. While a batch is used, the images of the next one are decoded.
 
     Not without `reads_ahead`: on a CPU, decoding would compete with the model for the cores, and both would be slower.
-    Images and arrays are decoded at once, because whoever gives them may close or overwrite them afterwards. Of files
-    and bytes, at most two batches are held. With `allow_urls`, URLs are downloaded by other threads. Images are
-    decoded, and read by the `engine`, by `decoding`, which may be shared, or by `num_threads` of their own.
+    Images and arrays are decoded at once, because whoever gives them may close or overwrite them afterwards; the
+    `engine` reads copies of them, of which there is at most one more than threads. Of files and bytes, at most two
+    batches are held. With `allow_urls`, URLs are downloaded by other threads. Images are decoded, and read by the
+    `engine`, by `decoding`, which may be shared, or by `num_threads` of their own. The engine does not read one of the
+    last images again.
     """
+    texts = None if engine is None else RecentTexts(engine)
+
+    def read(loaded: Image.Image) -> _Decoded:
+        text = None if texts is None else read_text(texts, loaded)
+        return _Decoded(resize_images([loaded], processor=processor)[0], text)
 
     def prepare(image: object) -> _Decoded:
-        loaded = load_item(image)
-        text = None if engine is None else read_text(engine, loaded)
-        return _Decoded(resize_images([loaded], processor=processor)[0], text)
+        return read(load_item(image))
 
     def submit(image: ImageItem) -> Future[_Decoded]:
         return decoding.submit(prepare, image)
 
+    def prepare_now(image: object, _: _Waiting) -> Future[_Decoded]:
+        done: Future[_Decoded] = Future()
+        done.set_result(prepare(image))
+        return done
+
+    copies = threading.BoundedSemaphore((num_threads or DEFAULT_THREADS) + 1)  # at full size
+
+    def submit_copy(image: object, batch: _Waiting) -> Future[_Decoded]:
+        loaded = load_item(image)
+        key = hash_pixels(loaded)
+        if key not in batch.by_pixels:
+            copies.acquire()
+            done = decoding.submit(read, loaded.copy())
+            done.add_done_callback(lambda _: copies.release())
+            batch.by_pixels[key] = done
+        return batch.by_pixels[key]
+
+    # Decoding alone is faster in this thread; an engine takes much longer than a copy.
+    submit_image = prepare_now if texts is None else submit_copy
     with ExitStack() as stack:
         if num_threads is not None:
             decoding = stack.enter_context(ThreadPoolExecutor(num_threads, thread_name_prefix="product-vqa-images"))
@@ -135,7 +166,7 @@ def prepare_batches(
         submit_url: Callable[[str], Future[_Decoded]] = submit
         if allow_urls:
             submit_url = stack.enter_context(downloading(submit, allow_private_hosts=allow_private_hosts))
-        add = partial(_submit, schema=schema, prepare=prepare, submit=submit, submit_url=submit_url)
+        add = partial(_submit, schema=schema, submit_image=submit_image, submit=submit, submit_url=submit_url)
         waiting: deque[_Waiting] = deque()
         batch = _Waiting()
         stack.callback(lambda: [item[2].cancel() for one in (*waiting, batch) for item in one.items])
@@ -159,7 +190,7 @@ def _submit(
     entity_name: str | None,
     *,
     schema: Schema,
-    prepare: Callable[[object], _Decoded],
+    submit_image: Callable[[object, _Waiting], Future[_Decoded]],
     submit: Callable[[ImageItem], Future[_Decoded]],
     submit_url: Callable[[str], Future[_Decoded]],
 ) -> tuple[int, str, Future[_Decoded], str]:
@@ -178,10 +209,10 @@ def _submit(
             batch.by_file[key] = submit_url(image) if is_url(image) else submit(image)
         return position, asked, batch.by_file[key], name
     try:
-        done.set_result(prepare(image))
+        return position, asked, submit_image(image, batch), name
     except ImageError as error:
         done.set_exception(error)
-    return position, asked, done, name
+        return position, asked, done, name
 
 
 def _collect(batch: _Waiting) -> list[PreparedItem]:

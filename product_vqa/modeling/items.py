@@ -1,10 +1,10 @@
-"""What an item of `AttributeReader` may be, and its image."""
+"""What an item of `AttributeReader` may be, and its image; and what may read its text."""
 
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,7 @@ from PIL import Image
 from product_vqa.documents import read_bytes
 from product_vqa.errors import first_line
 from product_vqa.images import MAX_BYTES, ImageError, as_image, load_image
+from product_vqa.ocr.image_text import ImageText
 from product_vqa.task.attributes import Schema
 
 ImageItem = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
@@ -84,6 +85,28 @@ def load_rows(images: Sequence[ImageItem], entity_names: Sequence[str], *, schem
             raise ImageError(f"images[{position}]: {error}") from error
         rows.append({"image": decoded[id(image)], "entity_name": entity_name})
     return rows
+
+
+def check_ocr(ocr: object, *, takes: Literal["engine", "text", "texts"]) -> None:
+    """Raise ValueError unless `ocr` is None, an engine, or what a method takes instead: a text or a list of texts."""
+    if ocr is None or (
+        not isinstance(ocr, type) and hasattr(ocr, "description") and callable(getattr(ocr, "read", 0))
+    ):
+        return
+    given = type(ocr).__name__
+    expected = "an engine (product_vqa.ocr.engine.load_engine())"
+    if takes == "text":
+        expected += " or the ImageText of the image"
+        if isinstance(ocr, ImageText):
+            return
+    elif takes == "texts":
+        expected += " or a list with the ImageText of each image"
+        if isinstance(ocr, Sequence) and not isinstance(ocr, str | bytes):
+            wrong = [(number, text) for number, text in enumerate(ocr) if not isinstance(text, ImageText)]
+            if not wrong:
+                return
+            given = f"a {given} with {type(wrong[0][1]).__name__} at position {wrong[0][0]}"
+    raise ValueError(f"`ocr` must be {expected}, got {given}")
 
 
 def _as_list(name: str, values: object) -> list[Any]:

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +15,8 @@ from inference.batch_files import BatchFiles
 from inference.catalogue_options import CatalogueOptions
 from product_vqa import AttributeReader
 from product_vqa.errors import InputError
+from product_vqa.schemas import save_schema
+from product_vqa.task.schema import CHALLENGE
 from tests.commands import call
 from tests.product_vqa.blocked import run_without_extras
 from tests.tiny import make_image
@@ -112,6 +116,33 @@ def test_a_run_that_was_interrupted_answers_the_rest_only(
     call(predict.main, monkeypatch, *arguments)
     assert [file.name for file, _ in asked[0]] == ["broken.png", "a.JPG"]
     assert (tmp_path / "table.csv").read_bytes() == expected
+
+
+def test_parts_of_a_version_that_had_fewer_columns_are_answered_again(
+    photos: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    save_schema(CHALLENGE.with_not_shown(["width"]), base)
+    arguments = ["--images", photos, "--entities", "width,voltage", *options_for(base, tmp_path)]
+    with monkeypatch.context() as patched:
+        columns = [field for field in catalogue.ANSWERS if field.name not in ("shown", "box")]
+        patched.setattr(catalogue, "ANSWERS", pa.schema(columns))
+        patched.setattr(catalogue, "write_answers", stop)
+        with pytest.raises(KeyboardInterrupt):
+            call(predict.main, patched, *arguments)
+    assert (tmp_path / "table.parts" / "000000.parquet").is_file()
+    call(predict.main, monkeypatch, *arguments)
+    reader = AttributeReader.from_pretrained(None, base_model=str(base), dtype="float32", device="cpu")
+    for row in pq.read_table(tmp_path / "table.parquet").to_pylist():
+        if row["error"] is None and row["entity_name"] == "width":
+            assert row["shown"] == pytest.approx(reader.read(photos / row["file"], "width").shown, rel=1e-3)
+        else:
+            assert row["shown"] is None
+        assert row["box"] is None
+
+
+def stop(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_another_folder_does_not_resume(

@@ -309,8 +309,12 @@ def test_a_folder_of_images_is_grounded_where_that_is_asked_for(
                "float32", "--output", tmp_path / "answers.csv")  # fmt: skip
     call(predict.main, monkeypatch, *options, "--ground", "ocr")
     assert "85.5,gram" in (tmp_path / "answers.csv").read_text()
+    (row,) = pq.read_table(tmp_path / "answers.parquet").to_pylist()
+    left, top, right, bottom = row["box"]
+    assert 0 < left < 0.2 and 0.2 < top < 0.4 and 0.7 < right < 1 and top + 0.1 < bottom < 0.7
     call(predict.main, monkeypatch, *options)
     assert "85.5" not in (tmp_path / "answers.csv").read_text()
+    assert pq.read_table(tmp_path / "answers.parquet")["box"].to_pylist() == [None]
 
 
 @pytest.mark.slow

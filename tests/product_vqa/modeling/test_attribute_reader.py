@@ -16,6 +16,7 @@ from product_vqa.images import ImageError
 from product_vqa.modeling.attribute_reader import AttributeReader
 from product_vqa.modeling.calibration import Calibration, Scaling
 from product_vqa.modeling.generation import not_finite_remedy
+from product_vqa.ocr.image_text import ImageText
 from product_vqa.schemas import save_schema
 from product_vqa.task.prompt import BaseSettings, save_task
 from product_vqa.task.schema import CHALLENGE, UNITS_BY_ENTITY
@@ -83,6 +84,32 @@ def test_the_reader_refuses_what_is_not_a_batch(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         reader.read_batch(images, entity_names)
+
+
+@pytest.mark.parametrize(
+    ("ocr", "given"),
+    [
+        (ImageText(8, 8), "ImageText"),
+        ("ocr", "str"),
+        ({}, "dict"),
+        (iter([ImageText(8, 8)]), "list_iterator"),
+        ([None], "a list with NoneType at position 0"),
+        ((ImageText(8, 8), {}), "a tuple with dict at position 1"),
+    ],
+)
+def test_what_is_neither_an_engine_nor_texts_is_refused(reader: AttributeReader, ocr: Any, given: str) -> None:
+    engine = r"`ocr` must be an engine \(product_vqa.ocr.engine.load_engine\(\)\)"
+    with pytest.raises(ValueError, match=f"^{engine} or a list with the ImageText of each image, got {given}$"):
+        reader.read_batch([make_image(0)], ["width"], ocr=ocr)
+
+
+@pytest.mark.parametrize("ocr", ["ocr", True, [ImageText(8, 8)], open, ImageText])
+def test_what_is_neither_an_engine_nor_a_text_is_refused(reader: AttributeReader, ocr: Any) -> None:
+    given = type(ocr).__name__
+    with pytest.raises(
+        ValueError, match=rf"^`ocr` must be an engine \(.*\) or the ImageText of the image, got {given}$"
+    ):
+        reader.read(make_image(0), "width", ocr=ocr)
 
 
 def test_confidences_are_calibrated_and_answers_stay(

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from product_vqa.images import ImageError
 from product_vqa.modeling import item_batches
 from product_vqa.modeling.attribute_reader import AttributeReader
+from product_vqa.ocr.image_text import ImageText, make_box
 from product_vqa.task.schema import CHALLENGE
 from tests.product_vqa.png_files import encode_png
 from tests.tiny import make_image
@@ -83,6 +85,9 @@ def test_an_item_without_an_attribute_is_an_error(reader: AttributeReader) -> No
         ([], {"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ([], {"num_threads": -1}, "`num_threads` must be at least 1, got -1"),
         ([], {"allow_private_hosts": True}, "`allow_private_hosts` is for URLs: set `allow_urls` too"),
+        ([], {"ocr": "ocr"}, r"`ocr` must be an engine \(product_vqa.ocr.engine.load_engine\(\)\), got str"),
+        ([], {"ocr": ImageText(8, 8)}, r"`ocr` must be an engine \(.*\), got ImageText"),
+        ([], {"ocr": [ImageText(8, 8)]}, r"`ocr` must be an engine \(.*\), got list"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_named_at_once(
@@ -187,3 +192,94 @@ def test_a_file_that_is_asked_twice_is_decoded_once_and_encoded_once(
     same = dict.fromkeys(range(8), rows[0]["image"])
     expected = reader.make_batch([row | {"image": same[number]} for number, row in enumerate(rows)])
     assert all(bool((inputs[name] == expected[name]).all()) for name in expected)
+
+
+class Engine:
+    """Reads the colour of an image's first pixel, and remembers in which thread."""
+
+    description = "a test's engine"
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def read(self, image: Image.Image) -> ImageText:
+        self.threads.append(threading.current_thread().name)
+        return ImageText(*image.size, (make_box(f"{image.getpixel((0, 0))}", 1.0, (0, 0, 1, 0, 1, 1, 0, 1)),))
+
+
+def prepare(reader: AttributeReader, items: Any, engine: Any, **options: Any) -> Any:
+    return item_batches.prepare_batches(
+        items, entity_name="width", schema=CHALLENGE, processor=reader.processor, engine=engine,
+        decoding=ThreadPoolExecutor(1), **options,
+    )  # fmt: skip
+
+
+def test_an_engine_reads_images_and_arrays_in_the_background_and_each_of_a_batch_once(reader: AttributeReader) -> None:
+    """A buffer that is overwritten is another image each time, and one that is closed is still read."""
+    engine = Engine()
+    buffer = np.empty((40, 60, 3), np.uint8)
+    expected = [make_image(number) for number in range(3)]
+
+    def items() -> Iterator[Any]:
+        for name in CHALLENGE.names:
+            yield expected[0], name
+        for image in expected[1:]:
+            buffer[:] = np.asarray(image.resize((60, 40)))
+            yield buffer
+        buffer[:] = 0
+        closed = make_image(7)
+        yield closed
+        closed.close()
+        yield Image.new("RGB", (0, 0))
+
+    (batch,) = prepare(reader, items(), engine, batch_size=32, num_threads=2)
+    assert len(engine.threads) == 4
+    assert all(name.startswith("product-vqa-images") for name in engine.threads)
+    images = [expected[0]] * 8 + [image.resize((60, 40)) for image in expected[1:]] + [make_image(7)]
+    assert [item.text for item in batch[:-1]] == [Engine().read(image) for image in images]
+    alone = [item.pixels for (item,) in prepare(reader, images, None, batch_size=1)]
+    assert all(torch.equal(item.pixels, pixels) for item, pixels in zip(batch[:-1], alone, strict=True))
+    assert batch[-1].error == "items[11]: no_pixels: 0x0"
+
+
+def test_of_images_that_wait_for_an_engine_a_few_are_held(reader: AttributeReader) -> None:
+    """At full size: of a batch of 20 photos of 12 megapixels, it would be 0.7 GB."""
+    state = threading.Condition()
+    given: list[int] = []
+    held: list[int] = []
+
+    def items() -> Iterator[Image.Image]:
+        for number in range(20):
+            given.append(number)
+            yield make_image(number)
+
+    class SlowEngine(Engine):
+        def read(self, image: Image.Image) -> ImageText:
+            with state:
+                if not held:
+                    state.wait(0.5)  # time enough to give all
+                held.append(len(given) - len(held))
+            return super().read(image)
+
+    (batch,) = prepare(reader, items(), SlowEngine(), batch_size=20, num_threads=2)
+    assert len(batch) == len(held) == 20
+    assert max(held) <= 4  # two are read, one waits, and one is loaded
+
+
+def test_questions_about_one_image_in_batches_of_one_read_it_once_unless_it_changes(
+    reader: AttributeReader, tmp_path: Path
+) -> None:
+    engine = Engine()
+    file = tmp_path / "photo.png"
+
+    def items() -> Iterator[Any]:
+        for number in range(2):
+            file.write_bytes(encode_png(make_image(number)))
+            for name in CHALLENGE.names:
+                yield file, name
+        for name in CHALLENGE.names:
+            yield make_image(1), name
+
+    texts = [item.text for (item,) in prepare(reader, items(), engine, batch_size=1, reads_ahead=False)]
+    assert len(engine.threads) == 2
+    assert texts == [Engine().read(make_image(0))] * 8 + [Engine().read(make_image(1))] * 16
