@@ -1,6 +1,5 @@
 """What OCR and rules find in the images of a split that may answer its rows."""
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.image_text import ImageText
 from product_vqa.ocr.interface import OcrEngine
 from product_vqa.ocr.stored_texts import StoredTexts
+from product_vqa.ocr.text_files import hash_image
 from product_vqa.ocr.unit_shares import count_shares
 from product_vqa.task.attributes import Schema
 
@@ -66,6 +66,6 @@ def stored_reader(dataset: Dataset, texts: StoredTexts) -> ReadText:
     def read(position: int) -> ImageText | None:
         row = dataset[position]
         content = None if row["image"] is None else row["image"]["bytes"]
-        return texts.find(row["image_link"], None if content is None else hashlib.sha256(content).hexdigest())
+        return texts.find(row["image_link"], None if content is None else hash_image(content))
 
     return read

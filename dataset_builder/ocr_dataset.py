@@ -1,6 +1,5 @@
 """Reads the images of a dataset that is there already, perhaps a stranger's, and adds the texts to it."""
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +23,7 @@ from product_vqa.documents import DocumentError, parse_front_matter, read_bytes,
 from product_vqa.errors import InputError, argument, first_line
 from product_vqa.hub import Location, commit_files, download, find_file, hub_errors, page_url, retry
 from product_vqa.ocr.stored_texts import StoredTexts
-from product_vqa.ocr.text_files import ENGINE_KEY
+from product_vqa.ocr.text_files import ENGINE_KEY, hash_image
 from product_vqa.schemas import load_schema
 from product_vqa.task.columns import SPLITS
 
@@ -144,7 +143,7 @@ def _read_split(location: Location, split: str, texts: ImageTexts | None) -> dic
 
     def find_images() -> Iterator[tuple[str, str]]:
         for url in sorted(rows, key=rows.__getitem__):
-            hashes[url] = hashlib.sha256(load(url)).hexdigest()
+            hashes[url] = hash_image(load(url))
             yield url, hashes[url]
 
     if texts is None:

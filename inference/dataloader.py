@@ -13,11 +13,11 @@ from transformers import PaliGemmaProcessor
 
 from inference.candidate_finder import CandidateFinder
 from inference.submission import NO_IMAGE
-from inference.text_source import hash_image
 from product_vqa.errors import InputError
 from product_vqa.images import ImageError, as_image
 from product_vqa.modeling.collator import Batch, make_generation_batch
 from product_vqa.ocr.candidate import Candidate
+from product_vqa.ocr.text_files import hash_image
 from product_vqa.task.attributes import Schema
 from product_vqa.workers import TIMEOUT_S, is_worker, limit_queue, to_arrays, to_tensors
 

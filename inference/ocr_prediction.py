@@ -20,7 +20,7 @@ from inference.batch_files import BatchFiles
 from inference.batch_predictor import Settings, find_indexes, load_rows
 from inference.predict_options import PredictOptions
 from inference.submission import NO_IMAGE, PREDICTIONS, RECORDED, summarize, write_submission
-from inference.text_source import TextSource, hash_image, load_source
+from inference.text_source import TextSource, load_source
 from product_vqa.errors import InputError, argument
 from product_vqa.hub import locate
 from product_vqa.images import ImageError, as_image
@@ -28,6 +28,7 @@ from product_vqa.ocr.candidate import Candidate
 from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.engine import load_engine
 from product_vqa.ocr.image_text import ImageText
+from product_vqa.ocr.text_files import hash_image
 from product_vqa.ocr.unit_shares import load_shares
 from product_vqa.provenance import DATASET_FILES, content_sha256
 from product_vqa.quoting import one_line

@@ -1,6 +1,5 @@
 """Where the texts of a split's images come from: the dataset's configuration `ocr`, or an engine that reads them."""
 
-import hashlib
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
@@ -52,8 +51,3 @@ def count_missing(rows: Dataset, stored: StoredTexts) -> int:
     all_rows = rows.data  # of the split, also those that are not selected
     with_image = set(all_rows.column("image_link").filter(pc.is_valid(all_rows.column("image"))).to_pylist())
     return sum(link in with_image and link not in stored for link in rows.select_columns("image_link")["image_link"])
-
-
-def hash_image(content: bytes) -> str:
-    """The SHA-256 of a dataset's image, as the configuration `ocr` has it."""
-    return hashlib.sha256(content).hexdigest()

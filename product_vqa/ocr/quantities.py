@@ -28,7 +28,7 @@ _AXIS_AFTER = re.compile(rf"[ -]?\(?({_AXIS})(?:\)|\b)")
 _RANGE = re.compile(r"\s*(?:-|–|—|~|\bto\b)\s*", re.IGNORECASE)
 _TIMES = re.compile(r"\s*[x×*]\s*", re.IGNORECASE)
 # What engines read for the letters of `oz` and `lb` behind a number. Without a space, `550Z` may be 5.5 oz.
-_MISREAD_O = re.compile(r"((?:[0-9] |[.,][0-9]+|[0-9] ?FL\.? ?))0(?=Z(?![^\W_]))", re.IGNORECASE)
+_MISREAD_O = re.compile(r"([0-9] |[.,][0-9]+|[0-9] ?FL\.? ?)0(?=Z(?![^\W_]))", re.IGNORECASE)
 _MISREAD_L = re.compile(r"([0-9] ?[I|]|[0-9] 1)(?=bs?(?![^\W_]))", re.IGNORECASE)
 _VULGAR = re.compile(r"(?<=[0-9])(?=[¼½¾⅐-⅞])")
 _GLUED = re.compile(r"(?:NET|WT|EACH|PER|APPROX|MAX|AC|DC|e)+$", re.IGNORECASE)  # behind a unit without a space

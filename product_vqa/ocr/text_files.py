@@ -1,5 +1,6 @@
 """The Parquet files of a dataset's configuration `ocr`: one row per image, with the texts that were read in it."""
 
+import hashlib
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -40,6 +41,11 @@ class TextRow(NamedTuple):
     image_link: str
     sha256: str | None
     text: ImageText
+
+
+def hash_image(content: bytes) -> str:
+    """The SHA-256 of a dataset's image, as the configuration `ocr` has it."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_texts(path: Path, rows: Iterable[TextRow], *, engine: str) -> None:

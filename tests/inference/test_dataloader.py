@@ -12,13 +12,13 @@ from inference.candidate_finder import CandidateFinder
 from inference.dataloader import default_workers, load_batches
 from inference.predictions import to_table
 from inference.submission import NO_IMAGE
-from inference.text_source import TextSource, hash_image
+from inference.text_source import TextSource
 from product_vqa.dataset import load_split
 from product_vqa.hub import Location
 from product_vqa.ocr.candidates import CandidateRules
 from product_vqa.ocr.image_text import ImageText, make_box
 from product_vqa.ocr.stored_texts import load_texts
-from product_vqa.ocr.text_files import TextRow, write_texts
+from product_vqa.ocr.text_files import TextRow, hash_image, write_texts
 from product_vqa.task.features import FEATURES
 from product_vqa.task.schema import CHALLENGE
 from tests.inference.challenge import RowBatches
